@@ -1,0 +1,41 @@
+# Options that every target of ours shares.
+add_library(lockstep_options INTERFACE)
+target_include_directories(lockstep_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
+# No contraction: where a result depends on fma, the code says so; bits must not depend on the compiler's taste.
+target_compile_options(lockstep_options INTERFACE -Wall -Wextra -Wshadow -Werror -ffp-contract=off)
+# SSE2 for everything, then AVX2 and AVX-512 at run time: three copies of each Highway kernel, not eight.
+target_compile_definitions(lockstep_options INTERFACE
+  "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4|HWY_AVX3_SPR)")
+if(LOCKSTEP_SANITIZE)
+  target_compile_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer
+                         -fno-sanitize-recover=all)
+  target_link_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
+endif()
+
+# lockstep_floor(NAME PUBLIC libs... PRIVATE libs...): a static library of every source below NAME/, except main.cpp.
+function(lockstep_floor floor)
+  cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${floor}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/launch/main\\.cpp$")
+  file(GLOB_RECURSE protos CONFIGURE_DEPENDS ${floor}/*.proto)
+  foreach(proto ${protos})
+    file(RELATIVE_PATH relative ${CMAKE_SOURCE_DIR} ${proto})
+    string(REGEX REPLACE "\\.proto$" "" stem ${relative})
+    set(out ${CMAKE_BINARY_DIR}/generated/${stem})
+    add_custom_command(OUTPUT ${out}.pb.cc ${out}.pb.h
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/generated
+      COMMAND protobuf::protoc --cpp_out=${CMAKE_BINARY_DIR}/generated -I ${CMAKE_SOURCE_DIR} ${relative}
+      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} DEPENDS ${proto})
+    set_source_files_properties(${out}.pb.cc PROPERTIES COMPILE_OPTIONS -w)
+    list(APPEND sources ${out}.pb.cc ${out}.pb.h)
+  endforeach()
+  list(LENGTH sources count)
+  if(count EQUAL 0)
+    add_library(lockstep_${floor} INTERFACE)
+    target_link_libraries(lockstep_${floor} INTERFACE ${ARG_PUBLIC} ${ARG_PRIVATE} lockstep_options)
+    return()
+  endif()
+  add_library(lockstep_${floor} STATIC ${sources})
+  target_link_libraries(lockstep_${floor} PUBLIC ${ARG_PUBLIC} Threads::Threads PRIVATE lockstep_options ${ARG_PRIVATE})
+  target_include_directories(lockstep_${floor} PUBLIC ${CMAKE_SOURCE_DIR})
+endfunction()

@@ -1,0 +1,17 @@
+#include "kernels/core/activation.h"
+
+namespace lockstep {
+
+const char* name(Activation a) {
+  switch (a) {
+    case Activation::none: return "none";
+    case Activation::relu: return "relu";
+    case Activation::silu: return "silu";
+    case Activation::gelu: return "gelu";
+    case Activation::tanh: return "tanh";
+    case Activation::sigmoid: return "sigmoid";
+  }
+  return "?";
+}
+
+}  // namespace lockstep

@@ -1,0 +1,38 @@
+// Loops over a rank's threads. Work is cut into contiguous ranges of equal size; a result must not
+// depend on where the cuts fall unless the kernel's BitExact says so.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace lockstep {
+
+// f(begin, end) over [0, n), at most `threads` ranges, each at least `grain` long.
+template <class F>
+void parallel_ranges(int64_t n, int threads, int64_t grain, F&& f) {
+  const int64_t most = std::max<int64_t>(1, n / std::max<int64_t>(grain, 1));
+  const int t = static_cast<int>(std::min<int64_t>(threads, most));
+  if (n <= 0) return;
+  if (t <= 1) {
+    f(int64_t{0}, n);
+    return;
+  }
+#pragma omp parallel num_threads(t)
+  {
+    const int64_t i = omp_get_thread_num(), count = omp_get_num_threads();
+    const int64_t begin = n * i / count, end = n * (i + 1) / count;
+    if (begin < end) f(begin, end);
+  }
+}
+
+// f(i) for i in [0, n).
+template <class F>
+void parallel_for(int64_t n, int threads, F&& f) {
+  parallel_ranges(n, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(i);
+  });
+}
+
+}  // namespace lockstep

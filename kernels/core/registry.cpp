@@ -1,0 +1,102 @@
+#include "kernels/core/kernel.h"
+
+namespace lockstep {
+
+// One line per room; each room defines its own function in <room>/register.cpp.
+void register_batch_norm(Registry&);
+void register_conv2d(Registry&);
+void register_dropout(Registry&);
+void register_elementwise(Registry&);
+void register_group_norm(Registry&);
+void register_image_normalize(Registry&);
+void register_linear(Registry&);
+void register_loss(Registry&);
+void register_optimizer(Registry&);
+void register_pool2d(Registry&);
+void register_reorder(Registry&);
+
+const Registry& Registry::builtin() {
+  static const Registry registry = [] {
+    Registry r;
+    register_batch_norm(r);
+    register_conv2d(r);
+    register_dropout(r);
+    register_elementwise(r);
+    register_group_norm(r);
+    register_image_normalize(r);
+    register_linear(r);
+    register_loss(r);
+    register_optimizer(r);
+    register_pool2d(r);
+    register_reorder(r);
+    return r;
+  }();
+  return registry;
+}
+
+const char* name(Device d) {
+  switch (d) {
+    case Device::cpu: return "cpu";
+    case Device::cuda: return "cuda";
+    case Device::simt: return "simt";
+  }
+  return "?";
+}
+
+const char* name(LayoutClass l) {
+  switch (l) {
+    case LayoutClass::any: return "any";
+    case LayoutClass::plain: return "plain";
+    case LayoutClass::nhwc: return "nhwc";
+    case LayoutClass::lanes: return "lanes";
+  }
+  return "?";
+}
+
+void Registry::add(KernelInfo info) {
+  LOCKSTEP_ASSERT(find(info.op, info.name, info.device) == nullptr, "{} {} registered twice", info.op,
+                  info.name);
+  infos_.push_back(std::move(info));
+}
+
+const KernelInfo* Registry::find(std::string_view op, std::string_view name, Device device) const {
+  for (const auto& k : infos_)
+    if (k.op == op && k.name == name && k.device == device) return &k;
+  return nullptr;
+}
+
+namespace {
+
+// Weights, statistics and scalars are plain in every layout class, so one tensor in the class's own
+// layout is enough to tell, and none may be in another.
+bool layouts_fit(LayoutClass c, const KernelRequest& r) {
+  if (c == LayoutClass::any) return true;
+  bool any_lanes = false, any_nhwc = false;
+  for (auto specs : {r.in, r.out})
+    for (const auto& s : specs) {
+      any_lanes |= s.layout == Layout::lanes;
+      any_nhwc |= s.layout == Layout::nhwc;
+    }
+  switch (c) {
+    case LayoutClass::plain: return !any_lanes && !any_nhwc;
+    case LayoutClass::lanes: return any_lanes && !any_nhwc;
+    case LayoutClass::nhwc: return any_nhwc && !any_lanes;
+    case LayoutClass::any: return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<const KernelInfo*> Registry::candidates(std::string_view op, Device device,
+                                                    const KernelRequest& request) const {
+  std::vector<const KernelInfo*> found;
+  for (bool reference : {false, true})
+    for (const auto& k : infos_)
+      if (k.op == op && k.device == device && k.is_reference() == reference &&
+          layouts_fit(k.layout, request))
+        found.push_back(&k);
+  return found;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,34 @@
+#include "kernels/core/tensor.h"
+
+namespace lockstep {
+
+const char* name(DType t) {
+  switch (t) {
+    case DType::f32: return "f32";
+    case DType::bf16: return "bf16";
+    case DType::u8: return "u8";
+    case DType::i32: return "i32";
+  }
+  return "?";
+}
+
+const char* name(Layout l) {
+  switch (l) {
+    case Layout::plain: return "plain";
+    case Layout::nhwc: return "nhwc";
+    case Layout::lanes: return "lanes";
+  }
+  return "?";
+}
+
+std::string Shape::text() const {
+  std::string s = "[";
+  for (int i = 0; i < rank_; ++i) s += (i ? ", " : "") + std::to_string((*this)[i]);
+  return s + "]";
+}
+
+std::string TensorSpec::text() const {
+  return fmt::format("{}{}:{}", lockstep::name(dtype), shape.text(), lockstep::name(layout));
+}
+
+}  // namespace lockstep

@@ -1,0 +1,43 @@
+// The job: what a YAML file describes, typed. Parsing, `--help-keys`, validation and the README's reference
+// all come from one table (keys.cpp).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/spec.h"
+#include "runtime/data/dataset.h"
+#include "runtime/training/config.h"
+
+namespace lockstep {
+
+struct Job {
+  std::string file;  // the job file's path
+  std::string job_name;
+  int64_t instance_count = 1;
+  std::vector<std::string> hosts;  // "host:slots"
+  std::string hostfile;
+  std::string backend = "auto";  // mpi (alias gloo), nccl, auto
+  std::string device = "auto";   // auto, cpu, cuda, simt
+  int64_t threads_per_rank = 0;  // 0: (affinity and cgroup quota) / ranks on the host
+  ModelSpec model;
+  DatasetConfig training;
+  std::optional<DatasetConfig> validation, test;
+  double validation_fraction = 0;
+  TrainingConfig hyperparameters;
+  CheckpointConfig checkpoint;
+  int64_t log_every = 50;  // steps between training lines in metrics.jsonl
+  std::string output_dir = "runs";
+};
+
+// Reads, overrides (`KEY.PATH=VALUE`, one per --set), validates. Everything that is wrong with the file is an
+// Error(Exit::config) at file:line:column with the key and the nearest valid key or the range.
+Job read_job(const std::string& path, const std::vector<std::string>& overrides);
+// The resolved job as YAML: every key with its value, paths absolute; read_job of it gives the same Job.
+std::string to_yaml(const Job& job);
+// The reference, as text for --help-keys and as Markdown for the README.
+std::string key_reference(bool markdown);
+
+}  // namespace lockstep

@@ -1,0 +1,80 @@
+// What a model is before it becomes a graph: a name, or a list of layers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace lockstep {
+
+struct LayerSpec;
+
+// {height, width}; one number in the job file gives both.
+struct Pair {
+  int64_t h = 1, w = 1;
+};
+
+namespace layer {
+struct Conv2d {
+  int64_t out_channels = 0;
+  int64_t in_channels = 0;  // 0: taken from the input; else checked against it
+  Pair kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
+  int64_t groups = 1;
+  bool bias = true;
+};
+struct Linear {
+  int64_t out_features = 0;
+  int64_t in_features = 0;  // 0: taken from the input; else checked
+  bool bias = true;
+};
+struct MaxPool2d {
+  Pair kernel{1, 1}, stride{0, 0}, padding{0, 0}, dilation{1, 1};  // stride 0: the kernel
+  bool ceil_mode = false;
+};
+struct AvgPool2d {
+  Pair kernel{1, 1}, stride{0, 0}, padding{0, 0};
+  bool ceil_mode = false, count_include_pad = true;
+};
+struct AdaptiveAvgPool2d {
+  Pair output{1, 1};
+};
+struct Activation {
+  std::string kind;  // relu, silu, gelu, tanh, sigmoid
+};
+struct Dropout {
+  double p = 0.5;
+  bool channelwise = false;  // dropout2d
+};
+struct BatchNorm2d {
+  double eps = 1e-5, momentum = 0.1;
+};
+struct GroupNorm {
+  int64_t groups = 0;
+  double eps = 1e-5;
+};
+struct Flatten {};
+struct LogSoftmax {};
+struct Residual {
+  std::vector<LayerSpec> layers, shortcut;  // y = layers(x) + shortcut(x); no shortcut: + x
+};
+}  // namespace layer
+
+struct LayerSpec {
+  std::variant<layer::Conv2d, layer::Linear, layer::MaxPool2d, layer::AvgPool2d, layer::AdaptiveAvgPool2d,
+               layer::Activation, layer::Dropout, layer::BatchNorm2d, layer::GroupNorm, layer::Flatten,
+               layer::LogSoftmax, layer::Residual>
+      kind;
+  std::string type;   // the job file's word: "conv2d"
+  std::string name;   // "" : its index in the list, as nn.Sequential names it
+  std::string where;  // file:line:column, for messages
+};
+
+struct ModelSpec {
+  std::string name;               // a built-in model; or empty, with layers
+  std::vector<LayerSpec> layers;
+  std::string init_from;          // safetensors file, checkpoint or run folder; empty: fresh
+  std::string where;
+};
+
+}  // namespace lockstep

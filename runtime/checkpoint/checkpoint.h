@@ -1,0 +1,49 @@
+// Checkpoints: canonical (whole tensors under PyTorch's names, whatever the rank count) and all-or-nothing.
+//
+//   RUN/checkpoints/step-00000420/
+//     model.safetensors    parameters and buffers under PyTorch's names
+//     state.safetensors    optimizer state, one tensor a parameter: "momentum.conv1.weight"; "m.", "v."
+//     meta.json            step, epoch, position in the epoch, kernel table, job hash, best metric so far, bit_exact, ...
+//     manifest.json        SHA-256 of meta.json and of every tensor; written last
+// Written under a temporary name, each file and the folder fsynced, then renamed and the parent fsynced: a
+// checkpoint that can be seen is whole.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "runtime/checkpoint/safetensors.h"
+
+namespace lockstep {
+
+struct CheckpointContents {
+  std::vector<StoredTensor> model;
+  std::vector<StoredTensor> state;
+  nlohmann::json meta;  // has "step"
+};
+
+// Errors: io (74) and cannot_create (73); what was there before stays intact, the temporary folder is removed.
+// Returns the folder's path. Keeps the newest `keep` (0: all) and, beside them, the folder named by
+// `protect` (the best one; empty: none); removes older ones.
+std::string write_checkpoint(const std::string& run_folder, const CheckpointContents& contents, int keep,
+                             const std::string& protect);
+
+struct LoadedCheckpoint {
+  std::string folder;
+  std::shared_ptr<const SafetensorsFile> model, state;
+  nlohmann::json meta;
+};
+// Reads one folder and verifies every hash. Errors: no_input (66), data (65): tensor, expected and found hash.
+LoadedCheckpoint load_checkpoint(const std::string& folder);
+// The newest checkpoint of a run that verifies. Damaged newer ones are reported through `warn` and passed
+// over; if all are damaged the newest one's error is thrown; none there: nullopt.
+std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_folder,
+                                                       const std::function<void(const std::string&)>& warn);
+// Folders of complete checkpoints, oldest first.
+std::vector<std::string> list_checkpoints(const std::string& run_folder);
+
+// Writes a file so that it is seen whole or not at all: temporary name, fsync, rename, fsync of the folder.
+void write_file_atomically(const std::string& path, std::string_view text);
+
+}  // namespace lockstep

@@ -1,0 +1,65 @@
+// How ranks meet. Implementations: self (one rank, nothing to do) and mpi (Open MPI).
+//
+// Every collective is called by all ranks of a communicator in the same order. Blocking calls may be made
+// by one thread at a time per communicator; a communicator of its own (duplicate) may be used at the
+// same time from another thread. Results of allreduce are bit-equal on all ranks.
+// A peer that is gone or silent past the deadline ends this process with exit code 75 after writing what is
+// known (see Options::on_peer_lost); no call ever returns half done.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace lockstep {
+
+enum class Reduce : uint8_t { sum, min, max };
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  virtual void allreduce(std::span<float> data, Reduce op) = 0;
+  virtual void allreduce(std::span<double> data, Reduce op) = 0;
+  virtual void allreduce(std::span<int64_t> data, Reduce op) = 0;
+  // recv has size() * send.size() bytes, in rank order.
+  virtual void all_gather(std::span<const std::byte> send, std::span<std::byte> recv) = 0;
+  virtual void broadcast(std::span<std::byte> data, int root) = 0;
+  virtual void barrier() = 0;
+  virtual std::unique_ptr<Communicator> duplicate(const std::string& name) = 0;
+
+  // Starts allreduce(sum) on the communication thread; tickets complete in the order started. `data` must
+  // not be touched until wait(ticket) has returned. Allocates nothing after the first call.
+  using Ticket = int64_t;
+  virtual Ticket start_allreduce(std::span<float> data) = 0;
+  virtual void wait(Ticket ticket) = 0;
+  // Seconds that wait() has spent blocked since the last call of this function: the exposed part.
+  virtual double take_exposed_seconds() = 0;
+
+  // Text of any length from every rank, in rank order; from root to all.
+  std::vector<std::string> gather_text(const std::string& mine);
+  std::string broadcast_text(const std::string& text, int root);
+};
+
+struct CommOptions {
+  double deadline_seconds = 300;  // a collective that takes longer: a peer is lost
+  // Called once, from any thread, before the process leaves with 75.
+  std::function<void(const std::string& what)> on_peer_lost;
+};
+
+std::unique_ptr<Communicator> make_self_communicator();
+// MPI_Init_thread must not have been called; finalised by the destructor of the last communicator.
+std::unique_ptr<Communicator> make_mpi_communicator(CommOptions options);
+// Whether this process was started by mpirun, srun or another launcher of ranks, and what it says.
+struct LauncherEnvironment {
+  bool present = false;
+  int rank = 0, size = 1, local_rank = 0, local_size = 1;
+};
+LauncherEnvironment launcher_environment();
+
+}  // namespace lockstep

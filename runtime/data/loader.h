@@ -1,0 +1,39 @@
+// Copies batches together ahead of their use, on a thread of its own.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "runtime/data/dataset.h"
+#include "runtime/data/sampler.h"
+
+namespace lockstep {
+
+struct Batch {
+  std::span<const uint8_t> images;   // [count, C, H, W]
+  std::span<const int32_t> labels;   // [count]
+  int64_t count = 0;
+};
+
+class Loader {
+ public:
+  // subset: indices into the set that make up this split (after validation_fraction); empty: all. The
+  // sampler counts positions within it. At most `depth` batches of at most `max_batch` samples are in flight.
+  Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, Sampler sampler,
+         int64_t max_batch, int depth = 4);
+  ~Loader();
+  // Asks for positions [begin, begin + count) of an epoch; count 0 is legal. Blocks only when `depth` are
+  // in flight already. Allocates nothing.
+  void request(int64_t epoch, int64_t begin, int64_t count);
+  // The next batch in request order; valid until the next call of next().
+  const Batch& next();
+  // Seconds next() has waited since the last call of this function.
+  double take_wait_seconds();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lockstep

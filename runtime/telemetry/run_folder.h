@@ -1,0 +1,51 @@
+// The run folder: everything one run leaves.
+//
+//   job.yaml          the resolved job; `lockstep fit job.yaml` repeats the run
+//   plan.json         the plan
+//   metrics.jsonl     one object a line
+//   tensorboard/      event files
+//   status.json       state, exit code, rank, step, op, cause; replaced atomically
+//   log.txt
+//   checkpoints/, model.safetensors
+//   .lock             held (flock) by rank 0 while the run is alive
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace lockstep {
+
+class RunFolder {
+ public:
+  // A new folder <dir>/<job_name>-001, -002, ... (the first free number), or exactly `exact` when not empty.
+  // Creates and locks it. `exact` already holding a run is refused (73) with the hint to use --resume.
+  // Errors: cannot_create (73), also when another job holds the lock (naming its pid and host).
+  static RunFolder create(const std::string& dir, const std::string& job_name, const std::string& exact);
+  // For --resume: `exact`, or the highest-numbered run of the job that exists. no_input (66) if there is none.
+  static RunFolder open(const std::string& dir, const std::string& job_name, const std::string& exact);
+  RunFolder(RunFolder&&) noexcept;
+  RunFolder& operator=(RunFolder&&) noexcept;
+  ~RunFolder();  // releases the lock
+
+  const std::string& path() const { return path_; }
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  RunFolder(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
+  std::string path_;
+  int lock_ = -1;
+};
+
+// status.json. state: "running", "completed", "interrupted" (resume), "failed".
+struct Status {
+  std::string state = "running";
+  int code = 0;
+  int rank = -1;        // the rank that failed, where one did
+  int64_t step = 0, steps = 0;
+  std::string op, error_id, cause, hint;
+  std::string time;     // UTC, ISO 8601; filled by write_status
+};
+void write_status(const std::string& run_folder, const Status& status);
+Status read_status(const std::string& run_folder);  // no_input (66), data (65)
+
+}  // namespace lockstep

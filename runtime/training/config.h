@@ -1,0 +1,61 @@
+// Hyperparameters as typed structs: what the job file's `hyperparameters` says.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace lockstep {
+
+struct OptimizerConfig {
+  std::string name = "sgd";  // sgd, adam, adamw
+  double lr = 0.01;
+  double momentum = 0, dampening = 0;
+  bool nesterov = false;
+  double weight_decay = 0;  // adamw's own default is 0.01, as PyTorch's
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+};
+
+struct LrScheduleConfig {
+  std::string name = "constant";  // constant, step, cosine, linear
+  int64_t warmup_steps = 0;       // linear from 0: step s (0-based) has lr * (s+1)/warmup_steps
+  int64_t step_size = 0;          // step: every step_size steps ...
+  double gamma = 0.1;             // ... lr *= gamma
+  double final_lr_scale = 0;      // cosine, linear: lr ends at lr * final_lr_scale
+};
+
+// The first group whose `match` (a glob over the tensor's name) fits decides; no group: the defaults.
+struct ParamGroupConfig {
+  std::string match;
+  double lr_scale = 1;
+  std::optional<double> weight_decay;
+  bool frozen = false;
+  std::string where;
+};
+
+struct TrainingConfig {
+  std::optional<int64_t> epochs, steps;  // exactly one
+  int64_t global_batch_size = 0;
+  int64_t gradient_accumulation = 1;
+  OptimizerConfig optimizer;
+  LrScheduleConfig lr_schedule;
+  double clip_grad_norm = 0;  // 0: off
+  std::string loss = "cross_entropy";  // cross_entropy, nll
+  double label_smoothing = 0;
+  uint64_t seed = 0;
+  bool shuffle = true;
+  bool drop_last = false;
+  std::vector<ParamGroupConfig> param_groups;
+};
+
+struct CheckpointConfig {
+  std::optional<int64_t> every_steps, every_epochs;  // neither: at the end only
+  int64_t keep = 2;                                  // 0: all
+  std::string best_by;  // "", validation_loss, validation_accuracy: the best is kept beside the newest
+};
+
+// The learning rate of a step (0-based) out of total_steps.
+double lr_at(const LrScheduleConfig& schedule, double lr, int64_t step, int64_t total_steps);
+
+}  // namespace lockstep
