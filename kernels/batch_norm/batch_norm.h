@@ -9,20 +9,23 @@
 //   batch_norm_merge      parts                    -> stats [4, C]: count, mean, biased variance,
 //                         1/sqrt(variance + eps).  Merged by Chan's formula in rank order, in double,
 //                         so every rank gets the same bits.
-//   batch_norm_running    stats, running_mean, running_var  -> running_mean, running_var (in place:
-//                         outputs are the inputs' buffers). r = (1-momentum) r + momentum * value, with
+//   batch_norm_running    stats, running_mean, running_var  -> running_mean, running_var (may be the
+//                         inputs' buffers). r = (1-momentum) r + momentum * value, with
 //                         the unbiased variance (count 1: the biased one, 0).
 //   batch_norm_apply      x, stats, gamma, beta    -> y = gamma (x - mean) invstd + beta
-// Training, backward (f = 1 in no shard: sums over this rank's samples):
-//   batch_norm_grad_sums  x, dy, stats             -> sums [2, C]: sum dy (= dbeta), sum dy*xhat (= dgamma)
+// Training, backward:
+//   batch_norm_grad_sums  x, dy, stats             -> sums [2, C] over this rank's samples: sum dy (= dbeta),
+//                         sum dy*xhat (= dgamma)
 //   (allreduce by the communicator)                -> sums over all ranks
-//   batch_norm_input_grad x, dy, stats, gamma, sums-> dx = gamma invstd (dy - sums0/count - xhat sums1/count);
+//   batch_norm_input_grad x, dy, stats, gamma, sums
+//                                                  -> dx = gamma invstd (dy - sums0/count - xhat
+//                                                  sums1/count);
 //                         padding lanes written as 0
 //   dgamma and dbeta are rows 1 and 0 of the local sums (op batch_norm_affine_grad: sums -> dgamma, dbeta).
 // Evaluation:
 //   batch_norm_eval       x, running_mean, running_var, gamma, beta -> y
-// All f32; sums are carried in double or in pairwise/compensated f32 partials. gamma, beta,
-// running_* are [C] plain. x, y, dy, dx share one layout.
+// All take BatchNormParams. All f32; sums are carried in double or in pairwise/compensated f32 partials.
+// gamma, beta, running_* are [C] plain. x, y, dy, dx share one layout.
 #pragma once
 
 #include <fmt/format.h>

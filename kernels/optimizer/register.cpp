@@ -2,6 +2,8 @@
 
 namespace lockstep {
 
-void register_optimizer(Registry&) {}
+void add_optimizer_reference(Registry&);
+
+void register_optimizer(Registry& r) { add_optimizer_reference(r); }
 
 }  // namespace lockstep
