@@ -2,7 +2,7 @@
 add_library(lockstep_options INTERFACE)
 target_include_directories(lockstep_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 # No contraction: where a result depends on fma, the code says so; bits must not depend on the compiler's taste.
-target_compile_options(lockstep_options INTERFACE -Wall -Wextra -Wshadow -Werror -ffp-contract=off)
+target_compile_options(lockstep_options INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers -Werror -ffp-contract=off)
 # SSE2 for everything, then AVX2 and AVX-512 at run time: three copies of each Highway kernel, not eight.
 target_compile_definitions(lockstep_options INTERFACE
   "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4|HWY_AVX3_SPR)")

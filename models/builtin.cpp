@@ -1,0 +1,55 @@
+#include <algorithm>
+
+#include "models/model.h"
+
+namespace lockstep {
+namespace {
+
+LayerSpec named(std::string type, decltype(LayerSpec::kind) kind, std::string name = "") {
+  LayerSpec l;
+  l.type = std::move(type);
+  l.kind = std::move(kind);
+  l.name = std::move(name);
+  return l;
+}
+LayerSpec conv5(int64_t out, std::string name) {
+  layer::Conv2d c;
+  c.out_channels = out;
+  c.kernel = {5, 5};
+  return named("conv2d", c, std::move(name));
+}
+LayerSpec pool2() {
+  layer::MaxPool2d p;
+  p.kernel = {2, 2};
+  return named("max_pool2d", p);
+}
+LayerSpec relu() { return named("relu", layer::Activation{"relu"}); }
+LayerSpec linear(int64_t out, std::string name) {
+  layer::Linear l;
+  l.out_features = out;
+  return named("linear", l, std::move(name));
+}
+LayerSpec dropout(bool channelwise) {
+  layer::Dropout d;
+  d.channelwise = channelwise;
+  return named(channelwise ? "dropout2d" : "dropout", d);
+}
+LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
+
+}  // namespace
+
+std::vector<std::string> builtin_models() { return {"mnist_convnet", "mnist_convnet_dropout"}; }
+
+std::vector<LayerSpec> builtin_layers(const std::string& name) {
+  if (name == "mnist_convnet")
+    return {conv5(10, "conv1"), pool2(), relu(), conv5(20, "conv2"), pool2(), relu(), flatten(), linear(10, "fc")};
+  if (name == "mnist_convnet_dropout")
+    return {conv5(10, "conv1"), pool2(), relu(), conv5(20, "conv2"), dropout(true), pool2(), relu(), flatten(),
+            linear(50, "fc1"), relu(), dropout(false), linear(10, "fc2"), named("log_softmax", layer::LogSoftmax{})};
+  std::string names;
+  for (const auto& m : builtin_models()) names += (names.empty() ? "" : ", ") + m;
+  throw Error(Exit::config, "E_MODEL_NAME", fmt::format("no built-in model '{}'", name))
+      .hint(fmt::format("there are {}; or write the model as layers:", names));
+}
+
+}  // namespace lockstep

@@ -1,0 +1,203 @@
+#include <cmath>
+
+#include "kernels/batch_norm/batch_norm.h"
+#include "kernels/conv2d/conv2d.h"
+#include "kernels/dropout/dropout.h"
+#include "kernels/elementwise/elementwise.h"
+#include "kernels/group_norm/group_norm.h"
+#include "kernels/linear/linear.h"
+#include "kernels/loss/loss.h"
+#include "kernels/pool2d/pool2d.h"
+#include "models/model.h"
+
+namespace lockstep {
+namespace {
+
+// PyTorch's default for convolution and linear layers: kaiming_uniform(a = sqrt 5), which is uniform within
+// 1/sqrt(fan in), for weight and bias alike (torch.nn.Linear.reset_parameters).
+Init uniform_for(int64_t fan_in) {
+  Init i;
+  i.kind = Init::Kind::uniform;
+  i.bound = static_cast<float>(1 / std::sqrt(static_cast<double>(fan_in)));
+  return i;
+}
+Init constant(float value) {
+  Init i;
+  i.constant = value;
+  return i;
+}
+
+ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueId x, const std::string& prefix);
+
+// One overload per layer kind; `name` is the layer's tensor prefix without the dot.
+struct Adder {
+  ModelContext& c;
+  ValueId x;
+  const std::string& name;
+  GraphBuilder& b = c.builder;
+
+  const Shape& in() const { return b.spec(x).shape; }
+  void expect_image(const char* what) const {
+    if (in().rank() != 4)
+      throw Error(Exit::config, "E_SHAPE", fmt::format("{} needs an image [N, C, H, W], got {}", what, in().text()));
+  }
+
+  ValueId operator()(const layer::Conv2d& l) const {
+    expect_image("conv2d");
+    if (l.in_channels && l.in_channels != in()[1])
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("conv2d has in_channels {}, its input {} has {}", l.in_channels, in().text(), in()[1]));
+    const int64_t channels = in()[1];
+    if (channels % l.groups || l.out_channels % l.groups)
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("conv2d: {} groups do not divide {} input and {} output channels", l.groups, channels,
+                              l.out_channels));
+    const Shape w{l.out_channels, channels / l.groups, l.kernel.h, l.kernel.w};
+    const int64_t fan_in = w.elements_from(1);
+    std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", w, uniform_for(fan_in))};
+    if (l.bias) inputs.push_back(b.parameter(name + ".bias", {l.out_channels}, uniform_for(fan_in)));
+    Conv2dParams p;
+    p.stride_h = l.stride.h, p.stride_w = l.stride.w;
+    p.pad_top = p.pad_bottom = l.padding.h, p.pad_left = p.pad_right = l.padding.w;
+    p.dilation_h = l.dilation.h, p.dilation_w = l.dilation.w;
+    p.groups = l.groups;
+    return b.add1("conv2d", p, inputs);
+  }
+
+  ValueId operator()(const layer::Linear& l) const {
+    if (in().rank() != 2)
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("linear needs features [N, K], got {}: put a flatten before it", in().text()));
+    if (l.in_features && l.in_features != in()[1])
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("linear has in_features {}, its input {} has {}", l.in_features, in().text(), in()[1]));
+    const int64_t k = in()[1];
+    std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", {l.out_features, k}, uniform_for(k))};
+    if (l.bias) inputs.push_back(b.parameter(name + ".bias", {l.out_features}, uniform_for(k)));
+    return b.add1("linear", LinearParams{}, inputs);
+  }
+
+  ValueId operator()(const layer::MaxPool2d& l) const {
+    Pool2dParams p;
+    p.kernel_h = l.kernel.h, p.kernel_w = l.kernel.w;
+    p.stride_h = l.stride.h ? l.stride.h : l.kernel.h, p.stride_w = l.stride.w ? l.stride.w : l.kernel.w;
+    p.pad_h = l.padding.h, p.pad_w = l.padding.w;
+    p.dilation_h = l.dilation.h, p.dilation_w = l.dilation.w;
+    p.ceil_mode = l.ceil_mode;
+    return b.add1("max_pool2d", p, {x});
+  }
+
+  ValueId operator()(const layer::AvgPool2d& l) const {
+    Pool2dParams p;
+    p.kernel_h = l.kernel.h, p.kernel_w = l.kernel.w;
+    p.stride_h = l.stride.h ? l.stride.h : l.kernel.h, p.stride_w = l.stride.w ? l.stride.w : l.kernel.w;
+    p.pad_h = l.padding.h, p.pad_w = l.padding.w;
+    p.ceil_mode = l.ceil_mode;
+    p.count_include_pad = l.count_include_pad;
+    return b.add1("avg_pool2d", p, {x});
+  }
+
+  ValueId operator()(const layer::AdaptiveAvgPool2d& l) const {
+    Pool2dParams p;
+    p.adaptive = true;
+    p.adaptive_h = l.output.h, p.adaptive_w = l.output.w;
+    return b.add1("avg_pool2d", p, {x});
+  }
+
+  ValueId operator()(const layer::Activation& l) const {
+    const Elt op = l.kind == "relu"   ? Elt::relu
+                   : l.kind == "silu" ? Elt::silu
+                   : l.kind == "gelu" ? Elt::gelu
+                   : l.kind == "tanh" ? Elt::tanh
+                                      : Elt::sigmoid;
+    return b.elementwise(op, {x});
+  }
+
+  ValueId operator()(const layer::Dropout& l) const {
+    if (!c.training || l.p == 0) return x;
+    DropoutParams p;
+    p.p = static_cast<float>(l.p);
+    p.channelwise = l.channelwise;
+    p.layer = c.dropouts++;
+    if (l.channelwise) expect_image("dropout2d");
+    return b.add1("dropout", p, {x, c.step_state});
+  }
+
+  ValueId operator()(const layer::BatchNorm2d& l) const {
+    expect_image("batch_norm2d");
+    const int64_t channels = in()[1];
+    BatchNormParams p;
+    p.eps = static_cast<float>(l.eps), p.momentum = static_cast<float>(l.momentum);
+    const ValueId gamma = b.parameter(name + ".weight", {channels}, constant(1));
+    const ValueId beta = b.parameter(name + ".bias", {channels}, constant(0));
+    const ValueId mean = b.buffer(name + ".running_mean", {channels}, 0);
+    const ValueId var = b.buffer(name + ".running_var", {channels}, 1);
+    if (!c.training) return b.add1("batch_norm_eval", p, {x, mean, var, gamma, beta});
+    const ValueId parts = b.all_gather(b.add1("batch_norm_stats", p, {x}), c.ranks);
+    const ValueId stats = b.add1("batch_norm_merge", p, {parts});
+    const auto updated = b.add_as("batch_norm_running", p, {stats, mean, var},
+                                  {{b.spec(mean), false}, {b.spec(var), false}});
+    for (size_t i = 0; i < 2; ++i) {
+      Value& out = b.graph().value(updated[i]);
+      out.storage = Storage::buffer;
+      out.name = b.graph().value(i == 0 ? mean : var).name;
+    }
+    return b.add1("batch_norm_apply", p, {x, stats, gamma, beta});
+  }
+
+  ValueId operator()(const layer::GroupNorm& l) const {
+    if (in().rank() < 2 || in()[1] % l.groups)
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("group_norm: {} groups do not divide the channels of {}", l.groups, in().text()));
+    GroupNormParams p;
+    p.groups = l.groups, p.eps = static_cast<float>(l.eps);
+    const int64_t channels = in()[1];
+    const ValueId gamma = b.parameter(name + ".weight", {channels}, constant(1));
+    const ValueId beta = b.parameter(name + ".bias", {channels}, constant(0));
+    return b.add("group_norm", p, {x, gamma, beta})[0];
+  }
+
+  ValueId operator()(const layer::Flatten&) const {
+    if (in().rank() == 2) return x;
+    return b.view(x, {in()[0], in().elements_from(1)});
+  }
+
+  ValueId operator()(const layer::LogSoftmax&) const { return b.add1("log_softmax", LossParams{}, {x}); }
+
+  ValueId operator()(const layer::Residual& l) const {
+    const ValueId main = add_layers(c, l.layers, x, name + ".layers.");
+    const ValueId side = l.shortcut.empty() ? x : add_layers(c, l.shortcut, x, name + ".shortcut.");
+    b.set_scope(name);
+    if (!(b.spec(main).shape == b.spec(side).shape))
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("residual: its layers give {}, its shortcut gives {}", b.spec(main).shape.text(),
+                              b.spec(side).shape.text()));
+    return b.elementwise(Elt::add, {main, side});
+  }
+};
+
+ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueId x, const std::string& prefix) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const LayerSpec& l = layers[i];
+    const std::string name = prefix + (l.name.empty() ? std::to_string(i) : l.name);
+    c.builder.set_scope(name);
+    try {
+      x = std::visit(Adder{c, x, name}, l.kind);
+    } catch (Error& e) {
+      // The innermost layer is the one at fault: add_place keeps the first.
+      e.add_place("layer", fmt::format("{}{} ({}{})", prefix, i, l.type, l.name.empty() ? "" : " '" + l.name + "'"));
+      if (!l.where.empty()) e.add_place("place", l.where);
+      throw;
+    }
+  }
+  return x;
+}
+
+}  // namespace
+
+ModelFunction make_model(const ModelSpec& spec) {
+  auto layers = spec.name.empty() ? spec.layers : builtin_layers(spec.name);
+  return [layers = std::move(layers)](ModelContext& c, ValueId image) { return add_layers(c, layers, image, ""); };
+}
+
+}  // namespace lockstep

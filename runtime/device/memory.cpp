@@ -1,0 +1,52 @@
+#include "runtime/device/memory.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "kernels/core/error.h"
+
+namespace lockstep {
+namespace {
+std::atomic<int64_t> held{0}, most{0};
+
+constexpr int64_t kAlign = 64, kPage = 4096;
+int64_t rounded(int64_t bytes) {
+  const int64_t unit = bytes >= kPage ? kPage : kAlign;
+  return (bytes + unit - 1) / unit * unit;
+}
+}  // namespace
+
+AlignedBuffer::AlignedBuffer(int64_t bytes) : bytes_(bytes) {
+  const auto size = static_cast<size_t>(rounded(bytes < 1 ? 1 : bytes));
+  data_ = std::aligned_alloc(static_cast<size_t>(bytes >= kPage ? kPage : kAlign), size);
+  if (!data_)
+    throw Error(Exit::io, "E_MEMORY", fmt::format("cannot allocate {} bytes of memory", bytes))
+        .hint("a smaller global_batch_size, or gradient_accumulation, needs less");
+  std::memset(data_, 0, size);
+  const int64_t now = held += bytes;
+  int64_t seen = most;
+  while (now > seen && !most.compare_exchange_weak(seen, now)) {
+  }
+}
+
+AlignedBuffer::AlignedBuffer(AlignedBuffer&& o) noexcept
+    : data_(std::exchange(o.data_, nullptr)), bytes_(std::exchange(o.bytes_, 0)) {}
+
+AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& o) noexcept {
+  std::swap(data_, o.data_);
+  std::swap(bytes_, o.bytes_);
+  return *this;
+}
+
+AlignedBuffer::~AlignedBuffer() {
+  if (!data_) return;
+  std::free(data_);
+  held -= bytes_;
+}
+
+int64_t allocated_bytes() { return held; }
+int64_t peak_allocated_bytes() { return most; }
+
+}  // namespace lockstep

@@ -1,0 +1,159 @@
+#include "runtime/graph/graph.h"
+
+#include "kernels/core/kernel.h"
+#include "runtime/graph/op.h"
+
+namespace lockstep {
+
+std::vector<ValueId> Graph::values_in(Storage storage) const {
+  std::vector<ValueId> found;
+  for (ValueId v = 0; v < value_count(); ++v)
+    if (value(v).storage == storage) found.push_back(v);
+  return found;
+}
+
+std::vector<NodeId> Graph::producers() const {
+  std::vector<NodeId> producer(values_.size(), -1);
+  for (size_t n = 0; n < nodes_.size(); ++n)
+    for (ValueId v : nodes_[n].out) producer[static_cast<size_t>(v)] = static_cast<NodeId>(n);
+  return producer;
+}
+
+std::vector<std::vector<NodeId>> Graph::readers() const {
+  std::vector<std::vector<NodeId>> readers(values_.size());
+  for (size_t n = 0; n < nodes_.size(); ++n)
+    for (ValueId v : nodes_[n].in) {
+      auto& list = readers[static_cast<size_t>(v)];
+      if (list.empty() || list.back() != static_cast<NodeId>(n)) list.push_back(static_cast<NodeId>(n));
+    }
+  return readers;
+}
+
+ValueId GraphBuilder::input(std::string name, TensorSpec spec, bool batch) {
+  Value v;
+  v.name = std::move(name);
+  v.spec = spec;
+  v.storage = Storage::input;
+  v.batch = batch;
+  return graph_.add_value(std::move(v));
+}
+
+ValueId GraphBuilder::parameter(std::string name, Shape shape, Init init) {
+  Value v;
+  v.name = std::move(name);
+  v.spec = {DType::f32, shape, Layout::plain};
+  v.storage = Storage::parameter;
+  v.init = init;
+  return graph_.add_value(std::move(v));
+}
+
+ValueId GraphBuilder::buffer(std::string name, Shape shape, float initial) {
+  Value v;
+  v.name = std::move(name);
+  v.spec = {DType::f32, shape, Layout::plain};
+  v.storage = Storage::buffer;
+  v.init.constant = initial;
+  return graph_.add_value(std::move(v));
+}
+
+std::vector<ValueId> GraphBuilder::add(std::string_view op, Params params, std::vector<ValueId> in) {
+  const auto infer = op_def(op).infer;
+  LOCKSTEP_ASSERT(infer != nullptr, "{} has no shape rule", op);
+  const auto rules = infer(graph_, params, in);
+  return add_as(op, std::move(params), std::move(in), rules);
+}
+
+std::vector<ValueId> GraphBuilder::add_as(std::string_view op, Params params, std::vector<ValueId> in,
+                                          const std::vector<OutputRule>& out) {
+  Node n;
+  n.op = op;
+  n.params = std::move(params);
+  n.in = std::move(in);
+  n.name = scope_;
+  n.backward = backward_;
+  for (const auto& rule : out) {
+    Value v;
+    v.name = scope_;
+    v.spec = rule.spec;
+    v.batch = rule.batch;
+    v.is_gradient = rule.is_gradient;
+    n.out.push_back(graph_.add_value(std::move(v)));
+  }
+  const auto made = n.out;
+  graph_.add_node(std::move(n));
+  return made;
+}
+
+ValueId GraphBuilder::elementwise(Elt elt, std::vector<ValueId> in, float imm) {
+  ElementwiseParams p;
+  p.inputs = static_cast<int>(in.size());
+  LOCKSTEP_ASSERT(p.inputs == operand_count(elt));
+  p.code.push_back({elt, 0, p.inputs == 2 ? 1 : 0, imm});
+  p.outputs = {p.inputs};
+  bool gradient = false;
+  for (ValueId v : in) gradient |= graph_.value(v).is_gradient;
+  const ValueId y = add1("elementwise", p, std::move(in));
+  graph_.value(y).is_gradient = gradient;
+  return y;
+}
+
+ValueId GraphBuilder::view(ValueId x, Shape shape) {
+  LOCKSTEP_ASSERT(shape.elements() == spec(x).shape.elements());
+  Value v = graph_.value(x);
+  LOCKSTEP_ASSERT(v.spec.layout != Layout::nhwc || v.spec.shape == shape, "a view of an nhwc image");
+  v.spec.shape = shape;
+  v.storage = Storage::arena;
+  Node n;
+  n.op = "view";
+  n.kind = NodeKind::view;
+  n.in = {x};
+  n.out = {graph_.add_value(v)};
+  n.name = scope_;
+  n.backward = backward_;
+  const ValueId y = n.out[0];
+  graph_.add_node(std::move(n));
+  return y;
+}
+
+ValueId GraphBuilder::all_gather(ValueId x, int ranks) {
+  Shape shape{ranks};
+  for (int i = 0; i < spec(x).shape.rank(); ++i) shape.push_back(spec(x).shape[i]);
+  if (ranks == 1) return view(x, shape);
+  Node n;
+  n.op = "all_gather";
+  n.kind = NodeKind::all_gather;
+  n.in = {x};
+  n.name = scope_;
+  n.backward = backward_;
+  Value v;
+  v.name = scope_;
+  v.spec = {DType::f32, shape, Layout::plain};
+  n.out = {graph_.add_value(v)};
+  const ValueId y = n.out[0];
+  graph_.add_node(std::move(n));
+  return y;
+}
+
+ValueId GraphBuilder::allreduce(ValueId x) {
+  Node n;
+  n.op = "allreduce";
+  n.kind = NodeKind::allreduce;
+  n.in = {x};
+  n.name = scope_;
+  n.backward = backward_;
+  Value v = graph_.value(x);
+  n.out = {graph_.add_value(v)};
+  const ValueId y = n.out[0];
+  graph_.add_node(std::move(n));
+  return y;
+}
+
+ValueId GraphBuilder::reorder(ValueId x, Layout layout) {
+  if (spec(x).layout == layout) return x;
+  const Value v = graph_.value(x);
+  TensorSpec to = v.spec;
+  to.layout = layout;
+  return add_as("reorder", NoParams{}, {x}, {{to, v.batch, v.is_gradient}})[0];
+}
+
+}  // namespace lockstep

@@ -1,0 +1,205 @@
+#include "runtime/graph/kernel_table.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "kernels/core/kernel.h"
+#include "runtime/device/memory.h"
+
+namespace lockstep {
+namespace {
+
+struct Request {
+  std::vector<TensorSpec> in, out;
+};
+
+Request specs_of(const Graph& g, const Node& n) {
+  Request r;
+  for (ValueId v : n.in) r.in.push_back(g.value(v).spec);
+  for (ValueId v : n.out) r.out.push_back(g.value(v).spec);
+  return r;
+}
+
+// Those that accept; the reference only where nothing else does.
+std::vector<std::string> accepting(const Graph& g, const Node& n, const KernelChoice& how) {
+  const Request r = specs_of(g, n);
+  const KernelRequest request{n.params, r.in, r.out, how.threads};
+  std::vector<std::string> names;
+  for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, request)) {
+    if (k->is_reference() && !names.empty()) break;
+    if (k->make(request)) names.push_back(k->name);
+  }
+  if (names.empty()) {
+    std::string shapes;
+    for (const auto& s : r.in) shapes += " " + s.text();
+    throw Error(Exit::internal, "E_NO_KERNEL",
+                fmt::format("no {} kernel accepts {} ({}) of{}", name(how.device), n.op, n.params.text(), shapes))
+        .at("layer", n.name);
+  }
+  return names;
+}
+
+// Seconds of one run: the fastest of several, on data of ordinary size.
+double time_kernel(const Graph& g, const Node& n, const std::string& kernel_name, const KernelChoice& how) {
+  const Request r = specs_of(g, n);
+  const KernelInfo* info = Registry::builtin().find(n.op, kernel_name, how.device);
+  auto kernel = info ? info->make({n.params, r.in, r.out, how.threads}) : nullptr;
+  if (!kernel) return std::numeric_limits<double>::infinity();
+  std::vector<AlignedBuffer> memory;
+  auto allocate = [&](const TensorSpec& s) {
+    memory.emplace_back(s.bytes());
+    if (s.dtype == DType::f32) {
+      auto* x = static_cast<float*>(memory.back().data());
+      for (int64_t i = 0; i < s.stored_elements(); ++i) x[i] = static_cast<float>((i * 2654435761u >> 8) & 0xFFFF) / 65536.f - 0.5f;
+    }
+    return View{s, memory.back().data()};
+  };
+  std::vector<View> in, out;
+  for (const auto& s : r.in) in.push_back(allocate(s));
+  for (const auto& s : r.out) out.push_back(allocate(s));
+  AlignedBuffer workspace(kernel->workspace_bytes());
+  using Clock = std::chrono::steady_clock;
+  double best = std::numeric_limits<double>::infinity(), total = 0;
+  kernel->run({in, out, workspace.data()});
+  for (int i = 0; i < 10 && total < 5e-3; ++i) {
+    const auto start = Clock::now();
+    kernel->run({in, out, workspace.data()});
+    const double t = std::chrono::duration<double>(Clock::now() - start).count();
+    best = std::min(best, t), total += t;
+  }
+  return best;
+}
+
+nlohmann::json read_cache(const std::string& file) {
+  std::ifstream in(file);
+  if (!in) return nlohmann::json::object();
+  // A damaged cache is no reason to stop: it is made anew.
+  auto j = nlohmann::json::parse(in, nullptr, false);
+  return j.is_object() ? j : nlohmann::json::object();
+}
+
+void write_cache(const std::string& file, const nlohmann::json& j) {
+  std::error_code ignored;
+  std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
+  const std::string temporary = fmt::format("{}.{}", file, ::getpid());
+  std::ofstream(temporary) << j.dump(1) << "\n";
+  std::filesystem::rename(temporary, file, ignored);
+}
+
+// The cache holds timings of this processor at this size of batch.
+std::string cache_key(const Graph& g, const Node& n, const KernelChoice& how) {
+  int64_t batch = 0;
+  for (ValueId v : n.in)
+    if (g.value(v).batch) batch = g.value(v).spec.shape[0];
+  return fmt::format("{} {} threads={} batch={} {}", name(how.device), how.processor, how.threads, batch,
+                     kernel_signature(g, n));
+}
+
+std::vector<const Node*> missing_nodes(const KernelTable& table, const Graph& g) {
+  std::vector<const Node*> missing;
+  std::set<std::string> seen;
+  for (const Node& n : g.nodes())
+    if (n.kind == NodeKind::compute && !table.count(kernel_signature(g, n)) && seen.insert(kernel_signature(g, n)).second)
+      missing.push_back(&n);
+  return missing;
+}
+
+}  // namespace
+
+std::string kernel_signature(const Graph& g, const Node& n) {
+  std::string s = n.op + "(" + n.params.text() + ")";
+  auto add = [&](ValueId id) {
+    const Value& v = g.value(id);
+    Shape shape = v.spec.shape;
+    if (v.batch) shape.set(0, 0);
+    s += fmt::format(" {}{}:{}", name(v.spec.dtype), shape.text(), name(v.spec.layout));
+  };
+  for (ValueId v : n.in) add(v);
+  s += " ->";
+  for (ValueId v : n.out) add(v);
+  return s;
+}
+
+void choose_first_kernels(KernelTable& table, const Graph& g, const KernelChoice& how) {
+  for (const Node* n : missing_nodes(table, g)) table[kernel_signature(g, *n)] = accepting(g, *n, how)[0];
+}
+
+void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how, Communicator& comm) {
+  const auto missing = missing_nodes(table, g);  // the same on every rank: graphs differ in batch sizes only
+  if (missing.empty()) return;
+
+  // What rank 0 remembers from earlier runs; "" where candidates must be made and, if several, timed.
+  nlohmann::json cache = nlohmann::json::object();
+  nlohmann::json known = nlohmann::json::array();
+  if (comm.rank() == 0) {
+    if (!how.cache_file.empty()) cache = read_cache(how.cache_file);
+    for (const Node* n : missing) {
+      const auto it = cache.find(cache_key(g, *n, how));
+      const std::string cached = it != cache.end() && it->is_string() ? it->get<std::string>() : "";
+      known.push_back(Registry::builtin().find(n->op, cached, how.device) ? cached : "");
+    }
+  }
+  known = nlohmann::json::parse(comm.broadcast_text(known.dump(), 0));
+
+  std::vector<std::vector<std::string>> names(missing.size());
+  for (size_t i = 0; i < missing.size(); ++i)
+    if (known[i].get<std::string>().empty()) names[i] = accepting(g, *missing[i], how);
+
+  std::vector<double> seconds;
+  for (size_t i = 0; i < missing.size(); ++i)
+    if (names[i].size() > 1)
+      for (const auto& k : names[i]) seconds.push_back(time_kernel(g, *missing[i], k, how));
+  comm.allreduce(seconds, Reduce::max);
+
+  size_t at = 0;
+  bool timed = false;
+  for (size_t i = 0; i < missing.size(); ++i) {
+    std::string chosen = known[i].get<std::string>();
+    if (chosen.empty()) {
+      size_t best = 0;
+      if (names[i].size() > 1) {
+        for (size_t k = 1; k < names[i].size(); ++k)
+          if (seconds[at + k] < seconds[at + best]) best = k;
+        at += names[i].size();
+      }
+      chosen = names[i][best];
+      cache[cache_key(g, *missing[i], how)] = chosen;
+      timed = true;
+    }
+    table[kernel_signature(g, *missing[i])] = chosen;
+  }
+  if (timed && comm.rank() == 0 && !how.cache_file.empty()) write_cache(how.cache_file, cache);
+}
+
+std::vector<std::string> drop_unavailable(KernelTable& table, const Graph& g, const KernelChoice& how) {
+  std::vector<std::string> dropped;
+  for (const Node& n : g.nodes()) {
+    if (n.kind != NodeKind::compute) continue;
+    const auto it = table.find(kernel_signature(g, n));
+    if (it == table.end()) continue;
+    const Request r = specs_of(g, n);
+    const KernelInfo* info = Registry::builtin().find(n.op, it->second, how.device);
+    if (info && info->make({n.params, r.in, r.out, how.threads})) continue;
+    dropped.push_back(fmt::format("{} kernel \"{}\" of {}", n.op, it->second, n.name));
+    table.erase(it);
+  }
+  return dropped;
+}
+
+std::string default_kernel_cache() {
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg) return std::string(xdg) + "/lockstep/kernels.json";
+  if (const char* home = std::getenv("HOME"); home && *home) return std::string(home) + "/.cache/lockstep/kernels.json";
+  return "";
+}
+
+}  // namespace lockstep

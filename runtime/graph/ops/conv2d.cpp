@@ -1,0 +1,67 @@
+#include "kernels/conv2d/conv2d.h"
+
+#include "runtime/graph/ops/rules.h"
+
+namespace lockstep {
+namespace {
+
+std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
+  const auto& p = params.as<Conv2dParams>();
+  const TensorSpec& x = spec_of(g, in[0]);
+  const Shape& w = spec_of(g, in[1]).shape;
+  if (x.shape.rank() != 4) shape_error(fmt::format("conv2d needs an image [N, C, H, W], got {}", x.shape.text()));
+  if (x.shape[1] % p.groups != 0 || w[0] % p.groups != 0)
+    shape_error(fmt::format("conv2d: {} groups divide neither evenly: {} input and {} output channels", p.groups,
+                            x.shape[1], w[0]));
+  if (w[1] * p.groups != x.shape[1])
+    shape_error(fmt::format("conv2d: weight {} with {} groups takes {} channels, the input {} has {}", w.text(), p.groups,
+                            w[1] * p.groups, x.shape.text(), x.shape[1]));
+  const int64_t h = p.out_h(x.shape[2], w[2]), wd = p.out_w(x.shape[3], w[3]);
+  if (h <= 0 || wd <= 0)
+    shape_error(fmt::format("conv2d: kernel {}x{} (dilation {}x{}, padding {},{},{},{}) is larger than its input {}", w[2],
+                            w[3], p.dilation_h, p.dilation_w, p.pad_top, p.pad_left, p.pad_bottom, p.pad_right,
+                            x.shape.text()));
+  return {{{x.dtype, {x.shape[0], w[0], h, wd}, x.layout}}};
+}
+
+std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+  LOCKSTEP_ASSERT(n.params.as<Conv2dParams>().activation == Activation::none, "differentiate before fusing");
+  std::vector<ValueId> d(n.in.size(), kNoValue);
+  const bool bias = n.in.size() > 2;
+  if (wanted[1] || (bias && wanted[2])) {
+    std::vector<OutputRule> out = {{b.spec(n.in[1]), false}};
+    if (bias && wanted[2]) out.push_back({b.spec(n.in[2]), false});
+    const auto dw = b.add_as("conv2d_weight_grad", n.params, {n.in[0], dy[0]}, out);
+    if (wanted[1]) d[1] = dw[0];
+    if (bias && wanted[2]) d[2] = dw[1];
+  }
+  if (wanted[0])
+    d[0] = b.add_as("conv2d_input_grad", n.params, {dy[0], n.in[1]}, {gradient_like(b.graph(), n.in[0])})[0];
+  return d;
+}
+
+// Multiplications and additions of the direct convolution, whichever of the three it is.
+int64_t flops_of(const Graph& g, ValueId y, ValueId w) {
+  const Shape& s = spec_of(g, w).shape;
+  return 2 * elements_of(g, y) * s[1] * s[2] * s[3];
+}
+
+// Few channels: samples in vector lanes, where no channel count is too odd. Many: the lanes' working set of 16
+// images leaves the cache.
+Layout preferred(const Graph& g, const Node& n) {
+  const Shape& w = spec_of(g, n.in[1]).shape;
+  const auto groups = n.params.as<Conv2dParams>().groups;
+  return std::max(w[0] / groups, w[1]) <= 32 ? Layout::lanes : Layout::plain;
+}
+
+}  // namespace
+
+std::vector<OpDef> conv2d_ops() {
+  OpDef forward{"conv2d", infer, gradient, [](const Graph& g, const Node& n) { return flops_of(g, n.out[0], n.in[1]); }, {}, preferred};
+  OpDef input{"conv2d_input_grad"}, weight{"conv2d_weight_grad"};
+  input.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[0], n.in[1]); };
+  weight.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[1], n.out[0]); };
+  return {forward, input, weight};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,53 @@
+#include "kernels/linear/linear.h"
+
+#include "runtime/graph/ops/rules.h"
+
+namespace lockstep {
+namespace {
+
+std::vector<OutputRule> infer(const Graph& g, const Params&, In in) {
+  const TensorSpec& x = spec_of(g, in[0]);
+  const Shape& w = spec_of(g, in[1]).shape;
+  if (x.shape.rank() != 2)
+    shape_error(fmt::format("linear needs features [N, K], got {}: put a flatten before it", x.shape.text()));
+  if (x.shape[1] != w[1])
+    shape_error(fmt::format("linear: weight {} takes {} features, the input {} has {}", w.text(), w[1], x.shape.text(),
+                            x.shape[1]));
+  return {{{x.dtype, {x.shape[0], w[0]}, x.layout}}};
+}
+
+std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+  LOCKSTEP_ASSERT(n.params.as<LinearParams>().activation == Activation::none, "differentiate before fusing");
+  std::vector<ValueId> d(n.in.size(), kNoValue);
+  const bool bias = n.in.size() > 2;
+  if (wanted[1] || (bias && wanted[2])) {
+    std::vector<OutputRule> out = {{b.spec(n.in[1]), false}};
+    if (bias && wanted[2]) out.push_back({b.spec(n.in[2]), false});
+    const auto dw = b.add_as("linear_weight_grad", n.params, {n.in[0], dy[0]}, out);
+    if (wanted[1]) d[1] = dw[0];
+    if (bias && wanted[2]) d[2] = dw[1];
+  }
+  if (wanted[0])
+    d[0] = b.add_as("linear_input_grad", n.params, {dy[0], n.in[1]}, {gradient_like(b.graph(), n.in[0])})[0];
+  return d;
+}
+
+int64_t flops_of(const Graph& g, ValueId y, ValueId w) { return 2 * elements_of(g, y) * spec_of(g, w).shape[1]; }
+
+// Large matrices belong to the matrix product of the plain layout.
+Layout preferred(const Graph& g, const Node& n) {
+  const Shape& w = spec_of(g, n.in[1]).shape;
+  return w.elements() > 256 * 1024 ? Layout::plain : spec_of(g, n.in[0]).layout;
+}
+
+}  // namespace
+
+std::vector<OpDef> linear_ops() {
+  OpDef forward{"linear", infer, gradient, [](const Graph& g, const Node& n) { return flops_of(g, n.out[0], n.in[1]); }, {}, preferred};
+  OpDef input{"linear_input_grad"}, weight{"linear_weight_grad"};
+  input.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[0], n.in[1]); };
+  weight.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[1], n.out[0]); };
+  return {forward, input, weight};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,69 @@
+#include "runtime/graph/parameter_table.h"
+
+#include <algorithm>
+
+namespace lockstep {
+namespace {
+
+int64_t aligned(int64_t floats) { return (floats + 15) / 16 * 16; }
+
+const FlatEntry* find_in(const std::vector<FlatEntry>& entries, const std::string& name) {
+  for (const auto& e : entries)
+    if (e.name == name) return &e;
+  return nullptr;
+}
+
+}  // namespace
+
+ParameterTable make_parameter_table(const Graph& forward) {
+  ParameterTable t;
+  std::vector<ValueId> used;
+  for (const Node& n : forward.nodes())
+    for (ValueId v : n.in)
+      if (forward.value(v).storage == Storage::parameter && std::find(used.begin(), used.end(), v) == used.end())
+        used.push_back(v);
+  for (auto it = used.rbegin(); it != used.rend(); ++it) {
+    const Value& v = forward.value(*it);
+    if (t.find(v.name))
+      throw Error(Exit::config, "E_TENSOR_NAME", fmt::format("two tensors of the model are called '{}'", v.name))
+          .hint("give one of the layers another name");
+    t.parameters.push_back({v.name, v.spec.shape, v.init, t.length});
+    t.length += aligned(v.spec.shape.elements());
+  }
+  for (ValueId v = 0; v < forward.value_count(); ++v) {
+    const Value& value = forward.value(v);
+    if (t.find(value.name) && value.storage == Storage::buffer) continue;  // its value after an update
+    if (value.storage == Storage::buffer) {
+      t.buffers.push_back({value.name, value.spec.shape, value.init, t.buffer_length});
+      t.buffer_length += aligned(value.spec.shape.elements());
+    }
+    if (value.storage == Storage::buffer || value.storage == Storage::parameter) t.order.push_back(value.name);
+  }
+  return t;
+}
+
+const FlatEntry* ParameterTable::find(const std::string& name) const {
+  const FlatEntry* e = find_in(parameters, name);
+  return e ? e : find_in(buffers, name);
+}
+
+const FlatEntry& ParameterTable::parameter(const std::string& name) const {
+  const FlatEntry* e = find_in(parameters, name);
+  LOCKSTEP_ASSERT(e != nullptr, "no parameter {}", name);
+  return *e;
+}
+
+const FlatEntry& ParameterTable::buffer(const std::string& name) const {
+  const FlatEntry* e = find_in(buffers, name);
+  LOCKSTEP_ASSERT(e != nullptr, "no buffer {}", name);
+  return *e;
+}
+
+std::string ParameterTable::text() const {
+  std::string s;
+  for (const auto& entries : {parameters, buffers})
+    for (const auto& e : entries) s += fmt::format("{} {} at {}\n", e.name, e.shape.text(), e.begin);
+  return s;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,20 @@
+// Graph rewriting. Each pass keeps what the graph computes.
+#pragma once
+
+#include "runtime/graph/graph.h"
+
+namespace lockstep {
+
+// Copies a forward graph, giving every batch value the layout that its op prefers and inserting reorders between.
+// Graph inputs stay plain. Before autodiff: a gradient takes the layout of the value that it belongs to.
+// `values` is updated to the copies of the values it holds.
+Graph assign_layouts(const Graph& graph, std::vector<ValueId*> values);
+
+// Removes compute and view nodes of which nothing is read. Kept are nodes that write a value outside the arena
+// (parameters, gradients, buffers, state, outputs) and collectives.
+void remove_dead_nodes(Graph& graph);
+
+// Puts a lone activation into the conv2d or linear that feeds it, and joins elementwise nodes into chains.
+void fuse(Graph& graph);
+
+}  // namespace lockstep

@@ -1,0 +1,64 @@
+#include <map>
+
+#include "runtime/graph/op.h"
+#include "runtime/graph/passes.h"
+
+namespace lockstep {
+
+Graph assign_layouts(const Graph& from, std::vector<ValueId*> values) {
+  Graph to;
+  GraphBuilder b(to);
+  std::vector<ValueId> copy(static_cast<size_t>(from.value_count()), kNoValue);
+  std::map<std::pair<ValueId, Layout>, ValueId> reordered;  // by value of `to`
+
+  const auto producer = from.producers();
+  for (ValueId v = 0; v < from.value_count(); ++v)
+    if (producer[static_cast<size_t>(v)] < 0) copy[static_cast<size_t>(v)] = to.add_value(from.value(v));
+
+  // The producer's own choice, where it has one: an image can be normalised into any layout.
+  auto in_layout = [&](ValueId v, Layout layout) {
+    if (!to.value(v).batch || b.spec(v).layout == layout) return v;
+    if (layout == Layout::nhwc && b.spec(v).shape.rank() != 4) layout = Layout::plain;
+    const auto key = std::pair{v, layout};
+    if (auto it = reordered.find(key); it != reordered.end()) return it->second;
+    if (!to.nodes().empty() && to.nodes().back().op == "image_normalize" && to.nodes().back().out[0] == v) {
+      to.value(v).spec.layout = layout;
+      return v;
+    }
+    return reordered[key] = b.reorder(v, layout);
+  };
+
+  for (const Node& n : from.nodes()) {
+    b.set_scope(n.name);
+    Node m = n;
+    for (ValueId& v : m.in) v = copy[static_cast<size_t>(v)];
+    // From here on as in `from`: its node, its values, with only layouts changed.
+    if (n.kind == NodeKind::view) {
+      const ValueId x = b.spec(m.in[0]).layout == Layout::nhwc ? in_layout(m.in[0], Layout::plain) : m.in[0];
+      copy[static_cast<size_t>(n.out[0])] = b.view(x, from.value(n.out[0]).spec.shape);
+      continue;
+    }
+    Layout layout = Layout::plain;
+    for (ValueId v : m.in)
+      if (to.value(v).batch && b.spec(v).dtype == DType::f32) {
+        layout = b.spec(v).layout;
+        break;
+      }
+    if (n.kind == NodeKind::compute)
+      if (auto prefer = op_def(n.op).preferred_layout) layout = prefer(to, m);
+    for (ValueId& v : m.in)
+      if (b.spec(v).dtype == DType::f32 && to.value(v).storage != Storage::input) v = in_layout(v, layout);
+    for (size_t i = 0; i < n.out.size(); ++i) {
+      Value value = from.value(n.out[i]);
+      if (value.batch && n.op != "image_normalize") value.spec.layout = layout;
+      m.out[i] = to.add_value(value);
+      copy[static_cast<size_t>(n.out[i])] = m.out[i];
+    }
+    to.add_node(std::move(m));
+  }
+  for (ValueId* v : values)
+    if (*v != kNoValue) *v = copy[static_cast<size_t>(*v)];
+  return to;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,47 @@
+// A compiled graph: order, chosen kernels, memory offsets. What the executor runs and `lockstep plan` prints.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "runtime/graph/graph.h"
+#include "runtime/graph/kernel_table.h"
+#include "runtime/graph/parameter_table.h"
+
+namespace lockstep {
+
+// A gradient bucket's allreduce, as the params of its node: floats [begin, end) of the flat gradient array. Without
+// params (batch-norm sums) the node reduces its own value, on the statistics communicator.
+struct BucketParams {
+  int64_t begin = 0, end = 0;
+  std::string text() const { return fmt::format("[{},{})", begin, end); }
+};
+
+struct Plan {
+  Graph graph;                           // every compute node has its kernel's name
+  std::vector<ValueId> root;             // per value: whose memory it uses (itself, or what it views)
+  std::vector<int64_t> offset;           // per value: bytes from the arena's start; -1 outside the arena
+  std::vector<int64_t> workspace_offset; // per node
+  int64_t arena_bytes = 0;
+
+  // Collectives in order, with what they move: equal on all ranks.
+  std::string collective_schedule() const;
+};
+
+// Dead code out, fusion, kernel choice, memory. `choose` fills the table for the final graph.
+Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
+             const std::function<void(KernelTable&, const Graph&)>& choose);
+
+// Bytes of everything that a rank allocates for training: flat arrays, arena, staging.
+struct MemoryReport {
+  int64_t parameters = 0, gradients = 0, state = 0, buffers = 0, arena = 0;
+  int64_t total() const { return parameters + gradients + state + buffers + arena; }
+};
+
+nlohmann::json to_json(const Plan& plan);
+std::string to_dot(const Plan& plan);
+int64_t flops_of(const Graph& graph, const Node& node);
+
+}  // namespace lockstep

@@ -1,0 +1,98 @@
+#include "runtime/training/state_io.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+namespace lockstep {
+namespace {
+
+constexpr const char* kTracked = "num_batches_tracked";
+
+StoredTensor stored(std::string name, const Shape& shape, const float* data) {
+  StoredTensor t;
+  t.name = std::move(name);
+  t.dtype = "F32";
+  for (int i = 0; i < shape.rank(); ++i) t.shape.push_back(shape[i]);
+  t.bytes = {reinterpret_cast<const std::byte*>(data), static_cast<size_t>(shape.elements()) * 4};
+  return t;
+}
+
+std::vector<std::string> state_prefixes(const ModelState& m) {
+  if (m.state.size() == 1) return {"momentum."};
+  if (m.state.size() == 2) return {"m.", "v."};
+  return {};
+}
+
+// Where each expected tensor goes; loading compares names, dtypes and shapes before it writes a byte.
+struct Target {
+  StoredTensor like;
+  void* data;
+};
+
+void load(const std::map<std::string, Target>& targets, const SafetensorsFile& file, const std::string& path) {
+  std::string wrong;
+  auto complain = [&](std::string what) { wrong += (wrong.empty() ? "" : "; ") + what; };
+  auto shape_text = [](const StoredTensor& t) {
+    std::string s = t.dtype + "[";
+    for (size_t i = 0; i < t.shape.size(); ++i) s += (i ? ", " : "") + std::to_string(t.shape[i]);
+    return s + "]";
+  };
+  for (const auto& [name, target] : targets) {
+    const StoredTensor* t = file.find(name);
+    if (!t)
+      complain(fmt::format("missing \"{}\"", name));
+    else if (t->dtype != target.like.dtype || t->shape != target.like.shape)
+      complain(fmt::format("\"{}\" is {}, expected {}", name, shape_text(*t), shape_text(target.like)));
+  }
+  for (const auto& t : file.tensors())
+    if (!targets.count(t.name)) complain(fmt::format("surplus \"{}\"", t.name));
+  if (!wrong.empty()) throw Error(Exit::data, "E_TENSORS", wrong).at("file", path);
+  for (const auto& [name, target] : targets) {
+    const auto bytes = file.find(name)->bytes;
+    std::memcpy(target.data, bytes.data(), bytes.size());
+  }
+}
+
+}  // namespace
+
+std::vector<StoredTensor> model_tensors(const ModelState& m) {
+  std::vector<StoredTensor> tensors;
+  for (const auto& name : m.table.order) {
+    const FlatEntry& e = *m.table.find(name);
+    const bool buffer = std::any_of(m.table.buffers.begin(), m.table.buffers.end(), [&](auto& b) { return b.name == name; });
+    tensors.push_back(stored(name, e.shape, (buffer ? m.buffers : m.parameters).as<float>() + e.begin));
+    const std::string last = "running_var";
+    if (name.ends_with(last)) {
+      StoredTensor t;
+      t.name = name.substr(0, name.size() - last.size()) + kTracked;
+      t.dtype = "I64";
+      t.bytes = std::as_bytes(std::span(&m.batches_tracked, 1));
+      tensors.push_back(t);
+    }
+  }
+  return tensors;
+}
+
+std::vector<StoredTensor> optimizer_tensors(const ModelState& m) {
+  std::vector<StoredTensor> tensors;
+  const auto prefixes = state_prefixes(m);
+  for (size_t s = 0; s < prefixes.size(); ++s)
+    for (const auto& e : m.table.parameters)
+      tensors.push_back(stored(prefixes[s] + e.name, e.shape, m.state[s].as<float>() + e.begin));
+  return tensors;
+}
+
+void load_model_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
+  std::map<std::string, Target> targets;
+  for (const auto& t : model_tensors(m)) targets[t.name] = {t, const_cast<std::byte*>(t.bytes.data())};
+  load(targets, file, path);
+}
+
+void load_optimizer_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
+  std::map<std::string, Target> targets;
+  for (const auto& t : optimizer_tensors(m)) targets[t.name] = {t, const_cast<std::byte*>(t.bytes.data())};
+  load(targets, file, path);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,257 @@
+#include "runtime/training/step_graph.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <set>
+
+#include "kernels/core/step_state.h"
+#include "kernels/image_normalize/image_normalize.h"
+#include "kernels/loss/loss.h"
+#include "runtime/graph/autodiff.h"
+#include "runtime/graph/executor.h"
+#include "runtime/graph/passes.h"
+#include "runtime/graph/plan.h"
+
+namespace lockstep {
+namespace {
+
+struct Forward {
+  Graph graph;
+  ValueId labels = kNoValue, step_state = kNoValue, scores = kNoValue;
+};
+
+Forward forward(const StepGraphSpec& spec, bool training) {
+  Forward f;
+  GraphBuilder b(f.graph);
+  const auto& in = spec.input;
+  const ValueId images =
+      b.input(kImages, {DType::u8, {spec.batch, in.channels, in.height, in.width}, Layout::plain}, true);
+  f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
+  f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
+  b.set_scope("input");
+  const ValueId x = b.add1("image_normalize", ImageNormalizeParams{in.mean, in.std}, {images});
+  ModelContext context{b, training, spec.ranks, f.step_state};
+  f.scores = spec.model(context, x);
+  const Shape& s = b.spec(f.scores).shape;
+  if (s.rank() != 2 || s[1] != in.classes)
+    throw Error(Exit::config, "E_SHAPE",
+                fmt::format("the model ends in {}, the data has {} classes: its last layer must give [N, {}]", s.text(),
+                            in.classes, in.classes));
+  return f;
+}
+
+Forward laid_out(const StepGraphSpec& spec, bool training) {
+  Forward f = forward(spec, training);
+  f.graph = assign_layouts(f.graph, {&f.labels, &f.step_state, &f.scores});
+  return f;
+}
+
+ValueId whole_array(Graph& g, Storage storage, const std::string& name, int64_t length) {
+  Value v;
+  v.name = name;
+  v.spec = {DType::f32, {length}, Layout::plain};
+  v.storage = storage;
+  return g.add_value(std::move(v));
+}
+
+struct Bucket {
+  int64_t begin = 0, end = 0;
+  std::set<std::string> waiting;  // tensors whose gradients are not yet done
+};
+
+// Slices of the flat gradient array, at least bucket_bytes each but the last; the metrics lie at the front of the
+// first. Frozen tensors between others travel along.
+std::vector<Bucket> make_buckets(const ParameterTable& table, const std::set<std::string>& trained, int64_t bucket_bytes) {
+  std::vector<Bucket> buckets;
+  Bucket current{0, kMetricsFloats, {kMetrics}};
+  for (const auto& e : table.parameters) {
+    if (!trained.count(e.name)) continue;
+    if ((current.end - current.begin) * 4 >= bucket_bytes) {
+      buckets.push_back(current);
+      current = {e.begin, e.begin, {}};
+    }
+    current.end = e.end();
+    current.waiting.insert(e.name);
+  }
+  buckets.push_back(current);
+  return buckets;
+}
+
+}  // namespace
+
+Graph build_forward(const StepGraphSpec& spec, bool training) { return forward(spec, training).graph; }
+
+Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
+                     const TrainingGraphOptions& options) {
+  Forward f = laid_out(spec, true);
+  Graph& g = f.graph;
+  GraphBuilder b(g);
+  const LossParams loss{static_cast<float>(config.label_smoothing), config.loss == "nll"};
+  b.set_scope("loss");
+  const ValueId metrics = b.add1("cross_entropy", loss, {f.scores, f.labels});
+  b.set_backward(true);
+  const ValueId dscores = b.add_as("cross_entropy_grad", loss, {f.scores, f.labels, f.step_state},
+                                   {{b.spec(f.scores), true, true}})[0];
+
+  const OptimizerParams optimizer = optimizer_params(config, table);
+  std::vector<ValueId> wanted;
+  std::set<std::string> trained;
+  for (ValueId v : g.values_in(Storage::parameter)) {
+    const int64_t begin = table.parameter(g.value(v).name).begin;
+    const bool frozen = std::any_of(optimizer.segments.begin(), optimizer.segments.end(),
+                                    [&](const auto& s) { return s.begin == begin && s.frozen; });
+    if (frozen) continue;
+    wanted.push_back(v);
+    trained.insert(g.value(v).name);
+  }
+  const auto gradients = append_gradients(b, {{f.scores, dscores}}, wanted);
+
+  // What each step result is written to: tensor name (or the metrics) by value.
+  std::map<ValueId, std::string> results = {{metrics, kMetrics}};
+  for (auto [parameter, d] : gradients) {
+    LOCKSTEP_ASSERT(d != kNoValue, "the loss does not depend on {}", g.value(parameter).name);
+    LOCKSTEP_ASSERT(results.emplace(d, g.value(parameter).name).second, "two parameters share a gradient");
+  }
+
+  // The nodes again in their order, with what follows as soon as a gradient is there: adding it to the sum of the
+  // micro-batches before, and its bucket's allreduce. Buckets start in order on every rank.
+  auto buckets = make_buckets(table, trained, options.bucket_bytes);
+  size_t next_bucket = 0;
+  std::vector<Node> nodes;
+  std::swap(nodes, g.nodes());
+  for (Node& n : nodes) {
+    const auto outputs = n.out;
+    g.nodes().push_back(std::move(n));
+    for (ValueId v : outputs) {
+      const auto it = results.find(v);
+      if (it == results.end()) continue;
+      const std::string& name = it->second;
+      if (options.accumulate) {
+        Value sum = g.value(v);
+        sum.name = name;
+        sum.storage = Storage::gradient;
+        const ValueId before = g.add_value(sum), after = g.add_value(sum);
+        ElementwiseParams add;
+        add.inputs = 2;
+        add.code = {{Elt::add, 0, 1}};
+        add.outputs = {2};
+        Node a;
+        a.op = "elementwise";
+        a.params = add;
+        a.in = {before, v};
+        a.out = {after};
+        a.name = name;
+        a.backward = true;
+        g.nodes().push_back(std::move(a));
+      } else {
+        g.value(v).storage = Storage::gradient;
+        g.value(v).name = name;
+      }
+      for (auto& bucket : buckets) bucket.waiting.erase(name);
+      while (options.finish && spec.ranks > 1 && next_bucket < buckets.size() && buckets[next_bucket].waiting.empty()) {
+        const auto& bucket = buckets[next_bucket];
+        Node r;
+        r.op = "allreduce";
+        r.kind = NodeKind::allreduce;
+        r.params = BucketParams{bucket.begin, bucket.end};
+        r.name = fmt::format("bucket {}", next_bucket);
+        r.backward = true;
+        g.nodes().push_back(std::move(r));
+        ++next_bucket;
+      }
+    }
+  }
+  if (!options.finish) return std::move(g);
+  LOCKSTEP_ASSERT(spec.ranks == 1 || next_bucket == buckets.size());
+
+  b.set_scope("optimizer");
+  b.set_backward(true);
+  const ValueId parameters = whole_array(g, Storage::parameter, kWholeArray, table.length);
+  const ValueId all_gradients = whole_array(g, Storage::gradient, kWholeArray, table.length);
+  const ValueId all_metrics = whole_array(g, Storage::gradient, kMetrics, 1);
+  ValueId norm = all_metrics;  // not read unless clipping is on
+  if (optimizer.clip_norm > 0)
+    norm = b.add_as("grad_norm", optimizer, {all_gradients}, {{{DType::f32, {1}, Layout::plain}, false}})[0];
+  Node step;
+  step.op = "optimizer_step";
+  step.params = optimizer;
+  step.name = "optimizer";
+  step.backward = true;
+  step.in = {parameters, all_gradients, f.step_state, all_metrics, norm};
+  step.out = {whole_array(g, Storage::parameter, kWholeArray, table.length)};
+  for (int i = 0; i < optimizer.state_count(); ++i) {
+    step.in.push_back(whole_array(g, Storage::state, fmt::format("*{}", i), table.length));
+    step.out.push_back(whole_array(g, Storage::state, fmt::format("*{}", i), table.length));
+  }
+  g.add_node(std::move(step));
+  return std::move(g);
+}
+
+Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) {
+  Forward f = laid_out(spec, false);
+  GraphBuilder b(f.graph);
+  b.set_scope("loss");
+  const ValueId metrics =
+      b.add1("cross_entropy", LossParams{0, config.loss == "nll"}, {f.scores, f.labels});
+  f.graph.value(metrics).storage = Storage::output;
+  f.graph.value(metrics).name = "metrics";
+  return std::move(f.graph);
+}
+
+Graph build_prediction(const StepGraphSpec& spec) {
+  Forward f = laid_out(spec, false);
+  GraphBuilder b(f.graph);
+  b.set_scope("probabilities");
+  // Of log-probabilities it is the identity, so models that end in log_softmax are served too.
+  ValueId y = b.add1("log_softmax", LossParams{}, {f.scores});
+  if (b.spec(y).layout == Layout::plain) {
+    f.graph.value(y).storage = Storage::output;
+  } else {
+    y = b.reorder(y, Layout::plain);
+    f.graph.value(y).storage = Storage::output;
+  }
+  f.graph.value(y).name = "log_probabilities";
+  return std::move(f.graph);
+}
+
+OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTable& table) {
+  const auto& o = config.optimizer;
+  OptimizerParams p;
+  p.kind = o.name == "adam"    ? OptimizerParams::Kind::adam
+           : o.name == "adamw" ? OptimizerParams::Kind::adamw
+                               : OptimizerParams::Kind::sgd;
+  p.momentum = static_cast<float>(o.momentum);
+  p.dampening = static_cast<float>(o.dampening);
+  p.nesterov = o.nesterov;
+  p.beta1 = static_cast<float>(o.beta1);
+  p.beta2 = static_cast<float>(o.beta2);
+  p.eps = static_cast<float>(o.eps);
+  p.clip_norm = static_cast<float>(config.clip_grad_norm);
+  std::vector<bool> used(config.param_groups.size(), false);
+  for (const auto& e : table.parameters) {
+    OptimizerSegment s{e.begin, e.end(), 1, static_cast<float>(o.weight_decay), false};
+    for (size_t i = 0; i < config.param_groups.size(); ++i) {
+      const auto& group = config.param_groups[i];
+      if (fnmatch(group.match.c_str(), e.name.c_str(), 0) != 0) continue;
+      used[i] = true;
+      s.lr_scale = static_cast<float>(group.lr_scale);
+      if (group.weight_decay) s.weight_decay = static_cast<float>(*group.weight_decay);
+      s.frozen = group.frozen;
+      break;
+    }
+    p.segments.push_back(s);
+  }
+  for (size_t i = 0; i < used.size(); ++i)
+    if (!used[i]) {
+      std::string names;
+      for (const auto& e : table.parameters) names += (names.empty() ? "" : ", ") + e.name;
+      throw Error(Exit::config, "E_PARAM_GROUP",
+                  fmt::format("param_groups: '{}' decides for no tensor", config.param_groups[i].match))
+          .at("place", config.param_groups[i].where)
+          .hint("the model's tensors are " + names);
+    }
+  return p;
+}
+
+}  // namespace lockstep

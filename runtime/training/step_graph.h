@@ -1,0 +1,55 @@
+// Builds the graphs of a job from a model: the training step, evaluation, prediction.
+#pragma once
+
+#include <functional>
+
+#include "kernels/optimizer/optimizer.h"
+#include "runtime/graph/graph.h"
+#include "runtime/graph/parameter_table.h"
+#include "runtime/training/config.h"
+
+namespace lockstep {
+
+// What a model function needs beside its input.
+struct ModelContext {
+  GraphBuilder& builder;
+  bool training = true;
+  int ranks = 1;                   // batch norm's statistics meet over so many
+  ValueId step_state = kNoValue;   // dropout reads it
+  uint32_t dropouts = 0;           // dropout layers so far
+};
+// Adds the model's nodes; returns the scores [N, classes].
+using ModelFunction = std::function<ValueId(ModelContext&, ValueId image)>;
+
+struct InputShape {
+  int64_t channels = 0, height = 0, width = 0, classes = 0;
+  std::vector<float> mean, std;  // one per channel
+};
+
+struct StepGraphSpec {
+  ModelFunction model;
+  InputShape input;
+  int64_t batch = 0;  // this rank's samples
+  int ranks = 1;
+};
+
+// Forward only, batch 1, as the model was written: for the parameter table, and to check shapes.
+Graph build_forward(const StepGraphSpec& spec, bool training);
+
+struct TrainingGraphOptions {
+  bool accumulate = false;             // add to the gradients that are there instead of overwriting them
+  bool finish = true;                  // allreduce and optimizer: the last micro-batch of a step
+  int64_t bucket_bytes = 4 << 20;
+};
+Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
+                     const TrainingGraphOptions& options);
+// Output "metrics": [loss sum, correct count] of this rank's samples; the loss without label smoothing.
+Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config);
+// Output "log_probabilities" [N, classes], plain.
+Graph build_prediction(const StepGraphSpec& spec);
+
+// The flat optimizer's parameters: segments in flat order from the table, lr scale, decay and freezing from the
+// job's groups. Throws Error(Exit::config, "E_PARAM_GROUP") for a group that matches no tensor.
+OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTable& table);
+
+}  // namespace lockstep
