@@ -3,9 +3,12 @@ add_library(lockstep_options INTERFACE)
 target_include_directories(lockstep_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 # No contraction: where a result depends on fma, the code says so; bits must not depend on the compiler's taste.
 target_compile_options(lockstep_options INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers -Werror -ffp-contract=off)
-# SSE2 for everything, then AVX2 and AVX-512 at run time: three copies of each Highway kernel, not eight.
-target_compile_definitions(lockstep_options INTERFACE
-  "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4|HWY_AVX3_SPR)")
+# A portable fallback, AVX2 and AVX-512, chosen at run time: three copies of each Highway kernel, not eight.
+set(disabled_targets "HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL")
+if(HWY_VERSION VERSION_GREATER_EQUAL 1.0.6)
+  string(APPEND disabled_targets "|HWY_SSE2|HWY_AVX3_ZEN4|HWY_AVX3_SPR")
+endif()
+target_compile_definitions(lockstep_options INTERFACE "HWY_DISABLED_TARGETS=(${disabled_targets})")
 if(LOCKSTEP_SANITIZE)
   target_compile_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE} -fno-omit-frame-pointer
                          -fno-sanitize-recover=all)
