@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/error.h"
+
 namespace lockstep {
 
 // `inputs.training`, `.validation`, `.test` of the job file.
@@ -16,7 +18,46 @@ struct DatasetConfig {
                         // train/ and test/ below them the one to read
   int64_t limit = 0;    // first n samples only; 0: all
   std::vector<float> mean, std;  // `normalize`, one per channel or one for all; empty: 0 and 1
-  std::string where;    // file:line:column of the entry, for messages
+  std::string where;             // file:line:column of the entry, for messages
+};
+
+// Bytes that are either owned, like a vector's, or a read-only part of a mapped file.
+class Pixels {
+ public:
+  Pixels() = default;
+  Pixels(std::vector<uint8_t> bytes) : owned_(std::move(bytes)) {}  // NOLINT: meant to convert
+  Pixels(std::shared_ptr<const uint8_t> mapped, size_t size)
+      : mapped_(std::move(mapped)), mapped_size_(size) {}
+
+  size_t size() const { return mapped_ ? mapped_size_ : owned_.size(); }
+  bool empty() const { return size() == 0; }
+  const uint8_t* data() const { return mapped_ ? mapped_.get() : owned_.data(); }
+  const uint8_t* begin() const { return data(); }
+  const uint8_t* end() const { return data() + size(); }
+  uint8_t operator[](size_t i) const { return data()[i]; }
+
+  // For whoever builds a set; mapped bytes cannot be written.
+  uint8_t* data() { return owned().data(); }
+  uint8_t* begin() { return owned().data(); }
+  uint8_t* end() { return begin() + size(); }
+  uint8_t& operator[](size_t i) { return owned()[i]; }
+  void push_back(uint8_t byte) { owned().push_back(byte); }
+  // Shrinks mapped bytes too.
+  void resize(size_t size) {
+    if (mapped_ && size <= mapped_size_)
+      mapped_size_ = size;
+    else
+      owned().resize(size);
+  }
+
+ private:
+  std::vector<uint8_t>& owned() {
+    LOCKSTEP_ASSERT(!mapped_);
+    return owned_;
+  }
+  std::vector<uint8_t> owned_;
+  std::shared_ptr<const uint8_t> mapped_;
+  size_t mapped_size_ = 0;
 };
 
 class ImageSet {
@@ -28,27 +69,38 @@ class ImageSet {
   int64_t channels = 0, height = 0, width = 0;
   int64_t classes = 0;
   std::vector<std::string> class_names;  // classes of them
-  std::vector<uint8_t> pixels;
+  Pixels pixels;
   std::vector<int32_t> labels;
-  std::string content_hash;  // SHA-256 over shape, pixels and labels, hex
+  std::string content_hash;  // SHA-256 over shape, classes, labels and pixels, hex
 };
 
 // Throws Error: no_input (66) naming the path and the command that gets the data; data (65) naming file,
 // offset, expected and found.
+//   mnist, fashion_mnist  path/{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz], also -images.idx3-ubyte
+//   idx           path is the images file; its labels lie beside it under the same name with `labels` for
+//                 `images` and `idx1` for `idx3`, with or without .gz. Classes: the largest label + 1
+//   cifar10       the binary version: path or path/cifar-10-batches-bin
+//   image_folder  a folder per class, in the order of their names; PNG and JPEG files at any depth below
+// Decoded sets of a megabyte or more are kept under $XDG_CACHE_HOME/lockstep (~/.cache/lockstep).
 std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config);
 
-// Reads only headers and folder listings: what `check` and `plan` need, without decoding.
+// Reads only headers, labels and folder listings: what `check` and `plan` need, without decoding. The same
+// errors as load_dataset, as far as headers show them.
 struct DatasetShape {
   int64_t count = 0, channels = 0, height = 0, width = 0, classes = 0;
 };
 DatasetShape probe_dataset(const DatasetConfig& config);
 
-// One PNG or JPEG as [channels, height, width], converted to the channel count asked for (1: grey, 3: RGB).
+// One PNG or JPEG as [channels, height, width], converted to the channel count asked for: 1 grey (ITU-R
+// BT.601 luma of a colour image), 3 RGB (grey repeated). 16 bits are cut to 8; palettes are expanded. Error
+// data (65) for a damaged file, other channels counts (CMYK) and pixels that are not opaque; no_input (66)
+// where there is none.
 struct Image {
   int64_t channels = 0, height = 0, width = 0;
   std::vector<uint8_t> pixels;
 };
 Image read_image(const std::string& path, int64_t channels);
+// Writes to a temporary name, then renames. Error cannot_create (73) or io (74).
 void write_png(const std::string& path, const Image& image);
 
 }  // namespace lockstep

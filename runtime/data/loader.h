@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "runtime/data/dataset.h"
 #include "runtime/data/sampler.h"
@@ -11,24 +12,27 @@
 namespace lockstep {
 
 struct Batch {
-  std::span<const uint8_t> images;   // [count, C, H, W]
-  std::span<const int32_t> labels;   // [count]
+  std::span<const uint8_t> images;  // [count, C, H, W]
+  std::span<const int32_t> labels;  // [count]
   int64_t count = 0;
 };
 
+// request() and next() may be called from one thread or from one each.
 class Loader {
  public:
   // subset: indices into the set that make up this split (after validation_fraction); empty: all. The
-  // sampler counts positions within it. At most `depth` batches of at most `max_batch` samples are in flight.
-  Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, Sampler sampler,
-         int64_t max_batch, int depth = 4);
+  // sampler counts positions within it. At most `depth` batches of at most `max_batch` samples are in flight:
+  // requested and not yet handed out by next().
+  Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, Sampler sampler, int64_t max_batch,
+         int depth = 4);
   ~Loader();
   // Asks for positions [begin, begin + count) of an epoch; count 0 is legal. Blocks only when `depth` are
   // in flight already. Allocates nothing.
   void request(int64_t epoch, int64_t begin, int64_t count);
-  // The next batch in request order; valid until the next call of next().
+  // The next batch in request order; valid until the next call of next(). Throws what went wrong while that
+  // batch was made; the batches after it are not affected. Without a request in flight: Error internal.
   const Batch& next();
-  // Seconds next() has waited since the last call of this function.
+  // Seconds next() has waited since the last call of this function. To be called by next()'s thread.
   double take_wait_seconds();
 
  private:
