@@ -1,7 +1,7 @@
-#include "kernels/core/kernel.h"
+#include "kernels/dropout/kernels.h"
 
 namespace lockstep {
 
-void register_dropout(Registry&) {}
+void register_dropout(Registry& r) { dropout::register_reference(r); }
 
 }  // namespace lockstep

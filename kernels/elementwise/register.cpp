@@ -1,7 +1,7 @@
-#include "kernels/core/kernel.h"
+#include "kernels/elementwise/kernels.h"
 
 namespace lockstep {
 
-void register_elementwise(Registry&) {}
+void register_elementwise(Registry& r) { elementwise::register_reference(r); }
 
 }  // namespace lockstep

@@ -1,7 +1,7 @@
-#include "kernels/core/kernel.h"
+#include "kernels/image_normalize/kernels.h"
 
 namespace lockstep {
 
-void register_image_normalize(Registry&) {}
+void register_image_normalize(Registry& r) { image_normalize::register_reference(r); }
 
 }  // namespace lockstep

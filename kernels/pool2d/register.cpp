@@ -1,7 +1,7 @@
-#include "kernels/core/kernel.h"
+#include "kernels/pool2d/kernels.h"
 
 namespace lockstep {
 
-void register_pool2d(Registry&) {}
+void register_pool2d(Registry& r) { pool2d::register_reference(r); }
 
 }  // namespace lockstep

@@ -1,7 +1,7 @@
-#include "kernels/core/kernel.h"
+#include "kernels/reorder/kernels.h"
 
 namespace lockstep {
 
-void register_reorder(Registry&) {}
+void register_reorder(Registry& r) { reorder::register_reference(r); }
 
 }  // namespace lockstep

@@ -1,0 +1,10 @@
+// This room's kernels, one function a file; register.cpp calls them.
+#pragma once
+
+#include "kernels/core/kernel.h"
+
+namespace lockstep::pool2d {
+
+void register_reference(Registry&);
+
+}  // namespace lockstep::pool2d
