@@ -190,7 +190,7 @@ std::vector<std::string> drop_unavailable(KernelTable& table, const Graph& g, co
     const Request r = specs_of(g, n);
     const KernelInfo* info = Registry::builtin().find(n.op, it->second, how.device);
     if (info && info->make({n.params, r.in, r.out, how.threads})) continue;
-    dropped.push_back(fmt::format("{} kernel \"{}\" of {}", n.op, it->second, n.name));
+    dropped.push_back(it->first);
     table.erase(it);
   }
   return dropped;

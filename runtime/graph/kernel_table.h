@@ -29,7 +29,8 @@ struct KernelChoice {
 void choose_kernels(KernelTable& table, const Graph& graph, const KernelChoice& how, Communicator& comm);
 // The same without timing: the first candidate that accepts, in the registry's order (for `check` and tests).
 void choose_first_kernels(KernelTable& table, const Graph& graph, const KernelChoice& how);
-// For a table from a checkpoint: drops entries whose kernel this build or machine lacks and returns their lines.
+// For a table from a checkpoint: drops the entries of this graph whose kernel this build or machine lacks and returns
+// their signatures.
 std::vector<std::string> drop_unavailable(KernelTable& table, const Graph& graph, const KernelChoice& how);
 // $XDG_CACHE_HOME/lockstep/kernels.json or ~/.cache/lockstep/kernels.json; "" where there is no home.
 std::string default_kernel_cache();

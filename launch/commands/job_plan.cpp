@@ -1,0 +1,104 @@
+#include "launch/commands/job_plan.h"
+
+#include "models/model.h"
+#include "runtime/data/loader.h"
+#include "runtime/device/cpu_topology.h"
+#include "runtime/training/schedule.h"
+
+namespace lockstep {
+namespace {
+
+int64_t count_parameters(const ParameterTable& table) {
+  int64_t n = 0;
+  for (const auto& p : table.parameters) n += p.shape.elements();
+  return n;
+}
+
+int64_t training_samples(const Job& job, const DatasetShape& data) {
+  if (job.validation_fraction <= 0) return data.count;
+  return static_cast<int64_t>(training_indices(data.count, job.validation_fraction, job.hyperparameters.seed).size());
+}
+
+}  // namespace
+
+KernelChoice kernel_choice(const Job& job, int local_size) {
+  return {Device::cpu, threads_per_rank(static_cast<int>(job.threads_per_rank), local_size), processor_name(),
+          default_kernel_cache()};
+}
+
+TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
+  TrainerOptions o;
+  o.model = make_model(job.model);
+  o.init_from = job.model.init_from;
+  o.training_data = job.training;
+  o.validation_data = job.validation;
+  o.test_data = job.test;
+  o.validation_fraction = job.validation_fraction;
+  o.config = job.hyperparameters;
+  o.checkpoint = job.checkpoint;
+  o.log_every = job.log_every;
+  o.kernels = kernels;
+  o.job_hash = job_hash(job);
+  return o;
+}
+
+CheckedJob check_job(const Job& job) {
+  CheckedJob c;
+  c.data = probe_dataset(job.training);
+  if (job.validation) probe_dataset(*job.validation);
+  if (job.test) probe_dataset(*job.test);
+  const Schedule schedule(job.hyperparameters, training_samples(job, c.data), static_cast<int>(job.instance_count));
+  c.steps_per_epoch = schedule.steps_per_epoch(), c.total_steps = schedule.total_steps();
+  const StepGraphSpec spec{make_model(job.model),
+                           input_shape(job.training, c.data.channels, c.data.height, c.data.width, c.data.classes), 1,
+                           static_cast<int>(job.instance_count)};
+  const ParameterTable table = make_parameter_table(build_forward(spec, true));
+  optimizer_params(job.hyperparameters, table);
+  c.parameter_count = count_parameters(table);
+  return c;
+}
+
+JobPlan plan_job(const Job& job, bool time_kernels) {
+  JobPlan p;
+  const auto& c = job.hyperparameters;
+  const int ranks = static_cast<int>(job.instance_count);
+  p.data = probe_dataset(job.training);
+  p.training_samples = training_samples(job, p.data);
+  const Schedule schedule(c, p.training_samples, ranks);
+  p.steps_per_epoch = schedule.steps_per_epoch(), p.total_steps = schedule.total_steps();
+  p.nominal_batch = schedule.nominal_part();
+
+  StepGraphSpec spec{make_model(job.model),
+                     input_shape(job.training, p.data.channels, p.data.height, p.data.width, p.data.classes), 1, ranks};
+  p.table = make_parameter_table(build_forward(spec, true));
+  p.parameter_count = count_parameters(p.table);
+  p.optimizer = optimizer_params(c, p.table);
+
+  const KernelChoice how = kernel_choice(job, job.hosts.empty() && job.hostfile.empty() ? ranks : 1);
+  auto self = make_self_communicator();
+  auto choose = [&](KernelTable& t, const Graph& g) {
+    if (time_kernels)
+      choose_kernels(t, g, how, *self);
+    else
+      choose_first_kernels(t, g, how);
+  };
+  for (int64_t m = 0; m < c.gradient_accumulation; ++m)
+    for (int64_t n : schedule.part_sizes(m, 0)) {  // ascending: a full step's comes last
+      spec.batch = n;
+      p.training.push_back(compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels, how, choose));
+      p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
+    }
+  spec.batch = kEvaluationBatch;
+  p.evaluation = compile(build_evaluation(spec, c), p.kernels, how, choose);
+  p.memory.arena = std::max(p.memory.arena, p.evaluation.arena_bytes);
+  p.memory.parameters = p.memory.gradients = p.table.length * 4;
+  p.memory.state = p.optimizer.state_count() * p.table.length * 4;
+  p.memory.buffers = p.table.buffer_length * 4;
+  const int64_t sample = p.data.channels * p.data.height * p.data.width;
+  p.data_bytes = p.data.count * (sample + 4) + Loader::kDepth * p.nominal_batch * (sample + 4);
+  for (const auto& other : {job.validation, job.test})
+    if (other) p.data_bytes += probe_dataset(*other).count * (sample + 4);
+  return p;
+}
+
+}  // namespace lockstep

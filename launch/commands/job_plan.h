@@ -1,0 +1,42 @@
+// From a job to what its ranks will run: shared by `fit`, `plan`, `check`, `evaluate` and `predict`.
+#pragma once
+
+#include "launch/job/job.h"
+#include "runtime/data/dataset.h"
+#include "runtime/graph/plan.h"
+#include "runtime/training/trainer.h"
+
+namespace lockstep {
+
+// Everything but what differs between ways to start: run folder, resuming, stop signals.
+TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels);
+// Kernel choice for a rank that shares its host with `local_size` ranks.
+KernelChoice kernel_choice(const Job& job, int local_size);
+
+struct JobPlan {
+  DatasetShape data;
+  int64_t training_samples = 0;  // after validation_fraction
+  int64_t steps_per_epoch = 0, total_steps = 0;
+  int64_t nominal_batch = 0;  // largest part of a (micro-)batch on any rank
+  ParameterTable table;
+  OptimizerParams optimizer;
+  std::vector<Plan> training;  // every variant that rank 0 runs; the last one ends a full step
+  Plan evaluation;
+  KernelTable kernels;
+  MemoryReport memory;         // of rank 0, the rank with the largest share
+  int64_t data_bytes = 0;      // decoded images and batches in flight
+  int64_t parameter_count = 0;
+};
+
+// Reads data headers only. time_kernels: as `fit` does (cached); else the first candidate that accepts.
+JobPlan plan_job(const Job& job, bool time_kernels);
+
+// The shapes alone, without kernels or memory: what `check` needs. Throws Error(Exit::config) at the layer that does
+// not fit, no_input (66) or data (65) for the data.
+struct CheckedJob {
+  DatasetShape data;
+  int64_t parameter_count = 0, steps_per_epoch = 0, total_steps = 0;
+};
+CheckedJob check_job(const Job& job);
+
+}  // namespace lockstep

@@ -1,0 +1,110 @@
+// `lockstep plan JOB`: what every rank will run, in order, and what it costs.
+#include <fmt/format.h>
+
+#include <boost/program_options.hpp>
+#include <cstdio>
+#include <fstream>
+
+#include "launch/commands/command.h"
+#include "launch/commands/job_plan.h"
+
+namespace lockstep {
+namespace {
+
+std::string megabytes(int64_t bytes) { return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6); }
+
+nlohmann::json collectives(const Plan& plan) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Node& n : plan.graph.nodes()) {
+    if (n.kind != NodeKind::allreduce && n.kind != NodeKind::all_gather) continue;
+    const int64_t bytes = n.params.empty() ? plan.graph.value(n.in[0]).spec.bytes()
+                                           : (n.params.as<BucketParams>().end - n.params.as<BucketParams>().begin) * 4;
+    list.push_back({{"op", n.op}, {"name", n.name}, {"bytes", bytes}});
+  }
+  return list;
+}
+
+nlohmann::json describe(const Job& job, const JobPlan& p) {
+  const auto& m = p.memory;
+  nlohmann::json j = to_json(p.training.back());
+  j["job_name"] = job.job_name;
+  j["ranks"] = job.instance_count;
+  j["batch_per_rank"] = p.nominal_batch;
+  j["parameters"] = p.parameter_count;
+  j["steps_per_epoch"] = p.steps_per_epoch;
+  j["steps"] = p.total_steps;
+  j["kernels"] = p.kernels;
+  j["collectives"] = collectives(p.training.back());
+  j["memory"] = {{"parameters", m.parameters}, {"gradients", m.gradients}, {"optimizer_state", m.state},
+                 {"buffers", m.buffers},       {"activations", m.arena},   {"peak", m.total()},
+                 {"data", p.data_bytes}};
+  return j;
+}
+
+void print(const Job& job, const JobPlan& p) {
+  const Plan& plan = p.training.back();
+  const Graph& g = plan.graph;
+  fmt::print("{}: {} ranks, {} samples a rank and micro-batch, {} parameters, {} steps an epoch, {} steps\n\n", job.job_name,
+             job.instance_count, p.nominal_batch, p.parameter_count, p.steps_per_epoch, p.total_steps);
+  fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10}\n", "#", "op", "layer", "kernel", "result", "MFLOP");
+  int64_t total = 0;
+  for (size_t i = 0; i < g.nodes().size(); ++i) {
+    const Node& n = g.nodes()[i];
+    if (n.kind == NodeKind::view) continue;
+    const int64_t flops = flops_of(g, n);
+    total += flops;
+    std::string result = n.out.empty() ? (n.params.empty() ? "" : n.params.text()) : g.value(n.out[0]).spec.text();
+    fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10.3f}\n", i, n.op, n.name, n.kernel, result, static_cast<double>(flops) / 1e6);
+  }
+  fmt::print("\nFLOPs of a {} on one rank: {:.3f} GFLOP\n", job.hyperparameters.gradient_accumulation > 1 ? "micro-batch" : "step",
+             static_cast<double>(total) / 1e9);
+  const auto list = collectives(plan);
+  if (!list.empty()) {
+    fmt::print("\nCollectives, in this order on every rank:\n");
+    for (const auto& c : list)
+      fmt::print("  {:<12} {:<20} {}\n", c["op"].get<std::string>(), c["name"].get<std::string>(), megabytes(c["bytes"]));
+  }
+  const auto& m = p.memory;
+  fmt::print("\nMemory of a rank: parameters {}, gradients {}, optimizer state {}, buffers {}, activations and workspace {}\n",
+             megabytes(m.parameters), megabytes(m.gradients), megabytes(m.state), megabytes(m.buffers), megabytes(m.arena));
+  fmt::print("Peak {} ({} bytes); the data set and batches in flight {}\n", megabytes(m.total()), m.total(), megabytes(p.data_bytes));
+}
+
+int run(const std::vector<std::string>& args) {
+  namespace po = boost::program_options;
+  std::string file, dot;
+  std::vector<std::string> set;
+  po::options_description options("Options");
+  options.add_options()("set", po::value(&set)->value_name("KEY=VALUE"), "override a key of the job (repeatable)")(
+      "json", "print the plan as JSON")("dot", po::value(&dot)->value_name("FILE"), "write the graph for Graphviz");
+  po::options_description hidden;
+  hidden.add_options()("job", po::value(&file));
+  po::positional_options_description positional;
+  positional.add("job", 1);
+  const auto vm = parse_command_line("plan", "JOB", args, options, hidden, positional,
+                                     "lockstep plan configs/mnist_cnn.yaml --set instance_count=4");
+  if (!vm) return 0;
+  require_argument("plan", "JOB", file);
+  const Job job = read_job(file, set);
+  require_available(job);
+  const JobPlan p = plan_job(job, true);
+  if (!dot.empty()) {
+    std::ofstream out(dot);
+    out << to_dot(p.training.back());
+    if (!out.flush()) throw Error(Exit::cannot_create, "E_WRITE", "cannot write the graph").at("file", dot);
+  }
+  if (vm->count("json"))
+    fmt::print("{}\n", describe(job, p).dump(1));
+  else
+    print(job, p);
+  return 0;
+}
+
+}  // namespace
+
+const Command& plan_command() {
+  static const Command c{"plan", "print what every rank will run: ops, kernels, memory, collectives", run};
+  return c;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,38 @@
+#include "runtime/training/schedule.h"
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+
+namespace lockstep {
+
+Schedule::Schedule(const TrainingConfig& c, int64_t samples, int ranks)
+    : samples_(samples), batch_(c.global_batch_size), accumulation_(c.gradient_accumulation), ranks_(ranks) {
+  if (accumulation_ > batch_)
+    throw Error(Exit::config, "E_JOB_BATCH",
+                fmt::format("gradient_accumulation {} is more than global_batch_size {}", accumulation_, batch_));
+  steps_per_epoch_ = c.drop_last ? samples / batch_ : (samples + batch_ - 1) / batch_;
+  if (steps_per_epoch_ == 0)
+    throw Error(Exit::config, "E_JOB_BATCH",
+                fmt::format("drop_last with global_batch_size {} leaves no step: there are {} training samples", batch_,
+                            samples));
+  total_steps_ = c.steps ? *c.steps : *c.epochs * steps_per_epoch_;
+}
+
+int64_t Schedule::global_samples(int64_t step) const { return std::min(batch_, samples_ - begin(step)); }
+
+Slice Schedule::part(int64_t step, int64_t micro, int rank) const {
+  const Slice m = slice_of(global_samples(step), accumulation_, micro);
+  const Slice r = slice_of(m.size(), ranks_, rank);
+  return {m.begin + r.begin, m.begin + r.end};
+}
+
+int64_t Schedule::nominal_part() const { return part(0, 0, 0).size(); }
+
+std::set<int64_t> Schedule::part_sizes(int64_t micro, int rank) const {
+  std::set<int64_t> sizes;
+  for (int64_t step : {int64_t{0}, steps_per_epoch_ - 1}) sizes.insert(part(step, micro, rank).size());
+  return sizes;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,34 @@
+// Which samples belong to which step, micro-batch and rank.
+#pragma once
+
+#include <set>
+
+#include "runtime/data/sampler.h"
+#include "runtime/training/config.h"
+
+namespace lockstep {
+
+class Schedule {
+ public:
+  // Throws Error(Exit::config) where an epoch would have no step, or a micro-batch no sample.
+  Schedule(const TrainingConfig& config, int64_t samples, int ranks);
+
+  int64_t steps_per_epoch() const { return steps_per_epoch_; }
+  int64_t total_steps() const { return total_steps_; }
+  int64_t epoch(int64_t step) const { return step / steps_per_epoch_; }
+  // Samples in the global batch of a step: the last of an epoch may be short.
+  int64_t global_samples(int64_t step) const;
+  // Position in the epoch of the step's first sample.
+  int64_t begin(int64_t step) const { return step % steps_per_epoch_ * batch_; }
+  // A rank's part of a micro-batch, as positions within the step's global batch.
+  Slice part(int64_t step, int64_t micro, int rank) const;
+  // The largest part of any rank, and all sizes that occur for one.
+  int64_t nominal_part() const;
+  std::set<int64_t> part_sizes(int64_t micro, int rank) const;
+
+ private:
+  int64_t samples_, batch_, accumulation_, ranks_;
+  int64_t steps_per_epoch_ = 0, total_steps_ = 0;
+};
+
+}  // namespace lockstep

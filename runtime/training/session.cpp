@@ -1,0 +1,105 @@
+#include "runtime/training/session.h"
+
+#include <set>
+#include <sstream>
+
+#include "runtime/comm/together.h"
+
+namespace lockstep {
+
+Session::Session(SessionOptions options, Communicator& comm)
+    : options_(std::move(options)), comm_(comm), table_(options_.pinned) {
+  statistics_ = comm.duplicate("statistics");
+  control_ = comm.duplicate("control");
+  ParameterTable parameters = make_parameter_table(build_forward(spec(1), true));
+  const int states = options_.training ? optimizer_params(options_.config, parameters).state_count() : 0;
+  model_ = std::make_unique<ModelState>(std::move(parameters), states, options_.training);
+  executor_ = std::make_unique<Executor>(*model_, comm_, *statistics_, options_.kernels);
+}
+
+StepGraphSpec Session::spec(int64_t batch) const { return {options_.model, options_.input, batch, comm_.size()}; }
+
+// Pinned kernels that any rank's build or machine lacks.
+void Session::drop_lacking_kernels(KernelTable& table, const Graph& graph) {
+  std::string mine;
+  for (const auto& signature : drop_unavailable(table, graph, options_.kernels)) mine += signature + "\n";
+  std::set<std::string> lacking;
+  for (const auto& text : control_->gather_text(mine)) {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) lacking.insert(line);
+  }
+  if (lacking.empty()) return;
+  if (!options_.retune) {
+    std::string list;
+    for (const auto& signature : lacking) list += (list.empty() ? "" : "; ") + options_.pinned.at(signature) + " for " + signature;
+    throw AgreedError(Error(Exit::config, "E_KERNEL_PINNED", "this build or machine lacks the checkpoint's kernels: " + list)
+                          .hint("--retune chooses others; the run then goes on with other last bits"));
+  }
+  for (const auto& signature : lacking) table.erase(signature);
+  retuned_ = true;
+}
+
+std::shared_ptr<const Plan> Session::compile_plan(Graph graph, bool choose) {
+  auto plan = std::make_shared<Plan>(compile(std::move(graph), table_, options_.kernels, [&](KernelTable& t, const Graph& g) {
+    if (!choose) return;
+    if (!options_.pinned.empty()) drop_lacking_kernels(t, g);
+    choose_kernels(t, g, options_.kernels, *control_);
+  }));
+  arena_bytes_ = std::max(arena_bytes_, plan->arena_bytes);
+  return plan;
+}
+
+Session::Compiled& Session::bind(Compiled& slot, std::shared_ptr<const Plan> plan) {
+  slot.plan = std::move(plan);
+  slot.bound = &executor_->bind(slot.plan);
+  return slot;
+}
+
+Session::Compiled& Session::training(int64_t batch, bool accumulate, bool finish) {
+  Compiled& slot = training_[{batch, accumulate, finish}];
+  if (slot.bound) return slot;
+  const TrainingGraphOptions how{accumulate, finish};
+  return bind(slot, compile_plan(build_training(spec(batch), model_->table, options_.config, how), false));
+}
+
+Session::Compiled& Session::evaluation(int64_t batch) {
+  Compiled& slot = evaluation_[batch];
+  if (slot.bound) return slot;
+  return bind(slot, compile_plan(build_evaluation(spec(batch), options_.config), false));
+}
+
+Session::Compiled& Session::prediction(int64_t batch) {
+  Compiled& slot = prediction_[batch];
+  if (slot.bound) return slot;
+  return bind(slot, compile_plan(build_prediction(spec(batch)), true));
+}
+
+void Session::prepare_training(int64_t nominal_batch) {
+  const auto a = options_.config.gradient_accumulation;
+  auto prepare = [&](bool accumulate, bool finish) {
+    compile_plan(build_training(spec(nominal_batch), model_->table, options_.config, {accumulate, finish}), true);
+  };
+  if (a == 1) {
+    prepare(false, true);
+  } else {
+    prepare(false, false);
+    if (a > 2) prepare(true, false);
+    prepare(true, true);
+  }
+}
+
+void Session::prepare_evaluation(int64_t nominal_batch) {
+  compile_plan(build_evaluation(spec(nominal_batch), options_.config), true);
+}
+
+MemoryReport Session::memory() const {
+  MemoryReport r;
+  r.parameters = model_->parameters.bytes();
+  r.gradients = model_->gradients.bytes();
+  for (const auto& s : model_->state) r.state += s.bytes();
+  r.buffers = model_->buffers.bytes();
+  r.arena = arena_bytes_;
+  return r;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,71 @@
+// A model ready to run on this rank: its flat arrays, its kernel table, its executor, and the plans made so far.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "runtime/graph/executor.h"
+#include "runtime/training/config.h"
+#include "runtime/training/step_graph.h"
+
+namespace lockstep {
+
+struct SessionOptions {
+  ModelFunction model;
+  InputShape input;
+  TrainingConfig config;
+  KernelChoice kernels;
+  KernelTable pinned;    // from a checkpoint; empty: choose
+  bool retune = false;   // choose anew where a pinned kernel isn't to be had here, instead of stopping
+  bool training = true;  // false: no gradients or optimizer state are allocated
+};
+
+class Session {
+ public:
+  // Collective over `comm`, which carries the gradients; control and batch-norm statistics get their own.
+  Session(SessionOptions options, Communicator& comm);
+
+  ModelState& model() { return *model_; }
+  const ModelState& model() const { return *model_; }
+  Executor& executor() { return *executor_; }
+  Communicator& comm() { return comm_; }
+  // For agreement and metrics; not used while a plan runs.
+  Communicator& control() { return *control_; }
+  const KernelTable& kernel_table() const { return table_; }
+  const SessionOptions& options() const { return options_; }
+
+  struct Compiled {
+    std::shared_ptr<const Plan> plan;
+    Executor::Bound* bound = nullptr;
+  };
+  // Made at first use, which is collective where kernels must still be chosen (prepare() does that beforehand).
+  Compiled& training(int64_t batch, bool accumulate, bool finish);
+  Compiled& evaluation(int64_t batch);
+  Compiled& prediction(int64_t batch);
+  // Chooses the kernels for every training variant at the nominal batch, the largest that any rank has. Collective.
+  void prepare_training(int64_t nominal_batch);
+  void prepare_evaluation(int64_t nominal_batch);
+
+  MemoryReport memory() const;  // of the plans made so far
+  bool retuned() const { return retuned_; }  // whether a pinned kernel had to be replaced
+
+ private:
+  StepGraphSpec spec(int64_t batch) const;
+  void drop_lacking_kernels(KernelTable& table, const Graph& graph);
+  std::shared_ptr<const Plan> compile_plan(Graph graph, bool choose);
+  Compiled& bind(Compiled& slot, std::shared_ptr<const Plan> plan);
+
+  SessionOptions options_;
+  Communicator& comm_;
+  std::unique_ptr<Communicator> statistics_, control_;
+  KernelTable table_;
+  std::unique_ptr<ModelState> model_;
+  std::unique_ptr<Executor> executor_;
+  int64_t arena_bytes_ = 0;
+  bool retuned_ = false;
+  std::map<std::tuple<int64_t, bool, bool>, Compiled> training_;
+  std::map<int64_t, Compiled> evaluation_, prediction_;
+};
+
+}  // namespace lockstep

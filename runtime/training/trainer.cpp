@@ -1,0 +1,421 @@
+#include "runtime/training/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/comm/agree.h"
+#include "runtime/comm/together.h"
+#include "runtime/data/loader.h"
+#include "runtime/telemetry/run_folder.h"
+#include "runtime/training/schedule.h"
+#include "runtime/training/state_io.h"
+
+namespace lockstep {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using nlohmann::json;
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::string hash_of(const std::string& text) { return sha256_hex(std::as_bytes(std::span(text))); }
+
+// What must stay for a resumed run to be the same run: which samples each step sees, and how it is computed.
+json trajectory(const TrainerOptions& o, int64_t samples) {
+  const auto& c = o.config;
+  const auto& opt = c.optimizer;
+  return {{"training_samples", samples},
+          {"global_batch_size", c.global_batch_size},
+          {"gradient_accumulation", c.gradient_accumulation},
+          {"seed", c.seed},
+          {"shuffle", c.shuffle},
+          {"drop_last", c.drop_last},
+          {"optimizer", opt.name}};
+}
+
+class Trainer {
+ public:
+  Trainer(const TrainerOptions& options, Communicator& comm) : o_(options), comm_(comm) {}
+
+  TrainingResult run() {
+    load_data();
+    open_checkpoint();
+    make_session();
+    restore();
+    require_agreement(comm_, facts());
+    open_outputs();
+    const bool finished = loop();
+    TrainingResult r;
+    r.interrupted = !finished;
+    r.step = step_, r.steps = schedule_->total_steps();
+    if (finished) r.test = finish();
+    r.training_seconds = training_seconds_;
+    r.samples_per_second = training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0;
+    r.first_step_seconds = first_step_seconds_;
+    if (root() && finished)
+      progress_->finish(r.test ? &test_line_ : nullptr, r.training_seconds, r.samples_per_second, o_.run_folder);
+    return r;
+  }
+
+ private:
+  bool root() const { return comm_.rank() == 0; }
+
+  void load_data() {
+    together(comm_, [&] {
+      training_ = load_dataset(o_.training_data);
+      if (o_.validation_data) validation_ = load_dataset(*o_.validation_data);
+      if (o_.test_data) test_ = load_dataset(*o_.test_data);
+      if (o_.validation_fraction > 0) {
+        validation_subset_ = validation_indices(training_->count(), o_.validation_fraction, o_.config.seed);
+        training_subset_ = training_indices(training_->count(), o_.validation_fraction, o_.config.seed);
+        validation_ = training_;
+      }
+      for (const auto* other : {validation_.get(), test_.get()})
+        if (other && (other->channels != training_->channels || other->height != training_->height ||
+                      other->width != training_->width || other->classes > training_->classes))
+          throw Error(Exit::data, "E_DATA_SHAPE",
+                      fmt::format("training images are {}x{}x{} in {} classes, the others {}x{}x{} in {}",
+                                  training_->channels, training_->height, training_->width, training_->classes,
+                                  other->channels, other->height, other->width, other->classes));
+    });
+    const int64_t samples = training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
+    schedule_ = std::make_unique<Schedule>(o_.config, samples, comm_.size());
+  }
+
+  // Rank 0 reads; what the session needs before it exists (kernel choices) goes to all ranks.
+  void open_checkpoint() {
+    const std::string text = on_root(comm_, [&]() -> std::string {
+      if (!o_.resume) return "";
+      checkpoint_ = load_newest_checkpoint(o_.run_folder, [&](const std::string& w) { std::fprintf(stderr, "warning: %s\n", w.c_str()); });
+      if (!checkpoint_)
+        throw Error(Exit::no_input, "E_CKPT_NONE", "no checkpoint to resume from")
+            .at("folder", o_.run_folder)
+            .hint("start the job without --resume");
+      const json expected = trajectory(o_, schedule_samples());
+      const json& stored = checkpoint_->meta.at("trajectory");
+      for (const auto& [key, value] : expected.items())
+        if (!stored.contains(key) || stored[key] != value)
+          throw Error(Exit::config, "E_RESUME_JOB",
+                      fmt::format("the checkpoint was written with {} {}, the job says {}", key,
+                                  stored.contains(key) ? stored[key].dump() : "unset", value.dump()))
+              .at("checkpoint", checkpoint_->folder)
+              .hint("a resumed run must go on as it began; start a new run for other settings");
+      return checkpoint_->meta.dump();
+    });
+    if (!text.empty()) meta_ = json::parse(text);
+  }
+
+  int64_t schedule_samples() const {
+    return training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
+  }
+
+  void make_session() {
+    SessionOptions s;
+    s.model = o_.model;
+    s.input = input_shape(o_.training_data, training_->channels, training_->height, training_->width, training_->classes);
+    s.config = o_.config;
+    s.kernels = o_.kernels;
+    if (!meta_.is_null())
+      for (const auto& [signature, kernel] : meta_.at("kernels").items()) s.pinned[signature] = kernel;
+    s.retune = o_.retune;
+    if (!meta_.is_null()) bit_exact_ = meta_.at("bit_exact");
+    session_ = std::make_unique<Session>(std::move(s), comm_);
+    session_->prepare_training(schedule_->nominal_part());
+    bit_exact_ &= !session_->retuned();
+    // Every plan of this rank now, so that no step allocates and the arena has its size.
+    const int64_t a = o_.config.gradient_accumulation;
+    for (int64_t m = 0; m < a; ++m)
+      for (int64_t n : schedule_->part_sizes(m, comm_.rank())) session_->training(n, m > 0, m + 1 == a);
+  }
+
+  void restore() {
+    ModelState& m = session_->model();
+    on_root(comm_, [&]() -> std::string {
+      if (checkpoint_) {
+        load_model_tensors(m, *checkpoint_->model, checkpoint_->folder + "/model.safetensors");
+        load_optimizer_tensors(m, *checkpoint_->state, checkpoint_->folder + "/state.safetensors");
+      } else {
+        m.initialise(o_.config.seed);
+        if (!o_.init_from.empty()) load_model_tensors(m, *open_model(o_.init_from), o_.init_from);
+        m.batches_tracked = 0;
+      }
+      return "";
+    });
+    auto share = [&](AlignedBuffer& b) { comm_.broadcast({b.as<std::byte>(), static_cast<size_t>(b.bytes())}, 0); };
+    share(m.parameters), share(m.buffers);
+    for (auto& s : m.state) share(s);
+    if (!meta_.is_null()) {
+      step_ = meta_.at("step");
+      m.batches_tracked = meta_.at("batches_tracked");
+      earlier_seconds_ = meta_.at("seconds");
+      training_seconds_ = meta_.at("training_seconds");
+      samples_seen_ = meta_.at("samples_seen");
+      if (meta_.contains("best")) best_ = meta_.at("best").get<double>(), best_folder_ = meta_.at("best_folder");
+    }
+    checkpoint_.reset();
+  }
+
+  std::vector<std::pair<std::string, std::string>> facts() {
+    std::string kernels;
+    for (const auto& [signature, kernel] : session_->kernel_table()) kernels += signature + " = " + kernel + "\n";
+    // Of the variant that finishes a step: it holds every collective; local batch sizes differ and are left out.
+    const int64_t a = o_.config.gradient_accumulation;
+    const int64_t n = *schedule_->part_sizes(a - 1, comm_.rank()).rbegin();
+    return {{"resolved job", o_.job_hash},
+            {"data", fmt::format("{} training samples of {}x{}x{}, {} classes", schedule_samples(), training_->channels,
+                                 training_->height, training_->width, training_->classes)},
+            {"parameter layout", hash_of(session_->model().table.text())},
+            {"kernel table", hash_of(kernels)},
+            {"collective schedule", hash_of(session_->training(n, a > 1, true).plan->collective_schedule())}};
+  }
+
+  void open_outputs() {
+    if (!root()) return;
+    metrics_ = std::make_unique<MetricsWriter>(o_.run_folder + "/metrics.jsonl",
+                                               o_.resume ? std::optional(step_) : std::nullopt);
+    tensorboard_ = std::make_unique<TensorBoardWriter>(o_.run_folder + "/tensorboard");
+    const int64_t spe = schedule_->steps_per_epoch();
+    progress_ = std::make_unique<Progress>(stdout, Progress::detect(), (schedule_->total_steps() + spe - 1) / spe, spe);
+    const int64_t n = schedule_->nominal_part(), a = o_.config.gradient_accumulation;
+    json plan = to_json(*session_->training(n, a > 1, true).plan);
+    plan["kernels"] = session_->kernel_table();
+    write_file_atomically(o_.run_folder + "/plan.json", plan.dump(1) + "\n");
+  }
+
+  Loader make_loader() const {
+    return Loader(training_, training_subset_, Sampler(schedule_samples(), o_.config.seed, o_.config.shuffle),
+                  schedule_->nominal_part());
+  }
+
+  // Asks for this rank's micro-batches of a step.
+  void request(Loader& loader, int64_t step) const {
+    for (int64_t m = 0; m < o_.config.gradient_accumulation; ++m) request_micro(loader, step, m);
+  }
+  void request_micro(Loader& loader, int64_t step, int64_t m) const {
+    const Slice p = schedule_->part(step, m, comm_.rank());
+    loader.request(schedule_->epoch(step), schedule_->begin(step) + p.begin, p.size());
+  }
+
+  StepInputs inputs_for(const Batch& batch, int64_t step, int64_t micro) const {
+    StepInputs in{batch.images.data(), batch.labels.data(), {}};
+    in.state.seed = o_.config.seed;
+    in.state.step = step;
+    in.state.first_sample = schedule_->part(step, micro, comm_.rank()).begin;
+    in.state.global_samples = schedule_->global_samples(step);
+    in.state.lr = static_cast<float>(lr_at(o_.config.lr_schedule, o_.config.optimizer.lr, step, schedule_->total_steps()));
+    return in;
+  }
+
+  // The steps from step_ on. False where a stop was asked for.
+  bool loop() {
+    const int64_t total = schedule_->total_steps(), spe = schedule_->steps_per_epoch();
+    const int64_t a = o_.config.gradient_accumulation;
+    Loader loader = make_loader();
+    // Requests block once the loader's depth is reached, so at most that many micro-batches ahead, in whole steps.
+    const int64_t ahead = std::max<int64_t>(1, Loader::kDepth / a - 1);
+    int64_t requested = step_;
+    float* step_metrics = session_->model().gradients.as<float>();
+    run_start_ = Clock::now();
+    window_start_ = run_start_;
+    while (step_ < total) {
+      const int64_t step = step_;
+      const auto step_start = Clock::now();
+      if (a < Loader::kDepth)
+        for (; requested < std::min(total, step + 1 + ahead); ++requested) request(loader, requested);
+      for (int64_t m = 0; m < a; ++m) {
+        if (a >= Loader::kDepth) request_micro(loader, step, m);
+        const Batch& batch = loader.next();
+        if (m + 1 == a) step_metrics[2] = o_.stop_requested() ? 1.0f : 0.0f;  // any rank's wish reaches all with the sums
+        session_->executor().run(*session_->training(batch.count, m > 0, m + 1 == a).bound, inputs_for(batch, step, m));
+      }
+      session_->model().batches_tracked += a;
+      data_wait_ += loader.take_wait_seconds();
+      const double loss = double{step_metrics[0]} / static_cast<double>(schedule_->global_samples(step));
+      if (!std::isfinite(loss)) report_divergence(step, loss);
+      const bool stop = step_metrics[2] > 0;
+      training_seconds_ += since(step_start);
+      samples_seen_ += schedule_->global_samples(step);
+      if (first_step_seconds_ == 0) first_step_seconds_ = o_.start_seconds + since(created_);
+      ++step_;
+      o_.on_step(step_);
+      note_step(step, step_metrics[0], step_metrics[1]);
+
+      const bool epoch_done = step_ % spe == 0;
+      if (epoch_done) end_epoch();
+      const auto& c = o_.checkpoint;
+      const bool due = (c.every_steps && step_ % *c.every_steps == 0) ||
+                       (c.every_epochs && epoch_done && (step_ / spe) % *c.every_epochs == 0);
+      if (due || stop || step_ == total) save();
+      if (stop && step_ < total) return false;
+    }
+    if (total % spe != 0) end_epoch();
+    return true;
+  }
+
+  // Every rank comes here, since the loss is the global one; no parameter has been touched by this step.
+  [[noreturn]] void report_divergence(int64_t step, double loss) {
+    Loader loader = make_loader();
+    std::string first;
+    for (int64_t m = 0; m < o_.config.gradient_accumulation; ++m) {
+      request_micro(loader, step, m);
+      const Batch& batch = loader.next();
+      const bool last = m + 1 == o_.config.gradient_accumulation;
+      const std::string found = session_->executor().first_non_finite(
+          *session_->training(batch.count, m > 0, last).bound, inputs_for(batch, step, m));
+      if (first.empty()) first = found;
+    }
+    std::string op;
+    for (const auto& found : session_->control().gather_text(first))
+      if (op.empty()) op = found;
+    throw AgreedError(Error(Exit::diverged, "E_DIVERGED", fmt::format("the loss is {}", loss))
+                          .at("step", step + 1)
+                          .at("op", op.empty() ? "loss" : op)
+                          .hint("a lower optimizer.lr, warmup_steps or clip_grad_norm may help; checkpoints before it stand"));
+  }
+
+  void note_step(int64_t step, double loss_sum, double correct) {
+    if (!root()) return;
+    const int64_t n = schedule_->global_samples(step), spe = schedule_->steps_per_epoch();
+    window_.add(loss_sum, correct, n);
+    epoch_.add(loss_sum, correct, n);
+    const double seconds = since(window_start_);
+    if (step_ % o_.log_every == 0) {
+      MetricsLine line = line_of("training", window_);
+      line.lr = lr_at(o_.config.lr_schedule, o_.config.optimizer.lr, step, schedule_->total_steps());
+      line.samples_per_second = static_cast<double>(window_.count) / seconds;
+      line.data_wait_percent = 100 * data_wait_ / seconds;
+      line.allreduce_exposed_percent = 100 * comm_.take_exposed_seconds() / seconds;
+      metrics_->write(line);
+      tensorboard_->write(line);
+      window_ = {}, data_wait_ = 0, window_start_ = Clock::now();
+    }
+    progress_->update(schedule_->epoch(step), step % spe + 1, epoch_.loss(), epoch_.accuracy(), rate());
+  }
+
+  double rate() const { return training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0; }
+
+  void end_epoch() {
+    std::optional<MetricsLine> validation;
+    if (validation_) {
+      const auto start = Clock::now();
+      const Score s = evaluate(*session_, *validation_, validation_subset_);
+      validation = line_of("validation", {s.loss * static_cast<double>(s.count), s.accuracy * static_cast<double>(s.count), s.count});
+      if (root()) metrics_->write(*validation), tensorboard_->write(*validation);
+      const double value = o_.checkpoint.best_by == "validation_loss" ? -s.loss : s.accuracy;
+      if (!o_.checkpoint.best_by.empty() && (!best_ || value > *best_)) best_ = value, best_is_new_ = true;
+      window_start_ += Clock::now() - start;  // not training time
+      if (best_is_new_) save();
+    }
+    if (root()) progress_->epoch_end(schedule_->epoch(step_ - 1), line_of("training", epoch_), validation ? &*validation : nullptr);
+    epoch_ = {};
+  }
+
+  // Rank 0 writes; an I/O error there is everybody's.
+  void save() {
+    if (saved_step_ == step_ && !best_is_new_) return;
+    const auto start = Clock::now();
+    on_root(comm_control(), [&]() -> std::string {
+      const ModelState& m = session_->model();
+      CheckpointContents c;
+      c.model = model_tensors(m);
+      c.state = optimizer_tensors(m);
+      c.meta = {{"step", step_},
+                {"epoch", static_cast<double>(step_) / static_cast<double>(schedule_->steps_per_epoch())},
+                {"trajectory", trajectory(o_, schedule_samples())},
+                {"kernels", session_->kernel_table()},
+                {"job_hash", o_.job_hash},
+                {"bit_exact", bit_exact_},
+                {"batches_tracked", m.batches_tracked},
+                {"seconds", elapsed()},
+                {"training_seconds", training_seconds_},
+                {"samples_seen", samples_seen_}};
+      if (best_is_new_) best_folder_ = checkpoint_name(step_);
+      if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
+      write_checkpoint(o_.run_folder, c, static_cast<int>(o_.checkpoint.keep), best_folder_);
+      return "";
+    });
+    best_is_new_ = false;
+    saved_step_ = step_;
+    window_start_ += Clock::now() - start;
+  }
+
+  std::optional<Score> finish() {
+    std::optional<Score> score;
+    if (test_) {
+      score = evaluate(*session_, *test_, {});
+      test_line_ = line_of("test", {score->loss * static_cast<double>(score->count),
+                                    score->accuracy * static_cast<double>(score->count), score->count});
+      if (root()) metrics_->write(test_line_), tensorboard_->write(test_line_), tensorboard_->flush();
+    }
+    on_root(comm_control(), [&]() -> std::string {
+      export_model(o_.run_folder + "/model.safetensors", model_tensors(session_->model()));
+      return "";
+    });
+    return score;
+  }
+
+  Communicator& comm_control() { return session_->control(); }
+  double elapsed() const { return earlier_seconds_ + since(created_); }
+
+  struct Sums {
+    double loss_sum = 0, correct = 0;
+    int64_t count = 0;
+    void add(double l, double c, int64_t n) { loss_sum += l, correct += c, count += n; }
+    double loss() const { return count ? loss_sum / static_cast<double>(count) : 0; }
+    double accuracy() const { return count ? correct / static_cast<double>(count) : 0; }
+  };
+
+  MetricsLine line_of(const std::string& split, const Sums& s) const {
+    MetricsLine l;
+    l.step = step_;
+    l.epoch = static_cast<double>(step_) / static_cast<double>(schedule_->steps_per_epoch());
+    l.split = split;
+    l.loss = s.loss(), l.accuracy = s.accuracy();
+    l.seconds = elapsed();
+    return l;
+  }
+
+  const TrainerOptions& o_;
+  Communicator& comm_;
+  const Clock::time_point created_ = Clock::now();
+
+  std::shared_ptr<const ImageSet> training_, validation_, test_;
+  std::vector<int64_t> training_subset_, validation_subset_;
+  std::unique_ptr<Schedule> schedule_;
+  std::unique_ptr<Session> session_;
+  std::optional<LoadedCheckpoint> checkpoint_;
+  json meta_;
+  bool bit_exact_ = true;
+
+  int64_t step_ = 0, saved_step_ = -1;
+  double training_seconds_ = 0, earlier_seconds_ = 0, first_step_seconds_ = 0;
+  int64_t samples_seen_ = 0;
+  std::optional<double> best_;
+  bool best_is_new_ = false;
+  std::string best_folder_;
+
+  Clock::time_point run_start_, window_start_;
+  double data_wait_ = 0;
+  Sums window_, epoch_;
+  MetricsLine test_line_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<TensorBoardWriter> tensorboard_;
+  std::unique_ptr<Progress> progress_;
+};
+
+}  // namespace
+
+InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width, int64_t classes) {
+  InputShape s{channels, height, width, classes, config.mean, config.std};
+  auto widen = [&](std::vector<float>& v, float fallback) {
+    if (v.empty()) v = {fallback};
+    if (v.size() == 1) v.assign(static_cast<size_t>(channels), v[0]);
+  };
+  widen(s.mean, 0.0f);
+  widen(s.std, 1.0f);
+  return s;
+}
+
+TrainingResult train(const TrainerOptions& options, Communicator& comm) { return Trainer(options, comm).run(); }
+
+}  // namespace lockstep

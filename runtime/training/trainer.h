@@ -1,0 +1,50 @@
+// The training loop of one rank: steps, metrics, validation, checkpoints, stopping and resuming.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "runtime/comm/communicator.h"
+#include "runtime/data/dataset.h"
+#include "runtime/telemetry/metrics.h"
+#include "runtime/training/config.h"
+#include "runtime/training/evaluation.h"
+#include "runtime/training/session.h"
+
+namespace lockstep {
+
+struct TrainerOptions {
+  ModelFunction model;
+  std::string init_from;  // weights to start from; empty: fresh
+  DatasetConfig training_data;
+  std::optional<DatasetConfig> validation_data, test_data;
+  double validation_fraction = 0;
+  TrainingConfig config;
+  CheckpointConfig checkpoint;
+  int64_t log_every = 50;
+  KernelChoice kernels;
+  std::string run_folder;  // used by rank 0
+  std::string job_hash;    // equal on all ranks, or they stop with 76
+  bool resume = false, retune = false;
+  std::function<bool()> stop_requested = [] { return false; };
+  std::function<void(int64_t step)> on_step = [](int64_t) {};  // after each step, on every rank
+  double start_seconds = 0;  // what passed between the process's start and the trainer's, for the first metrics
+};
+
+struct TrainingResult {
+  bool interrupted = false;  // stopped on request: a checkpoint stands, resume goes on
+  int64_t step = 0, steps = 0;
+  double training_seconds = 0;  // in training steps, all parts of a resumed run
+  double samples_per_second = 0;
+  double first_step_seconds = 0;  // from the process's start to the end of the first step
+  std::optional<Score> test;
+};
+
+// Collective. Throws AgreedError where all ranks fail alike, Error where this one does.
+TrainingResult train(const TrainerOptions& options, Communicator& comm);
+
+// Shape of the network's input from a data set and its `normalize`: one mean and deviation per channel.
+InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width, int64_t classes);
+
+}  // namespace lockstep
