@@ -1,7 +1,19 @@
+#include "kernels/conv2d/reference.h"
 #include "kernels/core/kernel.h"
 
 namespace lockstep {
 
-void register_conv2d(Registry&) {}
+void register_conv2d(Registry& r) {
+  const auto reference = [&](const char* op, auto f, bool shard) {
+    r.add({.op = op,
+           .name = "reference",
+           .layout = LayoutClass::any,
+           .bit_exact = {.threads = true, .shard = shard},
+           .make = stateless<Conv2dParams>(f)});
+  };
+  reference("conv2d", conv2d_reference, true);
+  reference("conv2d_input_grad", conv2d_input_grad_reference, true);
+  reference("conv2d_weight_grad", conv2d_weight_grad_reference, false);
+}
 
 }  // namespace lockstep
