@@ -3,8 +3,9 @@
 //   RUN/checkpoints/step-00000420/
 //     model.safetensors    parameters and buffers under PyTorch's names
 //     state.safetensors    optimizer state, one tensor a parameter: "momentum.conv1.weight"; "m.", "v."
-//     meta.json            step, epoch, position in the epoch, kernel table, job hash, best metric so far, bit_exact, ...
-//     manifest.json        SHA-256 of meta.json and of every tensor; written last
+//     meta.json            step, epoch, position in the epoch, kernel table, job hash, best metric so far,
+//     bit_exact, ... manifest.json        SHA-256 of meta.json, of every tensor and of the rest of both
+//     files; sealed by one of itself
 // Written under a temporary name, each file and the folder fsynced, then renamed and the parent fsynced: a
 // checkpoint that can be seen is whole.
 #pragma once
@@ -12,6 +13,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 
 #include "runtime/checkpoint/safetensors.h"
 
@@ -23,9 +25,11 @@ struct CheckpointContents {
   nlohmann::json meta;  // has "step"
 };
 
-// Errors: io (74) and cannot_create (73); what was there before stays intact, the temporary folder is removed.
-// Returns the folder's path. Keeps the newest `keep` (0: all) and, beside them, the folder named by
-// `protect` (the best one; empty: none); removes older ones.
+// Errors: io (74) and cannot_create (73); what was there before stays intact, the temporary folder is
+// removed. Returns the folder's path. Of the checkpoints up to this step keeps the newest `keep` (0: all)
+// and, beside them, the folder named by `protect` (the best one; empty: none), and removes the others. Later
+// ones stay: a run that was resumed from before them overwrites them when it gets there. The caller holds the
+// run folder's lock.
 std::string write_checkpoint(const std::string& run_folder, const CheckpointContents& contents, int keep,
                              const std::string& protect);
 
@@ -34,7 +38,8 @@ struct LoadedCheckpoint {
   std::shared_ptr<const SafetensorsFile> model, state;
   nlohmann::json meta;
 };
-// Reads one folder and verifies every hash. Errors: no_input (66), data (65): tensor, expected and found hash.
+// Reads one folder and verifies every hash. Errors: no_input (66), data (65): tensor, expected and found
+// hash.
 LoadedCheckpoint load_checkpoint(const std::string& folder);
 // The newest checkpoint of a run that verifies. Damaged newer ones are reported through `warn` and passed
 // over; if all are damaged the newest one's error is thrown; none there: nullopt.
@@ -42,6 +47,13 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_fo
                                                        const std::function<void(const std::string&)>& warn);
 // Folders of complete checkpoints, oldest first.
 std::vector<std::string> list_checkpoints(const std::string& run_folder);
+
+// Weights to start from: a safetensors file, a checkpoint, or a run folder (its model.safetensors, else its
+// newest good checkpoint, see above). Errors: no_input (66), data (65).
+std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
+                                                  const std::function<void(const std::string&)>& warn = {});
+// RUN/model.safetensors: the final weights. Replaced atomically. Errors: cannot_create (73), io (74).
+void export_model(const std::string& run_folder, std::span<const StoredTensor> tensors);
 
 // Writes a file so that it is seen whole or not at all: temporary name, fsync, rename, fsync of the folder.
 void write_file_atomically(const std::string& path, std::string_view text);

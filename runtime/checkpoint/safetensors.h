@@ -7,31 +7,67 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
+
+#include "runtime/checkpoint/file_io.h"
 
 namespace lockstep {
 
 struct StoredTensor {
   std::string name;
-  std::string dtype;           // "F32", "BF16", "I64", "I32", "U8"
+  std::string dtype;           // "F32", "BF16", "I64", "I32", "U8", ...: the format's names
   std::vector<int64_t> shape;  // empty: a scalar
-  std::span<const std::byte> bytes;
+  std::span<const std::byte>
+      bytes;  // row-major, little-endian; in a file not necessarily aligned to the dtype
 };
 
-// Writes to `path` and fsyncs it. Errors: cannot_create (73), io (74). Deterministic: tensors by name order given,
-// metadata sorted.
-void write_safetensors(const std::string& path, std::span<const StoredTensor> tensors,
-                       const std::map<std::string, std::string>& metadata);
+// Bytes per element of a dtype of the format, 0 where the name is none (or one of less than a byte).
+int64_t safetensors_dtype_size(std::string_view dtype);
 
-// A whole file, validated on opening: header length, JSON, dtypes, shapes against offsets, offsets contiguous
-// and inside the file, no duplicate names. Errors: no_input (66), data (65) with file and offset or tensor.
+// A file in the making. The constructor checks and lays out: wider dtypes first, so that every tensor is
+// aligned to its dtype, otherwise in the order given; metadata sorted. Same tensors, same bytes.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter(std::span<const StoredTensor> tensors,
+                    const std::map<std::string, std::string>& metadata);
+  // The length, the JSON and its padding: every byte of the file before the tensors.
+  std::span<const std::byte> header() const { return std::as_bytes(std::span(header_)); }
+  int64_t file_bytes() const { return file_bytes_; }
+  // Writes to `path` and fsyncs it. Errors: cannot_create (73), io (74).
+  void write(const std::string& path) const;
+
+ private:
+  std::vector<StoredTensor> tensors_;  // as laid out
+  std::string header_;
+  int64_t file_bytes_ = 0;
+};
+
+inline void write_safetensors(const std::string& path, std::span<const StoredTensor> tensors,
+                              const std::map<std::string, std::string>& metadata) {
+  SafetensorsWriter(tensors, metadata).write(path);
+}
+
+// A whole file, mapped and validated on opening: header length, JSON, dtypes, shapes against offsets, offsets
+// contiguous and to the file's last byte, no duplicate names. Errors: no_input (66), data (65) with file and
+// offset or tensor, expected and found.
 class SafetensorsFile {
  public:
   static std::shared_ptr<const SafetensorsFile> open(const std::string& path);
-  virtual ~SafetensorsFile() = default;
-  virtual std::span<const StoredTensor> tensors() const = 0;
-  virtual const std::map<std::string, std::string>& metadata() const = 0;
-  const StoredTensor* find(const std::string& name) const;
+  const std::string& path() const { return path_; }
+  std::span<const StoredTensor> tensors() const { return tensors_; }  // as they lie in the file
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const StoredTensor* find(const std::string& name) const;       // null: not there
+  std::span<const std::byte> header() const { return header_; }  // as SafetensorsWriter::header
+
+ private:
+  explicit SafetensorsFile(const std::string& path);
+  std::string path_;
+  MappedFile file_;
+  std::span<const std::byte> header_;
+  std::vector<StoredTensor> tensors_;
+  std::map<std::string, std::string> metadata_;
+  std::unordered_map<std::string, size_t> index_;
 };
 
 std::string sha256_hex(std::span<const std::byte> bytes);

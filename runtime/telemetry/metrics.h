@@ -1,7 +1,9 @@
 // One line of metrics, and where it goes: metrics.jsonl, TensorBoard, the terminal.
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,22 +11,26 @@
 namespace lockstep {
 
 struct MetricsLine {
-  int64_t step = 0;        // optimizer steps done
-  double epoch = 0;        // epochs done, fraction included
-  std::string split;       // training, validation, test
-  double loss = 0;         // mean over the samples since the last line of this split
-  double accuracy = 0;     // 0..1
+  int64_t step = 0;          // optimizer steps done
+  double epoch = 0;          // epochs done, fraction included
+  std::string split;         // training, validation, test
+  double loss = 0;           // mean over the samples since the last line of this split
+  double accuracy = 0;       // 0..1
   std::optional<double> lr;  // training only, as all below
   std::optional<double> samples_per_second, data_wait_percent, allreduce_exposed_percent;
-  double seconds = 0;      // since the run began, earlier parts of a resumed run included
+  double seconds = 0;  // since the run began, earlier parts of a resumed run included
 };
 
-// Appends one JSON object a line; flushed per line. On resume, lines past `resume_step` are cut off first
-// (they will be written again). Errors: io (74).
+// Appends one JSON object a line, keys as below and in that order, those without a value left out, non-finite
+// numbers as null; flushed per line. A fresh run empties the file. On resume, lines past `resume_step` are
+// cut off first (they will be written again), and so is a torn last line. Errors: cannot_create (73), io
+// (74).
 class MetricsWriter {
  public:
   MetricsWriter(const std::string& path, std::optional<int64_t> resume_step);
   ~MetricsWriter();
+  MetricsWriter(const MetricsWriter&) = delete;
+  MetricsWriter& operator=(const MetricsWriter&) = delete;
   void write(const MetricsLine& line);
 
  private:
@@ -35,7 +41,9 @@ class MetricsWriter {
 // TensorBoard event files: TFRecord framing with masked CRC-32C around tensorflow.Event protobuf messages.
 class TensorBoardWriter {
  public:
-  explicit TensorBoardWriter(const std::string& folder);
+  // A new file in `folder`. On resume, TensorBoard is told to forget what earlier files say of later steps.
+  // Errors: cannot_create (73), io (74), here and below.
+  explicit TensorBoardWriter(const std::string& folder, std::optional<int64_t> resume_step = {});
   ~TensorBoardWriter();
   void scalar(const std::string& tag, int64_t step, double value);
   void image_png(const std::string& tag, int64_t step, int64_t height, int64_t width, int64_t channels,
@@ -49,17 +57,25 @@ class TensorBoardWriter {
 };
 
 // Live progress: on a terminal one line per epoch that is redrawn (bar, loss, accuracy, samples/s, ETA) and a
-// table at the end; elsewhere plain lines, at most one every few seconds and one at each epoch's end.
+// table at the end; elsewhere plain lines, at most one every five seconds and one at each epoch's end. Any
+// thread may call. Failures to print are ignored: a closed terminal stops no training.
 class Progress {
  public:
   struct Options {
     bool terminal = false;  // isatty(stdout) unless overridden
-    int width = 80;
+    int width = 80;         // columns
+    bool unicode = false;   // the locale is UTF-8
+    bool color = false;     // a terminal and no NO_COLOR
+    std::function<int()> current_width =
+        {};                              // asked at each redraw, the terminal may be resized; none: `width`
+    std::function<double()> clock = {};  // seconds, monotonic; none: the steady clock
   };
+  // Of stdout. The launcher, whose ranks write into mpirun's pipe, sets LOCKSTEP_TERMINAL=1 in their
+  // environment where its own stdout is a terminal. TERM=dumb is no terminal.
   static Options detect();
   Progress(std::FILE* out, Options options, int64_t epochs, int64_t steps_per_epoch);
   ~Progress();
-  // step: within the epoch, 1-based. Redraws at most ten times a second.
+  // epoch, and step within it: 1-based. accuracy: 0..1. Redraws at most ten times a second.
   void update(int64_t epoch, int64_t step, double loss, double accuracy, double samples_per_second);
   void epoch_end(int64_t epoch, const MetricsLine& training, const MetricsLine* validation);
   // The closing table: test loss and accuracy, time, samples/s, where the run lies.

@@ -17,11 +17,14 @@ namespace lockstep {
 
 class RunFolder {
  public:
-  // A new folder <dir>/<job_name>-001, -002, ... (the first free number), or exactly `exact` when not empty.
-  // Creates and locks it. `exact` already holding a run is refused (73) with the hint to use --resume.
-  // Errors: cannot_create (73), also when another job holds the lock (naming its pid and host).
+  // A new folder <dir>/<job_name>-001, -002, ... (one above the highest there is, so that the newest run is
+  // always the highest), or exactly `exact` when not empty. Creates and locks it. `exact` already holding a
+  // run is refused (73) with the hint to use --resume. Errors: cannot_create (73), also when another job
+  // holds the lock (naming its pid and host).
   static RunFolder create(const std::string& dir, const std::string& job_name, const std::string& exact);
-  // For --resume: `exact`, or the highest-numbered run of the job that exists. no_input (66) if there is none.
+  // For --resume: `exact`, or the highest-numbered run of the job that exists. no_input (66) if there is
+  // none; a folder whose run died before it wrote anything is none. Locks it and removes temporary files of
+  // the run that died.
   static RunFolder open(const std::string& dir, const std::string& job_name, const std::string& exact);
   RunFolder(RunFolder&&) noexcept;
   RunFolder& operator=(RunFolder&&) noexcept;
@@ -36,14 +39,15 @@ class RunFolder {
   int lock_ = -1;
 };
 
-// status.json. state: "running", "completed", "interrupted" (resume), "failed".
+// status.json. write_status: io (74), cannot_create (73). state: "running", "completed", "interrupted"
+// (resume), "failed".
 struct Status {
   std::string state = "running";
   int code = 0;
-  int rank = -1;        // the rank that failed, where one did
+  int rank = -1;  // the rank that failed, where one did
   int64_t step = 0, steps = 0;
   std::string op, error_id, cause, hint;
-  std::string time;     // UTC, ISO 8601; filled by write_status
+  std::string time;  // UTC, ISO 8601; filled by write_status
 };
 void write_status(const std::string& run_folder, const Status& status);
 Status read_status(const std::string& run_folder);  // no_input (66), data (65)

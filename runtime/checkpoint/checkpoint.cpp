@@ -1,0 +1,233 @@
+#include "runtime/checkpoint/checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <filesystem>
+
+#include "kernels/core/error.h"
+#include "runtime/checkpoint/manifest.h"
+
+namespace lockstep {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kTemporary = ".tmp-";
+constexpr std::string_view kStep = "step-";
+const std::map<std::string, std::string> kPyTorch{{"format", "pt"}};  // what PyTorch's loaders look for
+
+std::string checkpoints_of(const std::string& run_folder) { return run_folder + "/checkpoints"; }
+
+// The step in a checkpoint folder's name; -1 where the name is none of ours.
+int64_t step_of(const std::string& name) {
+  if (!name.starts_with(kStep)) return -1;
+  int64_t step = -1;
+  const auto [end, error] = std::from_chars(name.data() + kStep.size(), name.data() + name.size(), step);
+  return error == std::errc() && end == name.data() + name.size() ? step : -1;
+}
+
+// A folder under a temporary name. It is flocked while its writer lives: one that can be locked is an orphan.
+class TemporaryFolder {
+ public:
+  TemporaryFolder(const std::string& parent, const std::string& name)
+      : parent_(parent), path_(fmt::format("{}/{}{}-{}", parent, kTemporary, name, ::getpid())) {
+    if (::mkdir(path_.c_str(), 0777) != 0)
+      throw_io(IoStage::creating, "cannot create the folder", path_, errno);
+    lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock_ >= 0) ::flock(lock_, LOCK_EX | LOCK_NB);
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;  // not committed, or what the commit has replaced
+    fs::remove_all(path_, ignored);
+    if (lock_ >= 0) ::close(lock_);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
+
+  // Makes it visible. A checkpoint of the same step is exchanged in one go; where the file system cannot do
+  // that it is moved aside first.
+  void commit(const std::string& final_path) {
+    sync_folder(path_);
+    int result = ::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path.c_str(), RENAME_NOREPLACE);
+    if (result != 0 && errno == EEXIST) {
+      result = ::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE);
+      if (result != 0 && errno == EINVAL) {
+        const std::string aside = path_ + "-old";
+        result = ::rename(final_path.c_str(), aside.c_str());
+        if (result == 0) result = ::rename(path_.c_str(), final_path.c_str());
+        std::error_code ignored;
+        if (result == 0) fs::remove_all(aside, ignored);
+      }
+    } else if (result != 0 && errno == EINVAL) {
+      result = ::rename(path_.c_str(), final_path.c_str());  // no RENAME_NOREPLACE there
+    }
+    if (result != 0) throw_io(IoStage::creating, "cannot rename the finished checkpoint", final_path, errno);
+    sync_folder(parent_);
+  }
+
+ private:
+  std::string parent_, path_;
+  int lock_ = -1;
+};
+
+// What writers that died have left, and what could not be removed at once.
+void remove_orphans(const std::string& parent) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(parent, error)) {
+    if (!entry.path().filename().string().starts_with(kTemporary)) continue;
+    const int lock = ::open(entry.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock < 0) continue;
+    if (::flock(lock, LOCK_EX | LOCK_NB) == 0) {
+      std::error_code ignored;
+      fs::remove_all(entry.path(), ignored);
+    }
+    ::close(lock);
+  }
+}
+
+// A checkpoint disappears at once too: it is renamed first.
+void prune(const std::string& run_folder, int64_t step, int keep, const std::string& protect) {
+  if (keep <= 0) return;
+  std::vector<std::string> candidates;
+  for (const std::string& folder : list_checkpoints(run_folder))
+    if (step_of(fs::path(folder).filename()) <= step) candidates.push_back(folder);
+  const std::string protected_name = fs::path(protect).filename();
+  for (size_t i = 0; i + static_cast<size_t>(keep) < candidates.size(); ++i) {
+    const std::string name = fs::path(candidates[i]).filename();
+    if (name == protected_name) continue;
+    const std::string gone =
+        fmt::format("{}/{}{}-{}", checkpoints_of(run_folder), kTemporary, name, ::getpid());
+    if (::rename(candidates[i].c_str(), gone.c_str()) != 0)
+      throw_io(IoStage::writing, "cannot remove the old checkpoint", candidates[i], errno);
+    std::error_code ignored;  // an orphan for the next time
+    fs::remove_all(gone, ignored);
+  }
+}
+
+std::shared_ptr<const SafetensorsFile> open_verified(const std::string& folder, const std::string& name,
+                                                     const nlohmann::json& files) {
+  auto file = SafetensorsFile::open(folder + "/" + name);
+  verify_safetensors(files, name, *file);
+  return file;
+}
+
+}  // namespace
+
+std::string write_checkpoint(const std::string& run_folder, const CheckpointContents& contents, int keep,
+                             const std::string& protect) {
+  LOCKSTEP_ASSERT(contents.meta.contains("step") && contents.meta["step"].is_number_integer());
+  const int64_t step = contents.meta["step"];
+  LOCKSTEP_ASSERT(step >= 0);
+  const std::string parent = checkpoints_of(run_folder);
+  if (!fs::is_directory(parent)) {
+    make_folders(parent);
+    sync_folder(run_folder);
+  }
+  remove_orphans(parent);
+
+  const std::string name = fmt::format("{}{:08}", kStep, step);
+  const std::string path = parent + "/" + name;
+  const SafetensorsWriter model(contents.model, kPyTorch), state(contents.state, {});
+  const std::string meta = contents.meta.dump(1) + "\n";
+  TemporaryFolder temporary(parent, name);
+  model.write(temporary.file("model.safetensors"));
+  state.write(temporary.file("state.safetensors"));
+  const auto write_text = [&](const std::string& file_name, std::string_view text) {
+    OutputFile file(temporary.file(file_name));
+    file.write(text);
+    file.sync_and_close();
+  };
+  write_text("meta.json", meta);
+  write_text("manifest.json",
+             seal_manifest({{"model.safetensors", describe_safetensors(model, contents.model)},
+                            {"state.safetensors", describe_safetensors(state, contents.state)},
+                            {"meta.json", describe_text(meta)}}));
+  temporary.commit(path);
+  prune(run_folder, step, keep, protect);
+  return path;
+}
+
+LoadedCheckpoint load_checkpoint(const std::string& folder) {
+  if (!fs::is_directory(folder))
+    throw Error(Exit::no_input, "E_NO_CHECKPOINT", "no such checkpoint folder").at("file", folder);
+  try {
+    const nlohmann::json files = read_manifest(folder + "/manifest.json");
+    LoadedCheckpoint loaded;
+    loaded.folder = folder;
+    const std::string meta_path = folder + "/meta.json";
+    const MappedFile meta(meta_path);
+    verify_text(files, "meta.json", meta, meta_path);
+    loaded.meta = nlohmann::json::parse(meta.text(), nullptr, false);
+    if (!loaded.meta.is_object() || !loaded.meta.contains("step") || !loaded.meta["step"].is_number_integer())
+      throw Error(Exit::data, "E_CKPT_META", "expected an object with a whole-number \"step\"")
+          .at("file", meta_path);
+    loaded.model = open_verified(folder, "model.safetensors", files);
+    loaded.state = open_verified(folder, "state.safetensors", files);
+    return loaded;
+  } catch (const Error& error) {
+    // The folder is there, so a file of it that is not is damage.
+    if (error.exit() != Exit::no_input) throw;
+    Error damaged(Exit::data, "E_CKPT_INCOMPLETE", error.message());
+    for (const auto& [key, value] : error.places()) damaged.add_place(key, value);
+    throw damaged;
+  }
+}
+
+std::vector<std::string> list_checkpoints(const std::string& run_folder) {
+  std::vector<std::pair<int64_t, std::string>> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(checkpoints_of(run_folder), error)) {
+    const int64_t step = step_of(entry.path().filename());
+    if (step >= 0 && entry.is_directory()) found.emplace_back(step, entry.path().string());
+  }
+  std::sort(found.begin(), found.end());
+  std::vector<std::string> folders;
+  for (auto& [step, folder] : found) folders.push_back(std::move(folder));
+  return folders;
+}
+
+std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_folder,
+                                                       const std::function<void(const std::string&)>& warn) {
+  const std::vector<std::string> folders = list_checkpoints(run_folder);
+  std::vector<Error> damage;
+  for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder) {
+    try {
+      LoadedCheckpoint loaded = load_checkpoint(*folder);
+      if (warn)
+        for (const Error& error : damage)
+          warn(fmt::format("passed over a damaged checkpoint: {}", error.what()));
+      return loaded;
+    } catch (const Error& error) {
+      damage.push_back(error);
+    }
+  }
+  if (damage.empty()) return std::nullopt;
+  throw Error(damage.front()).hint("no checkpoint of this run is whole; start a new run");
+}
+
+std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
+                                                  const std::function<void(const std::string&)>& warn) {
+  if (!fs::exists(path)) throw Error(Exit::no_input, "E_NO_MODEL", "no such file or folder").at("file", path);
+  if (!fs::is_directory(path)) return SafetensorsFile::open(path);
+  if (fs::exists(path + "/manifest.json") || fs::exists(path + "/state.safetensors"))
+    return load_checkpoint(path).model;
+  if (fs::exists(path + "/model.safetensors")) return SafetensorsFile::open(path + "/model.safetensors");
+  if (auto newest = load_newest_checkpoint(path, warn)) return newest->model;
+  throw Error(Exit::no_input, "E_NO_MODEL", "neither model.safetensors nor a checkpoint in this folder")
+      .at("file", path);
+}
+
+void export_model(const std::string& run_folder, std::span<const StoredTensor> tensors) {
+  const SafetensorsWriter writer(tensors, kPyTorch);
+  replace_file(run_folder + "/model.safetensors",
+               [&](const std::string& temporary) { writer.write(temporary); });
+}
+
+}  // namespace lockstep

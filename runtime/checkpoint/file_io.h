@@ -1,0 +1,62 @@
+// Files that must survive a crash: every call is checked, what is written is fsynced, and what is replaced is
+// replaced by a rename, so that a reader sees the old file or the new one, whole.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace lockstep {
+
+// errno as an Error at file=path: a full disk, an exceeded quota or size limit and I/O errors are io (74);
+// else, what hinders creating a file or folder is cannot_create (73) and anything after that io (74).
+enum class IoStage { creating, writing };
+[[noreturn]] void throw_io(IoStage stage, std::string_view action, const std::string& path, int error_number);
+
+// A new or emptied file. The destructor closes without checks: call sync_and_close() when all is written.
+class OutputFile {
+ public:
+  explicit OutputFile(std::string path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  void sync_and_close();
+
+ private:
+  std::string path_;
+  int descriptor_;
+};
+
+// A whole file, read-only. Errors: no_input (66) where it is not there, is no regular file or may not be
+// read.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(address_), size_}; }
+  std::string_view text() const { return {static_cast<const char*>(address_), size_}; }
+
+ private:
+  void* address_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Creates the folder and its parents, where missing. Errors: cannot_create, io.
+void make_folders(const std::string& path);
+// Makes the names in a folder durable.
+void sync_folder(const std::string& path);
+std::string parent_folder(const std::string& path);  // "." where the path has none
+
+// `write` is given a temporary path beside `path` and leaves a synced file there, which then replaces `path`.
+// Whatever fails, the temporary file is removed and `path` is as it was.
+void replace_file(const std::string& path, const std::function<void(const std::string& temporary)>& write);
+// Removes temporary files that writers which died left in a folder. Only for who alone writes there.
+void remove_stale_files(const std::string& folder);
+
+}  // namespace lockstep

@@ -1,0 +1,66 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+
+#include "kernels/core/error.h"
+#include "runtime/checkpoint/file_io.h"
+#include "runtime/telemetry/metrics.h"
+
+namespace lockstep {
+namespace {
+
+// Bytes of the leading lines that are whole and not past `step`. Lines are written in order of steps, so
+// whatever follows the first other one (a torn or zeroed tail included) is the part that will be written
+// again.
+size_t bytes_to_keep(std::string_view text, int64_t step) {
+  size_t kept = 0;
+  for (size_t end; (end = text.find('\n', kept)) != std::string_view::npos; kept = end + 1) {
+    const nlohmann::json line = nlohmann::json::parse(text.substr(kept, end - kept), nullptr, false);
+    if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer() ||
+        line["step"] > step)
+      break;
+  }
+  return kept;
+}
+
+}  // namespace
+
+MetricsWriter::MetricsWriter(const std::string& path, std::optional<int64_t> resume_step) : path_(path) {
+  off_t kept = 0;
+  if (resume_step && ::access(path.c_str(), F_OK) == 0)
+    kept = static_cast<off_t>(bytes_to_keep(MappedFile(path).text(), *resume_step));
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (descriptor < 0) throw_io(IoStage::creating, "cannot create the file", path, errno);
+  if (::ftruncate(descriptor, kept) != 0) {
+    const int error = errno;
+    ::close(descriptor);
+    throw_io(IoStage::writing, "cannot cut the file", path, error);
+  }
+  file_ = ::fdopen(descriptor, "a");
+  LOCKSTEP_ASSERT(file_ != nullptr);
+}
+
+MetricsWriter::~MetricsWriter() { std::fclose(file_); }
+
+void MetricsWriter::write(const MetricsLine& line) {
+  nlohmann::ordered_json json{{"step", line.step},
+                              {"epoch", line.epoch},
+                              {"split", line.split},
+                              {"loss", line.loss},
+                              {"accuracy", line.accuracy}};
+  const auto add = [&](const char* key, const std::optional<double>& value) {
+    if (value) json[key] = *value;
+  };
+  add("lr", line.lr);
+  add("samples_per_second", line.samples_per_second);
+  add("data_wait_percent", line.data_wait_percent);
+  add("allreduce_exposed_percent", line.allreduce_exposed_percent);
+  json["seconds"] = line.seconds;
+  const std::string text = json.dump() + "\n";  // what is not finite becomes null
+  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size() || std::fflush(file_) != 0)
+    throw_io(IoStage::writing, "cannot write", path_, errno);
+}
+
+}  // namespace lockstep

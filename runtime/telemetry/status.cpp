@@ -1,0 +1,85 @@
+#include <ctime>
+#include <set>
+
+#include "kernels/core/error.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/telemetry/run_folder.h"
+
+namespace lockstep {
+namespace {
+
+const std::set<std::string> kStates{"running", "completed", "interrupted", "failed"};
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  ::gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+// One list of the fields for both directions: visit(key, field).
+template <class StatusType, class Visit>
+void for_each_field(StatusType& status, Visit&& visit) {
+  visit("state", status.state);
+  visit("code", status.code);
+  visit("rank", status.rank);
+  visit("step", status.step);
+  visit("steps", status.steps);
+  visit("op", status.op);
+  visit("error_id", status.error_id);
+  visit("cause", status.cause);
+  visit("hint", status.hint);
+  visit("time", status.time);
+}
+
+void read_field(const nlohmann::json& value, std::string& field) {
+  field = value.get_ref<const std::string&>();
+}
+template <class Integer>
+void read_field(const nlohmann::json& value, Integer& field) {
+  if (!value.is_number_integer()) throw std::invalid_argument("no whole number");
+  const int64_t number = value.get<int64_t>();
+  field = static_cast<Integer>(number);
+  if (field != number) throw std::invalid_argument("out of range");
+}
+
+}  // namespace
+
+void write_status(const std::string& run_folder, const Status& status) {
+  LOCKSTEP_ASSERT(kStates.contains(status.state), "state {}", status.state);
+  Status written = status;
+  written.time = utc_now();
+  nlohmann::ordered_json json;
+  for_each_field(written, [&](const char* key, const auto& field) { json[key] = field; });
+  // A cause may carry any bytes of a file's name.
+  write_file_atomically(run_folder + "/status.json",
+                        json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+Status read_status(const std::string& run_folder) {
+  const std::string path = run_folder + "/status.json";
+  const auto bad = [&](const std::string& message) {
+    return Error(Exit::data, "E_STATUS", message).at("file", path);
+  };
+  const MappedFile file(path);
+  nlohmann::json json = nlohmann::json::parse(file.text(), nullptr, false);
+  if (!json.is_object()) throw bad("expected a JSON object");
+  Status status;
+  for_each_field(status, [&](const std::string& key, auto& field) {
+    const auto it = json.find(key);
+    if (it == json.end()) throw bad(fmt::format("key \"{}\" is missing", key));
+    try {
+      read_field(*it, field);
+    } catch (const std::exception&) {
+      throw bad(fmt::format("key \"{}\": found {}", key, it->dump()));
+    }
+    json.erase(it);
+  });
+  if (!json.empty()) throw bad(fmt::format("unknown key \"{}\"", json.begin().key()));
+  if (!kStates.contains(status.state)) throw bad(fmt::format("unknown state \"{}\"", status.state));
+  return status;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,103 @@
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+
+#include "kernels/core/error.h"
+#include "runtime/checkpoint/file_io.h"
+#include "runtime/telemetry/metrics.h"
+#include "runtime/telemetry/tensorboard.pb.h"
+#include "runtime/telemetry/tfrecord.h"
+
+namespace lockstep {
+namespace {
+
+double seconds_since_1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+struct TensorBoardWriter::Impl {
+  std::string path;
+  std::FILE* file = nullptr;
+
+  ~Impl() {
+    if (file != nullptr) std::fclose(file);
+  }
+  void write(tensorboard::Event& event, int64_t step) {
+    event.set_wall_time(seconds_since_1970());
+    event.set_step(step);
+    const std::string record = tfrecord(event.SerializeAsString());
+    if (std::fwrite(record.data(), 1, record.size(), file) != record.size())
+      throw_io(IoStage::writing, "cannot write", path, errno);
+  }
+};
+
+TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::optional<int64_t> resume_step)
+    : impl_(std::make_unique<Impl>()) {
+  make_folders(folder);
+  std::array<char, 256> host{};
+  if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
+  // TensorBoard reads the files of a folder in the order of their names. Two starts within a second: the
+  // later time.
+  for (int64_t time = static_cast<int64_t>(seconds_since_1970()); impl_->file == nullptr; ++time) {
+    impl_->path = fmt::format("{}/events.out.tfevents.{:010}.{}", folder, time, host.data());
+    impl_->file = std::fopen(impl_->path.c_str(), "wbxe");
+    if (impl_->file == nullptr && errno != EEXIST)
+      throw_io(IoStage::creating, "cannot create the file", impl_->path, errno);
+  }
+  tensorboard::Event version;
+  version.set_file_version("brain.Event:2");
+  impl_->write(version, 0);
+  if (resume_step) {
+    tensorboard::Event restart;
+    restart.mutable_session_log()->set_status(tensorboard::SessionLog::START);
+    impl_->write(restart, *resume_step + 1);
+  }
+  flush();
+}
+
+TensorBoardWriter::~TensorBoardWriter() = default;
+
+void TensorBoardWriter::scalar(const std::string& tag, int64_t step, double value) {
+  tensorboard::Event event;
+  auto* entry = event.mutable_summary()->add_value();
+  entry->set_tag(tag);
+  entry->set_simple_value(static_cast<float>(value));
+  impl_->write(event, step);
+}
+
+void TensorBoardWriter::image_png(const std::string& tag, int64_t step, int64_t height, int64_t width,
+                                  int64_t channels, const std::string& png) {
+  tensorboard::Event event;
+  auto* entry = event.mutable_summary()->add_value();
+  entry->set_tag(tag);
+  auto* image = entry->mutable_image();
+  image->set_height(static_cast<int32_t>(height));
+  image->set_width(static_cast<int32_t>(width));
+  image->set_colorspace(static_cast<int32_t>(channels));
+  image->set_encoded_image_string(png);
+  impl_->write(event, step);
+}
+
+void TensorBoardWriter::write(const MetricsLine& line) {
+  scalar("loss/" + line.split, line.step, line.loss);
+  scalar("accuracy/" + line.split, line.step, line.accuracy);
+  const auto add = [&](const char* tag, const std::optional<double>& value) {
+    if (value) scalar(tag, line.step, *value);
+  };
+  add("lr", line.lr);
+  add("speed/samples_per_second", line.samples_per_second);
+  add("speed/data_wait_percent", line.data_wait_percent);
+  add("speed/allreduce_exposed_percent", line.allreduce_exposed_percent);
+  flush();
+}
+
+void TensorBoardWriter::flush() {
+  if (std::fflush(impl_->file) != 0) throw_io(IoStage::writing, "cannot write", impl_->path, errno);
+}
+
+}  // namespace lockstep
