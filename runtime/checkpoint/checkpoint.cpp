@@ -120,6 +120,8 @@ std::shared_ptr<const SafetensorsFile> open_verified(const std::string& folder, 
 
 }  // namespace
 
+std::string checkpoint_name(int64_t step) { return fmt::format("{}{:08}", kStep, step); }
+
 std::string write_checkpoint(const std::string& run_folder, const CheckpointContents& contents, int keep,
                              const std::string& protect) {
   LOCKSTEP_ASSERT(contents.meta.contains("step") && contents.meta["step"].is_number_integer());
@@ -132,7 +134,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
   }
   remove_orphans(parent);
 
-  const std::string name = fmt::format("{}{:08}", kStep, step);
+  const std::string name = checkpoint_name(step);
   const std::string path = parent + "/" + name;
   const SafetensorsWriter model(contents.model, kPyTorch), state(contents.state, {});
   const std::string meta = contents.meta.dump(1) + "\n";

@@ -25,6 +25,9 @@ struct CheckpointContents {
   nlohmann::json meta;  // has "step"
 };
 
+// The folder's name below RUN/checkpoints: "step-00000420".
+std::string checkpoint_name(int64_t step);
+
 // Errors: io (74) and cannot_create (73); what was there before stays intact, the temporary folder is
 // removed. Returns the folder's path. Of the checkpoints up to this step keeps the newest `keep` (0: all)
 // and, beside them, the folder named by `protect` (the best one; empty: none), and removes the others. Later
