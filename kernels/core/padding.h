@@ -1,18 +1,23 @@
 // The lanes layout's padding lanes, for kernels that write outputs sample by sample.
 #pragma once
 
+#include <cstddef>
+#include <cstring>
+
 #include "kernels/core/tensor.h"
 
 namespace lockstep {
 
-// Zeros the f32 padding lanes of a tensor; nothing in other layouts.
+// Writes zeros into the lanes past the last sample; nothing in other layouts.
 inline void zero_padding_lanes(const View& v) {
-  if (v.spec.layout != Layout::lanes) return;
-  const int64_t n = v.dim(0), used = n % kLanes, per = v.shape().elements_from(1);
+  const int64_t used = v.spec.layout == Layout::lanes ? v.dim(0) % kLanes : 0;
   if (used == 0) return;
-  float* block = v.as<float>() + n / kLanes * per * kLanes;
-  for (int64_t i = 0; i < per; ++i)
-    for (int64_t lane = used; lane < kLanes; ++lane) block[i * kLanes + lane] = 0;
+  const auto size = static_cast<size_t>(size_of(v.spec.dtype));
+  const int64_t inner = v.shape().elements_from(1), block = v.dim(0) / kLanes;
+  for (int64_t i = 0; i < inner; ++i) {
+    const auto first = static_cast<size_t>((block * inner + i) * kLanes + used);
+    std::memset(v.as<std::byte>() + first * size, 0, static_cast<size_t>(kLanes - used) * size);
+  }
 }
 
 }  // namespace lockstep

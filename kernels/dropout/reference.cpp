@@ -1,4 +1,4 @@
-#include "kernels/core/lanes.h"
+#include "kernels/core/padding.h"
 #include "kernels/core/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/dropout/dropout.h"

@@ -1,4 +1,4 @@
-#include "kernels/core/lanes.h"
+#include "kernels/core/padding.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "kernels/image_normalize/kernels.h"
 

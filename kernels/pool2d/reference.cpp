@@ -2,7 +2,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/core/lanes.h"
+#include "kernels/core/padding.h"
 #include "kernels/pool2d/kernels.h"
 #include "kernels/pool2d/window.h"
 

@@ -1,4 +1,4 @@
-#include "kernels/core/lanes.h"
+#include "kernels/core/padding.h"
 #include "kernels/reorder/kernels.h"
 
 namespace lockstep::reorder {
