@@ -1,14 +1,16 @@
 // `lockstep plan JOB`: what every rank will run, in order, and what it costs.
 #include <fmt/format.h>
 
-#include <boost/program_options.hpp>
-#include <cstdio>
 #include <fstream>
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
+#include "launch/job/availability.h"
 
 namespace lockstep {
+
+extern const Command plan_command;
+
 namespace {
 
 std::string megabytes(int64_t bytes) { return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6); }
@@ -70,21 +72,20 @@ void print(const Job& job, const JobPlan& p) {
   fmt::print("Peak {} ({} bytes); the data set and batches in flight {}\n", megabytes(m.total()), m.total(), megabytes(p.data_bytes));
 }
 
-int run(const std::vector<std::string>& args) {
+int run(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
   std::string file, dot;
   std::vector<std::string> set;
-  po::options_description options("Options");
-  options.add_options()("set", po::value(&set)->value_name("KEY=VALUE"), "override a key of the job (repeatable)")(
+  po::options_description visible("Options"), hidden;
+  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"), "override a key of the job (repeatable)")(
       "json", "print the plan as JSON")("dot", po::value(&dot)->value_name("FILE"), "write the graph for Graphviz");
-  po::options_description hidden;
   hidden.add_options()("job", po::value(&file));
   po::positional_options_description positional;
   positional.add("job", 1);
-  const auto vm = parse_command_line("plan", "JOB", args, options, hidden, positional,
-                                     "lockstep plan configs/mnist_cnn.yaml --set instance_count=4");
+  const auto vm = parse_arguments(plan_command, "JOB", "lockstep plan configs/mnist_cnn.yaml --set instance_count=4",
+                                  arguments, visible, hidden, positional);
   if (!vm) return 0;
-  require_argument("plan", "JOB", file);
+  if (file.empty()) missing_argument(plan_command, "JOB");
   const Job job = read_job(file, set);
   require_available(job);
   const JobPlan p = plan_job(job, true);
@@ -102,9 +103,6 @@ int run(const std::vector<std::string>& args) {
 
 }  // namespace
 
-const Command& plan_command() {
-  static const Command c{"plan", "print what every rank will run: ops, kernels, memory, collectives", run};
-  return c;
-}
+const Command plan_command{"plan", "print what every rank will run: ops, kernels, memory, collectives", run};
 
 }  // namespace lockstep

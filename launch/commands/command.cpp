@@ -1,0 +1,123 @@
+#include "launch/commands/command.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+
+#include "kernels/core/cpu_target.h"
+#include "kernels/core/error.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/comm/together.h"
+
+namespace po = boost::program_options;
+
+namespace lockstep {
+namespace {
+
+std::string overview() {
+  std::string s = "Trains convolutional networks on many ranks in lock step.\n\nUsage: lockstep COMMAND [...]\n\nCommands:\n";
+  for (const auto& c : commands()) s += fmt::format("  {:<10} {}\n", c.name, c.summary);
+  return s + "\n`lockstep COMMAND --help` says more. Exit codes: 0 done; 64 usage, 65 bad data, 66 missing file, 70 a bug,\n"
+             "73 cannot create, 74 I/O, 75 interrupted or a peer lost (--resume goes on), 76 ranks disagree, 78 job file,\n"
+             "80 the loss is not finite.\n";
+}
+
+int dispatch(const std::vector<std::string>& words) {
+  if (words.empty()) {
+    fmt::print(stderr, "{}", overview());
+    return static_cast<int>(Exit::usage);
+  }
+  if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
+    fmt::print("{}", overview());
+    return 0;
+  }
+  if (words[0] == "--version") {
+    fmt::print("lockstep {}\n", LOCKSTEP_VERSION);
+    return 0;
+  }
+  std::vector<std::string> names;
+  for (const auto& c : commands()) {
+    if (words[0] == c.name) return c.run({words.begin() + 1, words.end()});
+    names.emplace_back(c.name);
+  }
+  const std::string near = nearest(words[0], names);
+  throw Error(Exit::usage, "E_COMMAND", fmt::format("no command '{}'", words[0]))
+      .hint(near.empty() ? "`lockstep --help` lists them" : fmt::format("did you mean '{}'?", near));
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+  try {
+    apply_cpu_target_from_environment();
+    return dispatch({argv + 1, argv + argc});
+  } catch (const Error& e) {
+    // What fails before the ranks have met fails on each alike: one of them says so.
+    const auto environment = launcher_environment();
+    if (!environment.present || environment.rank == 0) fmt::print(stderr, "{}\n", e.what());
+    return e.code();
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "error[E_INTERNAL]: {}\n", e.what());
+    return static_cast<int>(Exit::internal);
+  }
+}
+
+std::optional<po::variables_map> parse_arguments(const Command& command, const std::string& synopsis,
+                                                 const std::string& example, const std::vector<std::string>& arguments,
+                                                 const po::options_description& visible,
+                                                 const po::options_description& hidden,
+                                                 const po::positional_options_description& positional) {
+  po::options_description all, help;
+  help.add_options()("help,h", "this text");
+  all.add(visible).add(hidden).add(help);
+  po::variables_map vm;
+  try {
+    po::store(po::command_line_parser(arguments).options(all).positional(positional).run(), vm);
+    if (vm.count("help")) {
+      std::ostringstream text;
+      text << visible;
+      fmt::print("{}: {}\n\nUsage: lockstep {} {} [options]\n\n{}\nExample:\n  {}\n", command.name, command.summary,
+                 command.name, synopsis, text.str(), example);
+      return std::nullopt;
+    }
+    po::notify(vm);
+  } catch (const po::unknown_option& e) {
+    std::vector<std::string> names = {"--help"};
+    for (const auto& o : visible.options()) names.push_back("--" + o->long_name());
+    const std::string near = nearest(e.get_option_name(), names);
+    throw Error(Exit::usage, "E_OPTION", fmt::format("{}: no option '{}'", command.name, e.get_option_name()))
+        .hint(near.empty() ? fmt::format("`lockstep {} --help` lists them", command.name) : fmt::format("did you mean '{}'?", near));
+  } catch (const po::error& e) {
+    throw Error(Exit::usage, "E_OPTION", fmt::format("{}: {}", command.name, e.what()))
+        .hint(fmt::format("`lockstep {} --help` says how", command.name));
+  }
+  return vm;
+}
+
+void missing_argument(const Command& command, const std::string& what) {
+  throw Error(Exit::usage, "E_OPTION", fmt::format("{}: {} is missing", command.name, what))
+      .hint(fmt::format("`lockstep {} --help` says how", command.name));
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(1, word.size() / 2) + 1;
+  for (const auto& c : candidates) {
+    std::vector<size_t> row(c.size() + 1);
+    std::iota(row.begin(), row.end(), size_t{0});
+    for (size_t i = 0; i < word.size(); ++i) {
+      size_t diagonal = row[0]++;
+      for (size_t j = 0; j < c.size(); ++j) {
+        const size_t substitute = diagonal + (word[i] == c[j] ? 0 : 1);
+        diagonal = row[j + 1];
+        row[j + 1] = std::min({substitute, row[j] + 1, row[j + 1] + 1});
+      }
+    }
+    if (row.back() < best_distance) best_distance = row.back(), best = c;
+  }
+  return best;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,3 @@
+#include "launch/commands/command.h"
+
+int main(int argc, char** argv) { return lockstep::run_command_line(argc, argv); }
