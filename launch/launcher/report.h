@@ -1,0 +1,40 @@
+// What ranks tell the launcher that started them: a private folder named by LOCKSTEP_REPORT in their environment, on
+// the launcher's host. Without it (somebody else's launcher) all calls do nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace lockstep {
+
+class RankReport {
+ public:
+  explicit RankReport(int rank);
+  ~RankReport();
+  RankReport(const RankReport&) = delete;
+  RankReport& operator=(const RankReport&) = delete;
+
+  bool present() const { return !folder_.empty(); }
+  void run_folder(const std::string& path);  // rank 0, once it is known
+  void step(int64_t step);                   // one small write, no sync
+  void exit_code(int code);                  // before leaving, whatever the reason
+  // Seconds since the launcher itself started; 0 without one.
+  double launcher_seconds() const;
+
+ private:
+  std::string folder_;
+  int rank_;
+  int file_ = -1;
+};
+
+// The launcher's side.
+struct RankState {
+  bool started = false;
+  int pid = 0;
+  int64_t step = 0;
+  int code = -1;  // -1: left without saying
+};
+RankState read_rank(const std::string& folder, int rank);
+std::string read_run_folder(const std::string& folder);  // "" : not yet known
+
+}  // namespace lockstep
