@@ -173,7 +173,8 @@ class Trainer {
     if (!root()) return;
     metrics_ = std::make_unique<MetricsWriter>(o_.run_folder + "/metrics.jsonl",
                                                o_.resume ? std::optional(step_) : std::nullopt);
-    tensorboard_ = std::make_unique<TensorBoardWriter>(o_.run_folder + "/tensorboard");
+    tensorboard_ = std::make_unique<TensorBoardWriter>(o_.run_folder + "/tensorboard",
+                                                       o_.resume ? std::optional(step_) : std::nullopt);
     const int64_t spe = schedule_->steps_per_epoch();
     progress_ = std::make_unique<Progress>(stdout, Progress::detect(), (schedule_->total_steps() + spe - 1) / spe, spe);
     const int64_t n = schedule_->nominal_part(), a = o_.config.gradient_accumulation;
@@ -184,7 +185,7 @@ class Trainer {
 
   Loader make_loader() const {
     return Loader(training_, training_subset_, Sampler(schedule_samples(), o_.config.seed, o_.config.shuffle),
-                  schedule_->nominal_part());
+                  schedule_->nominal_part(), kLoaderDepth);
   }
 
   // Asks for this rank's micro-batches of a step.
@@ -212,7 +213,7 @@ class Trainer {
     const int64_t a = o_.config.gradient_accumulation;
     Loader loader = make_loader();
     // Requests block once the loader's depth is reached, so at most that many micro-batches ahead, in whole steps.
-    const int64_t ahead = std::max<int64_t>(1, Loader::kDepth / a - 1);
+    const int64_t ahead = std::max<int64_t>(1, kLoaderDepth / a - 1);
     int64_t requested = step_;
     float* step_metrics = session_->model().gradients.as<float>();
     run_start_ = Clock::now();
@@ -220,10 +221,10 @@ class Trainer {
     while (step_ < total) {
       const int64_t step = step_;
       const auto step_start = Clock::now();
-      if (a < Loader::kDepth)
+      if (a < kLoaderDepth)
         for (; requested < std::min(total, step + 1 + ahead); ++requested) request(loader, requested);
       for (int64_t m = 0; m < a; ++m) {
-        if (a >= Loader::kDepth) request_micro(loader, step, m);
+        if (a >= kLoaderDepth) request_micro(loader, step, m);
         const Batch& batch = loader.next();
         if (m + 1 == a) step_metrics[2] = o_.stop_requested() ? 1.0f : 0.0f;  // any rank's wish reaches all with the sums
         session_->executor().run(*session_->training(batch.count, m > 0, m + 1 == a).bound, inputs_for(batch, step, m));
@@ -289,7 +290,7 @@ class Trainer {
       tensorboard_->write(line);
       window_ = {}, data_wait_ = 0, window_start_ = Clock::now();
     }
-    progress_->update(schedule_->epoch(step), step % spe + 1, epoch_.loss(), epoch_.accuracy(), rate());
+    progress_->update(schedule_->epoch(step) + 1, step % spe + 1, epoch_.loss(), epoch_.accuracy(), rate());
   }
 
   double rate() const { return training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0; }
@@ -306,7 +307,7 @@ class Trainer {
       window_start_ += Clock::now() - start;  // not training time
       if (best_is_new_) save();
     }
-    if (root()) progress_->epoch_end(schedule_->epoch(step_ - 1), line_of("training", epoch_), validation ? &*validation : nullptr);
+    if (root()) progress_->epoch_end(schedule_->epoch(step_ - 1) + 1, line_of("training", epoch_), validation ? &*validation : nullptr);
     epoch_ = {};
   }
 
@@ -329,7 +330,7 @@ class Trainer {
                 {"seconds", elapsed()},
                 {"training_seconds", training_seconds_},
                 {"samples_seen", samples_seen_}};
-      if (best_is_new_) best_folder_ = checkpoint_name(step_);
+      if (best_is_new_) best_folder_ = fmt::format("step-{:08}", step_);
       if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
       write_checkpoint(o_.run_folder, c, static_cast<int>(o_.checkpoint.keep), best_folder_);
       return "";
@@ -348,7 +349,7 @@ class Trainer {
       if (root()) metrics_->write(test_line_), tensorboard_->write(test_line_), tensorboard_->flush();
     }
     on_root(comm_control(), [&]() -> std::string {
-      export_model(o_.run_folder + "/model.safetensors", model_tensors(session_->model()));
+      export_model(o_.run_folder, model_tensors(session_->model()));
       return "";
     });
     return score;

@@ -14,6 +14,9 @@
 
 namespace lockstep {
 
+// Batches that the loader has in flight.
+inline constexpr int kLoaderDepth = 4;
+
 struct TrainerOptions {
   ModelFunction model;
   std::string init_from;  // weights to start from; empty: fresh

@@ -1,0 +1,99 @@
+// `lockstep fit JOB`: trains, starting the ranks itself where nobody else has.
+#include "launch/commands/fit.h"
+
+#include <fmt/format.h>
+#include <time.h>
+
+#include <cstdlib>
+
+#include "launch/commands/command.h"
+#include "launch/job/availability.h"
+#include "launch/launcher/launcher.h"
+#include "runtime/device/stop_signal.h"
+#include "runtime/telemetry/run_folder.h"
+
+namespace lockstep {
+
+extern const Command fit_command;
+
+namespace {
+
+// For the time from the process's start to its first step; ranks inherit the launcher's.
+void note_start() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  ::setenv("LOCKSTEP_START_NS", std::to_string(now.tv_sec * 1000000000LL + now.tv_nsec).c_str(), 0);
+}
+
+std::string quoted(const std::string& word) {
+  if (word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,") == std::string::npos) return word;
+  std::string q = "'";
+  for (char c : word) q += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return q + "'";
+}
+
+int run(const std::vector<std::string>& arguments) {
+  note_start();
+  namespace po = boost::program_options;
+  std::string file;
+  FitOptions o;
+  std::vector<std::string> set;
+  po::options_description visible("Options"), hidden;
+  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"), "override a key of the job (repeatable)")(
+      "output", po::value(&o.output)->value_name("DIR"), "the run folder itself, instead of a numbered one below output.dir")(
+      "resume", po::bool_switch(&o.resume), "go on from the newest good checkpoint of the job's newest run, or of --output")(
+      "retune", po::bool_switch(&o.retune), "with --resume: choose other kernels where this machine lacks the checkpoint's")(
+      "help-keys", "what a job file may say");
+  hidden.add_options()("job", po::value(&file));
+  po::positional_options_description positional;
+  positional.add("job", 1);
+  const auto vm = parse_arguments(fit_command, "JOB", "lockstep fit configs/mnist_cnn.yaml --set hyperparameters.optimizer.lr=0.1",
+                                  arguments, visible, hidden, positional);
+  if (!vm) return 0;
+  if (vm->count("help-keys")) {
+    fmt::print("{}", key_reference(false));
+    return 0;
+  }
+  if (file.empty()) missing_argument(fit_command, "JOB");
+  if (o.retune && !o.resume) throw Error(Exit::usage, "E_OPTION", "fit: --retune goes with --resume");
+
+  const Job job = read_job(file, set);
+  require_available(job);
+  o.resume_command = "lockstep fit " + quoted(file);
+  for (const auto& s : set) o.resume_command += " --set " + quoted(s);
+  if (!o.output.empty()) o.resume_command += " --output " + quoted(o.output);
+  o.resume_command += " --resume";
+
+  const LauncherEnvironment environment = launcher_environment();
+  if (!environment.present && (job.instance_count > 1 || !job.hosts.empty() || !job.hostfile.empty())) {
+    std::vector<std::string> words = {"fit"};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    return launch_ranks(job, words, o.resume_command);
+  }
+  if (environment.present && environment.size != job.instance_count)
+    throw Error(Exit::disagree, "E_RANK_COUNT",
+                fmt::format("the job says instance_count: {}, the launcher started {} rank{}", job.instance_count,
+                            environment.size, environment.size == 1 ? "" : "s"))
+        .hint(fmt::format("start {} ranks, or --set instance_count={}", job.instance_count, environment.size));
+
+  RankReport report(environment.rank);
+  install_stop_signals(!environment.present);
+  std::unique_ptr<Communicator> comm;
+  if (environment.present && environment.size > 1) {
+    CommOptions c;
+    c.on_peer_lost = [&](const std::string& what) {
+      fmt::print(stderr, "error[E_PEER_LOST] rank={}: {}; hint: resume with: {}\n", environment.rank, what, o.resume_command);
+      report.exit_code(static_cast<int>(Exit::try_again));
+    };
+    comm = make_mpi_communicator(c);
+  } else {
+    comm = make_self_communicator();
+  }
+  return run_rank(job, o, *comm, report);
+}
+
+}  // namespace
+
+const Command fit_command{"fit", "train a job", run};
+
+}  // namespace lockstep

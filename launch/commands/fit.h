@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+#include "launch/job/job.h"
+#include "launch/launcher/report.h"
+#include "runtime/comm/communicator.h"
+
+namespace lockstep {
+
+struct FitOptions {
+  bool resume = false, retune = false;
+  std::string output;          // the run folder itself; empty: a numbered one below output.dir
+  std::string resume_command;  // for messages
+};
+
+// One rank of a training job. Returns its exit code; prints errors.
+int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report);
+
+}  // namespace lockstep

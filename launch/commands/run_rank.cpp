@@ -1,0 +1,108 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <optional>
+
+#include "launch/commands/fit.h"
+#include "launch/commands/job_plan.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/comm/together.h"
+#include "runtime/device/stop_signal.h"
+#include "runtime/telemetry/run_folder.h"
+#include "runtime/training/trainer.h"
+
+namespace lockstep {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Rank 0's: creates or opens, and locks, the run folder, and writes the resolved job into it.
+std::string open_run(const Job& job, const FitOptions& options, std::optional<RunFolder>& folder) {
+  folder = options.resume ? RunFolder::open(job.output_dir, job.job_name, options.output)
+                          : RunFolder::create(job.output_dir, job.job_name, options.output);
+  write_file_atomically(folder->file("job.yaml"), to_yaml(job));
+  return folder->path();
+}
+
+Status failure(const Error& e, int rank, int64_t step) {
+  Status s;
+  s.state = "failed", s.code = e.code(), s.rank = rank, s.step = step;
+  s.error_id = e.id(), s.cause = e.message(), s.hint = e.hint();
+  for (const auto& [key, value] : e.places()) {
+    if (key == "op") s.op = value;
+    if (key == "step") s.step = std::stoll(value);
+    if (key == "rank") s.rank = std::stoi(value);
+  }
+  return s;
+}
+
+}  // namespace
+
+int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report) {
+  const bool root = comm.rank() == 0;
+  std::optional<RunFolder> folder;
+  std::string run;
+  int64_t step = 0, steps = 0;
+  auto leave = [&](int code) {
+    report.exit_code(code);
+    return code;
+  };
+  try {
+    run = on_root(comm, [&] { return open_run(job, options, folder); });
+    report.run_folder(run);
+    if (root) write_status(run, {});
+
+    const auto environment = launcher_environment();
+    TrainerOptions o = trainer_options(job, kernel_choice(job, environment.present ? environment.local_size : 1));
+    o.run_folder = run;
+    o.resume = options.resume, o.retune = options.retune;
+    o.stop_requested = stop_requested;
+    o.start_seconds = report.launcher_seconds();
+    auto last_status = Clock::now();
+    o.on_step = [&](int64_t done) {
+      step = done;
+      report.step(done);
+      if (root && Clock::now() - last_status > std::chrono::seconds(2)) {
+        Status s;
+        s.step = done, s.steps = steps;
+        write_status(run, s);
+        last_status = Clock::now();
+      }
+    };
+    const TrainingResult result = train(o, comm);
+    Status s;
+    s.step = result.step, s.steps = result.steps;
+    s.state = result.interrupted ? "interrupted" : "completed";
+    s.code = result.interrupted ? static_cast<int>(Exit::try_again) : 0;
+    if (result.interrupted) s.cause = "stopped on request", s.hint = "resume with: " + options.resume_command;
+    if (root) {
+      write_status(run, s);
+      if (result.interrupted)
+        fmt::print(stderr, "stopped at step {} of {}; a checkpoint stands in {}; resume with: {}\n", result.step, result.steps, run,
+                   options.resume_command);
+    }
+    return leave(s.code);
+  } catch (const AgreedError& e) {
+    if (root) {
+      fmt::print(stderr, "{}\n", e.what());
+      if (!run.empty()) write_status(run, failure(e, -1, step));
+    }
+    return leave(e.code());
+  } catch (const Error& e) {
+    // This rank's own: the others wait in a collective, so nothing orderly can follow. The launcher ends them.
+    Error placed = e;
+    placed.add_place("rank", std::to_string(comm.rank()));
+    fmt::print(stderr, "{}\n", placed.what());
+    if (!run.empty()) write_status(run, failure(placed, comm.rank(), step));
+    leave(e.code());
+    if (comm.size() > 1) {
+      std::fflush(nullptr);
+      ::_exit(e.code());
+    }
+    return e.code();
+  }
+}
+
+}  // namespace lockstep
