@@ -153,8 +153,9 @@ bool run_variant(const KernelCase& c, const Variant& v, const std::vector<Buffer
     EXPECT_TRUE(in[i].sentinels_intact()) << where << ": wrote outside input " << i;
     bool overwritten = false;
     for (auto [ii, o] : c.in_place) overwritten |= v.in_place && ii == static_cast<int>(i);
-    if (!overwritten)
+    if (!overwritten) {
       EXPECT_EQ(0, std::memcmp(before[i].data(), in[i].data(), before[i].size())) << where << ": changed input " << i;
+    }
   }
   for (size_t o = 0; o < out.size(); ++o) {
     EXPECT_TRUE(out[o].sentinels_intact()) << where << ": wrote outside output " << o;
@@ -340,8 +341,9 @@ TEST(KernelCases, EveryKernelMatchesTheReference) {
     }
   }
   for (const auto& info : Registry::builtin().all())
-    if (info.device == Device::cpu)
+    if (info.device == Device::cpu) {
       EXPECT_GT((accepted[{info.op, info.name}]), 0) << "no case runs " << info.op << " " << info.name;
+    }
 }
 
 TEST(KernelCases, EveryGradientMatchesCentralDifferences) {
