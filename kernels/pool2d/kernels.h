@@ -6,5 +6,6 @@
 namespace lockstep::pool2d {
 
 void register_reference(Registry&);
+void register_windowed(Registry&);
 
 }  // namespace lockstep::pool2d

@@ -2,6 +2,9 @@
 
 namespace lockstep {
 
-void register_pool2d(Registry& r) { pool2d::register_reference(r); }
+void register_pool2d(Registry& r) {
+  pool2d::register_windowed(r);
+  pool2d::register_reference(r);
+}
 
 }  // namespace lockstep

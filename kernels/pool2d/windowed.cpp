@@ -1,0 +1,361 @@
+// One source for three layouts: an image is seen as [planes][H][W][V] with V contiguous numbers that
+// share a window. lanes: planes = blocks * C, V = 16 samples; nhwc: planes = N, V = C; plain: planes =
+// N * C, V = 1, with vectors along a row for the 2x2 stride 2 case.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/pool2d/windowed.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h, which includes this file once for each target.
+#include <hwy/highway.h>
+
+#include <limits>
+#include <vector>
+
+#include "kernels/core/parallel.h"
+#include "kernels/pool2d/kernels.h"
+#include "kernels/pool2d/window.h"
+
+#ifndef LOCKSTEP_POOL2D_GEOMETRY
+#define LOCKSTEP_POOL2D_GEOMETRY
+namespace lockstep::pool2d {
+
+// Everything about a pooling but its batch size.
+struct Geometry {
+  Pool2dParams p;
+  int64_t h = 0, w = 0, v = 0;
+  std::vector<Window> rows, columns;  // one per output row, column
+  bool pairs = false;                 // 2x2 windows, stride 2, none cut off
+  bool tiles = false;                 // windows lie edge to edge from 0 on: each pixel is in one at most
+  int64_t covered_h = 0, covered_w = 0;
+};
+
+struct Images {
+  const float* x = nullptr;  // or dy
+  const uint8_t* index_in = nullptr;
+  float* y = nullptr;  // or dx
+  uint8_t* index = nullptr;
+  int64_t planes = 0;
+  int threads = 1;
+};
+
+}  // namespace lockstep::pool2d
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::pool2d {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr int64_t kGrainBytes = 32 << 10;  // of image a thread should have at least
+
+// f(tag, i) for pieces of [0, n): full vectors, then 8, 4 and 1 numbers.
+template <class F>
+HWY_INLINE void for_pieces(int64_t n, F f) {
+  int64_t i = 0;
+  const auto go = [&](auto d) {
+    const auto step = static_cast<int64_t>(hn::Lanes(d));
+    for (; i + step <= n; i += step) f(d, i);
+  };
+  go(hn::ScalableTag<float>());
+  if (i == n) return;
+  go(hn::CappedTag<float, 8>());
+  go(hn::CappedTag<float, 4>());
+  go(hn::CappedTag<float, 1>());
+}
+
+// Of two candidates the later one wins if it is larger, or the first NaN.
+template <class V>
+HWY_INLINE auto wins(V later, V first) {
+  return hn::AndNot(hn::Le(later, first), hn::Eq(first, first));
+}
+
+template <class D, class V = hn::Vec<D>>
+struct Best {
+  V value;
+  hn::Vec<hn::Rebind<int32_t, D>> at;
+
+  HWY_INLINE void meet(D d, V v, hn::Vec<hn::Rebind<int32_t, D>> i) {
+    const auto m = wins(v, value);
+    value = hn::IfThenElse(m, v, value);
+    at = hn::IfThenElse(hn::RebindMask(hn::Rebind<int32_t, D>(), m), i, at);
+    (void)d;
+  }
+  HWY_INLINE void store(D d, float* y, uint8_t* index) const {
+    hn::StoreU(value, d, y);
+    hn::StoreU(hn::DemoteTo(hn::Rebind<uint8_t, D>(), at), hn::Rebind<uint8_t, D>(), index);
+  }
+};
+
+// The maximum of a 2x2 window given as its four numbers.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE Best<D> best_of_4(D d, V a, V b, V c, V e) {
+  const hn::Rebind<int32_t, D> di;
+  Best<D> top{a, hn::Zero(di)}, bottom{c, hn::Set(di, 2)};
+  top.meet(d, b, hn::Set(di, 1));
+  bottom.meet(d, e, hn::Set(di, 3));
+  top.meet(d, bottom.value, bottom.at);
+  return top;
+}
+
+template <class D>
+HWY_INLINE void load_pairs(D d, const float* p, hn::Vec<D>& even, hn::Vec<D>& odd) {
+  if constexpr (hn::MaxLanes(D()) == 1) {
+    even = hn::LoadU(d, p);
+    odd = hn::LoadU(d, p + 1);
+  } else {
+    hn::LoadInterleaved2(d, p, even, odd);
+  }
+}
+
+template <class D>
+HWY_INLINE void store_pairs(D d, hn::Vec<D> even, hn::Vec<D> odd, float* p) {
+  if constexpr (hn::MaxLanes(D()) == 1) {
+    hn::StoreU(even, d, p);
+    hn::StoreU(odd, d, p + 1);
+  } else {
+    hn::StoreInterleaved2(even, odd, d, p);
+  }
+}
+
+template <class D>
+HWY_INLINE auto load_index(D, const uint8_t* p) {
+  return hn::PromoteTo(hn::Rebind<int32_t, D>(), hn::LoadU(hn::Rebind<uint8_t, D>(), p));
+}
+
+// `g` where the maximum was at `position`, else 0.
+template <class D>
+HWY_INLINE hn::Vec<D> share_of_max(D d, hn::Vec<D> g, hn::Vec<hn::Rebind<int32_t, D>> at, int64_t position) {
+  const auto here = hn::Eq(at, hn::Set(hn::Rebind<int32_t, D>(), static_cast<int32_t>(position)));
+  return hn::IfThenElseZero(hn::RebindMask(d, here), g);
+}
+
+template <bool kMax>
+void forward_row(const Geometry& g, const float* image, const Window& h, float* y, uint8_t* index) {
+  const auto q_count = static_cast<int64_t>(g.columns.size());
+  const int64_t line = g.w * g.v;
+  if constexpr (kMax)
+    if (g.pairs && g.v == 1) {
+      const float* top = image + h.start * line;
+      for_pieces(q_count, [&](auto d, int64_t q) {
+        hn::Vec<decltype(d)> a, b, c, e;
+        load_pairs(d, top + 2 * q, a, b);
+        load_pairs(d, top + line + 2 * q, c, e);
+        best_of_4(d, a, b, c, e).store(d, y + q, index + q);
+      });
+      return;
+    }
+  for (int64_t q = 0; q < q_count; ++q) {
+    const Window& w = g.columns[static_cast<size_t>(q)];
+    const float scale = kMax ? 1 : 1 / static_cast<float>(divisor(g.p, h, w));
+    const int64_t dh = kMax ? g.p.dilation_h * line : line, dw = kMax ? g.p.dilation_w * g.v : g.v;
+    const int64_t origin = h.start * line + w.start * g.v;
+    for_pieces(g.v, [&](auto d, int64_t i) {
+      const int64_t o = origin + i, to = q * g.v + i;
+      const auto load = [&](int64_t r, int64_t s) { return hn::LoadU(d, image + (o + r * dh + s * dw)); };
+      if constexpr (kMax) {
+        if (g.pairs) {
+          best_of_4(d, load(0, 0), load(0, 1), load(1, 0), load(1, 1)).store(d, y + to, index + to);
+          return;
+        }
+        const hn::Rebind<int32_t, decltype(d)> di;
+        const auto position = [&](int64_t r, int64_t s) {
+          return hn::Set(di, static_cast<int32_t>(r * g.p.kernel_w + s));
+        };
+        Best<decltype(d)> best{load(h.r0, w.r0), position(h.r0, w.r0)};
+        for (int64_t r = h.r0; r < h.r1; ++r)
+          for (int64_t s = w.r0; s < w.r1; ++s) best.meet(d, load(r, s), position(r, s));
+        best.store(d, y + to, index + to);
+      } else {
+        auto sum = hn::Zero(d);
+        for (int64_t r = h.r0; r < h.r1; ++r)
+          for (int64_t s = w.r0; s < w.r1; ++s) sum = hn::Add(sum, load(r, s));
+        hn::StoreU(hn::Mul(sum, hn::Set(d, scale)), d, y + to);
+      }
+    });
+  }
+}
+
+// One plane of dx. `tiles` writes every number once; overlapping windows add into zeros.
+template <bool kMax, bool kTiles>
+void backward_plane(const Geometry& g, const float* dy, const uint8_t* index, float* dx) {
+  const auto q_count = static_cast<int64_t>(g.columns.size());
+  const int64_t line = g.w * g.v;
+  const int64_t dh = kMax ? g.p.dilation_h * line : line, dw = kMax ? g.p.dilation_w * g.v : g.v;
+  if constexpr (!kTiles) std::fill(dx, dx + g.h * line, 0.0f);
+  for (const Window& h : g.rows) {
+    float* band = dx + h.start * line;
+    if (kMax && kTiles && g.pairs && g.v == 1) {
+      for_pieces(q_count, [&](auto d, int64_t q) {
+        const auto grad = hn::LoadU(d, dy + q);
+        const auto at = load_index(d, index + q);
+        for (int64_t r = 0; r < 2; ++r)
+          store_pairs(d, share_of_max(d, grad, at, 2 * r), share_of_max(d, grad, at, 2 * r + 1),
+                      band + r * line + 2 * q);
+      });
+    } else {
+      for (int64_t q = 0; q < q_count; ++q) {
+        const Window& w = g.columns[static_cast<size_t>(q)];
+        const float scale = kMax ? 1 : 1 / static_cast<float>(divisor(g.p, h, w));
+        const int64_t origin = h.start * line + w.start * g.v;
+        for_pieces(g.v, [&](auto d, int64_t i) {
+          const auto grad = hn::Mul(hn::LoadU(d, dy + q * g.v + i), hn::Set(d, scale));
+          auto at = hn::Zero(hn::Rebind<int32_t, decltype(d)>());
+          if constexpr (kMax) at = load_index(d, index + q * g.v + i);
+          for (int64_t r = h.r0; r < h.r1; ++r)
+            for (int64_t s = w.r0; s < w.r1; ++s) {
+              float* to = dx + (origin + r * dh + s * dw + i);
+              auto share = grad;
+              if constexpr (kMax) share = share_of_max(d, grad, at, r * g.p.kernel_w + s);
+              if constexpr (!kTiles) share = hn::Add(hn::LoadU(d, to), share);
+              hn::StoreU(share, d, to);
+            }
+        });
+      }
+    }
+    if constexpr (kTiles)  // what lies right of the last window
+      for (int64_t r = h.r0; r < h.r1 && g.covered_w < g.w; ++r)
+        std::fill(band + r * line + g.covered_w * g.v, band + (r + 1) * line, 0.0f);
+    dy += q_count * g.v;
+    if constexpr (kMax) index += q_count * g.v;
+  }
+  if constexpr (kTiles) std::fill(dx + g.covered_h * line, dx + g.h * line, 0.0f);
+}
+
+template <bool kMax>
+void forward(const Geometry& g, const Images& t) {
+  const auto p_count = static_cast<int64_t>(g.rows.size());
+  const int64_t y_line = static_cast<int64_t>(g.columns.size()) * g.v, plane = g.h * g.w * g.v;
+  const int64_t grain = kGrainBytes * p_count / (4 * plane) + 1;
+  parallel_ranges(t.planes * p_count, t.threads, grain, [&](int64_t begin, int64_t end) {
+    int64_t n = begin / p_count, p = begin % p_count;
+    for (int64_t row = begin; row < end; ++row) {
+      forward_row<kMax>(g, t.x + n * plane, g.rows[static_cast<size_t>(p)], t.y + row * y_line,
+                        kMax ? t.index + row * y_line : nullptr);
+      if (++p == p_count) p = 0, ++n;
+    }
+  });
+}
+
+template <bool kMax>
+void backward(const Geometry& g, const Images& t) {
+  const int64_t y_plane = static_cast<int64_t>(g.rows.size() * g.columns.size()) * g.v;
+  const int64_t plane = g.h * g.w * g.v;
+  parallel_ranges(t.planes, t.threads, kGrainBytes / (4 * plane) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const uint8_t* index = kMax ? t.index_in + n * y_plane : nullptr;
+      if (g.tiles)
+        backward_plane<kMax, true>(g, t.x + n * y_plane, index, t.y + n * plane);
+      else
+        backward_plane<kMax, false>(g, t.x + n * y_plane, index, t.y + n * plane);
+    }
+  });
+}
+
+void max_forward(const Geometry& g, const Images& t) { forward<true>(g, t); }
+void avg_forward(const Geometry& g, const Images& t) { forward<false>(g, t); }
+void max_backward(const Geometry& g, const Images& t) { backward<true>(g, t); }
+void avg_backward(const Geometry& g, const Images& t) { backward<false>(g, t); }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lockstep::pool2d
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lockstep::pool2d {
+namespace {
+
+HWY_EXPORT(max_forward);
+HWY_EXPORT(avg_forward);
+HWY_EXPORT(max_backward);
+HWY_EXPORT(avg_backward);
+
+enum class Pass { max_forward, avg_forward, max_backward, avg_backward };
+constexpr bool is_max(Pass p) { return p == Pass::max_forward || p == Pass::max_backward; }
+constexpr bool is_forward(Pass p) { return p == Pass::max_forward || p == Pass::avg_forward; }
+
+// Fills one axis' windows; false where one is empty (then a reference's -inf is the answer, which
+// padding lanes must not hold).
+bool fill_windows(const Axis& axis, std::vector<Window>& windows, bool& edge_to_edge, int64_t& covered) {
+  covered = 0;
+  for (int64_t o = 0; o < axis.out; ++o) {
+    const Window w = axis.window(o);
+    if (w.r0 >= w.r1) return false;
+    edge_to_edge &= w.r0 == 0 && w.start == covered && (w.r1 == 1 || axis.dilation == 1);
+    covered = w.start + w.r1;
+    windows.push_back(w);
+  }
+  return true;
+}
+
+class Windowed final : public Kernel {
+ public:
+  Windowed(Pass pass, Geometry g, int threads) : pass_(pass), g_(std::move(g)), threads_(threads) {}
+
+  void run(const KernelArgs& args) override {
+    const View& image = is_forward(pass_) ? args.in[0] : args.out[0];
+    Images t{.x = args.in[0].as<float>(), .y = args.out[0].as<float>(), .threads = threads_};
+    if (pass_ == Pass::max_forward) t.index = args.out[1].as<uint8_t>();
+    if (pass_ == Pass::max_backward) t.index_in = args.in[1].as<uint8_t>();
+    t.planes = image.spec.stored_elements() / (g_.h * g_.w * g_.v);
+    switch (pass_) {
+      case Pass::max_forward:
+        HWY_DYNAMIC_DISPATCH(max_forward)(g_, t);
+        break;
+      case Pass::avg_forward:
+        HWY_DYNAMIC_DISPATCH(avg_forward)(g_, t);
+        break;
+      case Pass::max_backward:
+        HWY_DYNAMIC_DISPATCH(max_backward)(g_, t);
+        break;
+      case Pass::avg_backward:
+        HWY_DYNAMIC_DISPATCH(avg_backward)(g_, t);
+        break;
+    }
+  }
+
+ private:
+  Pass pass_;
+  Geometry g_;
+  int threads_;
+};
+
+template <Pass kPass>
+std::unique_ptr<Kernel> make(const KernelRequest& request) {
+  const TensorSpec& image = is_forward(kPass) ? request.in[0] : request.out[0];
+  Geometry g{.p = request.params.as<Pool2dParams>(), .h = image.shape[2], .w = image.shape[3]};
+  g.v = image.layout == Layout::lanes ? kLanes : image.layout == Layout::nhwc ? image.shape[1] : 1;
+  if (!is_max(kPass)) g.p.dilation_h = g.p.dilation_w = 1;
+  const Axis h = rows(g.p, image.shape), w = columns(g.p, image.shape);
+  g.tiles = true;
+  if (!fill_windows(h, g.rows, g.tiles, g.covered_h) || !fill_windows(w, g.columns, g.tiles, g.covered_w))
+    return nullptr;
+  const auto all_pairs = [](const std::vector<Window>& windows) {
+    return std::all_of(windows.begin(), windows.end(), [](const Window& o) { return o.r1 - o.r0 == 2; });
+  };
+  g.pairs = g.tiles && g.p.kernel_h == 2 && g.p.kernel_w == 2 && all_pairs(g.rows) && all_pairs(g.columns);
+  return std::make_unique<Windowed>(kPass, std::move(g), request.threads);
+}
+
+template <Pass kPass>
+void add(Registry& r, const char* op) {
+  const std::pair<const char*, LayoutClass> names[] = {
+      {"lanes", LayoutClass::lanes}, {"nhwc", LayoutClass::nhwc}, {"plain", LayoutClass::plain}};
+  for (const auto& [name, layout] : names)
+    r.add({.op = op,
+           .name = name,
+           .layout = layout,
+           .bit_exact = {.threads = true, .shard = true},
+           .make = make<kPass>});
+}
+
+}  // namespace
+
+void register_windowed(Registry& r) {
+  add<Pass::max_forward>(r, "max_pool2d");
+  add<Pass::avg_forward>(r, "avg_pool2d");
+  add<Pass::max_backward>(r, "max_pool2d_grad");
+  add<Pass::avg_backward>(r, "avg_pool2d_grad");
+}
+
+}  // namespace lockstep::pool2d
+#endif
