@@ -1,0 +1,187 @@
+#include "runtime/data/cache.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+
+#include "runtime/data/hash.h"
+
+namespace lockstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kMagic[] =
+    "LSIMG01";  // 8 bytes with its zero; change it with the format or a decoder's output
+constexpr size_t kMinBytes = 1 << 20;
+// Two changes within one tick of a file system's clock look alike; a tick is 1 to 10 ms.
+constexpr double kSettledSeconds = 0.1;
+
+// The file: header, class names (each with its zero), labels as int32, pixels.
+struct Header {
+  char magic[8];
+  uint64_t checksum;  // of everything after this field
+  char state[64], content_hash[64];
+  uint64_t file_bytes, names_bytes;
+  int64_t count, channels, height, width, classes;
+
+  uint64_t labels_at() const { return (sizeof(Header) + names_bytes + 63) / 64 * 64; }
+  uint64_t pixels_at() const { return (labels_at() + static_cast<uint64_t>(count) * 4 + 63) / 64 * 64; }
+  uint64_t pixels_bytes() const { return static_cast<uint64_t>(count * channels * height * width); }
+};
+
+// Eight lanes of multiply and rotate. Each step is a bijection of its lane, so a change within one word
+// always shows. Guards against damage, not against malice: whoever can write the cache can write the data.
+uint64_t checksum_of(const uint8_t* data, size_t n) {
+  constexpr uint64_t kPrime = 0x9E3779B185EBCA87u;
+  uint64_t lane[8];
+  for (uint64_t i = 0; i < 8; ++i) lane[i] = kPrime * (i + 1) + n;
+  const auto step = [&](uint64_t& h, uint64_t word) { h = std::rotl((h ^ word) * kPrime, 31); };
+  size_t at = 0;
+  for (; at + 64 <= n; at += 64)
+    for (size_t i = 0; i < 8; ++i) {
+      uint64_t word;
+      std::memcpy(&word, data + at + 8 * i, 8);
+      step(lane[i], word);
+    }
+  for (; at < n; ++at) step(lane[at % 8], data[at]);
+  uint64_t h = 0;
+  for (uint64_t l : lane) step(h, l);
+  return h;
+}
+
+std::string cache_folder() {
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg == '/')
+    return std::string(xdg) + "/lockstep";
+  if (const char* home = std::getenv("HOME"); home && *home == '/')
+    return std::string(home) + "/.cache/lockstep";
+  return "";
+}
+
+double seconds(const timespec& t) {
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+bool write_all(int fd, const void* data, size_t n) {
+  const auto* p = static_cast<const uint8_t*>(data);
+  while (n > 0) {
+    const ssize_t done = ::write(fd, p, n);
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) return false;
+    p += done;
+    n -= static_cast<size_t>(done);
+  }
+  return true;
+}
+
+}  // namespace
+
+DatasetCache::DatasetCache(const std::string& dataset, const std::vector<std::string>& sources) {
+  folder_ = cache_folder();
+  if (folder_.empty()) return;
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  Digest name("sha256"), state("sha256");
+  name.add(dataset);
+  for (const std::string& path : sources) {
+    struct stat st {};
+    if (::stat(path.c_str(), &st) != 0) {
+      folder_.clear();  // whoever reads it says why
+      return;
+    }
+    name.add(fmt::format("\n{}", fs::absolute(path).string()));
+    state.add(fmt::format("{} {} {} {}.{} {}.{}\n", st.st_dev, st.st_ino, st.st_size, st.st_mtim.tv_sec,
+                          st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec));
+    if (seconds(now) - std::max(seconds(st.st_mtim), seconds(st.st_ctim)) < kSettledSeconds) settled_ = false;
+  }
+  file_ = fmt::format("{}/{}-{}.images", folder_, dataset, name.hex().substr(0, 16));
+  state_ = state.hex();
+}
+
+std::optional<ImageSet> DatasetCache::load() const {
+  if (folder_.empty()) return std::nullopt;
+  const int fd = ::open(file_.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  struct stat st {};
+  const bool sized = ::fstat(fd, &st) == 0 && st.st_size > static_cast<off_t>(sizeof(Header));
+  const auto size = static_cast<size_t>(st.st_size);
+  void* address = sized ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+  ::close(fd);
+  if (address == MAP_FAILED) return std::nullopt;
+  const std::shared_ptr<const uint8_t> file(static_cast<const uint8_t*>(address),
+                                            [address, size](const uint8_t*) { ::munmap(address, size); });
+  Header h;
+  std::memcpy(&h, file.get(), sizeof h);
+  constexpr size_t kSummed = offsetof(Header, checksum) + sizeof h.checksum;
+  if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.file_bytes != size ||
+      std::string_view(h.state, sizeof h.state) != state_ ||
+      h.checksum != checksum_of(file.get() + kSummed, size - kSummed))
+    return std::nullopt;
+
+  ImageSet set;
+  set.channels = h.channels;
+  set.height = h.height;
+  set.width = h.width;
+  set.classes = h.classes;
+  set.content_hash.assign(h.content_hash, sizeof h.content_hash);
+  const char* names = reinterpret_cast<const char*>(file.get()) + sizeof h;
+  for (const char* end = names + h.names_bytes; names < end; names += set.class_names.back().size() + 1)
+    set.class_names.emplace_back(names);
+  set.labels.resize(static_cast<size_t>(h.count));
+  std::memcpy(set.labels.data(), file.get() + h.labels_at(), set.labels.size() * sizeof(int32_t));
+  set.pixels = Pixels(std::shared_ptr<const uint8_t>(file, file.get() + h.pixels_at()), h.pixels_bytes());
+  return set;
+}
+
+void DatasetCache::store(const ImageSet& set) const {
+  if (folder_.empty() || !settled_ || set.pixels.size() < kMinBytes) return;
+  std::string names;
+  for (const std::string& name : set.class_names) names.append(name).push_back('\0');
+  Header h{};
+  std::memcpy(h.magic, kMagic, sizeof h.magic);
+  std::memcpy(h.state, state_.data(), sizeof h.state);
+  LOCKSTEP_ASSERT(set.content_hash.size() == sizeof h.content_hash);
+  std::memcpy(h.content_hash, set.content_hash.data(), sizeof h.content_hash);
+  h.names_bytes = names.size();
+  h.count = set.count();
+  h.channels = set.channels;
+  h.height = set.height;
+  h.width = set.width;
+  h.classes = set.classes;
+  h.file_bytes = h.pixels_at() + h.pixels_bytes();
+
+  std::error_code failed;
+  fs::create_directories(folder_, failed);
+  std::string temporary = file_ + ".XXXXXX";
+  const int fd = failed ? -1 : ::mkostemp(temporary.data(), O_CLOEXEC);
+  if (fd < 0) return;
+  bool written = ::ftruncate(fd, static_cast<off_t>(h.file_bytes)) == 0;
+  const auto put = [&](uint64_t at, const void* data, size_t n) {
+    written = written && ::lseek(fd, static_cast<off_t>(at), SEEK_SET) >= 0 && write_all(fd, data, n);
+  };
+  put(sizeof h, names.data(), names.size());
+  put(h.labels_at(), set.labels.data(), set.labels.size() * sizeof(int32_t));
+  put(h.pixels_at(), set.pixels.data(), set.pixels.size());
+  put(0, &h, sizeof h);
+  // The sum is taken over the file as written, gaps included.
+  const auto size = static_cast<size_t>(h.file_bytes);
+  void* address = written ? ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+  written = address != MAP_FAILED;
+  if (written) {
+    constexpr size_t kSummed = offsetof(Header, checksum) + sizeof h.checksum;
+    const uint64_t sum = checksum_of(static_cast<const uint8_t*>(address) + kSummed, size - kSummed);
+    ::munmap(address, size);
+    put(offsetof(Header, checksum), &sum, sizeof sum);
+  }
+  written = ::close(fd) == 0 && written;
+  if (!written || ::rename(temporary.c_str(), file_.c_str()) != 0) ::unlink(temporary.c_str());
+}
+
+}  // namespace lockstep

@@ -1,0 +1,124 @@
+#include <png.h>
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
+
+#include "kernels/core/error.h"
+#include "runtime/data/codec.h"
+
+namespace lockstep {
+namespace {
+
+constexpr uint64_t kMaxDeflateRatio = 1032;
+
+// Everything that lives across libpng's longjmp; it jumps over C frames only.
+struct Reader {
+  std::span<const uint8_t> bytes;
+  size_t at = 0;
+  char message[256] = "";
+  png_structp png = nullptr;
+  png_infop info = nullptr;
+  ImageShape shape;        // channels as decoded, 1 to 4
+  uint64_t raw_bytes = 0;  // of the pixels as the file stores them
+  std::vector<uint8_t> pixels;
+  std::vector<png_bytep> rows;
+
+  explicit Reader(std::span<const uint8_t> b) : bytes(b) {}
+  ~Reader() { png_destroy_read_struct(&png, &info, nullptr); }
+  Reader(const Reader&) = delete;
+};
+
+void on_error(png_structp png, png_const_charp message) {
+  auto* reader = static_cast<Reader*>(png_get_error_ptr(png));
+  std::snprintf(reader->message, sizeof reader->message, "%s", message);
+  std::longjmp(png_jmpbuf(png), 1);
+}
+void on_warning(png_structp, png_const_charp) {}  // odd metadata; what damages pixels is an error
+
+void on_read(png_structp png, png_bytep to, size_t n) {
+  auto* reader = static_cast<Reader*>(png_get_io_ptr(png));
+  if (n > reader->bytes.size() - reader->at) png_error(png, "the file ends early");
+  std::memcpy(to, reader->bytes.data() + reader->at, n);
+  reader->at += n;
+}
+
+// Up to the first pixel. False: message says why not.
+bool start(Reader& r) {
+  r.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &r, on_error, on_warning);
+  LOCKSTEP_ASSERT(r.png);
+  r.info = png_create_info_struct(r.png);
+  LOCKSTEP_ASSERT(r.info);
+  if (setjmp(png_jmpbuf(r.png))) return false;
+  png_set_read_fn(r.png, &r, on_read);
+  png_set_crc_action(r.png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+  png_set_user_limits(r.png, kMaxImageSide, kMaxImageSide);
+  png_set_chunk_malloc_max(r.png, 64 << 20);
+  png_read_info(r.png, r.info);
+  r.raw_bytes = uint64_t{png_get_rowbytes(r.png, r.info)} * png_get_image_height(r.png, r.info);
+  png_set_expand(r.png);
+  png_set_scale_16(r.png);
+  png_set_interlace_handling(r.png);
+  png_read_update_info(r.png, r.info);
+  r.shape = {png_get_channels(r.png, r.info), png_get_image_height(r.png, r.info),
+             png_get_image_width(r.png, r.info)};
+  return true;
+}
+
+bool read_pixels(Reader& r) {
+  if (setjmp(png_jmpbuf(r.png))) return false;
+  png_read_image(r.png, r.rows.data());
+  png_read_end(r.png, nullptr);
+  return true;
+}
+
+Error damaged(const std::string& path, const Reader& r) {
+  return Error(Exit::data, "E_IMAGE_PNG", fmt::format("the PNG file is damaged: {}", r.message))
+      .at("file", path)
+      .at("offset", static_cast<int64_t>(r.at));
+}
+
+}  // namespace
+
+ImageShape png_shape(const std::string& path, std::span<const uint8_t> bytes) {
+  Reader r(bytes);
+  if (!start(r)) throw damaged(path, r);
+  return {r.shape.channels <= 2 ? 1 : 3, r.shape.height, r.shape.width};
+}
+
+Image decode_png(const std::string& path, std::span<const uint8_t> bytes) {
+  Reader r(bytes);
+  if (!start(r)) throw damaged(path, r);
+  const auto [stored, height, width] = r.shape;
+  if (r.raw_bytes > bytes.size() * kMaxDeflateRatio)
+    throw Error(Exit::data, "E_IMAGE_PNG",
+                fmt::format("expected {} bytes of pixels for {}x{}, found at most {} in this file",
+                            r.raw_bytes, height, width, bytes.size() * kMaxDeflateRatio))
+        .at("file", path);
+  const int64_t row = stored * width;
+  r.pixels.resize(static_cast<size_t>(row * height));
+  for (int64_t y = 0; y < height; ++y) r.rows.push_back(r.pixels.data() + y * row);
+  if (!read_pixels(r)) throw damaged(path, r);
+  if (r.at != bytes.size())
+    throw Error(Exit::data, "E_IMAGE_PNG",
+                fmt::format("expected the end after the image, found {} more bytes", bytes.size() - r.at))
+        .at("file", path)
+        .at("offset", static_cast<int64_t>(r.at));
+
+  const int64_t channels = stored <= 2 ? 1 : 3;
+  const int64_t plane = height * width;
+  Image image{channels, height, width, std::vector<uint8_t>(static_cast<size_t>(channels * plane))};
+  for (int64_t i = 0; i < plane; ++i) {
+    const uint8_t* pixel = r.pixels.data() + i * stored;
+    for (int64_t c = 0; c < channels; ++c) image.pixels[static_cast<size_t>(c * plane + i)] = pixel[c];
+    if (stored > channels && pixel[channels] != 255)
+      throw Error(Exit::data, "E_IMAGE_ALPHA",
+                  fmt::format("expected opaque pixels, found alpha {} at row {}, column {}", pixel[channels],
+                              i / width, i % width))
+          .at("file", path)
+          .hint("put the image on a background of your choice first");
+  }
+  return image;
+}
+
+}  // namespace lockstep
