@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,15 +29,23 @@ struct Job {
   double validation_fraction = 0;
   TrainingConfig hyperparameters;
   CheckpointConfig checkpoint;
-  int64_t log_every = 50;  // steps between training lines in metrics.jsonl
-  std::string output_dir = "runs";
+  int64_t log_every = 50;           // steps between training lines in metrics.jsonl
+  std::string output_dir = "runs";  // absolute once read
+  // Key path -> `file:line:column` or `--set KEY`, for keys that were given; "" is the whole file. For
+  // messages.
+  std::map<std::string, std::string> where;
 };
 
 // Reads, overrides (`KEY.PATH=VALUE`, one per --set), validates. Everything that is wrong with the file is an
-// Error(Exit::config) at file:line:column with the key and the nearest valid key or the range.
+// Error(Exit::config) at file:line:column with the key and the nearest valid key or the range; a missing file
+// is Exit::no_input, an override without KEY= Exit::usage. Every rank that reads the same text gets the same
+// Job.
 Job read_job(const std::string& path, const std::vector<std::string>& overrides);
 // The resolved job as YAML: every key with its value, paths absolute; read_job of it gives the same Job.
 std::string to_yaml(const Job& job);
+// SHA-256 (hex) of all that ranks must agree on: everything but the file's path, places and the output
+// folder.
+std::string job_hash(const Job& job);
 // The reference, as text for --help-keys and as Markdown for the README.
 std::string key_reference(bool markdown);
 

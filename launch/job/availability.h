@@ -1,0 +1,12 @@
+// What a valid job asks for and this build or machine lacks.
+#pragma once
+
+#include "launch/job/job.h"
+
+namespace lockstep {
+
+// Throws Error(Exit::config) that names what is missing and what would work; Error(Exit::no_input) for a
+// hostfile that isn't there. For `check` and the launcher, before a rank starts.
+void require_available(const Job& job);
+
+}  // namespace lockstep

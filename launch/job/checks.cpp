@@ -1,0 +1,93 @@
+#include "launch/job/checks.h"
+
+#include "launch/job/scalar.h"
+
+namespace lockstep {
+namespace {
+
+Error conflict(const Reader& reader, const std::string& path, std::string message) {
+  return job_error(reader.place_of(path), path, "E_JOB_CONFLICT", std::move(message));
+}
+
+void check_hosts(const Job& job, const Reader& reader) {
+  if (job.hosts.empty()) return;
+  int64_t slots = 0;
+  for (size_t i = 0; i < job.hosts.size(); ++i) {
+    const std::string& host = job.hosts[i];
+    const size_t colon = host.rfind(':');
+    int64_t count = 0;
+    const bool bad_count =
+        !parse_integer(host.substr(colon + 1), count).empty() || count < 1 || count > 65536;
+    if (colon == 0 || colon == std::string::npos || bad_count ||
+        host.find_first_of(" ,\"'") != std::string::npos || host[0] == '-')
+      throw conflict(reader, "hosts",
+                     fmt::format("hosts[{}]: {} is no host or host:slots (1..65536)", i, shown(host)));
+    slots += count;
+  }
+  if (slots < job.instance_count)
+    throw conflict(reader, "hosts", fmt::format("{} slots for instance_count {}", slots, job.instance_count))
+        .hint("host:slots says how many ranks a host takes; a host alone takes one");
+}
+
+void check_optimizer(const TrainingConfig& training, const Reader& reader) {
+  const std::string path = "hyperparameters.optimizer.nesterov";
+  const OptimizerConfig& optimizer = training.optimizer;
+  if (optimizer.nesterov && optimizer.momentum == 0)
+    throw conflict(reader, path, "nesterov needs momentum above 0");
+  if (optimizer.nesterov && optimizer.dampening != 0)
+    throw conflict(reader, path, "nesterov needs dampening 0");
+  if (optimizer.dampening != 0 && optimizer.momentum == 0)
+    throw conflict(reader, "hyperparameters.optimizer.dampening", "dampening needs momentum above 0");
+  if (training.lr_schedule.name == "step" && training.lr_schedule.step_size == 0)
+    throw job_error(reader.place_of("hyperparameters.lr_schedule.name"),
+                    "hyperparameters.lr_schedule.step_size", "E_JOB_REQUIRED",
+                    "missing key: the schedule step needs it");
+  if (training.steps && training.lr_schedule.warmup_steps > *training.steps)
+    throw conflict(
+        reader, "hyperparameters.lr_schedule.warmup_steps",
+        fmt::format("{} warm-up steps in a job of {}", training.lr_schedule.warmup_steps, *training.steps));
+}
+
+void check_loss(const Job& job, const Reader& reader) {
+  if (job.hyperparameters.loss != "nll") return;
+  const bool log_probabilities = job.model.layers.empty() ? job.model.name == "mnist_convnet_dropout"
+                                                          : job.model.layers.back().type == "log_softmax";
+  if (!log_probabilities)
+    throw conflict(reader, "hyperparameters.loss",
+                   "nll takes log-probabilities, but the model doesn't end in log_softmax")
+        .hint("cross_entropy takes logits");
+}
+
+}  // namespace
+
+void check_exclusive(const Reader& reader) {
+  for (const Exclusive& pair : exclusive_keys()) {
+    const bool first = reader.given(pair.first), second = reader.given(pair.second);
+    if (first && second)
+      throw job_error(
+          reader.place_of(pair.second), pair.second, "E_JOB_EXCLUSIVE",
+          fmt::format("not together with {}, given at {}", pair.first, reader.place_of(pair.first).text()))
+          .hint("give one of the two");
+    if (pair.one_needed && !first && !second)
+      throw job_error(reader.place_of(pair.first), pair.first, "E_JOB_REQUIRED",
+                      fmt::format("missing key: {} or {}", pair.first, pair.second));
+  }
+}
+
+void check_job(const Job& job, const Reader& reader) {
+  check_hosts(job, reader);
+  check_optimizer(job.hyperparameters, reader);
+  check_loss(job, reader);
+  if (job.hyperparameters.gradient_accumulation > job.hyperparameters.global_batch_size)
+    throw conflict(reader, "hyperparameters.gradient_accumulation",
+                   fmt::format("more parts than global_batch_size {} has samples",
+                               job.hyperparameters.global_batch_size));
+  if (!job.checkpoint.best_by.empty() && !job.validation && job.validation_fraction == 0)
+    throw conflict(reader, "checkpoint.best_by", "needs validation samples")
+        .hint("give validation_fraction or inputs.validation");
+  if (job.backend == "nccl" && job.device != "cuda" && job.device != "auto")
+    throw conflict(reader, "backend", fmt::format("nccl joins GPUs, but device is {}", job.device))
+        .hint("backend: mpi, or device: cuda");
+}
+
+}  // namespace lockstep

@@ -1,0 +1,102 @@
+#include "launch/job/job.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "launch/job/checks.h"
+#include "launch/job/overrides.h"
+#include "launch/job/reader.h"
+
+namespace lockstep {
+namespace {
+
+std::string read_text(const std::string& path) {
+  struct stat status {};
+  const bool found = stat(path.c_str(), &status) == 0;
+  if (found && S_ISDIR(status.st_mode))
+    throw Error(Exit::no_input, "E_JOB_MISSING", "is a folder, not a job file").at("job", path);
+  std::ifstream stream(path, std::ios::binary);
+  if (!found || !stream) {
+    const int cause = errno;
+    throw Error(cause == EACCES ? Exit::no_permission : Exit::no_input, "E_JOB_MISSING",
+                fmt::format("cannot open the job file: {}", std::strerror(cause)))
+        .at("job", path)
+        .hint("configs/ has examples");
+  }
+  // One byte more than allowed, so that a longer file is seen to be longer.
+  std::string text(kMaxJobBytes + 1, '\0');
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (stream.bad()) throw Error(Exit::io, "E_JOB_READ", "cannot read the job file").at("job", path);
+  text.resize(static_cast<size_t>(stream.gcount()));
+  return text;
+}
+
+// Allowed in two places, since the article writes it under hyperparameters.
+void merge_backend(Node& root) {
+  Node alias = take_path(root, kBackendAlias);
+  if (!alias.place.source) return;
+  const Node* backend = root.find(kBackend);
+  if (!backend) {
+    alias.key = kBackend;
+    root.children.push_back(std::move(alias));
+    return;
+  }
+  const auto resolved = [](const Node& node) { return node.text == "gloo" ? "mpi" : node.text; };
+  if (resolved(alias) != resolved(*backend) || alias.kind != backend->kind)
+    throw job_error(alias.key_place, kBackendAlias, "E_JOB_CONFLICT",
+                    fmt::format("{}, but backend is {} at {}", shown(alias.text), shown(backend->text),
+                                backend->key_place.text()));
+}
+
+void fill_defaults(Job& job, const Reader& reader) {
+  if (job.job_name.empty()) {
+    for (const char c : std::filesystem::path(job.file).stem().string())
+      job.job_name += std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' ? c : '-';
+    if (job.job_name[0] == '.' || job.job_name[0] == '-') job.job_name = "job" + job.job_name;
+    job.job_name.resize(std::min<size_t>(job.job_name.size(), 128));
+  }
+  if (job.backend == "gloo") job.backend = "mpi";
+  for (std::string& host : job.hosts)
+    if (host.find(':') == std::string::npos) host += ":1";
+  job.output_dir = std::filesystem::absolute(job.output_dir).lexically_normal().string();
+  job.model.where = reader.place_of(job.model.layers.empty() ? "model.name" : "model.layers").text();
+  if (job.hyperparameters.optimizer.name == "adamw" &&
+      !reader.given("hyperparameters.optimizer.weight_decay"))
+    job.hyperparameters.optimizer.weight_decay = 0.01;
+
+  if (!job.test && has_test_half(job.training.dataset)) {
+    job.test = job.training;
+    job.test->limit = 0;
+  }
+  job.training.split = "training";
+  if (job.validation) job.validation->split = "test";
+  if (job.test) job.test->split = "test";
+}
+
+}  // namespace
+
+Job read_job(const std::string& path, const std::vector<std::string>& overrides) {
+  Node root = parse_yaml(read_text(path), path, true);
+  if (root.kind != Node::Kind::map)
+    throw job_error(root.place, "", root.kind == Node::Kind::null ? "E_JOB_EMPTY" : "E_JOB_TYPE",
+                    fmt::format("a job is a map of keys, found {}", root.kind_name()))
+        .hint("for example job_name: mnist-cnn");
+  apply_overrides(root, overrides);
+  merge_backend(root);
+
+  Job job;
+  job.file = path;
+  Reader reader(std::filesystem::absolute(path).parent_path());
+  reader.read(job_keys(), root, &job, "");
+  check_exclusive(reader);
+  fill_defaults(job, reader);
+  check_job(job, reader);
+  for (const auto& [key, place] : reader.places()) job.where[key] = place.text();
+  return job;
+}
+
+}  // namespace lockstep

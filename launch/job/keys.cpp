@@ -1,0 +1,371 @@
+#include "launch/job/keys.h"
+
+namespace lockstep {
+
+#define FIELD(T, member) [](void* object) -> Slot { return &static_cast<T*>(object)->member; }
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr Range at_least(double min) { return {min, kInfinity}; }
+constexpr Range kFraction = {0, 1, false, true};  // [0, 1)
+
+// The optimizer's lr and decay become fp32; a bound far inside its range catches slips such as a missing
+// minus.
+constexpr Range kScale = {0, 1e6};
+
+Table make_job_keys() {
+  const When sgd = {"hyperparameters.optimizer.name", {"sgd"}};
+  const When adam = {"hyperparameters.optimizer.name", {"adam", "adamw"}};
+  const When step = {"hyperparameters.lr_schedule.name", {"step"}};
+  const When decay = {"hyperparameters.lr_schedule.name", {"cosine", "linear"}};
+  return {
+      {.path = "job_name",
+       .slot = FIELD(Job, job_name),
+       .help = "Names the run folder: letters, digits, '.', '_', '-'.",
+       .example = "mnist-cnn",
+       .text = Text::name,
+       .absent = "the file's name"},
+      {.path = "instance_count",
+       .slot = FIELD(Job, instance_count),
+       .help = "Ranks: processes that train together, each on its share of every batch.",
+       .example = "2",
+       .range = {1, 65536}},
+      {.path = "hosts",
+       .slot = FIELD(Job, hosts),
+       .help = "Machines to start ranks on, as host or host:slots. Not together with hostfile.",
+       .example = "[\"node1:4\", \"node2:4\"]",
+       .absent = "this machine"},
+      {.path = "hostfile",
+       .slot = FIELD(Job, hostfile),
+       .help = "Open MPI hostfile with the machines to start ranks on. Not together with hosts.",
+       .example = "cluster.txt",
+       .text = Text::path,
+       .absent = "this machine"},
+      {.path = "backend",
+       .slot = FIELD(Job, backend),
+       .help = "Who carries the gradients: mpi between CPUs, nccl between GPUs, auto by device. gloo is an "
+               "alias of "
+               "mpi. Also accepted under hyperparameters.",
+       .example = "mpi",
+       .choices = {"auto", "mpi", "gloo", "nccl"}},
+      {.path = "device",
+       .slot = FIELD(Job, device),
+       .help = "Where the math runs. simt runs the CUDA kernels on the CPU, for tests.",
+       .example = "cpu",
+       .choices = {"auto", "cpu", "cuda", "simt"}},
+      {.path = "threads_per_rank",
+       .slot = FIELD(Job, threads_per_rank),
+       .help = "Threads of each rank; 0: usable cores (affinity and cgroup quota) / ranks on the host.",
+       .example = "2",
+       .range = {0, 1024}},
+      {.path = "model.name",
+       .slot = FIELD(Job, model.name),
+       .help = "A built-in net. Either this or layers.",
+       .example = "mnist_convnet",
+       .choices = {"mnist_convnet", "mnist_convnet_dropout"},
+       .absent = "layers"},
+      {.path = "model.layers",
+       .slot = FIELD(Job, model.layers),
+       .help = "A net of one's own: a list of layers, each a word or {word: {keys}}. Either this or name.",
+       .example = "[{conv2d: {out_channels: 8, kernel: 3}}, relu, flatten, {linear: {out_features: 10}}]",
+       .absent = "name"},
+      {.path = "model.init_from",
+       .slot = FIELD(Job, model.init_from),
+       .help = "Weights to start from: a safetensors file, a checkpoint or a run folder.",
+       .example = "pretrained.safetensors",
+       .text = Text::path,
+       .absent = "PyTorch's initial distributions"},
+      {.path = "inputs.training",
+       .slot = FIELD(Job, training),
+       .help = "The samples to train on.",
+       .example = "{dataset: mnist, path: data/mnist}",
+       .required = true},
+      {.path = "inputs.validation",
+       .slot = FIELD(Job, validation),
+       .help = "Samples to validate on after each epoch; of mnist, fashion_mnist, cifar10 the test half. Not "
+               "together "
+               "with validation_fraction.",
+       .example = "{dataset: image_folder, path: data/held_out}",
+       .absent = "validation_fraction"},
+      {.path = "inputs.test",
+       .slot = FIELD(Job, test),
+       .help = "Samples for the test at the end.",
+       .example = "{dataset: mnist, path: data/mnist, limit: 1000}",
+       .absent = "the test half of a training set that has one (mnist, fashion_mnist, cifar10)"},
+      {.path = "validation_fraction",
+       .slot = FIELD(Job, validation_fraction),
+       .help = "Share of the training samples held out for validation, drawn by seed.",
+       .example = "0.1",
+       .range = kFraction,
+       .absent = "none held out"},
+      {.path = "hyperparameters.epochs",
+       .slot = FIELD(Job, hyperparameters.epochs),
+       .help = "Passes over the training samples. Either this or steps.",
+       .example = "3",
+       .range = {1, 1e6},
+       .absent = "steps"},
+      {.path = "hyperparameters.steps",
+       .slot = FIELD(Job, hyperparameters.steps),
+       .help = "Optimizer steps. Either this or epochs.",
+       .example = "1000",
+       .range = {1, 1e12},
+       .absent = "epochs"},
+      {.path = "hyperparameters.global_batch_size",
+       .slot = FIELD(Job, hyperparameters.global_batch_size),
+       .help = "Samples of one optimizer step over all ranks and accumulation steps together; never scaled "
+               "by the "
+               "number of ranks.",
+       .example = "128",
+       .range = {1, 1 << 24},
+       .required = true},
+      {.path = "hyperparameters.gradient_accumulation",
+       .slot = FIELD(Job, hyperparameters.gradient_accumulation),
+       .help = "Parts that a batch is computed in, one after the other: less memory, the same gradient. "
+               "Batch-norm "
+               "statistics then cover one part.",
+       .example = "4",
+       .range = {1, 65536}},
+      {.path = "hyperparameters.optimizer.name",
+       .slot = FIELD(Job, hyperparameters.optimizer.name),
+       .help = "As PyTorch defines them.",
+       .example = "sgd",
+       .choices = {"sgd", "adam", "adamw"}},
+      {.path = "hyperparameters.optimizer.lr",
+       .slot = FIELD(Job, hyperparameters.optimizer.lr),
+       .help = "Learning rate before the schedule.",
+       .example = "0.05",
+       .range = kScale,
+       .required = true},
+      {.path = "hyperparameters.optimizer.momentum",
+       .slot = FIELD(Job, hyperparameters.optimizer.momentum),
+       .help = "Share of the last update carried into the next.",
+       .example = "0.9",
+       .range = kFraction,
+       .when = sgd},
+      {.path = "hyperparameters.optimizer.nesterov",
+       .slot = FIELD(Job, hyperparameters.optimizer.nesterov),
+       .help = "Nesterov's momentum; needs momentum above 0 and dampening 0.",
+       .example = "true",
+       .when = sgd},
+      {.path = "hyperparameters.optimizer.dampening",
+       .slot = FIELD(Job, hyperparameters.optimizer.dampening),
+       .help = "Dampening of the gradient that enters the momentum.",
+       .example = "0.1",
+       .range = {0, 1},
+       .when = sgd},
+      {.path = "hyperparameters.optimizer.weight_decay",
+       .slot = FIELD(Job, hyperparameters.optimizer.weight_decay),
+       .help = "L2 penalty (sgd, adam) or decoupled decay (adamw, where leaving it out means 0.01).",
+       .example = "0.0005",
+       .range = kScale},
+      {.path = "hyperparameters.optimizer.betas",
+       .slot = [](void* object) -> Slot {
+         OptimizerConfig& optimizer = static_cast<Job*>(object)->hyperparameters.optimizer;
+         return Betas{&optimizer.beta1, &optimizer.beta2};
+       },
+       .help = "Decay of the running mean and of the running square.",
+       .example = "[0.9, 0.99]",
+       .range = kFraction,
+       .when = adam},
+      {.path = "hyperparameters.optimizer.eps",
+       .slot = FIELD(Job, hyperparameters.optimizer.eps),
+       .help = "Added to the root of the running square.",
+       .example = "1e-7",
+       .range = {0, 1, true, false},
+       .when = adam},
+      {.path = "hyperparameters.lr_schedule.name",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.name),
+       .help = "How lr changes over the steps. `lr_schedule: cosine` is short for {name: cosine}.",
+       .example = "cosine",
+       .choices = {"constant", "step", "cosine", "linear"},
+       .short_form = true},
+      {.path = "hyperparameters.lr_schedule.warmup_steps",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.warmup_steps),
+       .help = "Steps over which lr first rises linearly to its full value.",
+       .example = "100",
+       .range = {0, 1e12}},
+      {.path = "hyperparameters.lr_schedule.step_size",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.step_size),
+       .help = "lr is multiplied by gamma every so many steps; step needs it.",
+       .example = "500",
+       .range = {1, 1e12},
+       .absent = "nothing: step needs it",
+       .when = step},
+      {.path = "hyperparameters.lr_schedule.gamma",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.gamma),
+       .help = "What lr is multiplied by.",
+       .example = "0.5",
+       .range = {0, 1e6, true, false},
+       .when = step},
+      {.path = "hyperparameters.lr_schedule.final_lr_scale",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.final_lr_scale),
+       .help = "lr ends at this share of itself.",
+       .example = "0.01",
+       .range = {0, 1},
+       .when = decay},
+      {.path = "hyperparameters.clip_grad_norm",
+       .slot = FIELD(Job, hyperparameters.clip_grad_norm),
+       .help = "Gradients are scaled down to this L2 norm over all parameters; 0: off.",
+       .example = "1.0",
+       .range = {0, 1e30}},
+      {.path = "hyperparameters.loss",
+       .slot = FIELD(Job, hyperparameters.loss),
+       .help =
+           "cross_entropy takes logits; nll takes the log-probabilities of a net that ends in log_softmax.",
+       .example = "cross_entropy",
+       .choices = {"cross_entropy", "nll"}},
+      {.path = "hyperparameters.label_smoothing",
+       .slot = FIELD(Job, hyperparameters.label_smoothing),
+       .help = "Share of the target spread evenly over all classes.",
+       .example = "0.1",
+       .range = kFraction},
+      {.path = "hyperparameters.seed",
+       .slot = FIELD(Job, hyperparameters.seed),
+       .help = "Of everything random: weights, order, dropout. Independent of the number of ranks.",
+       .example = "1",
+       .range = at_least(0)},
+      {.path = "hyperparameters.shuffle",
+       .slot = FIELD(Job, hyperparameters.shuffle),
+       .help = "A new order of the samples every epoch.",
+       .example = "false"},
+      {.path = "hyperparameters.drop_last",
+       .slot = FIELD(Job, hyperparameters.drop_last),
+       .help = "Leave out an epoch's last batch where it is short.",
+       .example = "true"},
+      {.path = "hyperparameters.param_groups",
+       .slot = FIELD(Job, hyperparameters.param_groups),
+       .help = "Other settings for some tensors; the first group whose match fits a tensor's name decides.",
+       .example = "[{match: \"*.bias\", weight_decay: 0}]",
+       .absent = "one setting for all"},
+      {.path = "checkpoint.every_steps",
+       .slot = FIELD(Job, checkpoint.every_steps),
+       .help = "A checkpoint every so many steps. Not together with every_epochs.",
+       .example = "500",
+       .range = {1, 1e12},
+       .absent = "at the end only"},
+      {.path = "checkpoint.every_epochs",
+       .slot = FIELD(Job, checkpoint.every_epochs),
+       .help = "A checkpoint every so many epochs. Not together with every_steps.",
+       .example = "1",
+       .range = {1, 1e6},
+       .absent = "at the end only"},
+      {.path = "checkpoint.keep",
+       .slot = FIELD(Job, checkpoint.keep),
+       .help = "Newest checkpoints that are kept; 0: all.",
+       .example = "3",
+       .range = {0, 1e6}},
+      {.path = "checkpoint.best_by",
+       .slot = FIELD(Job, checkpoint.best_by),
+       .help = "Also keep the checkpoint that is best by this; needs validation samples.",
+       .example = "validation_accuracy",
+       .choices = {"validation_loss", "validation_accuracy"},
+       .absent = "none"},
+      {.path = "log_every",
+       .slot = FIELD(Job, log_every),
+       .help = "Steps between training lines in metrics.jsonl.",
+       .example = "1",
+       .range = {1, 1e12}},
+      {.path = "output.dir",
+       .slot = FIELD(Job, output_dir),
+       .help = "Folder that run folders are made in, relative to the current directory.",
+       .example = "runs",
+       .text = Text::cwd_path},
+  };
+}
+
+}  // namespace
+
+const Table& job_keys() {
+  static const Table table = make_job_keys();
+  return table;
+}
+
+const Table& dataset_keys() {
+  static const Table table = {
+      {.path = "dataset",
+       .slot = FIELD(DatasetConfig, dataset),
+       .help = "What lies at path.",
+       .example = "mnist",
+       .choices = {"mnist", "fashion_mnist", "cifar10", "idx", "image_folder"},
+       .required = true},
+      {.path = "path",
+       .slot = FIELD(DatasetConfig, path),
+       .help = "Its folder (for idx: the images file), relative to the job file's folder.",
+       .example = "data/mnist",
+       .text = Text::path,
+       .required = true},
+      {.path = "limit",
+       .slot = FIELD(DatasetConfig, limit),
+       .help = "Only the first so many samples; 0: all.",
+       .example = "1000",
+       .range = {0, 1e12}},
+      {.path = "normalize.mean",
+       .slot = FIELD(DatasetConfig, mean),
+       .help = "Subtracted from the pixels (0 to 1): one number, or one per channel.",
+       .example = "0.1307",
+       .range = {-1e6, 1e6},
+       .absent = "as for training; there 0"},
+      {.path = "normalize.std",
+       .slot = FIELD(DatasetConfig, std),
+       .help = "The pixels are then divided by this: one number, or one per channel.",
+       .example = "0.3081",
+       .range = {0, 1e6, true, false},
+       .absent = "as for training; there 1"},
+  };
+  return table;
+}
+
+const Table& group_keys() {
+  static const Table table = {
+      {.path = "match",
+       .slot = FIELD(ParamGroupConfig, match),
+       .help = "Glob over tensor names (* and ?).",
+       .example = "\"*.bias\"",
+       .required = true},
+      {.path = "lr_scale",
+       .slot = FIELD(ParamGroupConfig, lr_scale),
+       .help = "Multiplies lr.",
+       .example = "0.1",
+       .range = kScale},
+      {.path = "weight_decay",
+       .slot = FIELD(ParamGroupConfig, weight_decay),
+       .help = "Instead of the optimizer's.",
+       .example = "0",
+       .range = kScale,
+       .absent = "the optimizer's"},
+      {.path = "frozen",
+       .slot = FIELD(ParamGroupConfig, frozen),
+       .help = "The tensors keep their values.",
+       .example = "true"},
+  };
+  return table;
+}
+
+const std::vector<Exclusive>& exclusive_keys() {
+  static const std::vector<Exclusive> rows = {
+      {"hyperparameters.epochs", "hyperparameters.steps", true},
+      {"model.name", "model.layers", true},
+      {"hosts", "hostfile", false},
+      {"checkpoint.every_steps", "checkpoint.every_epochs", false},
+      {"inputs.validation", "validation_fraction", false},
+  };
+  return rows;
+}
+
+const std::vector<RefusedKey>& refused_keys() {
+  static const std::vector<RefusedKey> rows = [] {
+    std::vector<RefusedKey> all;
+    for (const char* name : {"precision", "ema", "recompute", "objective", "augment", "sample_every"})
+      all.push_back({name, "E_JOB_RESERVED", "reserved, not supported by this version"});
+    for (const char* name : {"batch_size", "train_batch_size", "per_device_batch_size"})
+      all.push_back(
+          {name, "E_JOB_UNKNOWN_KEY",
+           "per rank or over all ranks? Say hyperparameters.global_batch_size: samples per optimizer step "
+           "over all ranks (per rank × instance_count)"});
+    return all;
+  }();
+  return rows;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,97 @@
+// The one table of job keys: path, field, range or choices, default, help, example. Parsing, validation,
+// `--help-keys`, the README's reference and the resolved job are all made from it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "launch/job/job.h"
+
+namespace lockstep {
+
+// Where a key's value lives. Its type is the key's type.
+using Betas = std::array<double*, 2>;
+using Slot = std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std::optional<int64_t>*,
+                          std::optional<double>*, Pair*, Betas, std::vector<float>*,
+                          std::vector<std::string>*, DatasetConfig*, std::optional<DatasetConfig>*,
+                          std::vector<ParamGroupConfig>*, std::vector<LayerSpec>*>;
+
+struct Range {
+  double min = -std::numeric_limits<double>::infinity(), max = std::numeric_limits<double>::infinity();
+  bool open_min = false, open_max = false;  // the bound itself is out
+  bool holds(double value) const;
+  std::string text() const;  // ">= 0", "[0, 1)"; "" when unbounded
+};
+
+// What a string must be. name: a file name of letters, digits and '.', '_', '-'; identifier: of letters,
+// digits and '_' (a layer's name is a part of dotted tensor names). A path is made absolute: against the job
+// file's folder, or, for `cwd_path` and for values from --set, against the current directory.
+enum class Text : uint8_t { any, name, identifier, path, cwd_path };
+
+// The key belongs to some choices of another key only: momentum to sgd.
+struct When {
+  std::string key;
+  std::vector<std::string> values;
+};
+
+struct Key {
+  std::string path;  // below its table's object: "hyperparameters.optimizer.lr"
+  Slot (*slot)(void*) = nullptr;
+  std::string help;
+  std::string example;
+  Range range = {};
+  std::vector<std::string> choices = {};
+  Text text = Text::any;
+  bool required = false;
+  // What leaving it out means, where no value of the key says so. Such a key has no default value to write.
+  std::string absent = {};
+  When when = {};
+  bool short_form = false;  // `max_pool2d: 2` stands for `max_pool2d: {kernel: 2}`
+};
+using Table = std::vector<Key>;
+
+struct LayerWord {
+  std::string word, help, example;
+  LayerSpec prototype;  // its defaults
+  Table keys;           // slots take a LayerSpec
+};
+
+const Table& job_keys();      // slots take a Job
+const Table& dataset_keys();  // DatasetConfig
+const Table& group_keys();    // ParamGroupConfig
+const std::vector<LayerWord>& layer_words();
+const LayerWord* find_layer_word(std::string_view word);
+
+// Keys of which at most one (or exactly one) may be given.
+struct Exclusive {
+  std::string first, second;
+  bool one_needed;
+};
+const std::vector<Exclusive>& exclusive_keys();
+
+// Names that are refused with a message of their own, wherever they stand.
+struct RefusedKey {
+  std::string name, id, message;
+};
+const std::vector<RefusedKey>& refused_keys();
+
+// `backend` has a second place, where the two must agree.
+inline constexpr std::string_view kBackend = "backend", kBackendAlias = "hyperparameters.backend";
+
+std::string type_text(const Key& key, const Slot& slot);  // "integer", "one of: sgd, adam"
+bool is_left_out(const Key& key, const Slot& slot);       // holds the value that stands for "not given"
+bool applies(const Key& key, const Table& table, void* object);  // its `when` holds
+
+// The nearest of `candidates` by edit distance (insert, delete, replace, swap neighbours); "" if there is
+// none.
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+size_t edit_distance(std::string_view a, std::string_view b);
+
+}  // namespace lockstep

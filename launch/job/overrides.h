@@ -1,0 +1,20 @@
+// `--set KEY.PATH=VALUE` on the tree: adds the key or replaces it, and removes the key that excludes it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "launch/job/yaml_tree.h"
+
+namespace lockstep {
+
+// VALUE is YAML (flow syntax for lists and maps). Throws Exit::usage without KEY= and Exit::config for what
+// is wrong with VALUE; keys are checked with the rest of the tree. A later override replaces an earlier one.
+void apply_overrides(Node& root, const std::vector<std::string>& overrides);
+
+// Child of a map, made if it isn't there.
+Node& child_of(Node& map, const std::string& name, const Place& place);
+// Takes a key out of the tree; a null node without source if it isn't there.
+Node take_path(Node& root, std::string_view path);
+
+}  // namespace lockstep

@@ -1,0 +1,138 @@
+#include "launch/job/write.h"
+
+#include <fmt/ranges.h>
+#include <openssl/evp.h>
+
+#include <array>
+
+#include "launch/job/scalar.h"
+
+namespace lockstep {
+namespace {
+
+// The keys that say something, in the table's order.
+template <class Visit>
+void for_each_value(const Table& table, void* object, const Visit& visit) {
+  for (const Key& key : table) {
+    const Slot slot = key.slot(object);
+    if (!is_left_out(key, slot) && applies(key, table, object)) visit(key, slot);
+  }
+}
+
+// A table without dotted paths as one flow map.
+std::string flow_map(const Table& table, void* object) {
+  std::vector<std::string> entries;
+  for_each_value(table, object, [&](const Key& key, const Slot& slot) {
+    entries.push_back(fmt::format("{}: {}", key.path, flow_text(slot)));
+  });
+  return fmt::format("{{{}}}", fmt::join(entries, ", "));
+}
+
+std::string layer_text(LayerSpec& layer) {
+  return fmt::format("{{{}: {}}}", layer.type, flow_map(find_layer_word(layer.type)->keys, &layer));
+}
+
+struct FlowText {
+  std::string operator()(bool* value) const { return *value ? "true" : "false"; }
+  std::string operator()(int64_t* value) const { return std::to_string(*value); }
+  std::string operator()(uint64_t* value) const { return std::to_string(*value); }
+  std::string operator()(double* value) const { return number_text(*value); }
+  std::string operator()(std::string* value) const { return string_text(*value); }
+  std::string operator()(std::optional<int64_t>* value) const { return std::to_string(value->value()); }
+  std::string operator()(std::optional<double>* value) const { return number_text(value->value()); }
+  std::string operator()(Pair* value) const { return fmt::format("[{}, {}]", value->h, value->w); }
+  std::string operator()(const Betas& value) const {
+    return fmt::format("[{}, {}]", number_text(*value[0]), number_text(*value[1]));
+  }
+  std::string operator()(std::vector<float>* values) const {
+    // As floats: 0.1307, not the double that the float is.
+    return fmt::format("[{}]", fmt::join(*values, ", "));
+  }
+  std::string operator()(std::vector<std::string>* values) const {
+    std::vector<std::string> texts;
+    for (const std::string& value : *values) texts.push_back(string_text(value));
+    return fmt::format("[{}]", fmt::join(texts, ", "));
+  }
+  std::string operator()(std::vector<ParamGroupConfig>* groups) const {
+    std::vector<std::string> texts;
+    for (ParamGroupConfig& group : *groups) texts.push_back(flow_map(group_keys(), &group));
+    return fmt::format("[{}]", fmt::join(texts, ", "));
+  }
+  std::string operator()(std::vector<LayerSpec>* layers) const {
+    std::vector<std::string> texts;
+    for (LayerSpec& layer : *layers) texts.push_back(layer_text(layer));
+    return fmt::format("[{}]", fmt::join(texts, ", "));
+  }
+  // Data sets have dotted keys of their own: written as blocks.
+  std::string operator()(DatasetConfig*) const { LOCKSTEP_ASSERT(false); }
+  std::string operator()(std::optional<DatasetConfig>*) const { LOCKSTEP_ASSERT(false); }
+};
+
+class BlockWriter {
+ public:
+  void write(const Table& table, void* object, const std::string& prefix) {
+    for_each_value(table, object, [&](const Key& key, const Slot& slot) {
+      const std::string path = prefix + key.path;
+      if (const auto* dataset = std::get_if<DatasetConfig*>(&slot))
+        write(dataset_keys(), *dataset, path + ".");
+      else if (const auto* optional = std::get_if<std::optional<DatasetConfig>*>(&slot))
+        write(dataset_keys(), &(*optional)->value(), path + ".");
+      else if (const auto* layers = std::get_if<std::vector<LayerSpec>*>(&slot))
+        write_layers(path, **layers);
+      else
+        line(path, " " + flow_text(slot));
+    });
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  // `a.b.c` below `a.x`: opens only the maps that aren't open yet. Returns the key's own indentation.
+  size_t line(const std::string& path, const std::string& value) {
+    size_t depth = 0, start = 0;
+    bool same = true;
+    for (size_t dot; (dot = path.find('.', start)) != std::string::npos; start = dot + 1, ++depth) {
+      const std::string name = path.substr(start, dot - start);
+      same = same && depth < open_.size() && open_[depth] == name;
+      if (same) continue;
+      open_.resize(depth);
+      open_.push_back(name);
+      text_ += fmt::format("{:{}}{}:\n", "", 2 * depth, name);
+    }
+    open_.resize(depth);
+    text_ += fmt::format("{:{}}{}:{}\n", "", 2 * depth, path.substr(start), value);
+    return 2 * depth;
+  }
+  void write_layers(const std::string& path, std::vector<LayerSpec>& layers) {
+    const size_t indent = line(path, "") + 2;
+    for (LayerSpec& layer : layers) text_ += fmt::format("{:{}}- {}\n", "", indent, layer_text(layer));
+  }
+
+  std::string text_;
+  std::vector<std::string> open_;
+};
+
+}  // namespace
+
+std::string flow_text(const Slot& slot) { return std::visit(FlowText{}, slot); }
+
+std::string to_yaml(const Job& job) {
+  Job copy = job;  // slots point at what can be written to
+  BlockWriter writer;
+  writer.write(job_keys(), &copy, "");
+  return writer.take();
+}
+
+std::string job_hash(const Job& job) {
+  Job shared = job;
+  shared.output_dir = ".";
+  const std::string text = to_yaml(shared);
+  std::array<unsigned char, 32> digest;
+  unsigned length = 0;
+  const bool done = EVP_Digest(text.data(), text.size(), digest.data(), &length, EVP_sha256(), nullptr) == 1;
+  LOCKSTEP_ASSERT(done && length == digest.size(), "SHA-256 failed");
+  std::string hex;
+  for (const unsigned char byte : digest) hex += fmt::format("{:02x}", byte);
+  return hex;
+}
+
+}  // namespace lockstep

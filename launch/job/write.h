@@ -1,0 +1,13 @@
+// Values as YAML text, by the tables of keys.h.
+#pragma once
+
+#include <string>
+
+#include "launch/job/keys.h"
+
+namespace lockstep {
+
+// In flow syntax: `0.05`, `[2, 3]`, `{match: "*.bias", frozen: true}`.
+std::string flow_text(const Slot& slot);
+
+}  // namespace lockstep

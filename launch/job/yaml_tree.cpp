@@ -1,0 +1,301 @@
+#include "launch/job/yaml_tree.h"
+
+#include <yaml-cpp/anchor.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/mark.h>
+#include <yaml-cpp/parser.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <sstream>
+#include <unordered_set>
+
+namespace lockstep {
+
+std::string Place::text() const {
+  if (!source) return {};
+  return in_file() ? fmt::format("{}:{}:{}", *source, line, column) : *source;
+}
+
+const Node* Node::find(std::string_view name) const {
+  for (const Node& child : children)
+    if (kind == Kind::map && child.key == name) return &child;
+  return nullptr;
+}
+
+const char* Node::kind_name() const {
+  switch (kind) {
+    case Kind::null:
+      return "nothing";
+    case Kind::scalar:
+      return "a single value";
+    case Kind::list:
+      return "a list";
+    case Kind::map:
+      return "a map";
+  }
+  return "";
+}
+
+Error job_error(const Place& place, std::string_view key, std::string_view id, std::string message) {
+  Error error(Exit::config, std::string(id), std::move(message));
+  error.add_place("job", place.text());
+  if (!key.empty()) error.add_place("key", key);
+  return error;
+}
+
+std::string shown(std::string_view text) {
+  constexpr size_t kLongest = 60;
+  size_t end = text.size();
+  if (end > kLongest) {
+    end = kLongest;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // whole characters only
+  }
+  std::string out = "\"";
+  for (const char c : text.substr(0, end)) {
+    const auto u = static_cast<unsigned char>(c);
+    if (u < 0x20 || u == 0x7f)
+      out += fmt::format("\\x{:02x}", u);
+    else
+      out += c;
+  }
+  return out + (end < text.size() ? "...\"" : "\"");
+}
+
+std::string join_path(std::string_view prefix, std::string_view name) {
+  if (prefix.empty()) return std::string(name);
+  return fmt::format("{}.{}", prefix, name);
+}
+
+namespace {
+
+// The byte offset of the first byte that is not part of well-formed UTF-8 (Unicode 15, table 3-7), or npos.
+size_t find_invalid_utf8(std::string_view s) {
+  for (size_t i = 0; i < s.size();) {
+    const auto lead = static_cast<unsigned char>(s[i]);
+    size_t length = lead < 0x80   ? 1
+                    : lead < 0xc2 ? 0
+                    : lead < 0xe0 ? 2
+                    : lead < 0xf0 ? 3
+                    : lead < 0xf5 ? 4
+                                  : 0;
+    if (length == 0 || i + length > s.size()) return i;
+    for (size_t k = 1; k < length; ++k) {
+      const auto c = static_cast<unsigned char>(s[i + k]);
+      unsigned low = 0x80, high = 0xbf;
+      if (k == 1 && lead == 0xe0) low = 0xa0;
+      if (k == 1 && lead == 0xed) high = 0x9f;
+      if (k == 1 && lead == 0xf0) low = 0x90;
+      if (k == 1 && lead == 0xf4) high = 0x8f;
+      if (c < low || c > high) return i;
+    }
+    i += length;
+  }
+  return std::string_view::npos;
+}
+
+class Builder : public YAML::EventHandler {
+ public:
+  Builder(std::string_view text, const std::string& source, bool is_file, std::string key_prefix)
+      : text_(text),
+        source_(std::make_shared<std::string>(source)),
+        is_file_(is_file),
+        prefix_(std::move(key_prefix)) {
+    line_starts_.push_back(0);
+    for (size_t i = 0; i < text.size(); ++i)
+      if (text[i] == '\n') line_starts_.push_back(i + 1);
+  }
+
+  Place place(size_t byte) const {
+    if (!is_file_) return {source_, 0, 0};
+    const auto next = std::upper_bound(line_starts_.begin(), line_starts_.end(), byte);
+    const size_t start = *(next - 1);
+    const auto column =
+        std::count_if(text_.begin() + static_cast<std::ptrdiff_t>(start),
+                      text_.begin() + static_cast<std::ptrdiff_t>(std::min(byte, text_.size())),
+                      [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
+    return {source_, static_cast<int>(next - line_starts_.begin()), static_cast<int>(column) + 1};
+  }
+  Place place(const YAML::Mark& mark) const { return place(static_cast<size_t>(std::max(0, mark.pos))); }
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (documents_++ > 0)
+      throw job_error(place(mark), "", "E_JOB_DOCUMENTS", "a second document: a job file holds one");
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    refuse_anchor(mark, anchor);
+    add(new_node(mark, Node::Kind::null));
+  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    throw job_error(place(mark), path(), "E_JOB_ALIAS",
+                    "aliases (*name) are not supported: write the value out");
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    refuse_anchor(mark, anchor);
+    refuse_tag(mark, tag);
+    Node node = new_node(mark, Node::Kind::scalar);
+    node.text = value;
+    node.quoted = tag == "!";
+    add(std::move(node));
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, Node::Kind::list);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, Node::Kind::map);
+  }
+  void OnMapEnd() override { close(); }
+
+  std::string path() const {
+    std::string out = prefix_;
+    for (const Frame& frame : stack_) {
+      if (frame.node.kind == Node::Kind::list)
+        out += fmt::format("[{}]", frame.node.children.size());
+      else if (frame.has_key)
+        out = join_path(out, frame.key);
+    }
+    return out;
+  }
+
+  int documents() const { return documents_; }
+  Node take() { return std::move(root_); }
+
+ private:
+  struct Frame {
+    Node node;
+    bool has_key = false;
+    std::string key;
+    Place key_place;
+    std::unordered_set<std::string> keys;
+  };
+
+  Node new_node(const YAML::Mark& mark, Node::Kind kind) const {
+    Node node;
+    node.kind = kind;
+    node.place = place(mark);
+    return node;
+  }
+  void refuse_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) const {
+    if (anchor != 0)
+      throw job_error(place(mark), path(), "E_JOB_ALIAS",
+                      "anchors (&name) are not supported: write the value out");
+  }
+  void refuse_tag(const YAML::Mark& mark, const std::string& tag) const {
+    if (!tag.empty() && tag != "?" && tag != "!")
+      throw job_error(place(mark), path(), "E_JOB_TAG",
+                      fmt::format("tag {}: types come from the key, tags are not supported", shown(tag)));
+  }
+  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, Node::Kind kind) {
+    refuse_anchor(mark, anchor);
+    refuse_tag(mark, tag);
+    if (stack_.size() == kMaxJobDepth)
+      throw job_error(place(mark), cut(path()), "E_JOB_DEPTH",
+                      fmt::format("nested deeper than {} levels", kMaxJobDepth));
+    if (!stack_.empty() && stack_.back().node.kind == Node::Kind::map && !stack_.back().has_key)
+      throw job_error(place(mark), path(), "E_JOB_TYPE", "a key must be a plain word, found a list or map");
+    stack_.push_back({new_node(mark, kind), false, {}, {}, {}});
+  }
+  void close() {
+    Node node = std::move(stack_.back().node);
+    stack_.pop_back();
+    add(std::move(node));
+  }
+  void add(Node node) {
+    if (stack_.empty()) {
+      root_ = std::move(node);
+      return;
+    }
+    Frame& frame = stack_.back();
+    if (frame.node.kind == Node::Kind::map && !frame.has_key) {
+      take_key(frame, node);
+      return;
+    }
+    if (frame.has_key) {
+      node.key = std::move(frame.key);
+      node.key_place = frame.key_place;
+      frame.has_key = false;
+    }
+    frame.node.children.push_back(std::move(node));
+  }
+  void take_key(Frame& frame, const Node& node) {
+    if (node.kind != Node::Kind::scalar || node.text.empty())
+      throw job_error(node.place, path(), "E_JOB_TYPE", "a key must be a word, found nothing");
+    if (node.text == "<<" && !node.quoted)
+      throw job_error(node.place, join_path(path(), "<<"), "E_JOB_ALIAS",
+                      "merge keys (<<) are not supported: write the values out");
+    if (!frame.keys.insert(node.text).second) {
+      const Node* first = frame.node.find(node.text);
+      throw job_error(node.place, cut(join_path(path(), node.text)), "E_JOB_DUPLICATE",
+                      fmt::format("duplicate key; first given at {}", first->key_place.text()));
+    }
+    frame.key = node.text;
+    frame.key_place = node.place;
+    frame.has_key = true;
+  }
+  static std::string cut(std::string text) {
+    constexpr size_t kLongest = 120;
+    if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
+    return text;
+  }
+
+  std::string_view text_;
+  std::shared_ptr<const std::string> source_;
+  bool is_file_;
+  std::string prefix_;
+  std::vector<size_t> line_starts_;
+  std::vector<Frame> stack_;
+  int documents_ = 0;
+  Node root_;
+};
+
+void refuse_bad_bytes(std::string_view text, const Builder& builder, const std::string& key) {
+  if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos)
+    throw job_error(
+        builder.place(bad), key, "E_JOB_UTF8",
+        fmt::format("byte 0x{:02x} at offset {} is not UTF-8", static_cast<unsigned char>(text[bad]), bad));
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (c == '\t')
+      throw job_error(builder.place(i), key, "E_JOB_CHARACTER", "a tab: YAML indents with spaces");
+    if ((c < 0x20 && c != '\n') || c == 0x7f)
+      throw job_error(builder.place(i), key, "E_JOB_CHARACTER", fmt::format("control character 0x{:02x}", c));
+  }
+}
+
+}  // namespace
+
+Node parse_yaml(std::string_view raw, const std::string& source, bool is_file,
+                const std::string& key_prefix) {
+  if (raw.starts_with("\xef\xbb\xbf")) raw.remove_prefix(3);
+  std::string text;
+  text.reserve(raw.size());
+  for (size_t i = 0; i < raw.size(); ++i)
+    if (raw[i] != '\r' || i + 1 == raw.size() || raw[i + 1] != '\n') text += raw[i];
+
+  Builder builder(text, source, is_file, key_prefix);
+  if (text.size() > kMaxJobBytes)
+    throw job_error(builder.place(size_t{0}), key_prefix, "E_JOB_SIZE",
+                    fmt::format("larger than {} bytes: not a job file", kMaxJobBytes));
+  refuse_bad_bytes(text, builder, key_prefix);
+  try {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    while (parser.HandleNextDocument(builder)) {
+    }
+  } catch (const YAML::Exception& e) {
+    throw job_error(builder.place(e.mark), builder.path(), "E_JOB_SYNTAX",
+                    fmt::format("not YAML: {}", e.msg));
+  }
+  if (builder.documents() == 0)
+    throw job_error(builder.place(size_t{0}), key_prefix, "E_JOB_EMPTY",
+                    is_file ? "the file is empty" : "no value given");
+  return builder.take();
+}
+
+}  // namespace lockstep
