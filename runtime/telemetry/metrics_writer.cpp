@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -33,7 +34,8 @@ MetricsWriter::MetricsWriter(const std::string& path, std::optional<int64_t> res
     kept = static_cast<off_t>(bytes_to_keep(MappedFile(path).text(), *resume_step));
   const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (descriptor < 0) throw_io(IoStage::creating, "cannot create the file", path, errno);
-  if (::ftruncate(descriptor, kept) != 0) {
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || (status.st_size > kept && ::ftruncate(descriptor, kept) != 0)) {
     const int error = errno;
     ::close(descriptor);
     throw_io(IoStage::writing, "cannot cut the file", path, error);

@@ -161,13 +161,13 @@ StyledText live_line(const ProgressState& s, const ProgressStyle& style) {
     const int64_t left = std::llround(std::max(*s.seconds_left, 0.0));
     eta = left < 60 ? fmt::format("0:{:02}", left) : duration_text(static_cast<double>(left));
   }
-  const std::string lead_text = epoch_text(s);
+  const std::string lead_text = "  " + epoch_text(s);  // below the finished epochs' check marks
   const Line lead = Line(style.color).add(lead_text, kBold);
   std::vector<Piece> pieces{
-      {Line(style.color).add(fmt::format("  {:3.0f}%", std::floor(share_done(s) * 100))), 3},
+      {Line(style.color).add(fmt::format(" {:3.0f}%", std::floor(share_done(s) * 100))), 4},
       {labelled(style, "  ", "loss", loss_text(s.loss)), 0},
       {labelled(style, "  ", "acc", percent_text(s.accuracy)), 1},
-      {rate_piece(style, s.samples_per_second), 4},
+      {rate_piece(style, s.samples_per_second), 3},
       {labelled(style, "  ", "ETA", eta), 2},
   };
   const bool with_bar = room >= lead.columns() + 2 + kMinBar;

@@ -30,8 +30,9 @@ struct StyledText {
   int columns = 0;
 };
 
-// Epoch 3/10  ━━━━━━━━╸━━━━━━  64%  loss 0.1234  acc 97.12%  34.2k samples/s  ETA 0:42
-// What does not fit is left out: samples/s first, then the share done, ETA, accuracy, loss.
+//   Epoch 3/10  ━━━━━━━━╸━━━━━━  64%  loss 0.1234  acc 97.12%  34.2k samples/s  ETA 0:42
+// What does not fit is left out: the share done first (the bar shows it), then samples/s, ETA, accuracy,
+// loss.
 StyledText live_line(const ProgressState& state, const ProgressStyle& style);
 // ✓ Epoch 3/10  loss 0.1234  acc 97.12%   validation  loss 0.1021  acc 97.80%   0:12  34.2k samples/s
 StyledText epoch_line(const ProgressState& state, const MetricsLine& training, const MetricsLine* validation,

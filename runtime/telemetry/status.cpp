@@ -42,7 +42,8 @@ void read_field(const nlohmann::json& value, Integer& field) {
   if (!value.is_number_integer()) throw std::invalid_argument("no whole number");
   const int64_t number = value.get<int64_t>();
   field = static_cast<Integer>(number);
-  if (field != number) throw std::invalid_argument("out of range");
+  if (field != number || (value.is_number_unsigned() && number < 0))
+    throw std::invalid_argument("out of range");
 }
 
 }  // namespace

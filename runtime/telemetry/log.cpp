@@ -1,0 +1,72 @@
+#include "runtime/telemetry/log.h"
+
+#include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/base_sink.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <cstdio>
+#include <mutex>
+
+#include "kernels/core/error.h"
+
+namespace lockstep {
+namespace {
+
+std::mutex route_mutex;
+std::function<void(const std::string&)> route;  // guarded by route_mutex
+
+// Warnings and errors for the person at the terminal.
+class PersonSink : public spdlog::sinks::base_sink<std::mutex> {
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    const std::lock_guard lock(route_mutex);
+    if (route) {
+      route(std::string(line.data(), line.size()));
+    } else {
+      line.push_back('\n');
+      std::fwrite(line.data(), 1, line.size(), stderr);
+    }
+  }
+  void flush_() override { std::fflush(stderr); }
+};
+
+void report_once(const std::string& message) {
+  static std::atomic<bool> reported{false};
+  if (!reported.exchange(true)) std::fprintf(stderr, "warning: the log is incomplete: %s\n", message.c_str());
+}
+
+}  // namespace
+
+void open_log(const std::string& file, int rank, int ranks) {
+  auto person = std::make_shared<PersonSink>();
+  person->set_level(spdlog::level::warn);
+  // No line end: whoever shows it adds one.
+  person->set_formatter(std::make_unique<spdlog::pattern_formatter>(
+      ranks > 1 ? fmt::format("%l: rank {}: %v", rank) : "%l: %v", spdlog::pattern_time_type::utc, ""));
+  std::vector<spdlog::sink_ptr> sinks{std::move(person)};
+  if (!file.empty()) {
+    try {
+      sinks.push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(file));
+    } catch (const spdlog::spdlog_ex& e) {
+      throw Error(Exit::cannot_create, "E_CANNOT_CREATE", e.what()).at("file", file);
+    }
+    sinks.back()->set_formatter(std::make_unique<spdlog::pattern_formatter>(
+        fmt::format("%Y-%m-%dT%H:%M:%S.%eZ [rank {}] %l: %v", rank), spdlog::pattern_time_type::utc));
+  }
+  auto logger = std::make_shared<spdlog::logger>("lockstep", sinks.begin(), sinks.end());
+  logger->set_level(spdlog::level::info);
+  logger->flush_on(spdlog::level::info);  // a line is in the file when a rank dies after it
+  logger->set_error_handler(report_once);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+void route_warnings(std::function<void(const std::string&)> sink) {
+  const std::lock_guard lock(route_mutex);
+  route = std::move(sink);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,71 @@
+#include "runtime/telemetry/log.h"
+
+#include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
+
+#include <regex>
+
+#include "tests/support/files.h"
+#include "tests/support/temporary_folder.h"
+
+namespace lockstep::testing {
+namespace {
+
+class Log : public ::testing::Test {
+ protected:
+  ~Log() override {
+    route_warnings({});
+    open_log("", 0, 1);
+  }
+  TestFolder folder_;
+};
+
+TEST_F(Log, AllGoesToTheFileAndWarningsToThePerson) {
+  const std::string path = folder_.file("log.txt");
+  ::testing::internal::CaptureStdout();
+  ::testing::internal::CaptureStderr();
+  open_log(path, 2, 4);
+  spdlog::info("started");
+  spdlog::warn("slow");
+  spdlog::debug("unheard");
+  spdlog::error("failed");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "warning: rank 2: slow\nerror: rank 2: failed\n");
+  EXPECT_EQ(::testing::internal::GetCapturedStdout(), "");
+  const std::string time = R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z )", text = read_file(path);
+  EXPECT_TRUE(std::regex_match(
+      text, std::regex(time + R"(\[rank 2\] info: started\n)" + time + R"(\[rank 2\] warning: slow\n)" +
+                       time + R"(\[rank 2\] error: failed\n)")))
+      << text;
+}
+
+TEST_F(Log, RanksShareTheFile) {
+  const std::string path = folder_.file("log.txt");
+  for (int rank : {0, 1, 0}) {
+    open_log(path, rank, 2);
+    spdlog::info("here");
+  }
+  const std::string text = read_file(path);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3) << "opening must append: " << text;
+}
+
+TEST_F(Log, OneRankNeedsNoNumberAndALiveLineMayTakeTheWarnings) {
+  std::vector<std::string> routed;
+  open_log("", 0, 1);
+  route_warnings([&](const std::string& text) { routed.push_back(text); });
+  ::testing::internal::CaptureStderr();
+  spdlog::warn("one");
+  spdlog::info("not for the person");
+  route_warnings({});
+  spdlog::warn("two");
+  EXPECT_EQ(routed, (std::vector<std::string>{"warning: one"}));
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "warning: two\n");
+}
+
+TEST_F(Log, AFileThatCannotBeCreatedIsAnError) {
+  write_file(folder_.file("f"), "");
+  expect_error(
+      Exit::cannot_create, [&] { open_log(folder_.file("f/log.txt"), 0, 1); }, "f/log.txt");
+}
+
+}  // namespace
+}  // namespace lockstep::testing
