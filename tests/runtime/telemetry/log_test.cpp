@@ -3,7 +3,8 @@
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
 
-#include <regex>
+#include <algorithm>
+#include <sstream>
 
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
@@ -31,11 +32,16 @@ TEST_F(Log, AllGoesToTheFileAndWarningsToThePerson) {
   spdlog::error("failed");
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "warning: rank 2: slow\nerror: rank 2: failed\n");
   EXPECT_EQ(::testing::internal::GetCapturedStdout(), "");
-  const std::string time = R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z )", text = read_file(path);
-  EXPECT_TRUE(std::regex_match(
-      text, std::regex(time + R"(\[rank 2\] info: started\n)" + time + R"(\[rank 2\] warning: slow\n)" +
-                       time + R"(\[rank 2\] error: failed\n)")))
-      << text;
+  std::istringstream lines(read_file(path));
+  std::string without_times;
+  for (std::string line; std::getline(lines, line);) {
+    std::string time = line.substr(0, 25);
+    for (char& c : time)
+      if (c >= '0' && c <= '9') c = '0';
+    EXPECT_EQ(time, "0000-00-00T00:00:00.000Z ") << line;
+    without_times += line.substr(time.size()) + "\n";
+  }
+  EXPECT_EQ(without_times, "[rank 2] info: started\n[rank 2] warning: slow\n[rank 2] error: failed\n");
 }
 
 TEST_F(Log, RanksShareTheFile) {
