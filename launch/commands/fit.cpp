@@ -25,7 +25,7 @@ void note_start() {
   ::setenv("LOCKSTEP_START_NS", std::to_string(now.tv_sec * 1000000000LL + now.tv_nsec).c_str(), 0);
 }
 
-std::string quoted(const std::string& word) {
+std::string shell_word(const std::string& word) {
   if (word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,") == std::string::npos) return word;
   std::string q = "'";
   for (char c : word) q += c == '\'' ? std::string("'\\''") : std::string(1, c);
@@ -59,9 +59,9 @@ int run(const std::vector<std::string>& arguments) {
 
   const Job job = read_job(file, set);
   require_available(job);
-  o.resume_command = "lockstep fit " + quoted(file);
-  for (const auto& s : set) o.resume_command += " --set " + quoted(s);
-  if (!o.output.empty()) o.resume_command += " --output " + quoted(o.output);
+  o.resume_command = "lockstep fit " + shell_word(file);
+  for (const auto& s : set) o.resume_command += " --set " + shell_word(s);
+  if (!o.output.empty()) o.resume_command += " --output " + shell_word(o.output);
   o.resume_command += " --resume";
 
   const LauncherEnvironment environment = launcher_environment();
