@@ -1,8 +1,9 @@
 #include "launch/job/checks.h"
 
 #include "launch/job/scalar.h"
+#include "models/model.h"
 
-namespace lockstep {
+namespace lockstep::job {
 namespace {
 
 Error conflict(const Reader& reader, const std::string& path, std::string message) {
@@ -50,8 +51,9 @@ void check_optimizer(const TrainingConfig& training, const Reader& reader) {
 
 void check_loss(const Job& job, const Reader& reader) {
   if (job.hyperparameters.loss != "nll") return;
-  const bool log_probabilities = job.model.layers.empty() ? job.model.name == "mnist_convnet_dropout"
-                                                          : job.model.layers.back().type == "log_softmax";
+  const std::vector<LayerSpec> layers =
+      job.model.name.empty() ? job.model.layers : builtin_layers(job.model.name);
+  const bool log_probabilities = !layers.empty() && layers.back().type == "log_softmax";
   if (!log_probabilities)
     throw conflict(reader, "hyperparameters.loss",
                    "nll takes log-probabilities, but the model doesn't end in log_softmax")
@@ -90,4 +92,4 @@ void check_job(const Job& job, const Reader& reader) {
         .hint("backend: mpi, or device: cuda");
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

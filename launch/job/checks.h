@@ -3,11 +3,11 @@
 
 #include "launch/job/reader.h"
 
-namespace lockstep {
+namespace lockstep::job {
 
 // At most one (or exactly one) of keys that exclude each other.
 void check_exclusive(const Reader& reader);
 // Everything else that can be known from the job alone. Throws Error(Exit::config) at the key that is wrong.
 void check_job(const Job& job, const Reader& reader);
 
-}  // namespace lockstep
+}  // namespace lockstep::job

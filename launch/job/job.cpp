@@ -12,6 +12,9 @@
 #include "launch/job/reader.h"
 
 namespace lockstep {
+
+using namespace job;
+
 namespace {
 
 std::string read_text(const std::string& path) {
@@ -85,6 +88,7 @@ Job read_job(const std::string& path, const std::vector<std::string>& overrides)
     throw job_error(root.place, "", root.kind == Node::Kind::null ? "E_JOB_EMPTY" : "E_JOB_TYPE",
                     fmt::format("a job is a map of keys, found {}", root.kind_name()))
         .hint("for example job_name: mnist-cnn");
+  expand_short_forms(root);
   apply_overrides(root, overrides);
   merge_backend(root);
 

@@ -7,7 +7,7 @@
 #include "launch/job/scalar.h"
 #include "launch/job/yaml_tree.h"
 
-namespace lockstep {
+namespace lockstep::job {
 
 bool Range::holds(double value) const {
   // An open bound must still hold after rounding to fp32, which the kernels compute in: 1 - 1e-12 is 1 there.
@@ -129,4 +129,4 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   return best;
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

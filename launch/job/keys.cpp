@@ -1,6 +1,8 @@
 #include "launch/job/keys.h"
 
-namespace lockstep {
+#include "models/model.h"
+
+namespace lockstep::job {
 
 #define FIELD(T, member) [](void* object) -> Slot { return &static_cast<T*>(object)->member; }
 
@@ -63,7 +65,7 @@ Table make_job_keys() {
        .slot = FIELD(Job, model.name),
        .help = "A built-in net. Either this or layers.",
        .example = "mnist_convnet",
-       .choices = {"mnist_convnet", "mnist_convnet_dropout"},
+       .choices = builtin_models(),
        .absent = "layers"},
       {.path = "model.layers",
        .slot = FIELD(Job, model.layers),
@@ -368,4 +370,4 @@ const std::vector<RefusedKey>& refused_keys() {
   return rows;
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

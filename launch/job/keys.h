@@ -14,7 +14,7 @@
 
 #include "launch/job/job.h"
 
-namespace lockstep {
+namespace lockstep::job {
 
 // Where a key's value lives. Its type is the key's type.
 using Betas = std::array<double*, 2>;
@@ -94,4 +94,4 @@ bool applies(const Key& key, const Table& table, void* object);  // its `when` h
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 size_t edit_distance(std::string_view a, std::string_view b);
 
-}  // namespace lockstep
+}  // namespace lockstep::job

@@ -1,7 +1,7 @@
 // The words of `model.layers` and their keys.
 #include "launch/job/keys.h"
 
-namespace lockstep {
+namespace lockstep::job {
 namespace {
 
 template <class L, auto member>
@@ -215,4 +215,4 @@ const LayerWord* find_layer_word(std::string_view word) {
   return nullptr;
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

@@ -3,7 +3,7 @@
 
 #include "launch/job/reader.h"
 
-namespace lockstep {
+namespace lockstep::job {
 namespace {
 
 const LayerWord& layer_word(const std::string& word, const Place& place, const std::string& path) {
@@ -80,4 +80,4 @@ std::vector<LayerSpec> Reader::read_layers(const Node& node, const std::string& 
   return layers;
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

@@ -4,7 +4,7 @@
 
 #include "launch/job/keys.h"
 
-namespace lockstep {
+namespace lockstep::job {
 namespace {
 
 std::vector<std::string> split_path(std::string_view path) {
@@ -17,67 +17,69 @@ std::vector<std::string> split_path(std::string_view path) {
   }
 }
 
-// `lr_schedule: cosine` becomes {name: cosine}, so that a key can be set beside it.
-void expand_short_form(Node& node, const std::string& path) {
-  for (const Key& key : job_keys()) {
-    if (!key.short_form || !key.path.starts_with(path + ".") || node.kind == Node::Kind::map) continue;
-    Node map;
-    map.kind = Node::Kind::map;
-    map.place = node.place;
-    map.key = node.key;
-    map.key_place = node.key_place;
-    node.key = key.path.substr(path.size() + 1);
-    map.children.push_back(std::move(node));
-    node = std::move(map);
-    return;
-  }
+Node* find_child(Node& map, std::string_view name) {
+  if (map.kind != Node::Kind::map) return nullptr;
+  for (Node& child : map.children)
+    if (child.key == name) return &child;
+  return nullptr;
 }
 
-void set_path(Node& root, const std::string& path, Node value) {
+// Makes the maps on the way. What stands there and is no map is replaced by one, which the reader then
+// refuses if it doesn't belong there.
+void set_path(Node& root, const std::vector<std::string>& parts, Node value) {
   Node* map = &root;
-  std::string above;
-  const std::vector<std::string> parts = split_path(path);
-  for (size_t i = 0; i + 1 < parts.size(); ++i) {
-    above = join_path(above, parts[i]);
-    map = &child_of(*map, parts[i], value.place);
-    expand_short_form(*map, above);
-    if (map->kind != Node::Kind::map) {
-      map->kind = Node::Kind::map;
-      map->children.clear();
-      map->place = map->key_place = value.place;
+  for (const std::string& name : parts) {
+    Node* child = find_child(*map, name);
+    if (!child) {
+      child = &map->children.emplace_back();
+      child->key = name;
     }
+    const bool last = &name == &parts.back();
+    if (last || child->kind != Node::Kind::map) {
+      Node fresh;
+      fresh.kind = Node::Kind::map;
+      fresh.place = value.place;
+      if (last) fresh = std::move(value);
+      fresh.key = name;
+      fresh.key_place = fresh.place;
+      *child = std::move(fresh);
+    }
+    map = child;
   }
-  Node& node = child_of(*map, parts.back(), value.place);
-  value.key = parts.back();
-  value.key_place = value.place;
-  node = std::move(value);
 }
 
 }  // namespace
 
-Node& child_of(Node& map, const std::string& name, const Place& place) {
-  for (Node& child : map.children)
-    if (child.key == name) return child;
-  Node& child = map.children.emplace_back();
-  child.kind = Node::Kind::map;
-  child.place = child.key_place = place;
-  child.key = name;
-  return child;
+void expand_short_forms(Node& root) {
+  for (const Key& key : job_keys()) {
+    if (!key.short_form) continue;
+    const std::vector<std::string> parts = split_path(key.path);
+    Node* node = &root;
+    for (size_t i = 0; node && i + 1 < parts.size(); ++i) node = find_child(*node, parts[i]);
+    if (!node || node->kind == Node::Kind::map || node->kind == Node::Kind::null) continue;
+    Node map;
+    map.kind = Node::Kind::map;
+    map.place = node->place;
+    map.key = node->key;
+    map.key_place = node->key_place;
+    node->key = parts.back();
+    map.children.push_back(std::move(*node));
+    *node = std::move(map);
+  }
 }
 
 Node take_path(Node& root, std::string_view path) {
   Node* map = &root;
   while (true) {
     const size_t dot = path.find('.');
-    const auto child = std::find_if(map->children.begin(), map->children.end(),
-                                    [&](const Node& node) { return node.key == path.substr(0, dot); });
-    if (map->kind != Node::Kind::map || child == map->children.end()) return {};
+    Node* child = find_child(*map, path.substr(0, dot));
+    if (!child) return {};
     if (dot == std::string_view::npos) {
       Node taken = std::move(*child);
-      map->children.erase(child);
+      map->children.erase(map->children.begin() + (child - map->children.data()));
       return taken;
     }
-    map = &*child;
+    map = child;
     path.remove_prefix(dot + 1);
   }
 }
@@ -94,13 +96,15 @@ void apply_overrides(Node& root, const std::vector<std::string>& overrides) {
       throw Error(Exit::config, "E_JOB_DEPTH", fmt::format("a key path of more than {} names", kMaxJobDepth))
           .at("job", "--set " + shown(path));
     for (const Exclusive& pair : exclusive_keys()) {
-      if (path == pair.first) take_path(root, pair.second);
-      if (path == pair.second) take_path(root, pair.first);
+      if ((path + ".").starts_with(pair.first + ".")) take_path(root, pair.second);
+      if ((path + ".").starts_with(pair.second + ".")) take_path(root, pair.first);
     }
     if (path == kBackend) take_path(root, kBackendAlias);
     if (path == kBackendAlias) take_path(root, kBackend);
-    set_path(root, path, parse_yaml(std::string_view(text).substr(equals + 1), "--set " + path, false, path));
+    set_path(root, parts,
+             parse_yaml(std::string_view(text).substr(equals + 1), "--set " + path, false, path));
+    expand_short_forms(root);
   }
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

@@ -6,15 +6,15 @@
 
 #include "launch/job/yaml_tree.h"
 
-namespace lockstep {
+namespace lockstep::job {
 
 // VALUE is YAML (flow syntax for lists and maps). Throws Exit::usage without KEY= and Exit::config for what
 // is wrong with VALUE; keys are checked with the rest of the tree. A later override replaces an earlier one.
 void apply_overrides(Node& root, const std::vector<std::string>& overrides);
 
-// Child of a map, made if it isn't there.
-Node& child_of(Node& map, const std::string& name, const Place& place);
+// `lr_schedule: cosine` becomes {name: cosine}: everything after sees one form.
+void expand_short_forms(Node& root);
 // Takes a key out of the tree; a null node without source if it isn't there.
 Node take_path(Node& root, std::string_view path);
 
-}  // namespace lockstep
+}  // namespace lockstep::job

@@ -7,7 +7,7 @@
 
 #include "launch/job/scalar.h"
 
-namespace lockstep {
+namespace lockstep::job {
 namespace {
 
 // The tree below "a" as the table's paths see it: "a.b.c" is child c of child b.
@@ -53,7 +53,7 @@ Error unknown_key(const Table& table, const Node& child, const std::string& belo
   const std::string path = join_path(join_path(prefix, below), child.key);
   for (const RefusedKey& row : refused_keys())
     if (row.name == child.key) return job_error(child.key_place, path, row.id, row.message);
-  return job_error(child.key_place, shown(path), "E_JOB_UNKNOWN_KEY", "unknown key")
+  return job_error(child.key_place, path, "E_JOB_UNKNOWN_KEY", "unknown key")
       .hint(unknown_key_hint(table, below, prefix, child.key));
 }
 
@@ -341,4 +341,4 @@ std::vector<ParamGroupConfig> Reader::read_groups(const Node& node, const std::s
   return groups;
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

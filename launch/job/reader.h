@@ -10,7 +10,7 @@
 #include "launch/job/keys.h"
 #include "launch/job/yaml_tree.h"
 
-namespace lockstep {
+namespace lockstep::job {
 
 class Reader {
  public:
@@ -44,4 +44,4 @@ class Reader {
 // Data sets that come with a training and a test half of their own.
 bool has_test_half(const std::string& dataset);
 
-}  // namespace lockstep
+}  // namespace lockstep::job

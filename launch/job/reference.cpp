@@ -5,6 +5,9 @@
 #include "launch/job/write.h"
 
 namespace lockstep {
+
+using namespace job;
+
 namespace {
 
 struct Row {

@@ -8,7 +8,7 @@
 
 #include "launch/job/yaml_tree.h"
 
-namespace lockstep {
+namespace lockstep::job {
 namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -118,4 +118,4 @@ std::string string_text(const std::string& value) {
   return out + "\"";
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

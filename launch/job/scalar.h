@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace lockstep {
+namespace lockstep::job {
 
 // Each returns "" and sets `out`, or returns what is wrong ("expected an integer").
 // Integers: decimal, optional sign, no leading zero, no separators. Numbers: also fraction and exponent;
@@ -20,4 +20,4 @@ bool looks_typed(std::string_view word);
 std::string number_text(double value);              // shortest text that reads back as the same double
 std::string string_text(const std::string& value);  // plain where that is safe, else double-quoted
 
-}  // namespace lockstep
+}  // namespace lockstep::job

@@ -8,6 +8,9 @@
 #include "launch/job/scalar.h"
 
 namespace lockstep {
+
+using namespace job;
+
 namespace {
 
 // The keys that say something, in the table's order.
@@ -113,7 +116,7 @@ class BlockWriter {
 
 }  // namespace
 
-std::string flow_text(const Slot& slot) { return std::visit(FlowText{}, slot); }
+std::string job::flow_text(const Slot& slot) { return std::visit(FlowText{}, slot); }
 
 std::string to_yaml(const Job& job) {
   Job copy = job;  // slots point at what can be written to

@@ -5,9 +5,9 @@
 
 #include "launch/job/keys.h"
 
-namespace lockstep {
+namespace lockstep::job {
 
 // In flow syntax: `0.05`, `[2, 3]`, `{match: "*.bias", frozen: true}`.
 std::string flow_text(const Slot& slot);
 
-}  // namespace lockstep
+}  // namespace lockstep::job

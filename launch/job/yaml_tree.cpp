@@ -11,7 +11,7 @@
 #include <sstream>
 #include <unordered_set>
 
-namespace lockstep {
+namespace lockstep::job {
 
 std::string Place::text() const {
   if (!source) return {};
@@ -41,18 +41,17 @@ const char* Node::kind_name() const {
 Error job_error(const Place& place, std::string_view key, std::string_view id, std::string message) {
   Error error(Exit::config, std::string(id), std::move(message));
   error.add_place("job", place.text());
-  if (!key.empty()) error.add_place("key", key);
+  if (!key.empty()) error.add_place("key", printable(key, 120));
   return error;
 }
 
-std::string shown(std::string_view text) {
-  constexpr size_t kLongest = 60;
+std::string printable(std::string_view text, size_t longest) {
   size_t end = text.size();
-  if (end > kLongest) {
-    end = kLongest;
+  if (end > longest) {
+    end = longest;
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // whole characters only
   }
-  std::string out = "\"";
+  std::string out;
   for (const char c : text.substr(0, end)) {
     const auto u = static_cast<unsigned char>(c);
     if (u < 0x20 || u == 0x7f)
@@ -60,8 +59,10 @@ std::string shown(std::string_view text) {
     else
       out += c;
   }
-  return out + (end < text.size() ? "...\"" : "\"");
+  return end < text.size() ? out + "..." : out;
 }
+
+std::string shown(std::string_view text) { return fmt::format("\"{}\"", printable(text, 60)); }
 
 std::string join_path(std::string_view prefix, std::string_view name) {
   if (prefix.empty()) return std::string(name);
@@ -195,7 +196,7 @@ class Builder : public YAML::EventHandler {
     refuse_anchor(mark, anchor);
     refuse_tag(mark, tag);
     if (stack_.size() == kMaxJobDepth)
-      throw job_error(place(mark), cut(path()), "E_JOB_DEPTH",
+      throw job_error(place(mark), path(), "E_JOB_DEPTH",
                       fmt::format("nested deeper than {} levels", kMaxJobDepth));
     if (!stack_.empty() && stack_.back().node.kind == Node::Kind::map && !stack_.back().has_key)
       throw job_error(place(mark), path(), "E_JOB_TYPE", "a key must be a plain word, found a list or map");
@@ -231,19 +232,13 @@ class Builder : public YAML::EventHandler {
                       "merge keys (<<) are not supported: write the values out");
     if (!frame.keys.insert(node.text).second) {
       const Node* first = frame.node.find(node.text);
-      throw job_error(node.place, cut(join_path(path(), node.text)), "E_JOB_DUPLICATE",
+      throw job_error(node.place, join_path(path(), node.text), "E_JOB_DUPLICATE",
                       fmt::format("duplicate key; first given at {}", first->key_place.text()));
     }
     frame.key = node.text;
     frame.key_place = node.place;
     frame.has_key = true;
   }
-  static std::string cut(std::string text) {
-    constexpr size_t kLongest = 120;
-    if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
-    return text;
-  }
-
   std::string_view text_;
   std::shared_ptr<const std::string> source_;
   bool is_file_;
@@ -298,4 +293,4 @@ Node parse_yaml(std::string_view raw, const std::string& source, bool is_file,
   return builder.take();
 }
 
-}  // namespace lockstep
+}  // namespace lockstep::job

@@ -11,7 +11,7 @@
 
 #include "kernels/core/error.h"
 
-namespace lockstep {
+namespace lockstep::job {
 
 inline constexpr size_t kMaxJobBytes = 1 << 20;
 inline constexpr size_t kMaxJobDepth = 64;
@@ -40,7 +40,9 @@ struct Node {
 
 // An Error(Exit::config) that names the place and the key path.
 Error job_error(const Place& place, std::string_view key, std::string_view id, std::string message);
-// User text for a message: quoted, control characters escaped, long text cut.
+// User text for a message: control characters escaped, long text cut.
+std::string printable(std::string_view text, size_t longest);
+// The same in quotes, for values.
 std::string shown(std::string_view text);
 // "a.b" from "a" and "b".
 std::string join_path(std::string_view prefix, std::string_view name);
@@ -49,4 +51,4 @@ std::string join_path(std::string_view prefix, std::string_view name);
 Node parse_yaml(std::string_view text, const std::string& source, bool is_file,
                 const std::string& key_prefix = "");
 
-}  // namespace lockstep
+}  // namespace lockstep::job
