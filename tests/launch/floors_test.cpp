@@ -80,7 +80,7 @@ TEST(Floors, FindsAnUpwardInclude) {
 
 // Tests and benches stand beside the house: nothing in it leans on them.
 TEST(Floors, NothingInTheHouseIncludesTestsOrBenches) {
-  const std::regex pattern(R"(^\s*#\s*include\s*"((?:\.\./)*(?:tests|bench)/[^"]*)");
+  const std::regex pattern(R"(^\s*#\s*include\s*"((?:\.\./)*(?:tests|bench)/[^"]*))");
   for (const char* floor : kFloors)
     for (const auto& source : sources_below(floor, kCode))
       for (const auto& found : matches(source, pattern)) ADD_FAILURE() << found;
