@@ -3,7 +3,14 @@
 namespace lockstep {
 
 void add_batch_norm_reference(Registry&);
+void add_batch_norm_sums(Registry&);
+void add_batch_norm_elementwise(Registry&);
 
-void register_batch_norm(Registry& r) { add_batch_norm_reference(r); }
+// merge, running and affine_grad are a few operations a channel; the reference is all they need.
+void register_batch_norm(Registry& r) {
+  add_batch_norm_reference(r);
+  add_batch_norm_sums(r);
+  add_batch_norm_elementwise(r);
+}
 
 }  // namespace lockstep

@@ -1,0 +1,149 @@
+// Batch norm's elementwise passes: batch_norm_apply, batch_norm_eval and batch_norm_input_grad.
+//
+// Each is first folded into a few coefficients a channel, in double; then y = (x - mean) * scale + shift, or
+// dx = (dy * scale - shift) - (x - mean) * slope. The mean is subtracted first: folding it into the shift
+// would cancel where it is large. No fma, so all instruction sets give equal bits.
+#include <cmath>
+
+#include "kernels/batch_norm/batch_norm.h"
+#include "kernels/batch_norm/geometry.h"
+#include "kernels/core/kernel.h"
+#include "kernels/core/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/batch_norm/apply.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h
+#include "kernels/core/columns-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::HWY_NAMESPACE {
+
+// Columns: rows [begin, end); else runs [begin, end).
+void batch_norm_normalize(const BatchNormGeometry& g, const float* x, float* y, const Normalize& of,
+                          int64_t begin, int64_t end) {
+  if (g.columns) return normalize_rows(x + begin * g.c, y + begin * g.c, end - begin, g.c, of);
+  HWY_ALIGN float mean[kLanes], scale[kLanes], shift[kLanes];
+  const int64_t length = g.run_length();
+  for (int64_t run = begin; run < end; ++run) {
+    const int64_t c = run % g.c;
+    std::fill_n(mean, kLanes, of.mean[c]);
+    std::fill_n(scale, kLanes, of.scale[c]);
+    std::fill_n(shift, kLanes, of.shift[c]);
+    normalize16(x + run * length, y + run * length, length, {mean, scale, shift});
+  }
+}
+
+void batch_norm_normalize_grad(const BatchNormGeometry& g, const float* x, const float* dy, float* dx,
+                               const NormalizeGrad& of, int64_t begin, int64_t end) {
+  if (g.columns) {
+    const int64_t at = begin * g.c;
+    return normalize_grad_rows(x + at, dy + at, dx + at, end - begin, g.c, of);
+  }
+  HWY_ALIGN float mean[kLanes], scale[kLanes], shift[kLanes], slope[kLanes];
+  const int64_t length = g.run_length();
+  for (int64_t run = begin; run < end; ++run) {
+    const int64_t c = run % g.c, at = run * length;
+    const int64_t used = g.lanes ? g.lanes_used(run) : kLanes;
+    std::fill_n(mean, kLanes, of.mean[c]);
+    for (auto [to, from] : {std::pair{scale, of.scale}, {shift, of.shift}, {slope, of.slope}}) {
+      std::fill_n(to, used, from[c]);
+      std::fill_n(to + used, kLanes - used, 0.0f);  // padding lanes get 0
+    }
+    normalize_grad16(x + at, dy + at, dx + at, length, {mean, scale, shift, slope});
+  }
+}
+
+}  // namespace lockstep::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lockstep {
+namespace {
+
+HWY_EXPORT(batch_norm_normalize);
+HWY_EXPORT(batch_norm_normalize_grad);
+
+constexpr int64_t kGrain = 16384;  // elements that are worth a thread
+
+enum class Pass { apply, eval, input_grad };
+
+class Elementwise final : public Kernel {
+ public:
+  Elementwise(Pass pass, const KernelRequest& r)
+      : pass_(pass), eps_(double{r.params.as<BatchNormParams>().eps}), g_(r.in[0]), threads_(r.threads) {}
+  int64_t workspace_bytes() const override { return 4 * g_.c * static_cast<int64_t>(sizeof(float)); }
+
+  void run(const KernelArgs& args) override {
+    float* ws = static_cast<float*>(args.workspace);
+    float *mean = ws, *scale = ws + g_.c, *shift = ws + 2 * g_.c, *slope = ws + 3 * g_.c;
+    for (int64_t c = 0; c < g_.c; ++c) {
+      if (pass_ == Pass::eval) {
+        mean[c] = args.in[1].as<float>()[c];
+        const double invstd = 1 / std::sqrt(double{args.in[2].as<float>()[c]} + eps_);
+        scale[c] = static_cast<float>(double{args.in[3].as<float>()[c]} * invstd);
+        shift[c] = args.in[4].as<float>()[c];
+        continue;
+      }
+      const bool grad = pass_ == Pass::input_grad;
+      const float* stats = args.in[grad ? 2 : 1].as<float>() + c;
+      const double invstd = double{stats[3 * g_.c]};
+      const double factor = double{args.in[grad ? 3 : 2].as<float>()[c]} * invstd;
+      mean[c] = stats[g_.c];
+      scale[c] = static_cast<float>(factor);
+      if (grad) {
+        const float* sums = args.in[4].as<float>() + c;
+        const double count = double{stats[0]};
+        shift[c] = static_cast<float>(factor * (double{sums[0]} / count));
+        slope[c] = static_cast<float>(factor * invstd * (double{sums[g_.c]} / count));
+      } else {
+        shift[c] = args.in[3].as<float>()[c];
+      }
+    }
+    const float* x = args.in[0].as<float>();
+    float* out = args.out[0].as<float>();
+    const auto forward = HWY_DYNAMIC_DISPATCH(batch_norm_normalize);
+    const auto backward = HWY_DYNAMIC_DISPATCH(batch_norm_normalize_grad);
+    const int64_t items = g_.columns ? g_.n * g_.hw : g_.runs();
+    const int64_t each = g_.columns ? g_.c : g_.run_length();
+    parallel_ranges(items, threads_, kGrain / std::max<int64_t>(each, 1), [&](int64_t begin, int64_t end) {
+      if (pass_ == Pass::input_grad)
+        backward(g_, x, args.in[1].as<float>(), out, {mean, scale, shift, slope}, begin, end);
+      else
+        forward(g_, x, out, {mean, scale, shift}, begin, end);
+    });
+  }
+
+ private:
+  Pass pass_;
+  double eps_;
+  BatchNormGeometry g_;
+  int threads_;
+};
+
+}  // namespace
+
+void add_batch_norm_elementwise(Registry& r) {
+  const auto add = [&](const char* op, Pass pass, Layout layout, LayoutClass of) {
+    r.add({op,
+           name(layout),
+           Device::cpu,
+           of,
+           DType::f32,
+           {.threads = true, .shard = true},
+           [=](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+             if (q.in[0].layout != layout || q.in[0].dtype != DType::f32) return nullptr;
+             return std::make_unique<Elementwise>(pass, q);
+           }});
+  };
+  for (auto [layout, of] : {std::pair{Layout::lanes, LayoutClass::lanes},
+                            {Layout::plain, LayoutClass::plain},
+                            {Layout::nhwc, LayoutClass::nhwc}}) {
+    add("batch_norm_apply", Pass::apply, layout, of);
+    add("batch_norm_eval", Pass::eval, layout, of);
+    add("batch_norm_input_grad", Pass::input_grad, layout, of);
+  }
+}
+
+}  // namespace lockstep
+#endif

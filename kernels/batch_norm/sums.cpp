@@ -1,0 +1,172 @@
+// Batch norm's reductions, one pass over memory: batch_norm_stats and batch_norm_grad_sums.
+//
+// Per piece of about 4096 elements and channel: f32 sums that stay in the L1 cache, carried over to double;
+// pieces are then merged in their order. So bits depend on the shape alone, not on threads or the
+// instruction set.
+#include "kernels/batch_norm/batch_norm.h"
+#include "kernels/batch_norm/geometry.h"
+#include "kernels/core/kernel.h"
+#include "kernels/core/moments.h"
+#include "kernels/core/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/batch_norm/sums.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h
+#include "kernels/core/columns-inl.h"
+
+#ifndef LOCKSTEP_BATCH_NORM_SUMS_ONCE
+#define LOCKSTEP_BATCH_NORM_SUMS_ONCE
+namespace lockstep {
+struct BatchNormProducts {
+  double dy = 0, dy_x = 0;  // sums of dy and of dy * (x - mean)
+};
+}  // namespace lockstep
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::HWY_NAMESPACE {
+
+void batch_norm_moments(const BatchNormGeometry& g, const float* x, int64_t begin, int64_t end,
+                        Moments* out) {
+  double mean[kTileWidth], m2[kTileWidth];
+  for (int64_t task = begin; task < end; ++task) {
+    if (g.columns) {
+      int64_t first = 0;
+      const Tile t = g.columns_tile(task, first);
+      tile_moments(x, t, mean, m2);
+      Moments* to = out + task / g.tiles_across() * g.c + first;
+      for (int i = 0; i < t.width; ++i) to[i] = {static_cast<double>(t.count()), mean[i], m2[i]};
+      continue;
+    }
+    const auto tiles = g.run_tiles(task);
+    Moments all;
+    for (int i = 0; i < tiles.count; ++i) {
+      tile_moments(x, tiles.tile[i], mean, m2);
+      all.merge(merge_columns(mean, m2, tiles.counted[i], static_cast<double>(tiles.tile[i].count())));
+    }
+    out[task] = all;
+  }
+}
+
+void batch_norm_products(const BatchNormGeometry& g, const float* x, const float* dy, const float* mean,
+                         int64_t begin, int64_t end, BatchNormProducts* out) {
+  double sum[kTileWidth], product[kTileWidth];
+  HWY_ALIGN float center[kTileWidth];
+  for (int64_t task = begin; task < end; ++task) {
+    if (g.columns) {
+      int64_t first = 0;
+      const Tile t = g.columns_tile(task, first);
+      tile_products(x, dy, t, mean + first, sum, product);
+      BatchNormProducts* to = out + task / g.tiles_across() * g.c + first;
+      for (int i = 0; i < t.width; ++i) to[i] = {sum[i], product[i]};
+      continue;
+    }
+    std::fill_n(center, kTileWidth, mean[task % g.c]);
+    const auto tiles = g.run_tiles(task);
+    BatchNormProducts all;
+    for (int i = 0; i < tiles.count; ++i) {
+      tile_products(x, dy, tiles.tile[i], center, sum, product);
+      for (int j = 0; j < tiles.counted[i]; ++j) {
+        all.dy += sum[j];
+        all.dy_x += product[j];
+      }
+    }
+    out[task] = all;
+  }
+}
+
+}  // namespace lockstep::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lockstep {
+namespace {
+
+HWY_EXPORT(batch_norm_moments);
+HWY_EXPORT(batch_norm_products);
+
+constexpr int64_t kGrain = 16384;  // elements that are worth a thread
+
+class Stats final : public Kernel {
+ public:
+  Stats(const TensorSpec& x, int threads) : g_(x), threads_(threads) {}
+  int64_t workspace_bytes() const override {
+    return g_.pieces() * g_.c * static_cast<int64_t>(sizeof(Moments));
+  }
+  void run(const KernelArgs& args) override {
+    Moments* pieces = static_cast<Moments*>(args.workspace);
+    const float* x = args.in[0].as<float>();
+    const auto f = HWY_DYNAMIC_DISPATCH(batch_norm_moments);
+    parallel_ranges(g_.tasks(), threads_, kGrain / g_.elements_a_task(),
+                    [&](int64_t begin, int64_t end) { f(g_, x, begin, end, pieces); });
+    float* part = args.out[0].as<float>();
+    for (int64_t c = 0; c < g_.c; ++c) {
+      Moments all;
+      for (int64_t p = 0; p < g_.pieces(); ++p) all.merge(pieces[p * g_.c + c]);
+      part[c] = static_cast<float>(all.count);
+      part[g_.c + c] = static_cast<float>(all.mean);
+      part[2 * g_.c + c] = static_cast<float>(all.m2);
+    }
+  }
+
+ private:
+  BatchNormGeometry g_;
+  int threads_;
+};
+
+class GradSums final : public Kernel {
+ public:
+  GradSums(const TensorSpec& x, int threads) : g_(x), threads_(threads) {}
+  int64_t workspace_bytes() const override {
+    return g_.pieces() * g_.c * static_cast<int64_t>(sizeof(BatchNormProducts));
+  }
+  void run(const KernelArgs& args) override {
+    BatchNormProducts* pieces = static_cast<BatchNormProducts*>(args.workspace);
+    const float *x = args.in[0].as<float>(), *dy = args.in[1].as<float>();
+    const float *mean = args.in[2].as<float>() + g_.c, *invstd = mean + 2 * g_.c;
+    const auto f = HWY_DYNAMIC_DISPATCH(batch_norm_products);
+    parallel_ranges(g_.tasks(), threads_, kGrain / g_.elements_a_task(),
+                    [&](int64_t begin, int64_t end) { f(g_, x, dy, mean, begin, end, pieces); });
+    float* sums = args.out[0].as<float>();
+    for (int64_t c = 0; c < g_.c; ++c) {
+      BatchNormProducts all;
+      for (int64_t p = 0; p < g_.pieces(); ++p) {
+        all.dy += pieces[p * g_.c + c].dy;
+        all.dy_x += pieces[p * g_.c + c].dy_x;
+      }
+      sums[c] = static_cast<float>(all.dy);
+      sums[g_.c + c] = static_cast<float>(all.dy_x * double{invstd[c]});
+    }
+  }
+
+ private:
+  BatchNormGeometry g_;
+  int threads_;
+};
+
+}  // namespace
+
+void add_batch_norm_sums(Registry& r) {
+  const auto add = [&](Layout layout, LayoutClass of) {
+    const auto fits = [layout](const KernelRequest& q) {
+      return q.in[0].layout == layout && q.in[0].dtype == DType::f32;
+    };
+    // Pieces cover many samples, so a cut of the batch shows in the last bits.
+    const BitExact bits{.threads = true, .shard = false};
+    r.add({"batch_norm_stats", name(layout), Device::cpu, of, DType::f32, bits,
+           [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+             return fits(q) ? std::make_unique<Stats>(q.in[0], q.threads) : nullptr;
+           }});
+    r.add({"batch_norm_grad_sums", name(layout), Device::cpu, of, DType::f32, bits,
+           [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+             return fits(q) ? std::make_unique<GradSums>(q.in[0], q.threads) : nullptr;
+           }});
+  };
+  add(Layout::lanes, LayoutClass::lanes);
+  add(Layout::plain, LayoutClass::plain);
+  add(Layout::nhwc, LayoutClass::nhwc);
+}
+
+}  // namespace lockstep
+#endif

@@ -1,0 +1,263 @@
+// Column sums of tiles and the two elementwise passes that normalisations consist of, with Highway. Included
+// by sources that are compiled once per instruction set.
+//
+// No fma and a fixed place for every number in the sums, so all instruction sets give equal bits.
+#if defined(LOCKSTEP_KERNELS_CORE_COLUMNS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LOCKSTEP_KERNELS_CORE_COLUMNS_INL_H_
+#undef LOCKSTEP_KERNELS_CORE_COLUMNS_INL_H_
+#else
+#define LOCKSTEP_KERNELS_CORE_COLUMNS_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstring>
+
+#include "kernels/core/tensor.h"
+#include "kernels/core/tile.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using Floats = hn::ScalableTag<float>;
+using Vec = hn::Vec<Floats>;
+inline constexpr int kVec = static_cast<int>(hn::MaxLanes(Floats()));
+static_assert(kLanes % kVec == 0);
+
+// The first n < kVec floats at p, zeros behind them; reads nothing else.
+HWY_INLINE Vec load_part(const float* p, int64_t n) {
+  const Floats d;
+#if HWY_TARGET <= HWY_AVX2
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(n)), d, p);
+#else
+  HWY_ALIGN float part[kVec] = {};
+  std::memcpy(part, p, static_cast<size_t>(n) * sizeof(float));
+  return hn::Load(d, part);
+#endif
+}
+
+HWY_INLINE void store_part(Vec v, float* p, int64_t n) {
+  const Floats d;
+#if HWY_TARGET <= HWY_AVX2
+  hn::BlendedStore(v, hn::FirstN(d, static_cast<size_t>(n)), d, p);
+#else
+  HWY_ALIGN float part[kVec];
+  hn::Store(v, d, part);
+  std::memcpy(p, part, static_cast<size_t>(n) * sizeof(float));
+#endif
+}
+
+// Vector v of a row; kPart: the row may end before or within it.
+template <bool kPart>
+HWY_INLINE Vec load_row(const float* row, int v, int width) {
+  const Floats d;
+  if constexpr (kPart) {
+    const int n = width - v * kVec;
+    if (n < kVec) return n > 0 ? load_part(row + v * kVec, n) : hn::Zero(d);
+  }
+  return hn::LoadU(d, row + v * kVec);
+}
+
+// f(set, offset) for every row. Rows alternate between kSets sets of accumulators, which hides the latency
+// of additions where a row is narrow.
+template <int kSets, class F>
+HWY_INLINE void for_rows(const Tile& t, F& f) {
+  for (int64_t run = 0; run < t.runs; ++run) {
+    int64_t at = t.offset + run * t.run_stride, r = 0;
+    for (; r + kSets <= t.rows; r += kSets)
+      for (int set = 0; set < kSets; ++set, at += t.row_stride) f(set, at);
+    if (kSets > 1 && r < t.rows) f(0, at);
+  }
+}
+
+template <int kSets, int kVecs>
+struct Sums {
+  Vec v[kSets][kVecs];
+  HWY_INLINE Sums() {
+    for (auto& set : v)
+      for (Vec& x : set) x = hn::Zero(Floats());
+  }
+  HWY_INLINE Vec total(int i) const {
+    if constexpr (kSets == 1) return v[0][i];
+    return hn::Add(v[0][i], v[kSets - 1][i]);
+  }
+  HWY_INLINE void store(float* to) const {
+    for (int i = 0; i < kVecs; ++i) hn::StoreU(total(i), Floats(), to + i * kVec);
+  }
+};
+
+template <int kWidth, bool kPart>
+struct ColumnSum {
+  static constexpr int kSets = kTileWidth / kWidth, kVecs = kWidth / kVec;
+  const float* x;
+  int width;
+  Sums<kSets, kVecs> sum;
+  HWY_INLINE void operator()(int set, int64_t at) {
+    for (int i = 0; i < kVecs; ++i) sum.v[set][i] = hn::Add(sum.v[set][i], load_row<kPart>(x + at, i, width));
+  }
+};
+
+template <int kWidth, bool kPart>
+struct ColumnSpread {
+  static constexpr int kSets = kTileWidth / kWidth, kVecs = kWidth / kVec;
+  const float* x;
+  int width;
+  Vec center[kVecs];
+  Sums<kSets, kVecs> sum, square;  // of x - center
+  HWY_INLINE void operator()(int set, int64_t at) {
+    for (int i = 0; i < kVecs; ++i) {
+      const Vec d = hn::Sub(load_row<kPart>(x + at, i, width), center[i]);
+      sum.v[set][i] = hn::Add(sum.v[set][i], d);
+      square.v[set][i] = hn::Add(square.v[set][i], hn::Mul(d, d));
+    }
+  }
+};
+
+template <int kWidth, bool kPart>
+struct ColumnProducts {
+  static constexpr int kSets = kTileWidth / kWidth, kVecs = kWidth / kVec;
+  const float *x, *dy;
+  int width;
+  Vec center[kVecs];
+  Sums<kSets, kVecs> sum, product;  // of dy and dy * (x - center)
+  HWY_INLINE void operator()(int set, int64_t at) {
+    for (int i = 0; i < kVecs; ++i) {
+      const Vec g = load_row<kPart>(dy + at, i, width);
+      const Vec d = hn::Sub(load_row<kPart>(x + at, i, width), center[i]);
+      sum.v[set][i] = hn::Add(sum.v[set][i], g);
+      product.v[set][i] = hn::Add(product.v[set][i], hn::Mul(g, d));
+    }
+  }
+};
+
+// Two passes; the second also measures how far the f32 mean is off, and corrects for it.
+template <int kWidth, bool kPart>
+inline void moments(const float* x, const Tile& t, double* mean, double* m2) {
+  using Spread = ColumnSpread<kWidth, kPart>;
+  const Floats d;
+  ColumnSum<kWidth, kPart> first{x, t.width, {}};
+  for_rows<Spread::kSets>(t, first);
+  const double count = static_cast<double>(t.count());
+  const Vec inverse = hn::Set(d, static_cast<float>(1 / count));
+  Spread second{x, t.width, {}, {}, {}};
+  for (int i = 0; i < Spread::kVecs; ++i) second.center[i] = hn::Mul(first.sum.total(i), inverse);
+  for_rows<Spread::kSets>(t, second);
+  HWY_ALIGN float center[kWidth], sum[kWidth], square[kWidth];
+  for (int i = 0; i < Spread::kVecs; ++i) hn::Store(second.center[i], d, center + i * kVec);
+  second.sum.store(sum);
+  second.square.store(square);
+  for (int i = 0; i < t.width; ++i) {
+    const double off = double{sum[i]} / count;
+    mean[i] = double{center[i]} + off;
+    const double spread = double{square[i]} - double{sum[i]} * off;
+    m2[i] = spread < 0 ? 0 : spread;  // NaN stays
+  }
+}
+
+template <int kWidth, bool kPart>
+inline void products(const float* x, const float* dy, const Tile& t, const float* center, double* sum,
+                     double* product) {
+  using Products = ColumnProducts<kWidth, kPart>;
+  Products p{x, dy, t.width, {}, {}, {}};
+  for (int i = 0; i < Products::kVecs; ++i) p.center[i] = load_row<kPart>(center, i, t.width);
+  for_rows<Products::kSets>(t, p);
+  HWY_ALIGN float s[kWidth], q[kWidth];
+  p.sum.store(s);
+  p.product.store(q);
+  for (int i = 0; i < t.width; ++i) {
+    sum[i] = double{s[i]};
+    product[i] = double{q[i]};
+  }
+}
+
+// Each column's mean and sum of squared deviations; at most kTileRows rows.
+inline void tile_moments(const float* x, const Tile& t, double* mean, double* m2) {
+  if (t.width == 16) return moments<16, false>(x, t, mean, m2);
+  if (t.width < 16) return moments<16, true>(x, t, mean, m2);
+  if (t.width == 32) return moments<32, false>(x, t, mean, m2);
+  moments<32, true>(x, t, mean, m2);
+}
+
+// Each column's sum of dy and of dy * (x - center); at most kTileRows rows.
+inline void tile_products(const float* x, const float* dy, const Tile& t, const float* center, double* sum,
+                          double* product) {
+  if (t.width == 16) return products<16, false>(x, dy, t, center, sum, product);
+  if (t.width < 16) return products<16, true>(x, dy, t, center, sum, product);
+  if (t.width == 32) return products<32, false>(x, dy, t, center, sum, product);
+  products<32, true>(x, dy, t, center, sum, product);
+}
+
+// `length` floats, column of element i: i % 16.
+inline void normalize16(const float* x, float* y, int64_t length, const Normalize& c) {
+  const Floats d;
+  constexpr int kVecs = kLanes / kVec;
+  Vec mean[kVecs], scale[kVecs], shift[kVecs];
+  for (int v = 0; v < kVecs; ++v) {
+    mean[v] = hn::LoadU(d, c.mean + v * kVec);
+    scale[v] = hn::LoadU(d, c.scale + v * kVec);
+    shift[v] = hn::LoadU(d, c.shift + v * kVec);
+  }
+  int64_t i = 0;
+  for (; i + kLanes <= length; i += kLanes)
+    for (int v = 0; v < kVecs; ++v)
+      hn::StoreU(hn::Add(hn::Mul(hn::Sub(hn::LoadU(d, x + i + v * kVec), mean[v]), scale[v]), shift[v]), d,
+                 y + i + v * kVec);
+  for (int j = 0; i < length; ++i, ++j) y[i] = (x[i] - c.mean[j]) * c.scale[j] + c.shift[j];
+}
+
+inline void normalize_grad16(const float* x, const float* dy, float* dx, int64_t length,
+                             const NormalizeGrad& c) {
+  const Floats d;
+  constexpr int kVecs = kLanes / kVec;
+  Vec mean[kVecs], scale[kVecs], shift[kVecs], slope[kVecs];
+  for (int v = 0; v < kVecs; ++v) {
+    mean[v] = hn::LoadU(d, c.mean + v * kVec);
+    scale[v] = hn::LoadU(d, c.scale + v * kVec);
+    shift[v] = hn::LoadU(d, c.shift + v * kVec);
+    slope[v] = hn::LoadU(d, c.slope + v * kVec);
+  }
+  int64_t i = 0;
+  for (; i + kLanes <= length; i += kLanes)
+    for (int v = 0; v < kVecs; ++v) {
+      const int64_t at = i + v * kVec;
+      const Vec g = hn::Sub(hn::Mul(hn::LoadU(d, dy + at), scale[v]), shift[v]);
+      hn::StoreU(hn::Sub(g, hn::Mul(hn::Sub(hn::LoadU(d, x + at), mean[v]), slope[v])), d, dx + at);
+    }
+  for (int j = 0; i < length; ++i, ++j)
+    dx[i] = (dy[i] * c.scale[j] - c.shift[j]) - (x[i] - c.mean[j]) * c.slope[j];
+}
+
+// `rows` rows of `width` columns, one after another.
+inline void normalize_rows(const float* x, float* y, int64_t rows, int64_t width, const Normalize& c) {
+  const Floats d;
+  for (int64_t r = 0; r < rows; ++r, x += width, y += width) {
+    int64_t i = 0;
+    for (; i + kVec <= width; i += kVec)
+      hn::StoreU(
+          hn::Add(hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::LoadU(d, c.mean + i)), hn::LoadU(d, c.scale + i)),
+                  hn::LoadU(d, c.shift + i)),
+          d, y + i);
+    for (; i < width; ++i) y[i] = (x[i] - c.mean[i]) * c.scale[i] + c.shift[i];
+  }
+}
+
+inline void normalize_grad_rows(const float* x, const float* dy, float* dx, int64_t rows, int64_t width,
+                                const NormalizeGrad& c) {
+  const Floats d;
+  for (int64_t r = 0; r < rows; ++r, x += width, dy += width, dx += width) {
+    int64_t i = 0;
+    for (; i + kVec <= width; i += kVec) {
+      const Vec g =
+          hn::Sub(hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, c.scale + i)), hn::LoadU(d, c.shift + i));
+      const Vec away = hn::Sub(hn::LoadU(d, x + i), hn::LoadU(d, c.mean + i));
+      hn::StoreU(hn::Sub(g, hn::Mul(away, hn::LoadU(d, c.slope + i))), d, dx + i);
+    }
+    for (; i < width; ++i) dx[i] = (dy[i] * c.scale[i] - c.shift[i]) - (x[i] - c.mean[i]) * c.slope[i];
+  }
+}
+
+}  // namespace lockstep::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
