@@ -6,7 +6,7 @@
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/group_norm/group_norm.h"
 #include "kernels/linear/linear.h"
-#include "kernels/loss/loss.h"
+#include "kernels/core/kernel.h"
 #include "kernels/pool2d/pool2d.h"
 #include "models/model.h"
 
@@ -162,7 +162,7 @@ struct Adder {
     return b.view(x, {in()[0], in().elements_from(1)});
   }
 
-  ValueId operator()(const layer::LogSoftmax&) const { return b.add1("log_softmax", LossParams{}, {x}); }
+  ValueId operator()(const layer::LogSoftmax&) const { return b.add1("log_softmax", NoParams{}, {x}); }
 
   ValueId operator()(const layer::Residual& l) const {
     const ValueId main = add_layers(c, l.layers, x, name + ".layers.");

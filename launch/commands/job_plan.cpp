@@ -95,7 +95,7 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   p.memory.state = p.optimizer.state_count() * p.table.length * 4;
   p.memory.buffers = p.table.buffer_length * 4;
   const int64_t sample = p.data.channels * p.data.height * p.data.width;
-  p.data_bytes = p.data.count * (sample + 4) + kLoaderDepth * p.nominal_batch * (sample + 4);
+  p.data_bytes = p.data.count * (sample + 4) + loader_depth(c) * p.nominal_batch * (sample + 4);
   for (const auto& other : {job.validation, job.test})
     if (other) p.data_bytes += probe_dataset(*other).count * (sample + 4);
   return p;

@@ -204,7 +204,7 @@ Graph build_prediction(const StepGraphSpec& spec) {
   GraphBuilder b(f.graph);
   b.set_scope("probabilities");
   // Of log-probabilities it is the identity, so models that end in log_softmax are served too.
-  ValueId y = b.add1("log_softmax", LossParams{}, {f.scores});
+  ValueId y = b.add1("log_softmax", NoParams{}, {f.scores});
   if (b.spec(y).layout == Layout::plain) {
     f.graph.value(y).storage = Storage::output;
   } else {

@@ -183,9 +183,11 @@ class Trainer {
     write_file_atomically(o_.run_folder + "/plan.json", plan.dump(1) + "\n");
   }
 
+  int64_t loader_depth() const { return lockstep::loader_depth(o_.config); }
+
   Loader make_loader() const {
     return Loader(training_, training_subset_, Sampler(schedule_samples(), o_.config.seed, o_.config.shuffle),
-                  schedule_->nominal_part(), kLoaderDepth);
+                  schedule_->nominal_part(), static_cast<int>(loader_depth()));
   }
 
   // Asks for this rank's micro-batches of a step.
@@ -212,8 +214,7 @@ class Trainer {
     const int64_t total = schedule_->total_steps(), spe = schedule_->steps_per_epoch();
     const int64_t a = o_.config.gradient_accumulation;
     Loader loader = make_loader();
-    // Requests block once the loader's depth is reached, so at most that many micro-batches ahead, in whole steps.
-    const int64_t ahead = std::max<int64_t>(1, kLoaderDepth / a - 1);
+    const int64_t ahead = loader_depth() / a - 1;  // whole steps
     int64_t requested = step_;
     float* step_metrics = session_->model().gradients.as<float>();
     run_start_ = Clock::now();
@@ -221,10 +222,8 @@ class Trainer {
     while (step_ < total) {
       const int64_t step = step_;
       const auto step_start = Clock::now();
-      if (a < kLoaderDepth)
-        for (; requested < std::min(total, step + 1 + ahead); ++requested) request(loader, requested);
+      for (; requested < std::min(total, step + 1 + ahead); ++requested) request(loader, requested);
       for (int64_t m = 0; m < a; ++m) {
-        if (a >= kLoaderDepth) request_micro(loader, step, m);
         const Batch& batch = loader.next();
         if (m + 1 == a) step_metrics[2] = o_.stop_requested() ? 1.0f : 0.0f;  // any rank's wish reaches all with the sums
         session_->executor().run(*session_->training(batch.count, m > 0, m + 1 == a).bound, inputs_for(batch, step, m));

@@ -1,6 +1,7 @@
 // The training loop of one rank: steps, metrics, validation, checkpoints, stopping and resuming.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <string>
@@ -14,8 +15,8 @@
 
 namespace lockstep {
 
-// Batches that the loader has in flight.
-inline constexpr int kLoaderDepth = 4;
+// Batches that a rank's loader has in flight: this step's micro-batches and the next one's, at least.
+inline int64_t loader_depth(const TrainingConfig& c) { return std::max<int64_t>(4, 2 * c.gradient_accumulation); }
 
 struct TrainerOptions {
   ModelFunction model;
