@@ -1,9 +1,13 @@
 #include "launch/commands/job_plan.h"
 
+#include <filesystem>
+
 #include "models/model.h"
+#include "runtime/checkpoint/checkpoint.h"
 #include "runtime/data/sampler.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/training/schedule.h"
+#include "runtime/training/state_io.h"
 
 namespace lockstep {
 namespace {
@@ -54,8 +58,32 @@ CheckedJob check_job(const Job& job) {
                            static_cast<int>(job.instance_count)};
   const ParameterTable table = make_parameter_table(build_forward(spec, true));
   optimizer_params(job.hyperparameters, table);
+  c.has_batch_norm = !table.buffers.empty();
   c.parameter_count = count_parameters(table);
   return c;
+}
+
+Job read_run_job(const std::string& run_folder) {
+  const std::string file = run_folder + "/job.yaml";
+  if (!std::filesystem::exists(file))
+    throw Error(Exit::no_input, "E_RUN_NONE", "not a run folder: it has no job.yaml").at("folder", run_folder);
+  return read_job(file, {});
+}
+
+TrainedModel open_run_model(const std::string& run_folder, const InputShape& input) {
+  TrainedModel t;
+  t.job = read_run_job(run_folder);
+  t.comm = make_self_communicator();
+  SessionOptions o;
+  o.model = make_model(t.job.model);
+  o.input = input;
+  o.config = t.job.hyperparameters;
+  o.kernels = kernel_choice(t.job, 1);
+  o.training = false;
+  t.session = std::make_unique<Session>(std::move(o), *t.comm);
+  const auto file = open_model(run_folder);
+  load_model_tensors(t.session->model(), *file, file->path());
+  return t;
 }
 
 JobPlan plan_job(const Job& job, bool time_kernels) {

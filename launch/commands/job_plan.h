@@ -36,7 +36,19 @@ JobPlan plan_job(const Job& job, bool time_kernels);
 struct CheckedJob {
   DatasetShape data;
   int64_t parameter_count = 0, steps_per_epoch = 0, total_steps = 0;
+  bool has_batch_norm = false;
 };
 CheckedJob check_job(const Job& job);
+
+// A trained model on one rank, for `evaluate` and `predict`: the run's resolved job and its weights (the final ones,
+// else those of the newest good checkpoint).
+struct TrainedModel {
+  Job job;
+  std::unique_ptr<Communicator> comm;
+  std::unique_ptr<Session> session;
+};
+// `data`: shape of the images that the run was trained on.
+TrainedModel open_run_model(const std::string& run_folder, const InputShape& input);
+Job read_run_job(const std::string& run_folder);
 
 }  // namespace lockstep

@@ -25,7 +25,7 @@ class TrainTest : public ::testing::Test {
     std::filesystem::create_directories(path);
     TrainerOptions o;
     ModelSpec spec;
-    spec.name = "mnist_convnet_dropout";
+    spec.name = "mnist_convnet";
     o.model = make_model(spec);
     o.training_data.dataset = "mnist";
     o.training_data.path = LOCKSTEP_SOURCE_DIR "/configs/data/mnist";
