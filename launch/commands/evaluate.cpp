@@ -3,6 +3,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
+#include "runtime/data/sampler.h"
 
 namespace lockstep {
 
