@@ -57,13 +57,13 @@ struct InputFile::Impl {
     }
   }
 
-  void start() {
+  void start(Gzip mode) {
     struct stat st {};
     if (::fstat(fd, &st) != 0) throw cannot_read(path, errno);
     if (S_ISDIR(st.st_mode)) throw cannot_read(path, EISDIR);
     file_size = st.st_size;
     uint8_t magic[2] = {};
-    if (::pread(fd, magic, 2, 0) == 2 && magic[0] == 0x1f && magic[1] == 0x8b) {
+    if (mode == Gzip::inflate && ::pread(fd, magic, 2, 0) == 2 && magic[0] == 0x1f && magic[1] == 0x8b) {
       chunk.resize(kChunk);
       LOCKSTEP_ASSERT(inflateInit2(&z, 15 + 16) == Z_OK);
       gzip = true;
@@ -108,9 +108,15 @@ struct InputFile::Impl {
   }
 };
 
-InputFile::InputFile(std::string path) : impl_(std::make_unique<Impl>(std::move(path))) { impl_->start(); }
+InputFile::InputFile(std::string path, Gzip gzip) : impl_(std::make_unique<Impl>(std::move(path))) {
+  impl_->start(gzip);
+}
 InputFile::~InputFile() = default;
 InputFile::InputFile(InputFile&&) noexcept = default;
+
+int64_t InputFile::read_up_to(void* to, int64_t n) {
+  return impl_->read_content(static_cast<uint8_t*>(to), n);
+}
 
 void InputFile::read(void* to, int64_t n) {
   const int64_t got = impl_->read_content(static_cast<uint8_t*>(to), n);

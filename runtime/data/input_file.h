@@ -12,14 +12,17 @@ namespace lockstep {
 
 class InputFile {
  public:
+  enum class Gzip { inflate, as_is };
   // Error no_input (66), no_permission (77) or io (74).
-  explicit InputFile(std::string path);
+  explicit InputFile(std::string path, Gzip gzip = Gzip::inflate);
   ~InputFile();
   InputFile(InputFile&&) noexcept;
 
   // Exactly n bytes of content. Error data (65) with the offset where it ends early or the gzip stream is
   // damaged.
   void read(void* to, int64_t n);
+  // The same, but less at the end of the content, and then 0. Returns how many.
+  int64_t read_up_to(void* to, int64_t n);
   // Checks that nothing follows: neither content nor, after a gzip stream, anything else; checks the gzip
   // stream's CRC and length.
   void expect_end();

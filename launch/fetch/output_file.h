@@ -1,0 +1,33 @@
+// A file that is written beside its place as NAME.part, and renamed when it is whole.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace lockstep {
+
+class OutputFile {
+ public:
+  // Opens or creates path + ".part", keeping what it holds, and locks it. Error cannot_create (73).
+  explicit OutputFile(std::string path);
+  ~OutputFile();  // leaves the .part file
+  OutputFile(const OutputFile&) = delete;
+
+  const std::string& part() const { return part_; }
+  int64_t size() const { return size_; }
+  // Error io (74).
+  void truncate();
+  void append(const void* data, int64_t n);
+  void commit();   // fsync, rename, fsync of the folder
+  void discard();  // removes the .part file
+
+ private:
+  std::string path_, part_;
+  int fd_ = -1;
+  int64_t size_ = 0;
+};
+
+// Creates it and what leads to it. Error cannot_create (73).
+void create_folder(const std::string& folder);
+
+}  // namespace lockstep
