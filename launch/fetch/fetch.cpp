@@ -3,7 +3,7 @@
 #include <filesystem>
 
 #include "kernels/core/error.h"
-#include "launch/fetch/output_file.h"
+#include "launch/fetch/part_file.h"
 #include "launch/fetch/transfer.h"
 #include "runtime/data/cifar10.h"
 #include "runtime/data/hash.h"
@@ -43,7 +43,7 @@ struct Failures {
 };
 
 // True: `out` holds what was published.
-bool from_mirror(const std::string& url, const RemoteFile& file, OutputFile& out, const FetchOptions& options,
+bool from_mirror(const std::string& url, const RemoteFile& file, PartFile& out, const FetchOptions& options,
                  Failures& failures) {
   std::string cause;
   for (int attempt = 0; attempt < options.attempts; ++attempt) {
@@ -70,7 +70,7 @@ void fetch_file(const RemoteFile& file, const std::string& folder, const std::ve
   const std::string path = (fs::path(folder) / file.name).string();
   std::error_code ignored;  // what cannot be looked at is downloaded
   if (fs::exists(path, ignored) && what_is_wrong(path, file).empty()) return options.arrived(file.name, "");
-  OutputFile out(path);
+  PartFile out(path);
   // Whole already, if the last run ended between the last byte and the renaming.
   if (out.size() > 0 && what_is_wrong(out.part(), file).empty()) {
     out.commit();

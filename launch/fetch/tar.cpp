@@ -5,7 +5,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/fetch/fetch.h"
-#include "launch/fetch/output_file.h"
+#include "launch/fetch/part_file.h"
 #include "runtime/data/input_file.h"
 
 namespace lockstep {
@@ -95,7 +95,7 @@ void unpack_tar_gz(const std::string& archive, const std::string& folder) {
     }
     const fs::path path = place(in, header, folder);
     create_folder(path.parent_path().string());
-    OutputFile out(path.string());
+    PartFile out(path.string());
     out.truncate();
     for (int64_t left = size; left > 0;) {
       const int64_t n = std::min<int64_t>(left, static_cast<int64_t>(buffer.size()));

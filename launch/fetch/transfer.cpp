@@ -14,7 +14,7 @@ constexpr int64_t kMaxBytes = int64_t{1} << 30;  // six times the largest set; a
 
 struct State {
   const std::string& name;
-  OutputFile& out;
+  PartFile& out;
   const FetchOptions& options;
   int64_t resumed_at = 0;
   bool too_long = false;
@@ -80,7 +80,7 @@ CURLcode perform(CURL* curl, const std::string& url, State& s, char* message) {
 
 }  // namespace
 
-TransferResult transfer(const std::string& url, const std::string& name, OutputFile& out,
+TransferResult transfer(const std::string& url, const std::string& name, PartFile& out,
                         const FetchOptions& options) {
   static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);
   const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "launch/fetch/fetch.h"
-#include "launch/fetch/output_file.h"
+#include "launch/fetch/part_file.h"
 
 namespace lockstep {
 
@@ -15,7 +15,7 @@ struct TransferResult {
 };
 
 // Continues `out` where it ends, or starts again where the server cannot. Error io (74) from writing only.
-TransferResult transfer(const std::string& url, const std::string& name, OutputFile& out,
+TransferResult transfer(const std::string& url, const std::string& name, PartFile& out,
                         const FetchOptions& options);
 
 }  // namespace lockstep

@@ -1,4 +1,4 @@
-#include "launch/fetch/output_file.h"
+#include "launch/fetch/part_file.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -20,7 +20,7 @@ Error failed(Exit exit, const std::string& path, int error_number) {
 
 }  // namespace
 
-OutputFile::OutputFile(std::string path) : path_(std::move(path)), part_(path_ + ".part") {
+PartFile::PartFile(std::string path) : path_(std::move(path)), part_(path_ + ".part") {
   fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
   if (fd_ < 0) throw failed(Exit::cannot_create, part_, errno);
   struct stat st {};
@@ -35,16 +35,16 @@ OutputFile::OutputFile(std::string path) : path_(std::move(path)), part_(path_ +
   size_ = st.st_size;
 }
 
-OutputFile::~OutputFile() {
+PartFile::~PartFile() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-void OutputFile::truncate() {
+void PartFile::truncate() {
   if (::ftruncate(fd_, 0) != 0 || ::lseek(fd_, 0, SEEK_SET) != 0) throw failed(Exit::io, part_, errno);
   size_ = 0;
 }
 
-void OutputFile::append(const void* data, int64_t n) {
+void PartFile::append(const void* data, int64_t n) {
   const auto* p = static_cast<const char*>(data);
   while (n > 0) {
     const ssize_t done = ::write(fd_, p, static_cast<size_t>(n));
@@ -56,7 +56,7 @@ void OutputFile::append(const void* data, int64_t n) {
   }
 }
 
-void OutputFile::commit() {
+void PartFile::commit() {
   if (::fsync(fd_) != 0 || ::rename(part_.c_str(), path_.c_str()) != 0) throw failed(Exit::io, part_, errno);
   const std::string folder = std::filesystem::path(path_).parent_path().string();
   const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -66,7 +66,7 @@ void OutputFile::commit() {
   if (!synced) throw failed(Exit::io, folder, why);
 }
 
-void OutputFile::discard() {
+void PartFile::discard() {
   if (::unlink(part_.c_str()) != 0) throw failed(Exit::io, part_, errno);
 }
 

@@ -6,12 +6,12 @@
 
 namespace lockstep {
 
-class OutputFile {
+class PartFile {
  public:
   // Opens or creates path + ".part", keeping what it holds, and locks it. Error cannot_create (73).
-  explicit OutputFile(std::string path);
-  ~OutputFile();  // leaves the .part file
-  OutputFile(const OutputFile&) = delete;
+  explicit PartFile(std::string path);
+  ~PartFile();  // leaves the .part file
+  PartFile(const PartFile&) = delete;
 
   const std::string& part() const { return part_; }
   int64_t size() const { return size_; }
