@@ -62,7 +62,7 @@ class TensorBoardWriter {
 class Progress {
  public:
   struct Options {
-    bool terminal = false;  // isatty(stdout) unless overridden
+    bool terminal = false;  // stdout is one, unless overridden
     int width = 80;         // columns
     bool unicode = false;   // the locale is UTF-8
     bool color = false;     // a terminal and no NO_COLOR
@@ -70,8 +70,9 @@ class Progress {
         {};                              // asked at each redraw, the terminal may be resized; none: `width`
     std::function<double()> clock = {};  // seconds, monotonic; none: the steady clock
   };
-  // Of stdout. The launcher, whose ranks write into mpirun's pipe, sets LOCKSTEP_TERMINAL=1 in their
-  // environment where its own stdout is a terminal. TERM=dumb is no terminal.
+  // Of stdout, seen through the pseudo-terminal that Open MPI puts before it. LOCKSTEP_TERMINAL=1 in the
+  // environment: stdout ends in a terminal, whatever it looks like (a launcher knows). TERM=dumb: it does
+  // not.
   static Options detect();
   Progress(std::FILE* out, Options options, int64_t epochs, int64_t steps_per_epoch);
   ~Progress();

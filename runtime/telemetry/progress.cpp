@@ -32,20 +32,35 @@ bool locale_is_utf8() {
   return false;
 }
 
-// Of stdout, or, behind mpirun's pipe, of the terminal that this process belongs to.
+// Columns of the terminal behind a descriptor; 0 where there is none, or none of a known size.
+int columns_of(int descriptor) {
+  winsize size{};
+  return ::ioctl(descriptor, TIOCGWINSZ, &size) == 0 ? static_cast<int>(size.ws_col) : 0;
+}
+
+// Columns of the terminal that this process belongs to.
+int controlling_terminal_columns() {
+  const int descriptor = ::open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (descriptor < 0) return 0;
+  const int columns = columns_of(descriptor);
+  ::close(descriptor);
+  return columns;
+}
+
+// Open MPI gives every rank a pseudo-terminal as stdout, wherever its own output goes. It takes the size of
+// mpirun's terminal at the start, and has none where mpirun's stdout is a file or a pipe.
+bool behind_open_mpi() { return !environment("OMPI_COMM_WORLD_RANK").empty(); }
+
+bool stdout_is_terminal() {
+  if (environment("LOCKSTEP_TERMINAL") == "1") return true;
+  return ::isatty(STDOUT_FILENO) == 1 && (!behind_open_mpi() || columns_of(STDOUT_FILENO) > 0);
+}
+
 int terminal_width() {
-  const auto ask = [](int descriptor) {
-    winsize size{};
-    return ::ioctl(descriptor, TIOCGWINSZ, &size) == 0 ? static_cast<int>(size.ws_col) : 0;
-  };
-  int width = ask(STDOUT_FILENO);
-  if (width == 0) {
-    const int descriptor = ::open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (descriptor >= 0) {
-      width = ask(descriptor);
-      ::close(descriptor);
-    }
-  }
+  // Only the terminal itself follows a resize.
+  int width = behind_open_mpi() ? controlling_terminal_columns() : 0;
+  if (width == 0) width = columns_of(STDOUT_FILENO);
+  if (width == 0) width = controlling_terminal_columns();
   if (width == 0) width = std::atoi(std::string(environment("COLUMNS")).c_str());
   return width > 0 ? width : 80;
 }
@@ -54,8 +69,7 @@ int terminal_width() {
 
 Progress::Options Progress::detect() {
   Options options;
-  options.terminal = (::isatty(STDOUT_FILENO) == 1 || environment("LOCKSTEP_TERMINAL") == "1") &&
-                     environment("TERM") != "dumb";
+  options.terminal = stdout_is_terminal() && environment("TERM") != "dumb";
   options.unicode = options.terminal && locale_is_utf8();
   options.color = options.terminal && environment("NO_COLOR").empty();
   if (options.terminal) {

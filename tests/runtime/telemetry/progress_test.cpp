@@ -1,4 +1,8 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -329,6 +333,39 @@ TEST(ProgressOptions, FollowTheEnvironment) {
   ::setenv("TERM", "dumb", 1);
   EXPECT_FALSE(Progress::detect().terminal);
   for (const char* name : {"LC_ALL", "NO_COLOR", "LOCKSTEP_TERMINAL"}) ::unsetenv(name);
+}
+
+// detect() in a child of its own session, whose stdout is a pseudo-terminal of so many columns.
+int detected_width(int columns_there, bool behind_open_mpi) {
+  const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
+  if (master < 0 || ::grantpt(master) != 0 || ::unlockpt(master) != 0) return -2;
+  const std::string name = ::ptsname(master);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::setsid();
+    const int terminal = ::open(name.c_str(), O_RDWR | O_NOCTTY);
+    winsize size{};
+    size.ws_col = static_cast<unsigned short>(columns_there);
+    ::ioctl(terminal, TIOCSWINSZ, &size);
+    ::dup2(terminal, STDOUT_FILENO);
+    ::setenv("TERM", "xterm", 1);
+    for (const char* variable : {"LOCKSTEP_TERMINAL", "OMPI_COMM_WORLD_RANK", "COLUMNS"})
+      ::unsetenv(variable);
+    if (behind_open_mpi) ::setenv("OMPI_COMM_WORLD_RANK", "0", 1);
+    const Progress::Options options = Progress::detect();
+    ::_exit(options.terminal ? options.current_width() : 0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ::close(master);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(ProgressOptions, SeeThroughOpenMpisPseudoTerminal) {
+  EXPECT_EQ(detected_width(123, false), 123);
+  EXPECT_EQ(detected_width(123, true), 123);
+  EXPECT_EQ(detected_width(0, true), 0) << "mpirun's output goes to a file or a pipe: plain lines";
+  EXPECT_EQ(detected_width(0, false), 80) << "a terminal that does not know its size";
 }
 
 }  // namespace
