@@ -106,7 +106,7 @@ struct Progress::Impl {
     if (!live) return {};
     live = false;
     const int rows = width > 0 ? (live_columns - 1) / width : 0;
-    return "\r" + (rows > 0 ? fmt::format("\x1b[{}A", rows) : "") + "\x1b[J";
+    return rows > 0 ? fmt::format("\r\x1b[{}A\x1b[J", rows) : "\r\x1b[K";
   }
   void draw() {
     const ProgressStyle s = style();
