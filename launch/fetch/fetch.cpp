@@ -5,6 +5,7 @@
 #include "kernels/core/error.h"
 #include "launch/fetch/part_file.h"
 #include "launch/fetch/transfer.h"
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/data/cifar10.h"
 #include "runtime/data/hash.h"
 #include "runtime/data/input_file.h"
@@ -109,7 +110,7 @@ bool unpacked(const std::string& folder) {
 
 void fetch(const RemoteSet& set, const std::string& folder, const FetchOptions& options) {
   const std::vector<std::string>& mirrors = options.mirrors.empty() ? set.mirrors : options.mirrors;
-  create_folder(folder);
+  make_folders(folder);
   if (!set.unpacks_to.empty() && unpacked(folder)) return options.arrived(set.unpacks_to, "");
   for (const RemoteFile& file : set.files) {
     fetch_file(file, folder, mirrors, options);

@@ -6,23 +6,14 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
-#include <filesystem>
 
 #include "kernels/core/error.h"
+#include "runtime/checkpoint/file_io.h"
 
 namespace lockstep {
-namespace {
-
-Error failed(Exit exit, const std::string& path, int error_number) {
-  return Error(exit, "E_DATA_WRITE", std::strerror(error_number)).at("file", path);
-}
-
-}  // namespace
-
 PartFile::PartFile(std::string path) : path_(std::move(path)), part_(path_ + ".part") {
   fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (fd_ < 0) throw failed(Exit::cannot_create, part_, errno);
+  if (fd_ < 0) throw_io(IoStage::creating, "open", part_, errno);
   struct stat st {};
   if (::flock(fd_, LOCK_EX | LOCK_NB) != 0 || ::fstat(fd_, &st) != 0 || ::lseek(fd_, 0, SEEK_END) < 0) {
     const int why = errno;
@@ -30,7 +21,7 @@ PartFile::PartFile(std::string path) : path_(std::move(path)), part_(path_ + ".p
     if (why == EWOULDBLOCK)
       throw Error(Exit::cannot_create, "E_DATA_LOCKED", "another process is downloading this file")
           .at("file", part_);
-    throw failed(Exit::cannot_create, part_, why);
+    throw_io(IoStage::creating, "lock", part_, why);
   }
   size_ = st.st_size;
 }
@@ -40,7 +31,8 @@ PartFile::~PartFile() {
 }
 
 void PartFile::truncate() {
-  if (::ftruncate(fd_, 0) != 0 || ::lseek(fd_, 0, SEEK_SET) != 0) throw failed(Exit::io, part_, errno);
+  if (::ftruncate(fd_, 0) != 0 || ::lseek(fd_, 0, SEEK_SET) != 0)
+    throw_io(IoStage::writing, "truncate", part_, errno);
   size_ = 0;
 }
 
@@ -49,7 +41,7 @@ void PartFile::append(const void* data, int64_t n) {
   while (n > 0) {
     const ssize_t done = ::write(fd_, p, static_cast<size_t>(n));
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) throw failed(Exit::io, part_, errno);
+    if (done < 0) throw_io(IoStage::writing, "write", part_, errno);
     p += done;
     n -= done;
     size_ += done;
@@ -57,25 +49,13 @@ void PartFile::append(const void* data, int64_t n) {
 }
 
 void PartFile::commit() {
-  if (::fsync(fd_) != 0 || ::rename(part_.c_str(), path_.c_str()) != 0) throw failed(Exit::io, part_, errno);
-  const std::string folder = std::filesystem::path(path_).parent_path().string();
-  const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool synced = fd >= 0 && ::fsync(fd) == 0;
-  const int why = errno;
-  if (fd >= 0) ::close(fd);
-  if (!synced) throw failed(Exit::io, folder, why);
+  if (::fsync(fd_) != 0) throw_io(IoStage::writing, "sync", part_, errno);
+  if (::rename(part_.c_str(), path_.c_str()) != 0) throw_io(IoStage::writing, "rename", part_, errno);
+  sync_folder(parent_folder(path_));
 }
 
 void PartFile::discard() {
-  if (::unlink(part_.c_str()) != 0) throw failed(Exit::io, part_, errno);
-}
-
-void create_folder(const std::string& folder) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (!error && !std::filesystem::is_directory(folder, error))
-    error = std::make_error_code(std::errc::not_a_directory);
-  if (error) throw failed(Exit::cannot_create, folder, error.value());
+  if (::unlink(part_.c_str()) != 0) throw_io(IoStage::writing, "remove", part_, errno);
 }
 
 }  // namespace lockstep

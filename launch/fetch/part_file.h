@@ -27,7 +27,4 @@ class PartFile {
   int64_t size_ = 0;
 };
 
-// Creates it and what leads to it. Error cannot_create (73).
-void create_folder(const std::string& folder);
-
 }  // namespace lockstep

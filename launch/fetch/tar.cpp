@@ -6,6 +6,7 @@
 #include "kernels/core/error.h"
 #include "launch/fetch/fetch.h"
 #include "launch/fetch/part_file.h"
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/data/input_file.h"
 
 namespace lockstep {
@@ -89,12 +90,12 @@ void unpack_tar_gz(const std::string& archive, const std::string& folder) {
       throw damaged(in, fmt::format("expected a file or a folder, found \"{}\" of type '{}'",
                                     text(header.name), header.type));
     if (attributes || header.type == '5') {
-      if (header.type == '5') create_folder(place(in, header, folder).string());
+      if (header.type == '5') make_folders(place(in, header, folder).string());
       for (int64_t left = (size + kBlock - 1) / kBlock; left > 0; --left) in.read(buffer.data(), kBlock);
       continue;
     }
     const fs::path path = place(in, header, folder);
-    create_folder(path.parent_path().string());
+    make_folders(path.parent_path().string());
     PartFile out(path.string());
     out.truncate();
     for (int64_t left = size; left > 0;) {

@@ -1,12 +1,12 @@
 // read_image and write_png.
 #include <png.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/data/codec.h"
 #include "runtime/data/input_file.h"
 
@@ -115,16 +115,11 @@ void write_png(const std::string& path, const Image& image) {
   LOCKSTEP_ASSERT(png_image_write_to_memory(&png, encoded.data(), &size, 0, rows.data(), 0, nullptr), "{}",
                   png.message);
 
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
-  File file(std::fopen(temporary.c_str(), "wbe"));
-  if (!file) throw Error(Exit::cannot_create, "E_IMAGE_WRITE", std::strerror(errno)).at("file", temporary);
-  const bool written = std::fwrite(encoded.data(), 1, size, file.get()) == size;
-  const bool closed = std::fclose(file.release()) == 0;
-  if (!written || !closed || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    const int why = errno;
-    ::unlink(temporary.c_str());
-    throw Error(Exit::io, "E_IMAGE_WRITE", std::strerror(why)).at("file", path);
-  }
+  replace_file(path, [&](const std::string& temporary) {
+    OutputFile file(temporary);
+    file.write(std::as_bytes(std::span(encoded.data(), size)));
+    file.sync_and_close();
+  });
 }
 
 }  // namespace lockstep
