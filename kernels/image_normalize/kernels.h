@@ -5,6 +5,7 @@
 
 namespace lockstep::image_normalize {
 
+void register_highway(Registry&);
 void register_reference(Registry&);
 
 }  // namespace lockstep::image_normalize

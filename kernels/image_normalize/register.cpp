@@ -2,6 +2,9 @@
 
 namespace lockstep {
 
-void register_image_normalize(Registry& r) { image_normalize::register_reference(r); }
+void register_image_normalize(Registry& r) {
+  image_normalize::register_highway(r);
+  image_normalize::register_reference(r);
+}
 
 }  // namespace lockstep

@@ -5,6 +5,7 @@
 
 namespace lockstep::reorder {
 
+void register_highway(Registry&);
 void register_reference(Registry&);
 
 }  // namespace lockstep::reorder

@@ -2,6 +2,9 @@
 
 namespace lockstep {
 
-void register_reorder(Registry& r) { reorder::register_reference(r); }
+void register_reorder(Registry& r) {
+  reorder::register_highway(r);
+  reorder::register_reference(r);
+}
 
 }  // namespace lockstep
