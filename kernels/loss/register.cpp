@@ -3,7 +3,11 @@
 namespace lockstep {
 
 void add_loss_reference(Registry&);
+void add_loss_simd(Registry&);
 
-void register_loss(Registry& r) { add_loss_reference(r); }
+void register_loss(Registry& r) {
+  add_loss_reference(r);
+  add_loss_simd(r);
+}
 
 }  // namespace lockstep

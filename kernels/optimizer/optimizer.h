@@ -22,10 +22,10 @@
 //   adamw  p *= 1 - lr * wd, then as adam without the decay         (Loshchilov, Hutter: arXiv 1711.05101)
 // Terms whose factor is zero (wd, momentum) are left out, as PyTorch leaves them out.
 //
-// Bits: the factors above (1 - b1, lr / (1 - b1^t), ...) are computed in double and rounded to float once;
-// the elements are then worked on in f32 with separate multiplications and additions (no fma: SSE2 has
-// none, and -ffp-contract=off keeps the compiler from making one), correctly rounded division and square
-// root. So every instruction set and thread count gives equal bits, of the norm too.
+// Bits: factors (1 - b1, lr / (1 - b1^t), 1 / sqrt(1 - b2^t), ...) are computed in double and rounded to
+// float once; the elements are then worked on in f32 with separate multiplications and additions (no fma: the
+// baseline has none, and -ffp-contract=off keeps the compiler from making one), correctly rounded division
+// and square root. So every instruction set and thread count gives equal bits, of the norm too.
 #pragma once
 
 #include <fmt/format.h>
