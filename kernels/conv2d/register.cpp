@@ -1,9 +1,21 @@
+#include "kernels/conv2d/lanes.h"
 #include "kernels/conv2d/reference.h"
 #include "kernels/core/kernel.h"
 
 namespace lockstep {
 
 void register_conv2d(Registry& r) {
+  const auto lanes = [&](const char* op, auto make, bool shard) {
+    r.add({.op = op,
+           .name = "lanes",
+           .layout = LayoutClass::lanes,
+           .bit_exact = {.threads = true, .shard = shard},
+           .make = make});
+  };
+  lanes("conv2d", make_conv2d_lanes, true);
+  lanes("conv2d_input_grad", make_conv2d_input_grad_lanes, true);
+  lanes("conv2d_weight_grad", make_conv2d_weight_grad_lanes, false);
+
   const auto reference = [&](const char* op, auto f, bool shard) {
     r.add({.op = op,
            .name = "reference",

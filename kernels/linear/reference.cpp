@@ -1,7 +1,7 @@
 #include "kernels/linear/reference.h"
 
 #include "kernels/core/activate.h"
-#include "kernels/core/padding_lanes.h"
+#include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
 
 namespace lockstep {
