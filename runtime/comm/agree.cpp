@@ -17,7 +17,8 @@ void require_agreement(Communicator& comm, const std::vector<std::pair<std::stri
     bool first = true;
     for (const auto& [v, ranks] : holders) {
       differences += fmt::format("{} {} on rank", first ? "" : ",", v);
-      for (size_t i = 0; i < ranks.size(); ++i) differences += fmt::format("{} {}", i ? "," : (ranks.size() > 1 ? "s" : ""), ranks[i]);
+      for (size_t i = 0; i < ranks.size(); ++i)
+        differences += fmt::format("{} {}", i ? "," : (ranks.size() > 1 ? "s" : ""), ranks[i]);
       first = false;
     }
   }

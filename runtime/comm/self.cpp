@@ -18,7 +18,9 @@ class SelfCommunicator final : public Communicator {
   }
   void broadcast(std::span<std::byte>, int) override {}
   void barrier() override {}
-  std::unique_ptr<Communicator> duplicate(const std::string&) override { return std::make_unique<SelfCommunicator>(); }
+  std::unique_ptr<Communicator> duplicate(const std::string&) override {
+    return std::make_unique<SelfCommunicator>();
+  }
   Ticket start_allreduce(std::span<float>) override { return next_++; }
   void wait(Ticket) override {}
   double take_exposed_seconds() override { return 0; }

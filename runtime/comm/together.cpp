@@ -11,8 +11,9 @@ using nlohmann::json;
 std::string encode(const Error& e) {
   json places = json::array();
   for (const auto& [k, v] : e.places()) places.push_back({k, v});
-  return json{{"exit", e.code()}, {"id", e.id()}, {"message", e.message()}, {"hint", e.hint()}, {"places", places}}.dump(
-      -1, ' ', false, json::error_handler_t::replace);
+  return json{
+      {"exit", e.code()}, {"id", e.id()}, {"message", e.message()}, {"hint", e.hint()}, {"places", places}}
+      .dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 Error decode(const std::string& text) {

@@ -40,10 +40,12 @@ double quota_cores() {
         std::ifstream max("/sys/fs/cgroup" + path + "/cpu.max");
         std::string quota;
         double period = 0;
-        if (max >> quota >> period && quota != "max" && period > 0) cores = std::min(cores, std::stod(quota) / period);
+        if (max >> quota >> period && quota != "max" && period > 0)
+          cores = std::min(cores, std::stod(quota) / period);
       } else {
         const std::string base = "/sys/fs/cgroup/cpu" + path;
-        const double quota = read_number(base + "/cpu.cfs_quota_us"), period = read_number(base + "/cpu.cfs_period_us");
+        const double quota = read_number(base + "/cpu.cfs_quota_us"),
+                     period = read_number(base + "/cpu.cfs_period_us");
         if (quota > 0 && period > 0) cores = std::min(cores, quota / period);
       }
       if (path.empty() || path == "/") break;

@@ -1,0 +1,152 @@
+// Starts this executable's other tests, and the program that loses a peer, under mpirun.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "runtime/comm/communicator.h"
+#include "tests/support/process.h"
+
+namespace lockstep {
+namespace {
+
+using testing::mpirun;
+using testing::Process;
+using testing::run;
+using namespace std::chrono_literals;
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+class OnRanks : public ::testing::TestWithParam<int> {};
+
+TEST_P(OnRanks, EveryTestPassesInEveryRank) {
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe");
+  const auto r = run(mpirun(
+      GetParam(), {self, "--gtest_color=no", "--gtest_filter=World.*:Collectives.*:Agreement.*:Together.*"}));
+  EXPECT_EQ(r.code, 0) << r.output;
+  const auto ranks = static_cast<size_t>(GetParam());
+  EXPECT_EQ(count(r.output, "[  PASSED  ]"), ranks) << r.output;
+  EXPECT_EQ(count(r.output, "[       OK ] World.HasTheSizeThatTheLauncherSays"), ranks) << r.output;
+}
+INSTANTIATE_TEST_SUITE_P(Counts, OnRanks, ::testing::Values(1, 2, 3, 4));
+
+// Under mpirun the exit code is that of the first rank to fail, and 75 is what the watchdog leaves with.
+TEST(LostPeer, ASilentOneIsNoticedAtTheDeadline) {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::unique_ptr<Process>> runs;  // at the same time: they only wait
+  for (const char* call : {"allreduce", "ticket", "barrier", "statistics"})
+    runs.push_back(std::make_unique<Process>(mpirun(2, {LOCKSTEP_LOSE_PEER, "silent", call})));
+  for (auto& r : runs) {
+    EXPECT_EQ(r->wait(), 75) << r->output();
+    EXPECT_EQ(count(r->output(), "lost, told once:"), 1u) << r->output();
+    EXPECT_NE(r->output().find("has waited for its peers for more than 1 s"), std::string::npos)
+        << r->output();
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 15s);  // the silent one sleeps for 30
+}
+
+TEST(LostPeer, AKilledOneEndsTheOthers) {
+  Process p(mpirun(3, {LOCKSTEP_LOSE_PEER, "killed", "ticket"}), {{"LOCKSTEP_TEST_MARK", "killed-peer"}});
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_NE(p.wait(20s), 0) << p.output();
+  EXPECT_NE(p.output().find("signal 9"), std::string::npos) << p.output();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 8s);
+  EXPECT_TRUE(testing::processes_with("LOCKSTEP_TEST_MARK=killed-peer").empty());
+}
+
+class Launchers : public ::testing::Test {
+ protected:
+  // Variables of no launcher, whatever started this test.
+  Launchers() {
+    for (const char* name : kNames) ::unsetenv(name);
+  }
+  ~Launchers() override {
+    for (const char* name : kNames) ::unsetenv(name);
+  }
+  static constexpr const char* kNames[] = {"OMPI_COMM_WORLD_RANK",
+                                           "OMPI_COMM_WORLD_SIZE",
+                                           "OMPI_COMM_WORLD_LOCAL_RANK",
+                                           "OMPI_COMM_WORLD_LOCAL_SIZE",
+                                           "PMI_RANK",
+                                           "PMI_SIZE",
+                                           "MPI_LOCALNRANKS",
+                                           "MPI_LOCALRANKID",
+                                           "SLURM_STEP_ID",
+                                           "SLURM_PROCID",
+                                           "SLURM_NTASKS",
+                                           "SLURM_STEP_NUM_TASKS",
+                                           "SLURM_STEP_TASKS_PER_NODE",
+                                           "SLURM_LOCALID",
+                                           "SLURM_NODEID"};
+};
+
+void set(std::initializer_list<std::pair<const char*, const char*>> variables) {
+  for (const auto& [name, value] : variables) ::setenv(name, value, 1);
+}
+
+TEST_F(Launchers, None) {
+  const auto e = launcher_environment();
+  EXPECT_FALSE(e.present);
+  EXPECT_EQ(e.size, 1);
+}
+
+TEST_F(Launchers, OpenMpi) {
+  set({{"OMPI_COMM_WORLD_RANK", "3"},
+       {"OMPI_COMM_WORLD_SIZE", "4"},
+       {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+       {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
+  const auto e = launcher_environment();
+  EXPECT_TRUE(e.present);
+  EXPECT_EQ(e.rank, 3);
+  EXPECT_EQ(e.size, 4);
+  EXPECT_EQ(e.local_rank, 1);
+  EXPECT_EQ(e.local_size, 2);
+}
+
+TEST_F(Launchers, Hydra) {
+  set({{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}, {"MPI_LOCALNRANKS", "2"}, {"MPI_LOCALRANKID", "1"}});
+  const auto e = launcher_environment();
+  EXPECT_TRUE(e.present);
+  EXPECT_EQ(e.rank, 1);
+  EXPECT_EQ(e.local_size, 2);
+}
+
+TEST_F(Launchers, SlurmStep) {
+  set({{"SLURM_STEP_ID", "0"},
+       {"SLURM_PROCID", "9"},
+       {"SLURM_STEP_NUM_TASKS", "11"},
+       {"SLURM_NTASKS", "16"},
+       {"SLURM_STEP_TASKS_PER_NODE", "4(x2),3"},
+       {"SLURM_NODEID", "2"},
+       {"SLURM_LOCALID", "1"}});
+  auto e = launcher_environment();
+  EXPECT_TRUE(e.present);
+  EXPECT_EQ(e.rank, 9);
+  EXPECT_EQ(e.size, 11);
+  EXPECT_EQ(e.local_rank, 1);
+  EXPECT_EQ(e.local_size, 3);
+  set({{"SLURM_NODEID", "1"}});
+  EXPECT_EQ(launcher_environment().local_size, 4);
+}
+
+TEST_F(Launchers, ASlurmBatchScriptIsNoStep) {
+  for (const char* id : {"4294967291", "4294967290", "batch"}) {
+    set({{"SLURM_STEP_ID", id}, {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}});
+    EXPECT_FALSE(launcher_environment().present) << id;
+  }
+  ::unsetenv("SLURM_STEP_ID");
+  EXPECT_FALSE(launcher_environment().present);
+}
+
+// What the launcher says and what MPI sees differ where the launcher belongs to another MPI.
+TEST(Launcher, OfAnotherMpiIsRefused) {
+  const auto r = run({LOCKSTEP_LOSE_PEER, "init", ""}, {{"PMI_RANK", "0"}, {"PMI_SIZE", "2"}});
+  EXPECT_EQ(r.code, 76) << r.output;
+  EXPECT_NE(r.output.find("started 2 ranks, but MPI sees 1"), std::string::npos) << r.output;
+}
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,125 @@
+#include "tests/support/process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+#include <thread>
+
+namespace lockstep::testing {
+
+using Clock = std::chrono::steady_clock;
+
+Process::Process(const std::vector<std::string>& command,
+                 const std::map<std::string, std::string>& environment) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
+  std::vector<char*> argv;
+  for (const auto& word : command) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  pid_ = ::fork();
+  if (pid_ < 0) throw std::runtime_error("fork");
+  if (pid_ == 0) {
+    for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_STEP_ID"}) ::unsetenv(name);
+    for (const auto& [name, value] : environment)
+      value.empty() ? ::unsetenv(name.c_str()) : ::setenv(name.c_str(), value.c_str(), 1);
+    ::dup2(ends[1], 1);
+    ::dup2(ends[1], 2);
+    ::execvp(argv[0], argv.data());
+    ::_exit(127);
+  }
+  ::close(ends[1]);
+  pipe_ = ends[0];
+}
+
+Process::~Process() {
+  if (pid_ > 0) {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  ::close(pipe_);
+}
+
+void Process::signal(int number) const {
+  if (pid_ > 0) ::kill(pid_, number);
+}
+
+bool Process::read_some(Clock::time_point until) {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now()).count();
+  pollfd fd{pipe_, POLLIN, 0};
+  if (left <= 0 || ::poll(&fd, 1, static_cast<int>(left)) <= 0) return false;
+  char buffer[4096];
+  const ssize_t n = ::read(pipe_, buffer, sizeof buffer);
+  if (n > 0) output_.append(buffer, static_cast<size_t>(n));
+  return n > 0;
+}
+
+bool Process::wait_for(const std::string& text, std::chrono::milliseconds limit) {
+  const auto until = Clock::now() + limit;
+  while (output_.find(text) == std::string::npos)
+    if (!read_some(until)) return output_.find(text) != std::string::npos;
+  return true;
+}
+
+int Process::wait(std::chrono::milliseconds limit) {
+  const auto until = Clock::now() + limit;
+  while (read_some(until)) {
+  }
+  int status = 0;
+  while (::waitpid(pid_, &status, WNOHANG) == 0) {
+    if (Clock::now() > until) return -1;  // the destructor kills it
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+Ended run(const std::vector<std::string>& command, const std::map<std::string, std::string>& environment) {
+  Process process(command, environment);
+  const int code = process.wait();
+  return {code, process.output()};
+}
+
+std::vector<std::string> mpirun(int ranks, const std::vector<std::string>& program) {
+  std::vector<std::string> command = {"mpirun",
+                                      "-n",
+                                      std::to_string(ranks),
+                                      "--oversubscribe",
+                                      "--bind-to",
+                                      "none",
+                                      "--mca",
+                                      "pml",
+                                      "ob1",
+                                      "--mca",
+                                      "btl",
+                                      "self,vader",
+                                      "--mca",
+                                      "mpi_yield_when_idle",
+                                      "1"};
+  if (::geteuid() == 0) command.emplace_back("--allow-run-as-root");
+  command.insert(command.end(), program.begin(), program.end());
+  return command;
+}
+
+std::vector<pid_t> processes_with(const std::string& entry) {
+  std::vector<pid_t> found;
+  for (const auto& folder : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = folder.path().filename();
+    if (!std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; })) continue;
+    std::ifstream file(folder.path() / "environ", std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    text = '\0' + text;
+    if (text.find('\0' + entry + '\0') != std::string::npos) found.push_back(std::stoi(name));
+  }
+  return found;
+}
+
+}  // namespace lockstep::testing

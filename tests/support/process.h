@@ -1,0 +1,52 @@
+// Programs started by tests: what they say and how they end.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace lockstep::testing {
+
+// A running program with its standard output and error in one stream. Killed where the test ends before it.
+class Process {
+ public:
+  // `command[0]` is looked up on the PATH. `environment` is added to this process's, without the variables by
+  // which an MPI launcher would be recognised; an empty value removes a variable.
+  explicit Process(const std::vector<std::string>& command,
+                   const std::map<std::string, std::string>& environment = {});
+  ~Process();
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  pid_t pid() const { return pid_; }
+  void signal(int number) const;
+  // Reads until the output so far contains `text`, or the program ends or `limit` passes: then false.
+  bool wait_for(const std::string& text, std::chrono::milliseconds limit = std::chrono::seconds(30));
+  // Reads to the end. Returns the exit code, 128 + N after signal N, or -1 where it had to be killed after
+  // `limit`.
+  int wait(std::chrono::milliseconds limit = std::chrono::seconds(60));
+  const std::string& output() const { return output_; }
+
+ private:
+  bool read_some(std::chrono::steady_clock::time_point until);  // false: end of output or time
+
+  pid_t pid_ = -1;
+  int pipe_ = -1;
+  std::string output_;
+};
+
+struct Ended {
+  int code;
+  std::string output;
+};
+Ended run(const std::vector<std::string>& command,
+          const std::map<std::string, std::string>& environment = {});
+// mpirun for tests: any number of ranks on this host.
+std::vector<std::string> mpirun(int ranks, const std::vector<std::string>& program);
+// Living processes whose environment has `entry` ("NAME=value").
+std::vector<pid_t> processes_with(const std::string& entry);
+
+}  // namespace lockstep::testing
