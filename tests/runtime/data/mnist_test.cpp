@@ -1,9 +1,12 @@
 // The real MNIST in configs/data/mnist.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <numeric>
 
 #include "runtime/data/dataset.h"
+#include "tests/support/own_cache.h"
 
 namespace lockstep {
 namespace {
@@ -16,7 +19,12 @@ DatasetConfig mnist(const char* split) {
   return c;
 }
 
-TEST(Mnist, TrainingHalf) {
+class Mnist : public ::testing::Test {
+ protected:
+  testing::OwnCache cache;
+};
+
+TEST_F(Mnist, TrainingHalf) {
   const auto set = load_dataset(mnist("training"));
   EXPECT_EQ(set->count(), 60000);
   EXPECT_EQ(set->sample_bytes(), 784);
@@ -30,7 +38,7 @@ TEST(Mnist, TrainingHalf) {
             (std::vector<int32_t>{5, 0, 4, 1, 9, 2, 1, 3}));
 }
 
-TEST(Mnist, TestHalfAndProbe) {
+TEST_F(Mnist, TestHalfAndProbe) {
   const auto set = load_dataset(mnist("test"));
   EXPECT_EQ(set->count(), 10000);
   EXPECT_EQ(set->labels[0], 7);
@@ -42,7 +50,7 @@ TEST(Mnist, TestHalfAndProbe) {
   EXPECT_EQ(shape.classes, 10);
 }
 
-TEST(Mnist, LimitTakesTheFirstSamples) {
+TEST_F(Mnist, LimitTakesTheFirstSamples) {
   DatasetConfig c = mnist("training");
   c.limit = 5;
   const auto set = load_dataset(c);
@@ -50,6 +58,22 @@ TEST(Mnist, LimitTakesTheFirstSamples) {
   EXPECT_EQ(set->pixels.size(), 5u * 784);
   EXPECT_EQ(probe_dataset(c).count, 5);
   EXPECT_NE(set->content_hash, load_dataset(mnist("test"))->content_hash);
+}
+
+TEST_F(Mnist, TheSameFromTheCache) {
+  const auto read = load_dataset(mnist("test"));
+  const auto files = [&] { return std::distance(std::filesystem::directory_iterator(cache.path()), {}); };
+  EXPECT_EQ(files(), 1);
+  const auto mapped = load_dataset(mnist("test"));
+  EXPECT_EQ(files(), 1);
+  EXPECT_EQ(mapped->content_hash, read->content_hash);
+  EXPECT_EQ(mapped->labels, read->labels);
+  EXPECT_EQ(mapped->class_names, read->class_names);
+  EXPECT_TRUE(
+      std::equal(mapped->pixels.begin(), mapped->pixels.end(), read->pixels.begin(), read->pixels.end()));
+  DatasetConfig limited = mnist("test");
+  limited.limit = 100;
+  EXPECT_EQ(load_dataset(limited)->pixels.size(), 78400u);
 }
 
 }  // namespace
