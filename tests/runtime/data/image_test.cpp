@@ -171,11 +171,11 @@ TEST_F(Images, PngDamagedAnywhereIsRefused) {
     std::string bad = good;
     bad[i] ^= 0x21;
     expect_error(
-        Exit::data, [&] { read(bad, 3); }, folder.file("image"));
+        Exit::data, [&] { decode_png("x", bytes_of(bad)); }, "file=x");
   }
   for (size_t n = 0; n < good.size(); ++n)
     expect_error(
-        Exit::data, [&] { read(good.substr(0, n), 3); }, "file=");
+        Exit::data, [&] { decode_png("x", bytes_of(good.substr(0, n))); }, "file=");
   expect_error(
       Exit::data, [&] { read(good + "x", 3); }, "1 more bytes");
 }
@@ -196,7 +196,7 @@ TEST_F(Images, JpegDamagedAnywhereLoadsOrIsRefused) {
     EXPECT_GT(refused, 0);
     for (size_t n = 0; n + 2 < good.size(); ++n)
       expect_error(
-          Exit::data, [&] { read(good.substr(0, n), 3); }, "file=");
+          Exit::data, [&] { decode_jpeg("x", bytes_of(good.substr(0, n))); }, "file=");
   }
 }
 
