@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -10,6 +11,7 @@
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/together.h"
 #include "runtime/device/stop_signal.h"
+#include "runtime/telemetry/log.h"
 #include "runtime/telemetry/run_folder.h"
 #include "runtime/training/trainer.h"
 
@@ -52,6 +54,9 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
   try {
     run = on_root(comm, [&] { return open_run(job, options, folder); });
     report.run_folder(run);
+    // Only rank 0's host is known to hold the folder; the other ranks' warnings go to stderr.
+    open_log(root ? run + "/log.txt" : "", comm.rank(), comm.size());
+    spdlog::info("{} rank {} of {}, job {}", options.resume ? "resumes" : "starts", comm.rank(), comm.size(), job.file);
     if (root) write_status(run, {});
 
     const auto environment = launcher_environment();
@@ -77,6 +82,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     s.state = result.interrupted ? "interrupted" : "completed";
     s.code = result.interrupted ? static_cast<int>(Exit::try_again) : 0;
     if (result.interrupted) s.cause = "stopped on request", s.hint = "resume with: " + options.resume_command;
+    spdlog::info("{} at step {} of {}", s.state, s.step, s.steps);
     if (root) {
       write_status(run, s);
       if (result.interrupted)

@@ -1,5 +1,7 @@
 #include "runtime/training/trainer.h"
 
+#include <spdlog/spdlog.h>
+
 #include <chrono>
 #include <cmath>
 
@@ -7,6 +9,7 @@
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
 #include "runtime/data/loader.h"
+#include "runtime/telemetry/log.h"
 #include "runtime/telemetry/run_folder.h"
 #include "runtime/training/schedule.h"
 #include "runtime/training/state_io.h"
@@ -36,6 +39,7 @@ json trajectory(const TrainerOptions& o, int64_t samples) {
 class Trainer {
  public:
   Trainer(const TrainerOptions& options, Communicator& comm) : o_(options), comm_(comm) {}
+  ~Trainer() { route_warnings({}); }
 
   TrainingResult run() {
     load_data();
@@ -86,7 +90,7 @@ class Trainer {
   void open_checkpoint() {
     const std::string text = on_root(comm_, [&]() -> std::string {
       if (!o_.resume) return "";
-      checkpoint_ = load_newest_checkpoint(o_.run_folder, [&](const std::string& w) { std::fprintf(stderr, "warning: %s\n", w.c_str()); });
+      checkpoint_ = load_newest_checkpoint(o_.run_folder, [](const std::string& w) { spdlog::warn("{}", w); });
       if (!checkpoint_)
         throw Error(Exit::no_input, "E_CKPT_NONE", "no checkpoint to resume from")
             .at("folder", o_.run_folder)
@@ -177,9 +181,14 @@ class Trainer {
                                                        o_.resume ? std::optional(step_) : std::nullopt);
     const int64_t spe = schedule_->steps_per_epoch();
     progress_ = std::make_unique<Progress>(stdout, Progress::detect(), (schedule_->total_steps() + spe - 1) / spe, spe);
+    route_warnings([this](const std::string& w) { progress_->message(w); });
     const int64_t n = schedule_->nominal_part(), a = o_.config.gradient_accumulation;
     json plan = to_json(*session_->training(n, a > 1, true).plan);
     plan["kernels"] = session_->kernel_table();
+    plan["ranks"] = comm_.size();
+    plan["batch_per_rank"] = n;
+    plan["memory"] = {{"peak", session_->memory().total()}, {"activations", session_->memory().arena}};
+    plan["bit_exact"] = bit_exact_;
     write_file_atomically(o_.run_folder + "/plan.json", plan.dump(1) + "\n");
   }
 
@@ -329,7 +338,7 @@ class Trainer {
                 {"seconds", elapsed()},
                 {"training_seconds", training_seconds_},
                 {"samples_seen", samples_seen_}};
-      if (best_is_new_) best_folder_ = fmt::format("step-{:08}", step_);
+      if (best_is_new_) best_folder_ = checkpoint_name(step_);
       if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
       write_checkpoint(o_.run_folder, c, static_cast<int>(o_.checkpoint.keep), best_folder_);
       return "";
