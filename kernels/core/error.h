@@ -49,8 +49,7 @@ class Error : public std::exception {
     return std::move(*this);
   }
   Error&& hint(std::string text) && {
-    hint_ = std::move(text);
-    render();
+    set_hint(std::move(text));
     return std::move(*this);
   }
   // For a handler that knows more than the thrower: adds a place unless one of that key is there.
@@ -58,6 +57,11 @@ class Error : public std::exception {
     for (const auto& [k, v] : places_)
       if (k == key) return;
     places_.emplace_back(key, value);
+    render();
+  }
+
+  void set_hint(std::string text) {
+    hint_ = std::move(text);
     render();
   }
 

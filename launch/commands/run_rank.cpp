@@ -46,7 +46,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
   const bool root = comm.rank() == 0;
   std::optional<RunFolder> folder;
   std::string run;
-  int64_t step = 0, steps = 0;
+  int64_t step = 0;
   auto leave = [&](int code) {
     report.exit_code(code);
     return code;
@@ -66,7 +66,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     o.stop_requested = stop_requested;
     o.start_seconds = report.launcher_seconds();
     auto last_status = Clock::now();
-    o.on_step = [&](int64_t done) {
+    o.on_step = [&](int64_t done, int64_t steps) {
       step = done;
       report.step(done);
       if (root && Clock::now() - last_status > std::chrono::seconds(2)) {

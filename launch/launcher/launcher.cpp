@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -74,8 +75,14 @@ pid_t start(const std::vector<std::string>& command, int error_pipe, const sigse
 
 // Ranks whose mpirun is gone: none may be left behind.
 void kill_ranks(const std::string& folder, int64_t count) {
+  std::vector<int> pids;
   for (int r = 0; r < count; ++r)
-    if (const RankState s = read_rank(folder, r); s.pid > 0) ::kill(s.pid, SIGKILL);
+    if (const RankState s = read_rank(folder, r); s.pid > 0 && ::kill(s.pid, SIGKILL) == 0) pids.push_back(s.pid);
+  // Until they are gone: whoever started this process may start the next job at once.
+  for (int tries = 0; tries < 200; ++tries) {
+    if (std::none_of(pids.begin(), pids.end(), [](int pid) { return ::kill(pid, 0) == 0; })) return;
+    ::usleep(10'000);
+  }
 }
 
 // How the job ended, and status.json to match where no rank could write it.
@@ -110,7 +117,7 @@ int conclude(const std::string& folder, const Job& job, int mpirun_status, bool 
                          : fmt::format("rank {} ended without a word{}", rank, noise.cause().empty() ? "" : ": " + noise.cause()))
                 .at("rank", rank)
                 .at("step", last_step);
-  if (!resume_command.empty()) e = std::move(e).hint("resume with: " + resume_command);
+  if (!resume_command.empty()) e.set_hint("resume with: " + resume_command);
   if (!run.empty()) {
     status.state = "failed", status.code = e.code(), status.rank = rank, status.step = last_step;
     status.error_id = e.id(), status.cause = e.message(), status.hint = e.hint();

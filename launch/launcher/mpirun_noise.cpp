@@ -25,7 +25,7 @@ void MpirunNoise::line(const std::string& l) {
   }
   if (in_box_)
     box_ += l + "\n";
-  else if (l.find("[mpiexec") == std::string::npos)
+  else if (l.rfind("mpirun: Forwarding signal", 0) != 0)
     std::fprintf(stderr, "%s\n", l.c_str());
 }
 

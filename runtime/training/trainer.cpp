@@ -246,7 +246,7 @@ class Trainer {
       samples_seen_ += schedule_->global_samples(step);
       if (first_step_seconds_ == 0) first_step_seconds_ = o_.start_seconds + since(created_);
       ++step_;
-      o_.on_step(step_);
+      o_.on_step(step_, total);
       note_step(step, step_metrics[0], step_metrics[1]);
 
       const bool epoch_done = step_ % spe == 0;

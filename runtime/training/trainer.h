@@ -32,7 +32,8 @@ struct TrainerOptions {
   std::string job_hash;    // equal on all ranks, or they stop with 76
   bool resume = false, retune = false;
   std::function<bool()> stop_requested = [] { return false; };
-  std::function<void(int64_t step)> on_step = [](int64_t) {};  // after each step, on every rank
+  // After each step, on every rank: steps done, and how many there will be.
+  std::function<void(int64_t step, int64_t steps)> on_step = [](int64_t, int64_t) {};
   double start_seconds = 0;  // what passed between the process's start and the trainer's, for the first metrics
 };
 

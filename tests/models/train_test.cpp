@@ -60,7 +60,7 @@ TEST_F(TrainTest, LossFallsAndStopAndResumeGiveTheSameBits) {
   // 1,000 samples: the sixteenth batch of each epoch is short, and the stop comes in the second epoch.
   auto first = options("parts", 24);
   int64_t done = 0;
-  first.on_step = [&](int64_t s) { done = s; };
+  first.on_step = [&](int64_t s, int64_t) { done = s; };
   first.stop_requested = [&] { return done >= 18; };
   const auto interrupted = train(first, *comm);
   EXPECT_TRUE(interrupted.interrupted);
