@@ -5,6 +5,7 @@
 
 namespace lockstep::dropout {
 
+void register_highway(Registry&);
 void register_reference(Registry&);
 
 }  // namespace lockstep::dropout

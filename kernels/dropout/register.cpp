@@ -2,6 +2,9 @@
 
 namespace lockstep {
 
-void register_dropout(Registry& r) { dropout::register_reference(r); }
+void register_dropout(Registry& r) {
+  dropout::register_highway(r);
+  dropout::register_reference(r);
+}
 
 }  // namespace lockstep

@@ -5,6 +5,7 @@
 
 namespace lockstep::elementwise {
 
+void register_highway(Registry&);
 void register_reference(Registry&);
 
 // Asserts what elementwise.h asks of a program and its tensors.

@@ -2,6 +2,9 @@
 
 namespace lockstep {
 
-void register_elementwise(Registry& r) { elementwise::register_reference(r); }
+void register_elementwise(Registry& r) {
+  elementwise::register_highway(r);
+  elementwise::register_reference(r);
+}
 
 }  // namespace lockstep

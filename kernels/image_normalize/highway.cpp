@@ -87,18 +87,18 @@ class Highway final : public Kernel {
     auto* to = y.as<float>();
     switch (y.spec.layout) {
       case Layout::plain:
-        parallel_for(n * c, threads_, [&](int64_t i) {
+        each(n * c, hw, [&](int64_t i) {
           HWY_DYNAMIC_DISPATCH(copy_pixels)(from + i * hw, scale(i % c), offset(i % c), hw, to + i * hw);
         });
         break;
       case Layout::nhwc:
-        parallel_for(n, threads_, [&](int64_t i) {
+        each(n, c * hw, [&](int64_t i) {
           HWY_DYNAMIC_DISPATCH(transpose_pixels)
           (from + i * c * hw, hw, scale_.data(), offset_.data(), 1, c, hw, to + i * c * hw, c);
         });
         break;
       case Layout::lanes:
-        parallel_for((n + kLanes - 1) / kLanes * c, threads_, [&](int64_t i) {
+        each((n + kLanes - 1) / kLanes * c, hw * kLanes, [&](int64_t i) {
           const int64_t first = i / c * kLanes, channel = i % c;
           const auto at = static_cast<size_t>(channel);
           HWY_DYNAMIC_DISPATCH(transpose_pixels)
@@ -112,6 +112,14 @@ class Highway final : public Kernel {
  private:
   float scale(int64_t c) const { return scale_[static_cast<size_t>(c)]; }
   float offset(int64_t c) const { return offset_[static_cast<size_t>(c)]; }
+
+  // f(i) for i in [0, n), each worth so many floats; a thread has 8 K at least.
+  template <class F>
+  void each(int64_t n, int64_t floats, F f) const {
+    parallel_ranges(n, threads_, 8192 / std::max<int64_t>(floats, 1) + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) f(i);
+    });
+  }
 
   int threads_;
   std::vector<float> scale_, offset_;

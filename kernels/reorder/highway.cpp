@@ -48,7 +48,8 @@ void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t col
   HWY_DYNAMIC_DISPATCH(transpose_floats)(from, from_stride, rows, cols, to, to_stride);
 }
 
-constexpr int64_t kPiece = 512;  // columns or rows that a thread takes at once: 32 KB beside 16 lanes
+constexpr int64_t kGrain = 16 << 10;  // floats that a thread should have at least
+constexpr int64_t kPiece = 512;       // columns or rows that a thread takes at once: 32 KB beside 16 lanes
 
 struct Sizes {
   int64_t n, c, hw, inner;  // inner = c * hw
@@ -57,19 +58,24 @@ struct Sizes {
 int64_t blocks(const Sizes& s) { return (s.n + kLanes - 1) / kLanes; }
 int64_t samples_of_block(const Sizes& s, int64_t b) { return std::min<int64_t>(kLanes, s.n - b * kLanes); }
 
-// f(outer, begin, end): [0, n) x pieces of [0, length).
+// f(outer, begin, end): [0, n) x pieces of [0, length), together the whole tensor.
 template <class F>
-void for_pieces(int64_t n, int64_t length, int threads, F f) {
+void for_pieces(const Sizes& s, int64_t n, int64_t length, int threads, F f) {
+  if (n == 0) return;
+
   const int64_t pieces = (length + kPiece - 1) / kPiece;
-  parallel_for(n * pieces, threads, [&](int64_t i) {
-    const int64_t begin = i % pieces * kPiece;
-    f(i / pieces, begin, std::min(begin + kPiece, length));
+  const int64_t grain = std::max<int64_t>(1, kGrain / (s.n * s.inner / (n * pieces) + 1));
+  parallel_ranges(n * pieces, threads, grain, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t begin = i % pieces * kPiece;
+      f(i / pieces, begin, std::min(begin + kPiece, length));
+    }
   });
 }
 
 // Samples become lanes; `from` is plain.
 void plain_to_lanes(const Sizes& s, const float* x, float* y, int threads) {
-  for_pieces(blocks(s), s.inner, threads, [&](int64_t b, int64_t begin, int64_t end) {
+  for_pieces(s, blocks(s), s.inner, threads, [&](int64_t b, int64_t begin, int64_t end) {
     const int64_t block = b * kLanes * s.inner;
     transpose(x + block + begin, s.inner, samples_of_block(s, b), end - begin, y + block + begin * kLanes,
               kLanes);
@@ -77,7 +83,7 @@ void plain_to_lanes(const Sizes& s, const float* x, float* y, int threads) {
 }
 
 void lanes_to_plain(const Sizes& s, const float* x, float* y, int threads) {
-  for_pieces(blocks(s), s.inner, threads, [&](int64_t b, int64_t begin, int64_t end) {
+  for_pieces(s, blocks(s), s.inner, threads, [&](int64_t b, int64_t begin, int64_t end) {
     const int64_t block = b * kLanes * s.inner;
     transpose(x + block + begin * kLanes, kLanes, end - begin, samples_of_block(s, b), y + block + begin,
               s.inner);
@@ -85,20 +91,20 @@ void lanes_to_plain(const Sizes& s, const float* x, float* y, int threads) {
 }
 
 void plain_to_nhwc(const Sizes& s, const float* x, float* y, int threads) {
-  for_pieces(s.n, s.hw, threads, [&](int64_t n, int64_t begin, int64_t end) {
+  for_pieces(s, s.n, s.hw, threads, [&](int64_t n, int64_t begin, int64_t end) {
     transpose(x + n * s.inner + begin, s.hw, s.c, end - begin, y + n * s.inner + begin * s.c, s.c);
   });
 }
 
 void nhwc_to_plain(const Sizes& s, const float* x, float* y, int threads) {
-  for_pieces(s.n, s.hw, threads, [&](int64_t n, int64_t begin, int64_t end) {
+  for_pieces(s, s.n, s.hw, threads, [&](int64_t n, int64_t begin, int64_t end) {
     transpose(x + n * s.inner + begin * s.c, s.c, end - begin, s.c, y + n * s.inner + begin, s.hw);
   });
 }
 
 // Between nhwc and lanes each pixel is a small matrix, samples by channels.
 void nhwc_to_lanes(const Sizes& s, const float* x, float* y, int threads) {
-  for_pieces(blocks(s), s.hw, threads, [&](int64_t b, int64_t begin, int64_t end) {
+  for_pieces(s, blocks(s), s.hw, threads, [&](int64_t b, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       transpose(x + b * kLanes * s.inner + i * s.c, s.inner, samples_of_block(s, b), s.c,
                 y + (b * s.inner + i) * kLanes, s.hw * kLanes);
@@ -106,7 +112,7 @@ void nhwc_to_lanes(const Sizes& s, const float* x, float* y, int threads) {
 }
 
 void lanes_to_nhwc(const Sizes& s, const float* x, float* y, int threads) {
-  for_pieces(blocks(s), s.hw, threads, [&](int64_t b, int64_t begin, int64_t end) {
+  for_pieces(s, blocks(s), s.hw, threads, [&](int64_t b, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       transpose(x + (b * s.inner + i) * kLanes, s.hw * kLanes, s.c, samples_of_block(s, b),
                 y + b * kLanes * s.inner + i * s.c, s.inner);
@@ -114,7 +120,7 @@ void lanes_to_nhwc(const Sizes& s, const float* x, float* y, int threads) {
 }
 
 void copy(const View& x, const View& y, int threads) {
-  parallel_ranges(x.spec.stored_elements(), threads, 16 << 10, [&](int64_t begin, int64_t end) {
+  parallel_ranges(x.spec.stored_elements(), threads, kGrain, [&](int64_t begin, int64_t end) {
     std::memcpy(y.as<float>() + begin, x.as<float>() + begin,
                 static_cast<size_t>(end - begin) * sizeof(float));
   });
