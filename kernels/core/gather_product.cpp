@@ -8,6 +8,7 @@
 
 #include "kernels/core/activate-inl.h"
 #include "kernels/core/gather_product.h"
+#include "kernels/core/parallel.h"
 #include "kernels/core/register_tile-inl.h"
 #include "kernels/core/tensor.h"
 
@@ -118,6 +119,30 @@ GatherTiles gather_tiles(int64_t outputs, int64_t positions) {
 
 void gather_product(const GatherProblem& problem, GatherTiles tiles, int64_t first, int64_t last) {
   HWY_DYNAMIC_DISPATCH(gather_compute)(problem, tiles, first, last);
+}
+
+void gather_product(const GatherProblem& problem, int threads) {
+  constexpr int64_t kChunk = 256;         // channels: 64 KiB of vectors for four positions
+  constexpr int64_t kGrainWork = 40'000;  // vector multiply-adds below which a thread isn't worth waking
+  const int64_t positions = problem.blocks * static_cast<int64_t>(problem.x_at.size());
+  if (positions == 0 || problem.outputs == 0) return;
+  const GatherTiles tiles = gather_tiles(problem.outputs, positions);
+  const int64_t sums = problem.channels * static_cast<int64_t>(problem.taps.size());
+  const int64_t work_per_tile = positions * problem.outputs / tiles.count() * sums;
+  parallel_ranges(tiles.count(), threads, kGrainWork / (work_per_tile + 1) + 1,
+                  [&](int64_t first, int64_t last) {
+                    GatherProblem part = problem;
+                    int64_t done = 0;
+                    do {  // once at least: a sum of nothing is the bias
+                      part.channels = std::min(kChunk, problem.channels - done);
+                      part.add_to_y = problem.add_to_y || done > 0;
+                      part.x = problem.x + done * problem.x_channel;
+                      part.w = problem.w + done * problem.w_channel;
+                      done += part.channels;
+                      part.activation = done < problem.channels ? Activation::none : problem.activation;
+                      gather_product(part, tiles, first, last);
+                    } while (done < problem.channels);
+                  });
 }
 
 }  // namespace lockstep

@@ -41,5 +41,7 @@ struct GatherTiles {
 GatherTiles gather_tiles(int64_t outputs, int64_t positions);
 // Computes tiles [first, last) of all; those of one position tile are neighbours.
 void gather_product(const GatherProblem& problem, GatherTiles tiles, int64_t first, int64_t last);
+// All of it on up to `threads` threads, in chunks of channels that keep a tile's vectors in the cache.
+void gather_product(const GatherProblem& problem, int threads);
 
 }  // namespace lockstep

@@ -1,9 +1,24 @@
 #include "kernels/core/kernel.h"
 #include "kernels/linear/reference.h"
+#include "kernels/linear/simd.h"
 
 namespace lockstep {
 
 void register_linear(Registry& r) {
+  const auto fast = [&](const char* op, const char* kernel, LayoutClass layout, auto make, bool shard) {
+    r.add({.op = op,
+           .name = kernel,
+           .layout = layout,
+           .bit_exact = {.threads = true, .shard = shard},
+           .make = make});
+  };
+  fast("linear", "lanes", LayoutClass::lanes, make_linear_lanes, true);
+  fast("linear_input_grad", "lanes", LayoutClass::lanes, make_linear_input_grad_lanes, true);
+  fast("linear_weight_grad", "lanes", LayoutClass::lanes, make_linear_weight_grad_lanes, false);
+  fast("linear", "highway", LayoutClass::plain, make_linear_highway, true);
+  fast("linear_input_grad", "highway", LayoutClass::plain, make_linear_input_grad_highway, true);
+  fast("linear_weight_grad", "highway", LayoutClass::plain, make_linear_weight_grad_highway, false);
+
   const auto reference = [&](const char* op, auto f, bool shard) {
     r.add({.op = op,
            .name = "reference",
