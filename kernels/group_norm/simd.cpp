@@ -230,7 +230,12 @@ inline void backward_nhwc(const GroupNormGeometry& g, const GroupNormBackward& a
   float *mean = coefficients(scratch, g.c, 0), *scale = coefficients(scratch, g.c, 1);
   float *shift = coefficients(scratch, g.c, 2), *slope = coefficients(scratch, g.c, 3);
   GroupNormSums* total = a.sums + n * g.c;
-  for (int64_t c = 0; c < g.c; ++c) mean[c] = means[c / g.per_group()], total[c] = {};
+  float* invstd_of = scale;  // until the scale is known
+  std::fill_n(total, g.c, GroupNormSums());
+  for (int64_t group = 0; group < g.groups; ++group) {
+    std::fill_n(mean + group * g.per_group(), g.per_group(), means[group]);
+    std::fill_n(invstd_of + group * g.per_group(), g.per_group(), invstds[group]);
+  }
   double sum[kTileWidth], product[kTileWidth];
   const Cut cut(1, g.hw);
   for (int64_t i = 0; i < cut.pieces(); ++i) {
@@ -241,7 +246,7 @@ inline void backward_nhwc(const GroupNormGeometry& g, const GroupNormBackward& a
                     product);
       for (int j = 0; j < width; ++j) {
         total[first + j].dy += sum[j];
-        total[first + j].dy_xhat += product[j] * double{invstds[(first + j) / g.per_group()]};
+        total[first + j].dy_xhat += product[j] * double{invstd_of[first + j]};
       }
     }
   }
