@@ -16,7 +16,7 @@ struct DatasetConfig {
   std::string path;     // folder (or, for idx, the images file), resolved against the job file's folder
   std::string split;    // "training" or "test": which of a data set's own halves; for folders with
                         // train/ and test/ below them the one to read
-  int64_t limit = 0;    // first n samples only; 0: all
+  int64_t limit = 0;    // first n samples only (of an image_folder: of its first classes); 0: all
   std::vector<float> mean, std;  // `normalize`, one per channel or one for all; empty: 0 and 1
   std::string where;             // file:line:column of the entry, for messages
 };

@@ -11,6 +11,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;  // what cannot be looked at is no folder; opening it as a file says why
+  return fs::is_directory(path, ignored);
+}
+
 bool hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
 
 // What stands directly below, sorted, without hidden names.
@@ -34,7 +39,7 @@ void collect(const fs::path& folder, int depth, std::vector<std::string>& files)
     throw Error(Exit::data, "E_IMAGE_FOLDER", "expected at most 32 levels of folders")
         .at("file", folder.string());
   for (const fs::path& path : entries(folder)) {
-    if (fs::is_directory(path))
+    if (is_folder(path))
       collect(path, depth + 1, files);
     else
       files.push_back(path.string());
@@ -53,10 +58,10 @@ Error other_size(const std::string& path, int64_t height, int64_t width, const s
 
 ImageFolder find_image_folder(const std::string& path, bool test) {
   fs::path base = path;
-  if (fs::is_directory(base / "train") || fs::is_directory(base / "test")) base /= test ? "test" : "train";
+  if (is_folder(base / "train") || is_folder(base / "test")) base /= test ? "test" : "train";
   ImageFolder folder;
   for (const fs::path& entry : entries(base)) {
-    if (!fs::is_directory(entry)) continue;
+    if (!is_folder(entry)) continue;
     const size_t before = folder.files.size();
     collect(entry, 0, folder.files);
     if (folder.files.size() == before)
