@@ -1,4 +1,5 @@
 #include "kernels/conv2d/lanes.h"
+#include "kernels/conv2d/onednn.h"
 #include "kernels/conv2d/reference.h"
 #include "kernels/core/kernel.h"
 
@@ -15,6 +16,14 @@ void register_conv2d(Registry& r) {
   lanes("conv2d", make_conv2d_lanes, true);
   lanes("conv2d_input_grad", make_conv2d_input_grad_lanes, true);
   lanes("conv2d_weight_grad", make_conv2d_weight_grad_lanes, false);
+
+  const auto onednn = [&](const char* op, auto make) {
+    r.add({.op = op, .name = "onednn", .layout = LayoutClass::plain, .make = make});
+    r.add({.op = op, .name = "onednn_nhwc", .layout = LayoutClass::nhwc, .make = make});
+  };
+  onednn("conv2d", make_conv2d_onednn);
+  onednn("conv2d_input_grad", make_conv2d_input_grad_onednn);
+  onednn("conv2d_weight_grad", make_conv2d_weight_grad_onednn);
 
   const auto reference = [&](const char* op, auto f, bool shard) {
     r.add({.op = op,

@@ -1,4 +1,5 @@
 #include "kernels/core/kernel.h"
+#include "kernels/linear/onednn.h"
 #include "kernels/linear/reference.h"
 #include "kernels/linear/simd.h"
 
@@ -18,6 +19,13 @@ void register_linear(Registry& r) {
   fast("linear", "highway", LayoutClass::plain, make_linear_highway, true);
   fast("linear_input_grad", "highway", LayoutClass::plain, make_linear_input_grad_highway, true);
   fast("linear_weight_grad", "highway", LayoutClass::plain, make_linear_weight_grad_highway, false);
+
+  const auto onednn = [&](const char* op, auto make) {
+    r.add({.op = op, .name = "onednn", .layout = LayoutClass::plain, .make = make});
+  };
+  onednn("linear", make_linear_onednn);
+  onednn("linear_input_grad", make_linear_input_grad_onednn);
+  onednn("linear_weight_grad", make_linear_weight_grad_onednn);
 
   const auto reference = [&](const char* op, auto f, bool shard) {
     r.add({.op = op,

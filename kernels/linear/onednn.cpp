@@ -1,0 +1,76 @@
+#include "kernels/linear/onednn.h"
+
+#include "kernels/core/onednn.h"
+
+namespace lockstep {
+
+namespace {
+
+using dnnl::memory;
+using tag = memory::format_tag;
+
+struct Problem {
+  memory::desc x, w, y, b;
+  memory::desc wanted_w;
+
+  Problem(int64_t n, int64_t k, int64_t m)
+      : x(OneDnnKernel::describe({std::max<int64_t>(n, 1), k}, tag::ab)),
+        w(OneDnnKernel::describe({m, k}, tag::ab)),
+        y(OneDnnKernel::describe({std::max<int64_t>(n, 1), m}, tag::ab)),
+        b(OneDnnKernel::describe({m}, tag::a)),
+        wanted_w(OneDnnKernel::any({m, k})) {}
+
+  dnnl::inner_product_forward::primitive_desc forward(bool bias, Activation activation) const {
+    const auto kind = dnnl::prop_kind::forward_training;
+    const auto desc = bias ? dnnl::inner_product_forward::desc(kind, x, wanted_w, b, y)
+                           : dnnl::inner_product_forward::desc(kind, x, wanted_w, y);
+    return {desc, OneDnnKernel::attributes(activation), OneDnnKernel::engine()};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_linear_onednn(const KernelRequest& r) {
+  return make_onednn(r, false, [&](OneDnnKernel& k) {
+    const Problem p(r.in[0].shape[0], r.in[1].shape[1], r.in[1].shape[0]);
+    const bool bias = r.in.size() > 2;
+    const auto desc = p.forward(bias, r.params.as<LinearParams>().activation);
+    std::unordered_map<int, memory> args = {{DNNL_ARG_SRC, k.input(0, p.x, p.x)},
+                                            {DNNL_ARG_WEIGHTS, k.input(1, p.w, desc.weights_desc())},
+                                            {DNNL_ARG_DST, k.output(0, p.y, p.y)}};
+    if (bias) args[DNNL_ARG_BIAS] = k.input(2, p.b, p.b);
+    k.add(desc, dnnl::inner_product_forward(desc), args);
+  });
+}
+
+std::unique_ptr<Kernel> make_linear_input_grad_onednn(const KernelRequest& r) {
+  return make_onednn(r, false, [&](OneDnnKernel& k) {
+    const Problem p(r.in[0].shape[0], r.in[1].shape[1], r.in[1].shape[0]);
+    const dnnl::inner_product_backward_data::primitive_desc desc(
+        {p.x, p.wanted_w, p.y}, OneDnnKernel::attributes(), OneDnnKernel::engine(),
+        p.forward(false, Activation::none));
+    k.add(desc, dnnl::inner_product_backward_data(desc),
+          {{DNNL_ARG_DIFF_DST, k.input(0, p.y, p.y)},
+           {DNNL_ARG_WEIGHTS, k.input(1, p.w, desc.weights_desc())},
+           {DNNL_ARG_DIFF_SRC, k.output(0, p.x, p.x)}});
+  });
+}
+
+std::unique_ptr<Kernel> make_linear_weight_grad_onednn(const KernelRequest& r) {
+  return make_onednn(r, true, [&](OneDnnKernel& k) {
+    const Problem p(r.in[0].shape[0], r.out[0].shape[1], r.out[0].shape[0]);
+    const bool bias = r.out.size() > 1;
+    using Backward = dnnl::inner_product_backward_weights;
+    const auto op = bias ? Backward::desc(p.x, p.wanted_w, p.b, p.y) : Backward::desc(p.x, p.wanted_w, p.y);
+    const Backward::primitive_desc desc(op, OneDnnKernel::attributes(), OneDnnKernel::engine(),
+                                        p.forward(bias, Activation::none));
+    std::unordered_map<int, memory> args = {
+        {DNNL_ARG_SRC, k.input(0, p.x, p.x)},
+        {DNNL_ARG_DIFF_DST, k.input(1, p.y, p.y)},
+        {DNNL_ARG_DIFF_WEIGHTS, k.output(0, p.w, desc.diff_weights_desc())}};
+    if (bias) args[DNNL_ARG_DIFF_BIAS] = k.output(1, p.b, p.b);
+    k.add(desc, Backward(desc), args);
+  });
+}
+
+}  // namespace lockstep
