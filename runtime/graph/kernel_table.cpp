@@ -42,11 +42,21 @@ std::vector<std::string> accepting(const Graph& g, const Node& n, const KernelCh
   if (names.empty()) {
     std::string shapes;
     for (const auto& s : r.in) shapes += " " + s.text();
-    throw Error(Exit::internal, "E_NO_KERNEL",
-                fmt::format("no {} kernel accepts {} ({}) of{}", name(how.device), n.op, n.params.text(), shapes))
+    throw Error(
+        Exit::internal, "E_NO_KERNEL",
+        fmt::format("no {} kernel accepts {} ({}) of{}", name(how.device), n.op, n.params.text(), shapes))
         .at("layer", n.name);
   }
   return names;
+}
+
+// Whether the kernel of that name exists and takes the node: a cache may be damaged, or of an older build.
+bool accepts(const Graph& g, const Node& n, const std::string& kernel_name, const KernelChoice& how) {
+  const Request r = specs_of(g, n);
+  const KernelRequest request{n.params, r.in, r.out, how.threads};
+  for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, request))
+    if (k->name == kernel_name) return k->make(request) != nullptr;
+  return false;
 }
 
 // Seconds of one run: the fastest of several, on data of ordinary size.
@@ -60,7 +70,8 @@ double time_kernel(const Graph& g, const Node& n, const std::string& kernel_name
     memory.emplace_back(s.bytes());
     if (s.dtype == DType::f32) {
       auto* x = static_cast<float*>(memory.back().data());
-      for (int64_t i = 0; i < s.stored_elements(); ++i) x[i] = static_cast<float>((i * 2654435761u >> 8) & 0xFFFF) / 65536.f - 0.5f;
+      for (int64_t i = 0; i < s.stored_elements(); ++i)
+        x[i] = static_cast<float>((i * 2654435761u >> 8) & 0xFFFF) / 65536.f - 0.5f;
     }
     return View{s, memory.back().data()};
   };
@@ -109,7 +120,8 @@ std::vector<const Node*> missing_nodes(const KernelTable& table, const Graph& g)
   std::vector<const Node*> missing;
   std::set<std::string> seen;
   for (const Node& n : g.nodes())
-    if (n.kind == NodeKind::compute && !table.count(kernel_signature(g, n)) && seen.insert(kernel_signature(g, n)).second)
+    if (n.kind == NodeKind::compute && !table.count(kernel_signature(g, n)) &&
+        seen.insert(kernel_signature(g, n)).second)
       missing.push_back(&n);
   return missing;
 }
@@ -146,7 +158,7 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
     for (const Node* n : missing) {
       const auto it = cache.find(cache_key(g, *n, how));
       const std::string cached = it != cache.end() && it->is_string() ? it->get<std::string>() : "";
-      known.push_back(Registry::builtin().find(n->op, cached, how.device) ? cached : "");
+      known.push_back(!cached.empty() && accepts(g, *n, cached, how) ? cached : "");
     }
   }
   known = nlohmann::json::parse(comm.broadcast_text(known.dump(), 0));
@@ -187,9 +199,7 @@ std::vector<std::string> drop_unavailable(KernelTable& table, const Graph& g, co
     if (n.kind != NodeKind::compute) continue;
     const auto it = table.find(kernel_signature(g, n));
     if (it == table.end()) continue;
-    const Request r = specs_of(g, n);
-    const KernelInfo* info = Registry::builtin().find(n.op, it->second, how.device);
-    if (info && info->make({n.params, r.in, r.out, how.threads})) continue;
+    if (accepts(g, n, it->second, how)) continue;
     dropped.push_back(it->first);
     table.erase(it);
   }
@@ -197,8 +207,10 @@ std::vector<std::string> drop_unavailable(KernelTable& table, const Graph& g, co
 }
 
 std::string default_kernel_cache() {
-  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg) return std::string(xdg) + "/lockstep/kernels.json";
-  if (const char* home = std::getenv("HOME"); home && *home) return std::string(home) + "/.cache/lockstep/kernels.json";
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg)
+    return std::string(xdg) + "/lockstep/kernels.json";
+  if (const char* home = std::getenv("HOME"); home && *home)
+    return std::string(home) + "/.cache/lockstep/kernels.json";
   return "";
 }
 
