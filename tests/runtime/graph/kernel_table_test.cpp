@@ -1,0 +1,228 @@
+// Which kernel runs what: signatures, the cache, kernels pinned by a checkpoint; and that graph and registry
+// know the same ops.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "runtime/graph/op.h"
+#include "runtime/training/session.h"
+#include "tests/runtime/graph/nets.h"
+#include "tests/support/files.h"
+#include "tests/support/temporary_folder.h"
+
+namespace lockstep::testing {
+namespace {
+
+Net net_called(const std::string& name) {
+  for (const Net& n : nets())
+    if (n.name == name) return n;
+  throw std::runtime_error(name);
+}
+
+TEST(KernelSignature, HasEverythingButTheBatch) {
+  for (const Net& net : nets()) {
+    const Graph a = training_graph(net, 3, true), b = training_graph(net, 64, true);
+    ASSERT_EQ(a.nodes().size(), b.nodes().size());
+    for (size_t i = 0; i < a.nodes().size(); ++i)
+      EXPECT_EQ(kernel_signature(a, a.nodes()[i]), kernel_signature(b, b.nodes()[i]));
+  }
+  auto signature = [](int64_t channels, int64_t side, int64_t stride, Layout layout) {
+    Graph g;
+    GraphBuilder b(g);
+    Layers{b, kNoValue}.conv("c", b.input("x", {DType::f32, {4, channels, side, side}, layout}, true), 4, 3,
+                             0, stride);
+    return kernel_signature(g, g.nodes()[0]);
+  };
+  const std::string base = signature(3, 8, 1, Layout::plain);
+  EXPECT_NE(base, signature(2, 8, 1, Layout::plain));
+  EXPECT_NE(base, signature(3, 9, 1, Layout::plain));
+  EXPECT_NE(base, signature(3, 8, 2, Layout::plain));
+  EXPECT_NE(base, signature(3, 8, 1, Layout::lanes));
+}
+
+class CacheTest : public ::testing::Test {
+ protected:
+  KernelTable choose(const KernelChoice& how) const {
+    KernelTable table;
+    choose_kernels(table, graph_, how, *comm_);
+    return table;
+  }
+  KernelChoice how() const { return {Device::cpu, 1, "test", file_}; }
+
+  TestFolder folder_;
+  const std::string file_ = folder_.file("below/kernels.json");
+  const Graph graph_ = training_graph(net_called("relu_max_pool"), 8, true);
+  const std::unique_ptr<Communicator> comm_ = make_self_communicator();
+};
+
+TEST_F(CacheTest, SecondChoiceIsTheRememberedOne) {
+  const KernelTable first = choose(how());
+  ASSERT_FALSE(first.empty());
+  auto cache = nlohmann::json::parse(read_file(file_));
+  EXPECT_EQ(cache.size(), first.size());
+  // No timing ever chooses the reference where something faster accepts: a planted one shows who decided.
+  std::string planted;
+  for (auto& [key, kernel] : cache.items())
+    if (const size_t at = key.find(" max_pool2d("); at != std::string::npos)
+      planted = key.substr(at + 1), kernel = "reference";
+  ASSERT_FALSE(planted.empty());
+  write_file(file_, cache.dump());
+  const KernelTable second = choose(how());
+  EXPECT_NE(first.at(planted), "reference");
+  EXPECT_EQ(second.at(planted), "reference");
+  KernelTable third = first;
+  third.at(planted) = "reference";
+  EXPECT_EQ(second, third);
+  // Another processor, other threads: timings of their own.
+  KernelChoice other = how();
+  other.processor = "another";
+  EXPECT_NE(choose(other).at(planted), "reference");
+  other = how();
+  other.threads = 2;
+  EXPECT_NE(choose(other).at(planted), "reference");
+}
+
+TEST_F(CacheTest, DamagedCacheIsMadeAnew) {
+  const KernelTable expected = choose({Device::cpu, 1, "test", ""});
+  for (const std::string& damage : {std::string(), std::string("{"), std::string("[1, 2]"),
+                                    std::string("null"), std::string("\0\xff", 2)}) {
+    choose(how());
+    write_file(file_, damage);
+    const KernelTable found = choose(how());
+    EXPECT_EQ(found.size(), expected.size());
+    const auto cache = nlohmann::json::parse(read_file(file_));
+    EXPECT_EQ(cache.size(), expected.size()) << "not written anew after: " << damage;
+  }
+  // Names that are no kernel's, no string, or a kernel of this op that does not take these shapes.
+  for (const nlohmann::json& value :
+       {nlohmann::json("no such kernel"), nlohmann::json(7), nlohmann::json("nhwc")}) {
+    auto cache = nlohmann::json::parse(read_file(file_));
+    for (auto& [key, kernel] : cache.items()) kernel = value;
+    write_file(file_, cache.dump());
+    const KernelTable found = choose(how());
+    for (const auto& [signature, kernel] : found) EXPECT_NE(nlohmann::json(kernel), value) << signature;
+    KernelTable table = found;
+    EXPECT_NO_THROW(compile(graph_, table, how(),
+                            [&](KernelTable& t, const Graph& g) { choose_kernels(t, g, how(), *comm_); }));
+  }
+}
+
+TEST_F(CacheTest, KernelsThatDoNotTakeTheShapesAreNotTakenFromIt) {
+  choose(how());
+  auto cache = nlohmann::json::parse(read_file(file_));
+  int planted = 0;
+  // Every other kernel of the op, whatever layout it is for.
+  for (const Node& n : graph_.nodes())
+    for (const KernelInfo& k : Registry::builtin().all())
+      if (k.op == n.op) {
+        for (auto& [key, kernel] : cache.items())
+          if (key.ends_with(" " + kernel_signature(graph_, n))) kernel = k.name, ++planted;
+        write_file(file_, cache.dump());
+        KernelTable table;
+        EXPECT_NO_THROW(compile(graph_, table, how(),
+                                [&](KernelTable& t, const Graph& g) { choose_kernels(t, g, how(), *comm_); }))
+            << k.op << " " << k.name;
+      }
+  EXPECT_GT(planted, 0);
+}
+
+TEST_F(CacheTest, UnwritableCacheIsNoReasonToStop) {
+  KernelChoice h = how();
+  h.cache_file = "/proc/no/such/place/kernels.json";
+  EXPECT_EQ(choose(h).size(), choose({Device::cpu, 1, "test", ""}).size());
+}
+
+SessionOptions session_options() {
+  SessionOptions o;
+  o.model = [](ModelContext& c, ValueId x) {
+    return net_called("relu_max_pool").build(Layers{c.builder, c.step_state}, x);
+  };
+  o.input = {kChannels, kSide, kSide, kClasses, {0, 0, 0}, {1, 1, 1}};
+  o.config.global_batch_size = 8;
+  o.kernels = {Device::cpu, 1, "test", ""};
+  return o;
+}
+
+TEST(PinnedKernels, UnknownOneStopsUnlessRetuned) {
+  const auto comm = make_self_communicator();
+  Session fresh(session_options(), *comm);
+  fresh.prepare_training(8);
+  auto pinned = fresh.kernel_table();
+  std::string lost;
+  for (auto& [signature, kernel] : pinned)
+    if (lost.empty() && signature.starts_with("conv2d(")) lost = signature, kernel = "of_another_build";
+  ASSERT_FALSE(lost.empty());
+
+  SessionOptions o = session_options();
+  o.pinned = pinned;
+  Session strict(o, *comm);
+  expect_error(
+      Exit::config, [&] { strict.prepare_training(8); }, "E_KERNEL_PINNED", "of_another_build", lost,
+      "--retune");
+
+  o.retune = true;
+  Session retuned(o, *comm);
+  retuned.prepare_training(8);
+  EXPECT_TRUE(retuned.retuned());
+  EXPECT_NE(retuned.kernel_table().at(lost), "of_another_build");
+  pinned.at(lost) = retuned.kernel_table().at(lost);
+  EXPECT_EQ(retuned.kernel_table(), pinned) << "the others stay";
+}
+
+TEST(PinnedKernels, AreTakenWithoutChoosing) {
+  const auto comm = make_self_communicator();
+  Session fresh(session_options(), *comm);
+  fresh.prepare_training(8);
+  SessionOptions o = session_options();
+  o.pinned = fresh.kernel_table();
+  for (auto& [signature, kernel] : o.pinned) kernel = "reference";  // what no timing would choose
+  Session session(o, *comm);
+  session.prepare_training(8);
+  EXPECT_FALSE(session.retuned());
+  EXPECT_EQ(session.kernel_table(), o.pinned);
+}
+
+// An op is known to the graph and has kernels, a reference among them, or it is not there at all.
+TEST(Ops, GraphAndRegistryKnowTheSame) {
+  std::set<std::string> graph, kernels, references;
+  for (const auto& name : op_names()) graph.insert(name);
+  for (const KernelInfo& k : Registry::builtin().all()) {
+    kernels.insert(k.op);
+    if (k.is_reference()) references.insert(k.op);
+  }
+  EXPECT_EQ(graph, kernels);
+  EXPECT_EQ(graph, references);
+}
+
+// Everything a model can put into its forward part has a shape rule, and a gradient rule or stands here with
+// a reason.
+TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
+  const std::map<std::string, std::string> no_shape_rule = {
+      {"batch_norm_running", "its outputs are buffers that exist"},
+      {"reorder", "its output is the input in another layout"},
+      {"grad_norm", "made with the optimizer"},
+      {"optimizer_step", "made with the optimizer"},
+      {"batch_norm_grad_sums", "a gradient"},
+  };
+  const std::map<std::string, std::string> no_gradient = {
+      {"image_normalize", "nobody wants the image's"},
+      {"batch_norm_running", "leads to buffers only"},
+      {"batch_norm_eval", "not in a training graph"},
+      {"cross_entropy", "seeded by cross_entropy_grad"},
+      {"grad_norm", "after the gradients"},
+      {"optimizer_step", "after the gradients"},
+      {"batch_norm_grad_sums", "a gradient"},
+  };
+  for (const auto& name : op_names()) {
+    const OpDef& op = op_def(name);
+    const bool gradient_op = name.ends_with("_grad");
+    EXPECT_EQ(op.infer == nullptr, gradient_op || no_shape_rule.contains(name)) << name;
+    EXPECT_EQ(op.gradient == nullptr, gradient_op || no_gradient.contains(name)) << name;
+  }
+  for (const auto* list : {&no_shape_rule, &no_gradient})
+    for (const auto& [name, why] : *list) EXPECT_EQ(op_def(name).name, name) << why;
+}
+
+}  // namespace
+}  // namespace lockstep::testing

@@ -1,0 +1,164 @@
+// Fusion, layouts and dead code: the same numbers from fewer, other nodes.
+#include <gtest/gtest.h>
+
+#include "tests/runtime/graph/nets.h"
+
+namespace lockstep::testing {
+namespace {
+
+int64_t count(const Graph& g, const std::string& op) {
+  return std::count_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return n.op == op; });
+}
+const Node& the(const Graph& g, const std::string& op) {
+  const auto it = std::find_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return n.op == op; });
+  LOCKSTEP_ASSERT(it != g.nodes().end(), "no {}", op);
+  return *it;
+}
+
+// Against the same net with nothing fused, everything plain, every value in memory of its own, reference
+// kernels.
+TEST(Passes, KeepWhatTheGraphComputes) {
+  for (const Net& net : nets())
+    for (const auto [batch, threads] : {std::pair{1, 1}, {16, 2}, {19, 1}}) {
+      const Graph plain = training_graph(net, batch, false);
+      Graph apart = plain;
+      keep_apart(apart);
+      Runner expected(plain, apart, batch, true),
+          laid(plain, training_graph(net, batch, true), batch, false, threads),
+          fused(plain, plain, batch, false, threads);
+      // In "dropout" nothing can be fused: GELU's input is read again by its gradient.
+      const size_t fusable = net.name == "dropout" ? 0 : 1;
+      EXPECT_LE(fused.plan->graph.nodes().size() + fusable, expected.plan->graph.nodes().size()) << net.name;
+      for (Runner* r : {&expected, &laid, &fused}) r->run();
+      for (Runner* r : {&laid, &fused}) {
+        EXPECT_NEAR(r->loss(), expected.loss(), 2e-6 * expected.loss()) << net.name;
+        for (const auto& e : expected.model.table.parameters) {
+          const auto a = expected.gradient(e.name), b = r->gradient(e.name);
+          double largest = 0;
+          for (float v : a) largest = std::max(largest, std::fabs(double{v}));
+          // Sums of up to 19 * 64 float terms in another order, through some ten layers; a bias before batch
+          // norm has a true gradient of 0 and keeps the rounding of terms of about 0.1.
+          for (size_t i = 0; i < a.size(); ++i)
+            ASSERT_NEAR(b[i], a[i], 2e-5 * largest + 1e-6) << net.name << " " << e.name << "[" << i << "]";
+        }
+      }
+    }
+}
+
+TEST(Fuse, ActivationGoesIntoConvolutionAndLinear) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
+  const ValueId y = l.relu(l.linear("fc", b.elementwise(Elt::gelu, {l.conv("conv", x, 4, 3)}), 3));
+  g.value(y).storage = Storage::output;
+  ASSERT_EQ(count(g, "elementwise"), 2);
+  fuse(g);
+  EXPECT_EQ(count(g, "elementwise"), 0);
+  EXPECT_EQ(the(g, "conv2d").params.as<Conv2dParams>().activation, Activation::gelu);
+  EXPECT_EQ(the(g, "linear").params.as<LinearParams>().activation, Activation::relu);
+  EXPECT_EQ(the(g, "linear").out[0], y);
+}
+
+TEST(Fuse, ActivationWhoseInputIsReadAgainStays) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
+  const ValueId c = l.conv("conv", x, 4, 3), y = b.elementwise(Elt::silu, {c}), z = l.max_pool(c);
+  g.value(y).storage = g.value(z).storage = Storage::output;
+  fuse(g);
+  EXPECT_EQ(count(g, "elementwise"), 1);
+  EXPECT_EQ(the(g, "conv2d").params.as<Conv2dParams>().activation, Activation::none);
+}
+
+TEST(Fuse, ChainsBecomeOneProgram) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
+  const ValueId p = l.max_pool(x), q = l.avg_pool(x);
+  const ValueId sum = b.elementwise(Elt::add, {p, q}), y = l.relu(sum);
+  const ValueId z = l.max_pool(y), w = l.avg_pool(sum);  // the sum is read after: it becomes a second output
+  g.value(z).storage = g.value(w).storage = Storage::output;
+  fuse(g);
+  ASSERT_EQ(count(g, "elementwise"), 1);
+  const Node& n = the(g, "elementwise");
+  const auto& program = n.params.as<ElementwiseParams>();
+  ASSERT_EQ(program.code.size(), 2u);
+  EXPECT_EQ(program.code[0].op, Elt::add);
+  EXPECT_EQ(program.code[1].op, Elt::relu);
+  EXPECT_EQ(n.in, (std::vector<ValueId>{p, q}));
+  EXPECT_EQ(n.out, (std::vector<ValueId>{y, sum}));
+  EXPECT_EQ(program.outputs, (std::vector<int>{3, 2}));
+}
+
+TEST(Fuse, ChainLongerThanTheInterpreterIsCut) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  ValueId x = l.avg_pool(b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true));
+  for (int i = 0; i < 2 * ElementwiseParams::kMaxRegisters; ++i) x = b.elementwise(Elt::tanh, {x});
+  g.value(l.avg_pool(x)).storage = Storage::output;
+  fuse(g);
+  EXPECT_EQ(count(g, "elementwise"), 3);
+  for (const Node& n : g.nodes())
+    if (n.op == "elementwise") {
+      const auto& p = n.params.as<ElementwiseParams>();
+      EXPECT_LE(p.inputs + static_cast<int>(p.code.size()), ElementwiseParams::kMaxRegisters);
+    }
+}
+
+TEST(Layouts, FewChannelsLieInLanesManyPlain) {
+  const auto all = nets();
+  const auto wide = std::find_if(all.begin(), all.end(), [](const Net& n) { return n.name == "wide_conv"; });
+  const Graph g = training_graph(*wide, 5, true);
+  std::map<std::string, Layout> of;
+  for (const Node& n : g.nodes()) {
+    if (n.op != "conv2d" || n.backward) continue;
+    of[n.name] = g.value(n.out[0]).spec.layout;
+    EXPECT_EQ(g.value(n.in[0]).spec.layout, of[n.name]) << n.name;
+    EXPECT_EQ(g.value(n.in[1]).spec.layout, Layout::plain) << "weights have no batch";
+  }
+  EXPECT_EQ(of, (std::map<std::string, Layout>{{"conv1", Layout::lanes},
+                                               {"conv2", Layout::plain},
+                                               {"conv3", Layout::plain},
+                                               {"conv4", Layout::plain}}));
+  // One reorder into plain on the way there, one back in the gradient; the image is normalised straight into
+  // lanes.
+  EXPECT_EQ(count(g, "reorder"), 2);
+  EXPECT_EQ(g.value(the(g, "image_normalize").out[0]).spec.layout, Layout::lanes);
+}
+
+TEST(Layouts, OneReorderServesAllReaders) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId image = b.input(kImages, {DType::u8, {5, kChannels, kSide, kSide}, Layout::plain}, true);
+  const ValueId x = b.add1("image_normalize", ImageNormalizeParams{{0, 0, 0}, {1, 1, 1}}, {image});
+  const ValueId c = l.conv("few", x, 8, 3);
+  ValueId sum = b.elementwise(Elt::add, {l.conv("many1", c, 40, 3), l.conv("many2", c, 40, 3)});
+  const Graph laid = assign_layouts(g, {&sum});
+  EXPECT_EQ(count(laid, "reorder"), 1);
+  EXPECT_EQ(laid.value(sum).spec.layout, Layout::plain);
+}
+
+TEST(DeadCode, GoesAndWhatMattersStays) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
+  const ValueId y = l.conv("conv", x, 4, 3);
+  const ValueId dead = l.relu(l.max_pool(y));  // two nodes, the first read by the second only
+  b.view(dead, {2, 36});
+  const ValueId kept = l.avg_pool(y);
+  g.value(kept).storage = Storage::output;
+  b.allreduce(b.add1("batch_norm_stats", BatchNormParams{}, {y}));  // a collective: other ranks wait in it
+  remove_dead_nodes(g);
+  std::vector<std::string> ops;
+  for (const Node& n : g.nodes()) ops.push_back(n.op);
+  EXPECT_EQ(ops, (std::vector<std::string>{"conv2d", "avg_pool2d", "batch_norm_stats", "allreduce"}));
+}
+
+}  // namespace
+}  // namespace lockstep::testing
