@@ -66,7 +66,9 @@ CheckedJob check_job(const Job& job) {
 Job read_run_job(const std::string& run_folder) {
   const std::string file = run_folder + "/job.yaml";
   if (!std::filesystem::exists(file))
-    throw Error(Exit::no_input, "E_RUN_NONE", "not a run folder: it has no job.yaml").at("folder", run_folder);
+    throw Error(Exit::no_input, "E_RUN_NONE", "not a run folder: it has no job.yaml")
+        .at("folder", run_folder)
+        .hint("`lockstep fit JOB --output DIR` makes one");
   return read_job(file, {});
 }
 

@@ -216,14 +216,16 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_fo
 
 std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
                                                   const std::function<void(const std::string&)>& warn) {
-  if (!fs::exists(path)) throw Error(Exit::no_input, "E_NO_MODEL", "no such file or folder").at("file", path);
+  const char* const hint = "`lockstep fit JOB --output DIR` trains a model and leaves it in DIR";
+  if (!fs::exists(path)) throw Error(Exit::no_input, "E_NO_MODEL", "no such file or folder").at("file", path).hint(hint);
   if (!fs::is_directory(path)) return SafetensorsFile::open(path);
   if (fs::exists(path + "/manifest.json") || fs::exists(path + "/state.safetensors"))
     return load_checkpoint(path).model;
   if (fs::exists(path + "/model.safetensors")) return SafetensorsFile::open(path + "/model.safetensors");
   if (auto newest = load_newest_checkpoint(path, warn)) return newest->model;
   throw Error(Exit::no_input, "E_NO_MODEL", "neither model.safetensors nor a checkpoint in this folder")
-      .at("file", path);
+      .at("file", path)
+      .hint(hint);
 }
 
 void export_model(const std::string& run_folder, std::span<const StoredTensor> tensors) {
