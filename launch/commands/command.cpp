@@ -8,6 +8,7 @@
 
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/error.h"
+#include "launch/commands/report_error.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/together.h"
 
@@ -56,10 +57,10 @@ int run_command_line(int argc, char** argv) {
   } catch (const Error& e) {
     // What fails before the ranks have met fails on each alike: one of them says so.
     const auto environment = launcher_environment();
-    if (!environment.present || environment.rank == 0) fmt::print(stderr, "{}\n", e.what());
+    if (!environment.present || environment.rank == 0) report_error(e.what());
     return e.code();
   } catch (const std::exception& e) {
-    fmt::print(stderr, "error[E_INTERNAL]: {}\n", e.what());
+    report_error(fmt::format("error[E_INTERNAL]: {}", e.what()));
     return static_cast<int>(Exit::internal);
   }
 }

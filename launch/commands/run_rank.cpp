@@ -8,6 +8,7 @@
 
 #include "launch/commands/fit.h"
 #include "launch/commands/job_plan.h"
+#include "launch/commands/report_error.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/together.h"
 #include "runtime/device/stop_signal.h"
@@ -38,6 +39,16 @@ Status failure(const Error& e, int rank, int64_t step) {
     if (key == "rank") s.rank = std::stoi(value);
   }
   return s;
+}
+
+// On a full disk the failure's own message and exit code matter more than this file's.
+void note_failure(const std::string& run, const Status& status) {
+  if (run.empty()) return;
+  try {
+    write_status(run, status);
+  } catch (const Error& e) {
+    report_error(e.what());
+  }
 }
 
 }  // namespace
@@ -92,16 +103,16 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     return leave(s.code);
   } catch (const AgreedError& e) {
     if (root) {
-      fmt::print(stderr, "{}\n", e.what());
-      if (!run.empty()) write_status(run, failure(e, -1, step));
+      report_error(e.what());
+      note_failure(run, failure(e, -1, step));
     }
     return leave(e.code());
   } catch (const Error& e) {
     // This rank's own: the others wait in a collective, so nothing orderly can follow. The launcher ends them.
     Error placed = e;
     placed.add_place("rank", std::to_string(comm.rank()));
-    fmt::print(stderr, "{}\n", placed.what());
-    if (!run.empty()) write_status(run, failure(placed, comm.rank(), step));
+    report_error(placed.what());
+    note_failure(run, failure(placed, comm.rank(), step));
     leave(e.code());
     if (comm.size() > 1) {
       std::fflush(nullptr);
