@@ -1,0 +1,293 @@
+// What bad input gets, from the real program: exit code, and words of the message that a person needs.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/files.h"
+#include "tests/support/temporary_folder.h"
+
+namespace lockstep::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int code = -1;
+  std::string text;  // standard output and error together
+};
+
+std::string big_endian(uint32_t x) {
+  return {static_cast<char>(x >> 24), static_cast<char>(x >> 16), static_cast<char>(x >> 8),
+          static_cast<char>(x)};
+}
+
+constexpr uint32_t kCount = 48, kSide = 8;
+
+class FailuresTest : public ::testing::Test {
+ protected:
+  // MNIST's files, small: 48 images of 8x8, for training and test alike.
+  void SetUp() override {
+    for (const std::string prefix : {"train", "t10k"}) {
+      std::string images = big_endian(0x803) + big_endian(kCount) + big_endian(kSide) + big_endian(kSide);
+      std::string labels = big_endian(0x801) + big_endian(kCount);
+      for (uint32_t i = 0; i < kCount; ++i) {
+        for (uint32_t k = 0; k < kSide * kSide; ++k) images += static_cast<char>(i * 37 + k * 11);
+        labels += static_cast<char>(i % 10);
+      }
+      write_file(folder_.file(prefix + "-images-idx3-ubyte"), images);
+      write_file(folder_.file(prefix + "-labels-idx1-ubyte"), labels);
+    }
+    write_job(kLayers);
+  }
+
+  static constexpr const char* kLayers =
+      "[{conv2d: {out_channels: 4, kernel: 3, name: first}}, relu, flatten, {linear: {out_features: 10, "
+      "name: last}}]";
+
+  void write_job(const std::string& layers, const std::string& more = "") {
+    write_file(folder_.file("job.yaml"),
+               "job_name: test\nmodel:\n  layers: " + layers +
+                   "\ninputs: {training: {dataset: mnist, path: .}}\n"
+                   "hyperparameters: {steps: 4, global_batch_size: 12, optimizer: {name: sgd, "
+                   "lr: 0.01}}\ncheckpoint: {every_steps: 2}\n" +
+                   more);
+  }
+
+  // The caches are the test's own; what a launcher around the test says is not for it.
+  Outcome shell(const std::string& command) const {
+    const std::string line = fmt::format(
+        "cd '{}' && exec env -u OMPI_COMM_WORLD_RANK -u OMPI_COMM_WORLD_SIZE XDG_CACHE_HOME='{}' "
+        "timeout -k 5 120 {} 2>&1",
+        folder_.path(), folder_.file("cache"), command);
+    Outcome o;
+    FILE* pipe = ::popen(line.c_str(), "r");
+    std::array<char, 4096> buffer{};
+    while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe))
+      o.text.append(buffer.data(), n);
+    const int status = ::pclose(pipe);
+    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return o;
+  }
+  Outcome lockstep(const std::string& arguments) const { return shell(LOCKSTEP_BINARY " " + arguments); }
+  static std::string mpirun(int ranks) {
+    return fmt::format("mpirun --allow-run-as-root --oversubscribe -n {} ", ranks);
+  }
+
+  template <class... Words>
+  void expect(const Outcome& o, Exit exit, const Words&... words) const {
+    EXPECT_EQ(o.code, static_cast<int>(exit)) << o.text;
+    for (const std::string& word : std::initializer_list<std::string>{words...})
+      EXPECT_NE(o.text.find(word), std::string::npos) << "no \"" << word << "\" in: " << o.text;
+    EXPECT_EQ(o.text.find("E_INTERNAL"), std::string::npos) << o.text;
+  }
+
+  TestFolder folder_;
+};
+
+TEST_F(FailuresTest, TheJobItselfIsFine) {
+  expect(lockstep("check job.yaml"), Exit::ok);
+  expect(lockstep("fit job.yaml --output run"), Exit::ok);
+}
+
+// Layer by index and name, its place in the job file, and the shapes.
+TEST_F(FailuresTest, ModelWhoseShapesDoNotFit) {
+  const struct {
+    const char* layers;
+    std::vector<std::string> words;
+  } cases[] = {
+      {"[{conv2d: {out_channels: 4, kernel: 9, name: big}}]",
+       {"layer=0 (conv2d 'big')", "9x9", "[1, 1, 8, 8]"}},
+      {"[relu, {max_pool2d: 3}, {max_pool2d: {kernel: 3, name: second}}]",
+       {"layer=2 (max_pool2d 'second')", "3x3", "[1, 1, 2, 2]"}},
+      {"[{conv2d: {out_channels: 4, kernel: 3, in_channels: 3}}]",
+       {"layer=0 (conv2d)", "in_channels 3", "[1, 1, 8, 8]"}},
+      {"[{conv2d: {out_channels: 4, kernel: 3}}, {conv2d: {out_channels: 6, kernel: 1, groups: 3}}]",
+       {"layer=1 (conv2d)", "3 groups", "4 input"}},
+      {"[{conv2d: {out_channels: 4, kernel: 3}}, {linear: {out_features: 10, name: fc}}]",
+       {"layer=1 (linear 'fc')", "[1, 4, 6, 6]", "flatten"}},
+      {"[flatten, {linear: {out_features: 10, in_features: 63}}]",
+       {"layer=1 (linear)", "in_features 63", "[1, 64]"}},
+      {"[{residual: {layers: [{conv2d: {out_channels: 4, kernel: 3, padding: 1}}], name: block}}]",
+       {"layer=0 (residual 'block')", "[1, 4, 8, 8]", "[1, 1, 8, 8]"}},
+      {"[{residual: {layers: [relu, {conv2d: {out_channels: 4, kernel: 20}}]}}]",
+       {"layer=0.layers.1 (conv2d)", "20x20"}},
+      {"[{conv2d: {out_channels: 4, kernel: 3}}, {group_norm: 3}]",
+       {"layer=1 (group_norm)", "3 groups", "[1, 4, 6, 6]"}},
+      {"[flatten, batch_norm2d]", {"layer=1 (batch_norm2d)", "[1, 64]"}},
+      {"[flatten, {linear: 7}]", {"[1, 7]", "10 classes"}},
+      {"[{conv2d: {out_channels: 10, kernel: 8}}]", {"[1, 10, 1, 1]", "10 classes"}},
+  };
+  for (const auto& c : cases) {
+    write_job(c.layers);
+    const Outcome o = lockstep("check job.yaml");
+    expect(o, Exit::config, "E_SHAPE");
+    for (const auto& word : c.words)
+      EXPECT_NE(o.text.find(word), std::string::npos) << "no \"" << word << "\" in: " << o.text;
+    if (c.words[0].starts_with("layer=")) EXPECT_NE(o.text.find("job.yaml:3:"), std::string::npos) << o.text;
+  }
+  // The same from fit, and the launcher passes the code on.
+  write_job(cases[0].layers);
+  expect(lockstep("fit job.yaml --output run"), Exit::config, "E_SHAPE", "big");
+  expect(lockstep("fit job.yaml --output run2 --set instance_count=2"), Exit::config, "E_SHAPE", "big");
+}
+
+TEST_F(FailuresTest, MissingData) {
+  for (const std::string command : {"check", "fit", "plan"})
+    expect(lockstep(command + " job.yaml --set inputs.training.path=nowhere"), Exit::no_input,
+           "nowhere/train-images", "lockstep data get mnist --to", "nowhere");
+  fs::remove(folder_.file("train-labels-idx1-ubyte"));
+  expect(lockstep("fit job.yaml --set instance_count=2"), Exit::no_input, "train-labels",
+         "lockstep data get mnist");
+}
+
+TEST_F(FailuresTest, MissingCheckpoint) {
+  expect(lockstep("fit job.yaml --resume --output nowhere"), Exit::no_input, "nowhere", "--resume");
+  expect(lockstep("fit job.yaml --set model.init_from=nowhere.safetensors"), Exit::no_input,
+         "nowhere.safetensors", "lockstep fit");
+  expect(lockstep("evaluate nowhere"), Exit::no_input, "nowhere", "lockstep fit");
+  expect(lockstep("predict nowhere x.png"), Exit::no_input, "nowhere", "lockstep fit");
+  fs::create_directory(folder_.file("empty"));
+  expect(lockstep("fit job.yaml --set model.init_from=empty"), Exit::no_input, "empty", "lockstep fit");
+}
+
+TEST_F(FailuresTest, BadData) {
+  const std::string images = folder_.file("train-images-idx3-ubyte"),
+                    labels = folder_.file("train-labels-idx1-ubyte");
+  const std::string good_images = read_file(images), good_labels = read_file(labels);
+  const auto with = [&](const std::string& path, const std::string& bytes) {
+    write_file(images, good_images), write_file(labels, good_labels);
+    write_file(path, bytes);
+    return lockstep("fit job.yaml --output run");
+  };
+  expect(with(images, good_images.substr(0, 1000)), Exit::data, images, "offset=16", "3072", "984");
+  expect(with(images, good_images + "xy"), Exit::data, images, "offset=3088", "expected", "found");
+  expect(with(images, "\x01" + good_images.substr(1)), Exit::data, images, "offset=0", "0x00000803",
+         "0x01000803");
+  expect(with(images, good_images.substr(0, 3)), Exit::data, images, "offset=", "expected", "found");
+  expect(with(labels, good_labels.substr(0, 20)), Exit::data, labels, "offset=8", "48", "12");
+  expect(with(labels, good_labels + "x"), Exit::data, labels, "offset=56");
+  std::string wild = good_labels;
+  wild[8 + 5] = 10;
+  expect(with(labels, wild), Exit::data, labels, "offset=13", "0 to 9", "found 10");
+  expect(lockstep("check job.yaml"), Exit::data, "offset=13");
+  expect(lockstep("fit job.yaml --set instance_count=2 --output run"), Exit::data, labels, "offset=13",
+         "found 10");
+}
+
+TEST_F(FailuresTest, DamagedCheckpoint) {
+  ASSERT_EQ(lockstep("fit job.yaml --output run").code, 0);
+  fs::remove_all(folder_.file("run/checkpoints/step-00000002"));
+  const std::string path = folder_.file("run/checkpoints/step-00000004/model.safetensors");
+  const std::string good = read_file(path);
+  std::string bad = good;
+  bad.back() = static_cast<char>(bad.back() ^ 1);  // one bit of the last tensor
+  write_file(path, bad);
+  expect(lockstep("fit job.yaml --resume --output run"), Exit::data, "model.safetensors", "last.");
+  expect(lockstep("fit job.yaml --output other --set model.init_from=run/checkpoints/step-00000004"),
+         Exit::data, "model.safetensors", "last.");
+  write_file(path, good.substr(0, good.size() - 7));
+  expect(lockstep("fit job.yaml --resume --output run"), Exit::data, "model.safetensors", "expected",
+         "found");
+  write_file(path, good);
+  expect(lockstep("fit job.yaml --resume --output run"), Exit::ok);
+}
+
+TEST_F(FailuresTest, TensorsOfInitFromDoNotMatch) {
+  ASSERT_EQ(lockstep("fit job.yaml --output run").code, 0);
+  expect(lockstep("fit job.yaml --output same --set model.init_from=run"), Exit::ok);
+  write_job(
+      "[{conv2d: {out_channels: 6, kernel: 3, name: first}}, relu, flatten, {linear: {out_features: 10, "
+      "name: end}}]");
+  for (const std::string ranks : {"1", "2"})
+    expect(lockstep("fit job.yaml --set model.init_from=run/model.safetensors --set instance_count=" + ranks +
+                    " --output bad" + ranks),
+           Exit::data, "run/model.safetensors", "missing \"end.weight\"", "missing \"end.bias\"",
+           "surplus \"last.weight\"", "surplus \"last.bias\"",
+           "\"first.weight\" is F32[4, 1, 3, 3], expected F32[6, 1, 3, 3]", "\"first.bias\"");
+}
+
+TEST_F(FailuresTest, LauncherOfAnotherRankCount) {
+  expect(shell(mpirun(3) + LOCKSTEP_BINARY " fit job.yaml --set instance_count=2"), Exit::disagree,
+         "instance_count: 2", "3 ranks");
+  EXPECT_FALSE(fs::exists(folder_.file("runs"))) << "nothing is left behind";
+}
+
+TEST_F(FailuresTest, RanksWithDifferentJobs) {
+  const std::string fit = LOCKSTEP_BINARY " fit job.yaml --set instance_count=2";
+  const Outcome o = shell(mpirun(1) + fit + " : -n 1 " + fit + " --set hyperparameters.seed=9");
+  expect(o, Exit::disagree, "resolved job", "rank");
+}
+
+TEST_F(FailuresTest, OutputThatCannotBeCreated) {
+  expect(lockstep("fit job.yaml --output /proc/nowhere/run"), Exit::cannot_create, "/proc/nowhere/run");
+  write_file(folder_.file("file"), "");
+  expect(lockstep("fit job.yaml --set output.dir=file"), Exit::cannot_create, "file");
+  expect(lockstep("fit job.yaml --output file/run --set instance_count=2"), Exit::cannot_create, "file/run");
+}
+
+TEST_F(FailuresTest, OutputThatAnotherJobHolds) {
+  ASSERT_EQ(lockstep("fit job.yaml --output run").code, 0);
+  const int lock = ::open(folder_.file("run/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  ASSERT_EQ(::flock(lock, LOCK_EX | LOCK_NB), 0) << "a run that has ended holds no lock";
+  expect(lockstep("fit job.yaml --resume --output run"), Exit::cannot_create, "run", "another job");
+  ::close(lock);
+  expect(lockstep("fit job.yaml --output run"), Exit::cannot_create, "run", "--resume");
+  expect(lockstep("fit job.yaml --resume --output run"), Exit::ok);
+}
+
+// A limit on file sizes stands in for a full disk: the write fails in the middle.
+TEST_F(FailuresTest, WriteThatFailsLeavesEarlierCheckpoints) {
+  write_job("[flatten, {linear: {out_features: 200}}, relu, {linear: {out_features: 10, name: last}}]");
+  ASSERT_EQ(lockstep("fit job.yaml --output run").code, 0);
+  const std::string before = read_file(folder_.file("run/checkpoints/step-00000004/model.safetensors"));
+  ASSERT_GT(before.size(), 40000u);
+  const std::string fit = LOCKSTEP_BINARY " fit job.yaml --resume --output run --set hyperparameters.steps=8";
+  expect(shell("sh -c \"trap '' XFSZ; ulimit -f 64; exec " + fit + "\""), Exit::io, "run/checkpoints",
+         ".safetensors");
+  EXPECT_EQ(read_file(folder_.file("run/checkpoints/step-00000004/model.safetensors")), before);
+  EXPECT_FALSE(fs::exists(folder_.file("run/checkpoints/step-00000006")));
+  expect(shell(fit), Exit::ok);
+}
+
+TEST_F(FailuresTest, LossThatIsNotFinite) {
+  // Layers without an activation between: no unit can die, so the weights grow until they overflow.
+  write_job("[flatten, {linear: 20}, {linear: 20}, {linear: {out_features: 10, name: last}}]");
+  const std::string diverging =
+      "fit job.yaml --set hyperparameters.optimizer.lr=1e6 --set hyperparameters.steps=40 --output ";
+  for (const std::string ranks : {"1", "2"}) {
+    const std::string run = "run" + ranks;
+    const Outcome o = lockstep(diverging + run + " --set instance_count=" + ranks);
+    expect(o, Exit::diverged, "E_DIVERGED", "step=", "op=", "of layer");
+    const auto status = nlohmann::json::parse(read_file(folder_.file(run + "/status.json")));
+    EXPECT_EQ(status.at("state"), "failed");
+    EXPECT_EQ(status.at("code"), 80);
+    EXPECT_GT(status.at("step"), 1);
+    EXPECT_NE(o.text.find(fmt::format("step={} ", status.at("step").get<int>())), std::string::npos)
+        << o.text;
+  }
+}
+
+// Where nobody can be told, the exit code still says what happened.
+TEST_F(FailuresTest, MessageThatCannotBeWritten) {
+  EXPECT_EQ(shell("sh -c '" LOCKSTEP_BINARY " nonsense 2>/dev/full'").code, static_cast<int>(Exit::usage));
+  EXPECT_EQ(shell("sh -c '" LOCKSTEP_BINARY " fit job.yaml --output /proc/x 2>/dev/full'").code,
+            static_cast<int>(Exit::cannot_create));
+}
+
+TEST_F(FailuresTest, WhatThisBuildLacks) {
+  for (const std::string command : {"check", "fit", "plan"}) {
+    expect(lockstep(command + " job.yaml --set backend=nccl"), Exit::config, "nccl", "NCCL", "backend: mpi");
+    expect(lockstep(command + " job.yaml --set device=cuda"), Exit::config, "cuda", "CUDA", "device: cpu");
+    expect(lockstep(command + " job.yaml --set device=simt"), Exit::config, "simt", "device: cpu");
+  }
+}
+
+}  // namespace
+}  // namespace lockstep::testing
