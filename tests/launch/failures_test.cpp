@@ -121,7 +121,7 @@ TEST_F(FailuresTest, ModelWhoseShapesDoNotFit) {
       {"[{conv2d: {out_channels: 4, kernel: 3}}, {group_norm: 3}]",
        {"layer=1 (group_norm)", "3 groups", "[1, 4, 6, 6]"}},
       {"[flatten, batch_norm2d]", {"layer=1 (batch_norm2d)", "[1, 64]"}},
-      {"[flatten, {linear: 7}]", {"[1, 7]", "10 classes"}},
+      {"[flatten, {linear: {out_features: 7}}]", {"[1, 7]", "10 classes"}},
       {"[{conv2d: {out_channels: 10, kernel: 8}}]", {"[1, 10, 1, 1]", "10 classes"}},
   };
   for (const auto& c : cases) {
@@ -130,7 +130,9 @@ TEST_F(FailuresTest, ModelWhoseShapesDoNotFit) {
     expect(o, Exit::config, "E_SHAPE");
     for (const auto& word : c.words)
       EXPECT_NE(o.text.find(word), std::string::npos) << "no \"" << word << "\" in: " << o.text;
-    if (c.words[0].starts_with("layer=")) EXPECT_NE(o.text.find("job.yaml:3:"), std::string::npos) << o.text;
+    if (c.words[0].starts_with("layer=")) {
+      EXPECT_NE(o.text.find("job.yaml:3:"), std::string::npos) << o.text;
+    }
   }
   // The same from fit, and the launcher passes the code on.
   write_job(cases[0].layers);
@@ -164,7 +166,7 @@ TEST_F(FailuresTest, BadData) {
   const auto with = [&](const std::string& path, const std::string& bytes) {
     write_file(images, good_images), write_file(labels, good_labels);
     write_file(path, bytes);
-    return lockstep("fit job.yaml --output run");
+    return lockstep("fit job.yaml");
   };
   expect(with(images, good_images.substr(0, 1000)), Exit::data, images, "offset=16", "3072", "984");
   expect(with(images, good_images + "xy"), Exit::data, images, "offset=3088", "expected", "found");
@@ -177,7 +179,7 @@ TEST_F(FailuresTest, BadData) {
   wild[8 + 5] = 10;
   expect(with(labels, wild), Exit::data, labels, "offset=13", "0 to 9", "found 10");
   expect(lockstep("check job.yaml"), Exit::data, "offset=13");
-  expect(lockstep("fit job.yaml --set instance_count=2 --output run"), Exit::data, labels, "offset=13",
+  expect(lockstep("fit job.yaml --set instance_count=2"), Exit::data, labels, "offset=13",
          "found 10");
 }
 
@@ -258,7 +260,7 @@ TEST_F(FailuresTest, WriteThatFailsLeavesEarlierCheckpoints) {
 
 TEST_F(FailuresTest, LossThatIsNotFinite) {
   // Layers without an activation between: no unit can die, so the weights grow until they overflow.
-  write_job("[flatten, {linear: 20}, {linear: 20}, {linear: {out_features: 10, name: last}}]");
+  write_job("[flatten, {linear: {out_features: 20}}, {linear: {out_features: 20}}, {linear: {out_features: 10, name: last}}]");
   const std::string diverging =
       "fit job.yaml --set hyperparameters.optimizer.lr=1e6 --set hyperparameters.steps=40 --output ";
   for (const std::string ranks : {"1", "2"}) {

@@ -19,7 +19,7 @@ const Node& the(const Graph& g, const std::string& op) {
 // kernels.
 TEST(Passes, KeepWhatTheGraphComputes) {
   for (const Net& net : nets())
-    for (const auto [batch, threads] : {std::pair{1, 1}, {16, 2}, {19, 1}}) {
+    for (const auto& [batch, threads] : {std::pair{1, 1}, {16, 2}, {19, 1}}) {
       const Graph plain = training_graph(net, batch, false);
       Graph apart = plain;
       keep_apart(apart);
