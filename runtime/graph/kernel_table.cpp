@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
 #include "runtime/device/memory.h"
 
@@ -107,13 +108,18 @@ void write_cache(const std::string& file, const nlohmann::json& j) {
   std::filesystem::rename(temporary, file, ignored);
 }
 
-// The cache holds timings of this processor at this size of batch.
+// The cache holds timings of this processor at this size of batch, among these candidates: a build with another kernel
+// chooses anew.
 std::string cache_key(const Graph& g, const Node& n, const KernelChoice& how) {
   int64_t batch = 0;
   for (ValueId v : n.in)
     if (g.value(v).batch) batch = g.value(v).spec.shape[0];
-  return fmt::format("{} {} threads={} batch={} {}", name(how.device), how.processor, how.threads, batch,
-                     kernel_signature(g, n));
+  const Request r = specs_of(g, n);
+  std::string among;
+  for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, {n.params, r.in, r.out, how.threads}))
+    among += (among.empty() ? "" : ",") + k->name;
+  return fmt::format("{} {} {} threads={} batch={} of {}: {}", name(how.device), how.processor, cpu_target_name(cpu_target()),
+                     how.threads, batch, among, kernel_signature(g, n));
 }
 
 std::vector<const Node*> missing_nodes(const KernelTable& table, const Graph& g) {
