@@ -19,15 +19,17 @@ const Node& the(const Graph& g, const std::string& op) {
 // kernels.
 TEST(Passes, KeepWhatTheGraphComputes) {
   for (const Net& net : nets())
-    for (const auto& [batch, threads] : {std::pair{1, 1}, {16, 2}, {19, 1}}) {
+    for (const int64_t batch : {1, 16, 19}) {
+      // One net shows that threads change nothing: kernels have tests of their own for that.
+      const int threads = net.name == "relu_max_pool" && batch == 16 ? 2 : 1;
       const Graph plain = training_graph(net, batch, false);
       Graph apart = plain;
       keep_apart(apart);
       Runner expected(plain, apart, batch, true),
           laid(plain, training_graph(net, batch, true), batch, false, threads),
           fused(plain, plain, batch, false, threads);
-      // In "dropout" nothing can be fused: GELU's input is read again by its gradient.
-      const size_t fusable = net.name == "dropout" ? 0 : 1;
+      // Nothing can be fused where the only activation's input is read again by its gradient (SiLU, GELU).
+      const size_t fusable = net.name == "dropout" || net.name == "silu_group_norm" ? 0 : 1;
       EXPECT_LE(fused.plan->graph.nodes().size() + fusable, expected.plan->graph.nodes().size()) << net.name;
       for (Runner* r : {&expected, &laid, &fused}) r->run();
       for (Runner* r : {&laid, &fused}) {
