@@ -77,8 +77,7 @@ HWY_INLINE Word high_half(Words d, Word product) {
 HWY_INLINE void philox_round(Words d, Counters& c, Word key0, Word key1) {
   const Word p0 = hn::BitCast(d, hn::MulEven(c.x0, hn::Set(d, 0xD2511F53u)));
   const Word p1 = hn::BitCast(d, hn::MulEven(c.x2, hn::Set(d, 0xCD9E8D57u)));
-  c = {hn::Xor(hn::Xor(high_half(d, p1), c.x1), key0), p1, hn::Xor(hn::Xor(high_half(d, p0), c.x3), key1),
-       p0};
+  c = {hn::Xor3(high_half(d, p1), c.x1, key0), p1, hn::Xor3(high_half(d, p0), c.x3, key1), p0};
 }
 
 HWY_INLINE Word merge(Words d, Word even, Word odd) {
@@ -129,26 +128,27 @@ void words_across(const Task& t, int64_t sample, int64_t index4, uint32_t* out) 
 
 #endif
 
-// uniform01(word) >= p, in vectors and alone.
+// uniform01(word) >= p
 template <class D>
 HWY_INLINE auto kept(D d, const Task& t, const uint32_t* words) {
   const hn::Rebind<int32_t, D> di;
   const auto bits = hn::ShiftRight<8>(hn::LoadU(hn::Rebind<uint32_t, D>(), words));
   return hn::Ge(hn::Mul(hn::ConvertTo(d, hn::BitCast(di, bits)), hn::Set(d, 0x1p-24f)), hn::Set(d, t.p));
 }
-HWY_INLINE float dropped(const Task& t, uint32_t word, float x) {
-  return uniform01(word) >= t.p ? x * t.scale : 0;
-}
 
-// y[i] = x[i], dropped or scaled as words[i] says, i < n.
+// y[i] = x[i], dropped or scaled as words[i] says, i < n. No branch: it would be mispredicted half the time.
 HWY_INLINE void drop(const Task& t, const float* x, const uint32_t* words, int64_t n, float* y) {
-  const hn::CappedTag<float, kBatch> d;
-  const auto step = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
-  for (; i + step <= n; i += step)
-    hn::StoreU(hn::IfThenElseZero(kept(d, t, words + i), hn::Mul(hn::LoadU(d, x + i), hn::Set(d, t.scale))),
-               d, y + i);
-  for (; i < n; ++i) y[i] = dropped(t, words[i], x[i]);
+  const auto go = [&](auto d) {
+    const auto step = static_cast<int64_t>(hn::Lanes(d));
+    for (; i + step <= n; i += step) {
+      const auto scaled = hn::Mul(hn::LoadU(d, x + i), hn::Set(d, t.scale));
+      hn::StoreU(hn::IfThenElseZero(kept(d, t, words + i), scaled), d, y + i);
+    }
+  };
+  go(hn::CappedTag<float, kBatch>());
+  go(hn::CappedTag<float, 4>());
+  go(hn::CappedTag<float, 1>());
 }
 
 // The same word for all n.
@@ -210,11 +210,11 @@ void nhwc(const Task& t) {
           words_along(t, t.state.first_sample + n, e / 4 + kBatch, words[c] + kWords);
         drawn[c] = words[c] + lead;
       }
-      for (int64_t i = begin; i < end; ++i)
-        for (int64_t c = 0; c < channels; ++c) {
-          const int64_t at = i * t.c + c0 + c;
-          y[at] = dropped(t, drawn[c][i - begin], x[at]);
-        }
+      for (int64_t i = begin; i < end; ++i) {
+        uint32_t pixel[kChannels];
+        for (int64_t c = 0; c < channels; ++c) pixel[c] = drawn[c][i - begin];
+        drop(t, x + i * t.c + c0, pixel, channels, y + i * t.c + c0);
+      }
     }
   });
 }

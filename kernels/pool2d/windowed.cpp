@@ -7,7 +7,8 @@
 // After foreach_target.h, which includes this file once for each target.
 #include <hwy/highway.h>
 
-#include <limits>
+#include <algorithm>
+#include <array>
 #include <vector>
 
 #include "kernels/core/parallel.h"
@@ -26,6 +27,9 @@ struct Geometry {
   bool pairs = false;                 // 2x2 windows, stride 2, none cut off
   bool tiles = false;                 // windows lie edge to edge from 0 on: each pixel is in one at most
   int64_t covered_h = 0, covered_w = 0;
+  // Plain layout, stride 1 or 2: these columns' windows, and the number after each, lie inside a row.
+  int64_t inner_first = 0, inner_last = 0;
+  std::array<int64_t, 256> taps{};  // plain layout: where each position of a window lies, from its start
 };
 
 struct Images {
@@ -48,13 +52,17 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr int64_t kGrainBytes = 32 << 10;  // of image a thread should have at least
 
-// f(tag, i) for pieces of [0, n): full vectors, then 8, 4 and 1 numbers.
-template <class F>
+// f(tag, i) for pieces of [0, n) as long as vectors are, down to single numbers. With kRepeat the last vector
+// may overlap the one before: for pure functions, which write the same numbers twice.
+template <bool kRepeat, class F>
 HWY_INLINE void for_pieces(int64_t n, F f) {
+  if (n == 1) return f(hn::CappedTag<float, 1>(), 0);
   int64_t i = 0;
   const auto go = [&](auto d) {
     const auto step = static_cast<int64_t>(hn::Lanes(d));
+    if (n < step) return;
     for (; i + step <= n; i += step) f(d, i);
+    if (kRepeat && i < n) f(d, n - step), i = n;
   };
   go(hn::ScalableTag<float>());
   if (i == n) return;
@@ -129,50 +137,91 @@ HWY_INLINE hn::Vec<D> share_of_max(D d, hn::Vec<D> g, hn::Vec<hn::Rebind<int32_t
   return hn::IfThenElseZero(hn::RebindMask(d, here), g);
 }
 
+// One output vector from a window's numbers: load(r, s).
+template <bool kMax, class D, class Load>
+HWY_INLINE void pool(D d, const Geometry& g, const Window& h, const Window& w, float scale, Load load,
+                     float* y, uint8_t* index) {
+  if constexpr (kMax) {
+    const auto position = [&](int64_t r, int64_t s) {
+      return hn::Set(hn::Rebind<int32_t, D>(), static_cast<int32_t>(r * g.p.kernel_w + s));
+    };
+    Best<D> best{load(h.r0, w.r0), position(h.r0, w.r0)};
+    for (int64_t r = h.r0; r < h.r1; ++r)
+      for (int64_t s = w.r0; s < w.r1; ++s) best.meet(d, load(r, s), position(r, s));
+    best.store(d, y, index);
+  } else {
+    auto sum = hn::Zero(d);
+    for (int64_t r = h.r0; r < h.r1; ++r)
+      for (int64_t s = w.r0; s < w.r1; ++s) sum = hn::Add(sum, load(r, s));
+    hn::StoreU(hn::Mul(sum, hn::Set(d, scale)), d, y);
+  }
+}
+
+template <bool kMax>
+float scale_of(const Geometry& g, const Window& h, const Window& w) {
+  return kMax ? 1 : 1 / static_cast<float>(divisor(g.p, h, w));
+}
+
+// Columns [first, last) of one row of y, numbers that share a window side by side.
+template <bool kMax>
+void forward_columns(const Geometry& g, const float* image, const Window& h, int64_t first, int64_t last,
+                     float* y, uint8_t* index) {
+  const int64_t line = g.w * g.v, dh = g.p.dilation_h * line, dw = g.p.dilation_w * g.v;
+  if (kMax && g.pairs) {
+    const float *top = image + h.start * line, *bottom = top + line;
+    for (int64_t q = first; q < last; ++q)
+      for_pieces<true>(g.v, [&](auto d, int64_t i) {
+        const int64_t a = 2 * q * g.v + i, b = a + g.v, to = q * g.v + i;
+        const auto best = best_of_4(d, hn::LoadU(d, top + a), hn::LoadU(d, top + b), hn::LoadU(d, bottom + a),
+                                    hn::LoadU(d, bottom + b));
+        best.store(d, y + to, index + to);
+      });
+    return;
+  }
+  for (int64_t q = first; q < last; ++q) {
+    const Window& w = g.columns[static_cast<size_t>(q)];
+    const float scale = scale_of<kMax>(g, h, w);
+    for_pieces<true>(g.v, [&](auto d, int64_t i) {
+      const int64_t o = h.start * line + w.start * g.v + i, to = q * g.v + i;
+      const auto load = [&](int64_t r, int64_t s) { return hn::LoadU(d, image + (o + r * dh + s * dw)); };
+      pool<kMax>(d, g, h, w, scale, load, y + to, kMax ? index + to : nullptr);
+    });
+  }
+}
+
+// One row of y. In the plain layout vectors lie along it, but for what is near the image's edges.
 template <bool kMax>
 void forward_row(const Geometry& g, const float* image, const Window& h, float* y, uint8_t* index) {
   const auto q_count = static_cast<int64_t>(g.columns.size());
-  const int64_t line = g.w * g.v;
-  if constexpr (kMax)
-    if (g.pairs && g.v == 1) {
-      const float* top = image + h.start * line;
-      for_pieces(q_count, [&](auto d, int64_t q) {
-        hn::Vec<decltype(d)> a, b, c, e;
-        load_pairs(d, top + 2 * q, a, b);
-        load_pairs(d, top + line + 2 * q, c, e);
-        best_of_4(d, a, b, c, e).store(d, y + q, index + q);
-      });
-      return;
-    }
-  for (int64_t q = 0; q < q_count; ++q) {
-    const Window& w = g.columns[static_cast<size_t>(q)];
-    const float scale = kMax ? 1 : 1 / static_cast<float>(divisor(g.p, h, w));
-    const int64_t dh = kMax ? g.p.dilation_h * line : line, dw = kMax ? g.p.dilation_w * g.v : g.v;
-    const int64_t origin = h.start * line + w.start * g.v;
-    for_pieces(g.v, [&](auto d, int64_t i) {
-      const int64_t o = origin + i, to = q * g.v + i;
-      const auto load = [&](int64_t r, int64_t s) { return hn::LoadU(d, image + (o + r * dh + s * dw)); };
-      if constexpr (kMax) {
-        if (g.pairs) {
-          best_of_4(d, load(0, 0), load(0, 1), load(1, 0), load(1, 1)).store(d, y + to, index + to);
-          return;
-        }
-        const hn::Rebind<int32_t, decltype(d)> di;
-        const auto position = [&](int64_t r, int64_t s) {
-          return hn::Set(di, static_cast<int32_t>(r * g.p.kernel_w + s));
-        };
-        Best<decltype(d)> best{load(h.r0, w.r0), position(h.r0, w.r0)};
-        for (int64_t r = h.r0; r < h.r1; ++r)
-          for (int64_t s = w.r0; s < w.r1; ++s) best.meet(d, load(r, s), position(r, s));
-        best.store(d, y + to, index + to);
-      } else {
-        auto sum = hn::Zero(d);
-        for (int64_t r = h.r0; r < h.r1; ++r)
-          for (int64_t s = w.r0; s < w.r1; ++s) sum = hn::Add(sum, load(r, s));
-        hn::StoreU(hn::Mul(sum, hn::Set(d, scale)), d, y + to);
-      }
+  const int64_t first = g.inner_first, last = g.inner_last;
+  if (g.pairs && kMax && g.v == 1) {
+    const float* top = image + h.start * g.w;
+    for_pieces<true>(q_count, [&](auto d, int64_t q) {
+      hn::Vec<decltype(d)> a, b, c, e;
+      load_pairs(d, top + 2 * q, a, b);
+      load_pairs(d, top + g.w + 2 * q, c, e);
+      best_of_4(d, a, b, c, e).store(d, y + q, index + q);
+    });
+    return;
+  }
+  forward_columns<kMax>(g, image, h, 0, first, y, index);
+  if (first < last) {
+    const Window& w = g.columns[static_cast<size_t>(first)];
+    const float scale = scale_of<kMax>(g, h, w);
+    const int64_t stride = g.p.stride_w;
+    for_pieces<true>(last - first, [&](auto d, int64_t i) {
+      const int64_t o = h.start * g.w + w.start + i * stride;
+      const auto load = [&](int64_t r, int64_t s) {
+        const float* from = image + (o + r * g.p.dilation_h * g.w + s * g.p.dilation_w);
+        hn::Vec<decltype(d)> even, odd;
+        if (stride == 1) return hn::LoadU(d, from);
+        load_pairs(d, from, even, odd);
+        return even;
+      };
+      pool<kMax>(d, g, h, w, scale, load, y + first + i, kMax ? index + first + i : nullptr);
     });
   }
+  forward_columns<kMax>(g, image, h, last, q_count, y, index);
 }
 
 // One plane of dx. `tiles` writes every number once; overlapping windows add into zeros.
@@ -180,12 +229,15 @@ template <bool kMax, bool kTiles>
 void backward_plane(const Geometry& g, const float* dy, const uint8_t* index, float* dx) {
   const auto q_count = static_cast<int64_t>(g.columns.size());
   const int64_t line = g.w * g.v;
-  const int64_t dh = kMax ? g.p.dilation_h * line : line, dw = kMax ? g.p.dilation_w * g.v : g.v;
+  const int64_t dh = g.p.dilation_h * line, dw = g.p.dilation_w * g.v;
   if constexpr (!kTiles) std::fill(dx, dx + g.h * line, 0.0f);
   for (const Window& h : g.rows) {
     float* band = dx + h.start * line;
-    if (kMax && kTiles && g.pairs && g.v == 1) {
-      for_pieces(q_count, [&](auto d, int64_t q) {
+    if (kMax && !kTiles && g.v == 1) {  // one sum a window; the index came from the forward op
+      for (int64_t q = 0; q < q_count; ++q)
+        band[g.columns[static_cast<size_t>(q)].start + g.taps[index[q]]] += dy[q];
+    } else if (kMax && kTiles && g.pairs && g.v == 1) {
+      for_pieces<true>(q_count, [&](auto d, int64_t q) {
         const auto grad = hn::LoadU(d, dy + q);
         const auto at = load_index(d, index + q);
         for (int64_t r = 0; r < 2; ++r)
@@ -195,9 +247,9 @@ void backward_plane(const Geometry& g, const float* dy, const uint8_t* index, fl
     } else {
       for (int64_t q = 0; q < q_count; ++q) {
         const Window& w = g.columns[static_cast<size_t>(q)];
-        const float scale = kMax ? 1 : 1 / static_cast<float>(divisor(g.p, h, w));
+        const float scale = scale_of<kMax>(g, h, w);
         const int64_t origin = h.start * line + w.start * g.v;
-        for_pieces(g.v, [&](auto d, int64_t i) {
+        for_pieces<kTiles>(g.v, [&](auto d, int64_t i) {
           const auto grad = hn::Mul(hn::LoadU(d, dy + q * g.v + i), hn::Set(d, scale));
           auto at = hn::Zero(hn::Rebind<int32_t, decltype(d)>());
           if constexpr (kMax) at = load_index(d, index + q * g.v + i);
@@ -287,6 +339,21 @@ bool fill_windows(const Axis& axis, std::vector<Window>& windows, bool& edge_to_
   return true;
 }
 
+void prepare_plain(Geometry& g) {
+  const int64_t positions = std::min<int64_t>(g.p.kernel_h * g.p.kernel_w, 256);
+  for (int64_t i = 0; i < positions; ++i)
+    g.taps[static_cast<size_t>(i)] =
+        i / g.p.kernel_w * g.p.dilation_h * g.w + i % g.p.kernel_w * g.p.dilation_w;
+  if (g.p.adaptive || g.p.stride_w > 2) return;
+  const auto inner = [&](const Window& w) {
+    const int64_t after = w.start + (g.p.kernel_w - 1) * g.p.dilation_w + g.p.stride_w;
+    return w.r0 == 0 && w.r1 == g.p.kernel_w && after <= g.w;
+  };
+  const auto first = std::find_if(g.columns.begin(), g.columns.end(), inner);
+  g.inner_first = first - g.columns.begin();
+  g.inner_last = std::find_if_not(first, g.columns.end(), inner) - g.columns.begin();
+}
+
 class Windowed final : public Kernel {
  public:
   Windowed(Pass pass, Geometry g, int threads) : pass_(pass), g_(std::move(g)), threads_(threads) {}
@@ -333,6 +400,7 @@ std::unique_ptr<Kernel> make(const KernelRequest& request) {
     return std::all_of(windows.begin(), windows.end(), [](const Window& o) { return o.r1 - o.r0 == 2; });
   };
   g.pairs = g.tiles && g.p.kernel_h == 2 && g.p.kernel_w == 2 && all_pairs(g.rows) && all_pairs(g.columns);
+  if (g.v == 1) prepare_plain(g);
   return std::make_unique<Windowed>(kPass, std::move(g), request.threads);
 }
 
