@@ -63,7 +63,10 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     return code;
   };
   try {
-    run = on_root(comm, [&] { return open_run(job, options, folder); });
+    run = on_root(comm, [&] {
+      check_job(job);  // so that a job that cannot run leaves no run folder behind
+      return open_run(job, options, folder);
+    });
     report.run_folder(run);
     // Only rank 0's host is known to hold the folder; the other ranks' warnings go to stderr.
     open_log(root ? run + "/log.txt" : "", comm.rank(), comm.size());
