@@ -65,6 +65,12 @@ LayerSpec Reader::read_layer(const Node& item, const std::string& path) {
 }
 
 std::vector<LayerSpec> Reader::read_layers(const Node& node, const std::string& path) {
+  // So that the resolved job, which writes short forms out, stays within kMaxJobDepth.
+  constexpr int kDeepest = 16;
+  if (list_depth_ == kDeepest + 1)
+    throw job_error(node.place, path, "E_JOB_DEPTH",
+                    fmt::format("residuals nested deeper than {}", kDeepest));
+  ++list_depth_;
   std::vector<LayerSpec> layers;
   std::unordered_map<std::string, size_t> names;
   for (size_t i = 0; i < node.children.size(); ++i) {
@@ -77,6 +83,7 @@ std::vector<LayerSpec> Reader::read_layers(const Node& node, const std::string& 
                       fmt::format("layer {} has the name {} too", other->second, shown(other->first)))
           .hint("names are unique in their list; a layer without a name has its index");
   }
+  --list_depth_;
   return layers;
 }
 

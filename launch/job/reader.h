@@ -39,6 +39,7 @@ class Reader {
   std::filesystem::path folder_;
   std::map<std::string, Place> places_;
   const DatasetConfig* training_ = nullptr;
+  int list_depth_ = 0;  // lists of layers around the one being read
 };
 
 // Data sets that come with a training and a test half of their own.

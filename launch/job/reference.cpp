@@ -100,7 +100,7 @@ std::string as_text(const std::vector<Section>& all) {
       std::string head = "  " + row.key;
       if (!row.type.empty()) head += fmt::format("  ({})", row.type);
       if (!row.fallback.empty())
-        head += row.fallback == "required" ? "  required" : "  default: " + row.fallback;
+        head += row.fallback == "required" ? "  required" : "  left out: " + row.fallback;
       out += head + "\n" + wrapped(row.help, 6, kWidth);
       if (!row.example.empty()) out += wrapped("e.g. " + row.example, 6, kWidth);
     }
@@ -127,7 +127,7 @@ std::string as_markdown(const std::vector<Section>& all) {
   for (const Section& section : all) {
     out += fmt::format("#### {}\n\n", section.title);
     if (!section.note.empty()) out += section.note + "\n\n";
-    out += "| key | type | default | meaning | example |\n| --- | --- | --- | --- | --- |\n";
+    out += "| key | type | left out | meaning | example |\n| --- | --- | --- | --- | --- |\n";
     for (const Row& row : section.rows)
       out += fmt::format("| {} | {} | {} | {} | {} |\n", code(row.key), cell(row.type), cell(row.fallback),
                          cell(row.help), code(cell(row.example)));

@@ -32,7 +32,8 @@ std::string flow_map(const Table& table, void* object) {
 }
 
 std::string layer_text(LayerSpec& layer) {
-  return fmt::format("{{{}: {}}}", layer.type, flow_map(find_layer_word(layer.type)->keys, &layer));
+  const std::string keys = flow_map(find_layer_word(layer.type)->keys, &layer);
+  return keys == "{}" ? layer.type : fmt::format("{{{}: {}}}", layer.type, keys);
 }
 
 struct FlowText {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <sstream>
 #include <unordered_set>
 
@@ -65,7 +66,7 @@ std::string printable(std::string_view text, size_t longest) {
 std::string shown(std::string_view text) { return fmt::format("\"{}\"", printable(text, 60)); }
 
 std::string join_path(std::string_view prefix, std::string_view name) {
-  if (prefix.empty()) return std::string(name);
+  if (prefix.empty() || name.empty()) return std::string(prefix.empty() ? name : prefix);
   return fmt::format("{}.{}", prefix, name);
 }
 
@@ -137,6 +138,7 @@ class Builder : public YAML::EventHandler {
                 const std::string& value) override {
     refuse_anchor(mark, anchor);
     refuse_tag(mark, tag);
+    refuse_unclosed_quote(mark);
     Node node = new_node(mark, Node::Kind::scalar);
     node.text = value;
     node.quoted = tag == "!";
@@ -165,7 +167,10 @@ class Builder : public YAML::EventHandler {
   }
 
   int documents() const { return documents_; }
-  Node take() { return std::move(root_); }
+  Node take() {
+    if (bad_key_) throw *bad_key_;
+    return std::move(root_);
+  }
 
  private:
   struct Frame {
@@ -192,14 +197,26 @@ class Builder : public YAML::EventHandler {
       throw job_error(place(mark), path(), "E_JOB_TAG",
                       fmt::format("tag {}: types come from the key, tags are not supported", shown(tag)));
   }
+  // yaml-cpp closes a quote by itself where the text ends with a line break.
+  void refuse_unclosed_quote(const YAML::Mark& mark) const {
+    auto i = static_cast<size_t>(std::max(0, mark.pos));
+    if (i >= text_.size() || (text_[i] != '"' && text_[i] != '\'')) return;
+    const char quote = text_[i];
+    for (++i; i < text_.size(); ++i) {
+      const bool doubled = quote == '\'' && text_.substr(i, 2) == "''";
+      if ((quote == '"' && text_[i] == '\\') || doubled)
+        ++i;
+      else if (text_[i] == quote)
+        return;
+    }
+    throw job_error(place(mark), path(), "E_JOB_SYNTAX", "not YAML: the quote is not closed");
+  }
   void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, Node::Kind kind) {
     refuse_anchor(mark, anchor);
     refuse_tag(mark, tag);
     if (stack_.size() == kMaxJobDepth)
       throw job_error(place(mark), path(), "E_JOB_DEPTH",
                       fmt::format("nested deeper than {} levels", kMaxJobDepth));
-    if (!stack_.empty() && stack_.back().node.kind == Node::Kind::map && !stack_.back().has_key)
-      throw job_error(place(mark), path(), "E_JOB_TYPE", "a key must be a plain word, found a list or map");
     stack_.push_back({new_node(mark, kind), false, {}, {}, {}});
   }
   void close() {
@@ -220,13 +237,22 @@ class Builder : public YAML::EventHandler {
     if (frame.has_key) {
       node.key = std::move(frame.key);
       node.key_place = frame.key_place;
+      // Nothing has no place of its own: yaml-cpp names the next token's.
+      if (node.kind == Node::Kind::null) node.place = node.key_place;
       frame.has_key = false;
     }
     frame.node.children.push_back(std::move(node));
   }
   void take_key(Frame& frame, const Node& node) {
-    if (node.kind != Node::Kind::scalar || node.text.empty())
-      throw job_error(node.place, path(), "E_JOB_TYPE", "a key must be a word, found nothing");
+    if (node.kind != Node::Kind::scalar || node.text.empty()) {
+      // Not thrown yet: yaml-cpp takes the start of an unclosed list or map for a key before it notices.
+      if (!bad_key_)
+        bad_key_ = job_error(node.place, path(), "E_JOB_TYPE",
+                             fmt::format("a key must be a word, found {}", node.kind_name()));
+      frame.key.clear();
+      frame.has_key = true;
+      return;
+    }
     if (node.text == "<<" && !node.quoted)
       throw job_error(node.place, join_path(path(), "<<"), "E_JOB_ALIAS",
                       "merge keys (<<) are not supported: write the values out");
@@ -246,6 +272,7 @@ class Builder : public YAML::EventHandler {
   std::vector<size_t> line_starts_;
   std::vector<Frame> stack_;
   int documents_ = 0;
+  std::optional<Error> bad_key_;
   Node root_;
 };
 
