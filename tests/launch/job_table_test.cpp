@@ -145,7 +145,7 @@ TEST(JobTable, ReadmeHoldsTheReference) {
   if (from == std::string::npos || to == std::string::npos)
     GTEST_SKIP() << "README.md has no job-key markers";
   EXPECT_EQ(readme.substr(from + begin.size(), to - from - begin.size()), key_reference(true))
-      << "put the output of `lockstep fit --help-keys=markdown` between the markers";
+      << "put the output of `lockstep fit --help-keys-markdown` between the markers";
 }
 
 // Damaged text: a job or a clean refusal, never anything else. Fixed seed: the same texts every time.
@@ -156,7 +156,7 @@ TEST(JobFuzz, MutatedBytesGiveAJobOrAConfigError) {
   const std::string alphabet = "{}[]:,-?&*!|>'\"%@`#~\n \t\r\\.0129eEabx_<=\xc3\xa9\xff";
   const auto pick = [&](size_t below) { return static_cast<size_t>(random()) % below; };
   int jobs = 0, errors = 0;
-  for (int round = 0; round < 1500; ++round) {
+  for (int round = 0; round < 800; ++round) {
     std::string text = round % 2 ? sample : kSmallJob;
     for (size_t i = 0, changes = 1 + pick(4); i < changes; ++i) {
       const size_t at = pick(text.size());
@@ -188,8 +188,8 @@ TEST(JobFuzz, MutatedBytesGiveAJobOrAConfigError) {
       ADD_FAILURE() << other.what() << "\n" << text;
     }
   }
-  EXPECT_GT(jobs, 100) << "most mutations would be refused by an over-eager reader";
-  EXPECT_GT(errors, 500);
+  EXPECT_GT(jobs, 50) << "most mutations would be refused by an over-eager reader";
+  EXPECT_GT(errors, 300);
 }
 
 }  // namespace
