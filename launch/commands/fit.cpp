@@ -44,14 +44,14 @@ int run(const std::vector<std::string>& arguments) {
       "resume", po::bool_switch(&o.resume), "go on from the newest good checkpoint of the job's newest run, or of --output")(
       "retune", po::bool_switch(&o.retune), "with --resume: choose other kernels where this machine lacks the checkpoint's")(
       "help-keys", "what a job file may say");
-  hidden.add_options()("job", po::value(&file));
+  hidden.add_options()("job", po::value(&file))("help-keys-markdown", "the same for the README");
   po::positional_options_description positional;
   positional.add("job", 1);
   const auto vm = parse_arguments(fit_command, "JOB", "lockstep fit configs/mnist_cnn.yaml --set hyperparameters.optimizer.lr=0.1",
                                   arguments, visible, hidden, positional);
   if (!vm) return 0;
-  if (vm->count("help-keys")) {
-    fmt::print("{}", key_reference(false));
+  if (vm->count("help-keys") || vm->count("help-keys-markdown")) {
+    fmt::print("{}", key_reference(vm->count("help-keys-markdown") > 0));
     return 0;
   }
   if (file.empty()) missing_argument(fit_command, "JOB");
