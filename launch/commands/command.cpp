@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <numeric>
+#include <thread>
 
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/error.h"
@@ -55,9 +57,13 @@ int run_command_line(int argc, char** argv) {
     apply_cpu_target_from_environment();
     return dispatch({argv + 1, argv + argc});
   } catch (const Error& e) {
-    // What fails before the ranks have met fails on each alike: one of them says so.
+    // What fails before the ranks have met fails on each alike: rank 0 says so. The others leave later, since a launcher
+    // ends all ranks when the first one leaves.
     const auto environment = launcher_environment();
-    if (!environment.present || environment.rank == 0) report_error(e.what());
+    if (!environment.present || environment.rank == 0)
+      report_error(e.what());
+    else
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
     return e.code();
   } catch (const std::exception& e) {
     report_error(fmt::format("error[E_INTERNAL]: {}", e.what()));
