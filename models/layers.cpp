@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "kernels/attention/attention.h"
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/dropout/dropout.h"
@@ -145,16 +146,42 @@ struct Adder {
     return b.add1("batch_norm_apply", p, {x, stats, gamma, beta});
   }
 
-  ValueId operator()(const layer::GroupNorm& l) const {
+  ValueId operator()(const layer::GroupNorm& l) const { return group_norm(l, name); }
+  ValueId group_norm(const layer::GroupNorm& l, const std::string& prefix) const {
     if (in().rank() < 2 || in()[1] % l.groups)
-      throw Error(Exit::config, "E_SHAPE",
-                  fmt::format("group_norm: {} groups do not divide the channels of {}", l.groups, in().text()));
+      throw Error(
+          Exit::config, "E_SHAPE",
+          fmt::format("group_norm: {} groups do not divide the channels of {}", l.groups, in().text()));
     GroupNormParams p;
     p.groups = l.groups, p.eps = static_cast<float>(l.eps);
     const int64_t channels = in()[1];
-    const ValueId gamma = b.parameter(name + ".weight", {channels}, constant(1));
-    const ValueId beta = b.parameter(name + ".bias", {channels}, constant(0));
+    const ValueId gamma = b.parameter(prefix + ".weight", {channels}, constant(1));
+    const ValueId beta = b.parameter(prefix + ".bias", {channels}, constant(0));
     return b.add("group_norm", p, {x, gamma, beta})[0];
+  }
+
+  // Linear from channels to channels at every pixel: a 1x1 convolution whose weight has a linear layer's
+  // shape.
+  ValueId project(ValueId from, const std::string& prefix) const {
+    const int64_t channels = b.spec(from).shape[1];
+    const ValueId w = b.parameter(prefix + ".weight", {channels, channels}, uniform_for(channels));
+    const ValueId bias = b.parameter(prefix + ".bias", {channels}, uniform_for(channels));
+    return b.add1("conv2d", Conv2dParams{}, {from, b.view(w, {channels, channels, 1, 1}), bias});
+  }
+
+  ValueId operator()(const layer::SelfAttention2d& l) const {
+    expect_image("self_attention2d");
+    if (in()[1] % l.heads)
+      throw Error(
+          Exit::config, "E_SHAPE",
+          fmt::format("self_attention2d: {} heads do not divide the channels of {}", l.heads, in().text()));
+    AttentionParams p;
+    p.heads = l.heads;
+    p.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(in()[1] / l.heads)));
+    const ValueId normed = group_norm({l.groups, l.eps}, name + ".group_norm");
+    const ValueId q = project(normed, name + ".to_q"), k = project(normed, name + ".to_k");
+    const ValueId v = project(normed, name + ".to_v");
+    return b.elementwise(Elt::add, {project(b.add("attention", p, {q, k, v})[0], name + ".to_out.0"), x});
   }
 
   ValueId operator()(const layer::Flatten&) const {

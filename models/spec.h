@@ -53,6 +53,12 @@ struct GroupNorm {
   int64_t groups = 0;
   double eps = 1e-5;
 };
+// Attention between all pixels, as diffusers' Attention in UNet2DModel: x + to_out(attention(group_norm(x))).
+struct SelfAttention2d {
+  int64_t heads = 1;    // of channels / heads each
+  int64_t groups = 32;  // of its group norm
+  double eps = 1e-5;
+};
 struct Flatten {};
 struct LogSoftmax {};
 struct Residual {
@@ -62,8 +68,8 @@ struct Residual {
 
 struct LayerSpec {
   std::variant<layer::Conv2d, layer::Linear, layer::MaxPool2d, layer::AvgPool2d, layer::AdaptiveAvgPool2d,
-               layer::Activation, layer::Dropout, layer::BatchNorm2d, layer::GroupNorm, layer::Flatten,
-               layer::LogSoftmax, layer::Residual>
+               layer::Activation, layer::Dropout, layer::BatchNorm2d, layer::GroupNorm, layer::SelfAttention2d,
+               layer::Flatten, layer::LogSoftmax, layer::Residual>
       kind;
   std::string type;   // the job file's word: "conv2d"
   std::string name;   // "" : its index in the list, as nn.Sequential names it

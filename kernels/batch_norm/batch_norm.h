@@ -18,8 +18,7 @@
 //                         sum dy*xhat (= dgamma)
 //   (allreduce by the communicator)                -> sums over all ranks
 //   batch_norm_input_grad x, dy, stats, gamma, sums
-//                                                  -> dx = gamma invstd (dy - sums0/count - xhat
-//                                                  sums1/count);
+//                         -> dx = gamma invstd (dy - sums0/count - xhat sums1/count);
 //                         padding lanes written as 0
 //   dgamma and dbeta are rows 1 and 0 of the local sums (op batch_norm_affine_grad: sums -> dgamma, dbeta).
 // Evaluation:

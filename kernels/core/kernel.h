@@ -31,6 +31,7 @@ struct KernelArgs {
   std::span<const View> in;
   std::span<const View> out;
   void* workspace = nullptr;  // workspace_bytes() of it, 64-byte aligned; contents undefined
+  void* stream = nullptr;     // on CUDA the cudaStream_t that run() works in; else null
 };
 
 class Kernel {
@@ -77,11 +78,11 @@ struct KernelInfo {
 
 class Registry {
  public:
-  void add(KernelInfo info);  // asserts that (op, name, device) is new
-  std::span<const KernelInfo> all() const { return infos_; }
-  const KernelInfo* find(std::string_view op, std::string_view name, Device device) const;
-  // All that accept the layouts of these tensors, fast ones first, reference last; make() may still
-  // decline.
+  void add(KernelInfo info);  // asserts that (op, name, device, dtype) is new
+  std::span<const KernelInfo> all() const { return {infos_.data(), infos_.size()}; }
+  const KernelInfo* find(std::string_view op, std::string_view name, Device device, DType dtype = DType::f32) const;
+  // All that accept the layouts of these tensors, and bf16 where one of them is bf16, fast ones first, reference
+  // last; make() may still decline.
   std::vector<const KernelInfo*> candidates(std::string_view op, Device device,
                                             const KernelRequest& request) const;
   // Every kernel of this build. Made once, at first use.

@@ -3,6 +3,7 @@
 namespace lockstep {
 
 // One line per room; each room defines its own function in <room>/register.cpp.
+void register_attention(Registry&);
 void register_batch_norm(Registry&);
 void register_conv2d(Registry&);
 void register_dropout(Registry&);
@@ -15,9 +16,19 @@ void register_optimizer(Registry&);
 void register_pool2d(Registry&);
 void register_reorder(Registry&);
 
+namespace simt {
+void register_rooms(Registry&, Device);  // kernels/core/gpu/rooms.cu
+}
+#ifdef LOCKSTEP_HAS_CUDA
+namespace cuda {
+void register_rooms(Registry&, Device);
+}
+#endif
+
 const Registry& Registry::builtin() {
   static const Registry registry = [] {
     Registry r;
+    register_attention(r);
     register_batch_norm(r);
     register_conv2d(r);
     register_dropout(r);
@@ -29,6 +40,10 @@ const Registry& Registry::builtin() {
     register_optimizer(r);
     register_pool2d(r);
     register_reorder(r);
+    simt::register_rooms(r, Device::simt);
+#ifdef LOCKSTEP_HAS_CUDA
+    cuda::register_rooms(r, Device::cuda);
+#endif
     return r;
   }();
   return registry;
@@ -54,14 +69,14 @@ const char* name(LayoutClass l) {
 }
 
 void Registry::add(KernelInfo info) {
-  LOCKSTEP_ASSERT(find(info.op, info.name, info.device) == nullptr, "{} {} registered twice", info.op,
-                  info.name);
+  LOCKSTEP_ASSERT(find(info.op, info.name, info.device, info.dtype) == nullptr, "{} {} {} {} registered twice",
+                  info.op, info.name, name(info.device), name(info.dtype));
   infos_.push_back(std::move(info));
 }
 
-const KernelInfo* Registry::find(std::string_view op, std::string_view name, Device device) const {
+const KernelInfo* Registry::find(std::string_view op, std::string_view name, Device device, DType dtype) const {
   for (const auto& k : infos_)
-    if (k.op == op && k.name == name && k.device == device) return &k;
+    if (k.op == op && k.name == name && k.device == device && k.dtype == dtype) return &k;
   return nullptr;
 }
 
@@ -91,9 +106,13 @@ bool layouts_fit(LayoutClass c, const KernelRequest& r) {
 std::vector<const KernelInfo*> Registry::candidates(std::string_view op, Device device,
                                                     const KernelRequest& request) const {
   std::vector<const KernelInfo*> found;
+  bool bf16 = false;
+  for (auto specs : {request.in, request.out})
+    for (const auto& s : specs) bf16 |= s.dtype == DType::bf16;
   for (bool reference : {false, true})
     for (const auto& k : infos_)
       if (k.op == op && k.device == device && k.is_reference() == reference &&
+          (k.dtype == DType::bf16) == bf16 &&
           layouts_fit(k.layout, request))
         found.push_back(&k);
   return found;

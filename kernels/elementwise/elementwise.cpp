@@ -84,7 +84,7 @@ void elementwise::check(const KernelRequest& request) {
   for (auto specs : {request.in, request.out})
     for (const TensorSpec& s : specs)
       LOCKSTEP_ASSERT(
-          s.dtype == DType::f32 && s.layout == first.layout && s.stored_elements() == first.stored_elements(),
+          s.dtype == first.dtype && s.layout == first.layout && s.stored_elements() == first.stored_elements(),
           "{} beside {}", s.text(), first.text());
 }
 

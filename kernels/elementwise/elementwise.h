@@ -3,7 +3,7 @@
 //
 // Op             inputs                    outputs
 //   elementwise  x0, x1, ... (>= 1)        y0, y1, ... (>= 1)
-// All tensors have the same dtype (f32), stored size and layout; any layout (it works on stored elements,
+// All tensors have the same dtype (f32, or bf16 where the kernel takes it), stored size and layout; any layout (it works on stored elements,
 // padding lanes included). Register i is input i; instruction j writes register inputs + j. An output
 // may be the same buffer as an input (in place).
 //

@@ -4,7 +4,7 @@
 #include "kernels/core/gather_product.h"
 #include "kernels/core/parallel.h"
 #include "kernels/linear/simd.h"
-#include "kernels/linear/transpose.h"
+#include "kernels/core/transpose.h"
 
 namespace lockstep {
 

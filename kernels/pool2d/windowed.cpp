@@ -8,41 +8,10 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
-#include <array>
-#include <vector>
 
 #include "kernels/core/parallel.h"
+#include "kernels/pool2d/geometry.h"
 #include "kernels/pool2d/kernels.h"
-#include "kernels/pool2d/window.h"
-
-#ifndef LOCKSTEP_POOL2D_GEOMETRY
-#define LOCKSTEP_POOL2D_GEOMETRY
-namespace lockstep::pool2d {
-
-// Everything about a pooling but its batch size.
-struct Geometry {
-  Pool2dParams p;
-  int64_t h = 0, w = 0, v = 0;
-  std::vector<Window> rows, columns;  // one per output row, column
-  bool pairs = false;                 // 2x2 windows, stride 2, none cut off
-  bool tiles = false;                 // windows lie edge to edge from 0 on: each pixel is in one at most
-  int64_t covered_h = 0, covered_w = 0;
-  // Plain layout, stride 1 or 2: these columns' windows, and the number after each, lie inside a row.
-  int64_t inner_first = 0, inner_last = 0;
-  std::array<int64_t, 256> taps{};  // plain layout: where each position of a window lies, from its start
-};
-
-struct Images {
-  const float* x = nullptr;  // or dy
-  const uint8_t* index_in = nullptr;
-  float* y = nullptr;  // or dx
-  uint8_t* index = nullptr;
-  int64_t planes = 0;
-  int threads = 1;
-};
-
-}  // namespace lockstep::pool2d
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::pool2d {
@@ -325,35 +294,6 @@ enum class Pass { max_forward, avg_forward, max_backward, avg_backward };
 constexpr bool is_max(Pass p) { return p == Pass::max_forward || p == Pass::max_backward; }
 constexpr bool is_forward(Pass p) { return p == Pass::max_forward || p == Pass::avg_forward; }
 
-// Fills one axis' windows; false where one is empty (then a reference's -inf is the answer, which
-// padding lanes must not hold).
-bool fill_windows(const Axis& axis, std::vector<Window>& windows, bool& edge_to_edge, int64_t& covered) {
-  covered = 0;
-  for (int64_t o = 0; o < axis.out; ++o) {
-    const Window w = axis.window(o);
-    if (w.r0 >= w.r1) return false;
-    edge_to_edge &= w.r0 == 0 && w.start == covered && (w.r1 == 1 || axis.dilation == 1);
-    covered = w.start + w.r1;
-    windows.push_back(w);
-  }
-  return true;
-}
-
-void prepare_plain(Geometry& g) {
-  const int64_t positions = std::min<int64_t>(g.p.kernel_h * g.p.kernel_w, 256);
-  for (int64_t i = 0; i < positions; ++i)
-    g.taps[static_cast<size_t>(i)] =
-        i / g.p.kernel_w * g.p.dilation_h * g.w + i % g.p.kernel_w * g.p.dilation_w;
-  if (g.p.adaptive || g.p.stride_w > 2) return;
-  const auto inner = [&](const Window& w) {
-    const int64_t after = w.start + (g.p.kernel_w - 1) * g.p.dilation_w + g.p.stride_w;
-    return w.r0 == 0 && w.r1 == g.p.kernel_w && after <= g.w;
-  };
-  const auto first = std::find_if(g.columns.begin(), g.columns.end(), inner);
-  g.inner_first = first - g.columns.begin();
-  g.inner_last = std::find_if_not(first, g.columns.end(), inner) - g.columns.begin();
-}
-
 class Windowed final : public Kernel {
  public:
   Windowed(Pass pass, Geometry g, int threads) : pass_(pass), g_(std::move(g)), threads_(threads) {}
@@ -389,19 +329,11 @@ class Windowed final : public Kernel {
 template <Pass kPass>
 std::unique_ptr<Kernel> make(const KernelRequest& request) {
   const TensorSpec& image = is_forward(kPass) ? request.in[0] : request.out[0];
-  Geometry g{.p = request.params.as<Pool2dParams>(), .h = image.shape[2], .w = image.shape[3]};
-  g.v = image.layout == Layout::lanes ? kLanes : image.layout == Layout::nhwc ? image.shape[1] : 1;
-  if (!is_max(kPass)) g.p.dilation_h = g.p.dilation_w = 1;
-  const Axis h = rows(g.p, image.shape), w = columns(g.p, image.shape);
-  g.tiles = true;
-  if (!fill_windows(h, g.rows, g.tiles, g.covered_h) || !fill_windows(w, g.columns, g.tiles, g.covered_w))
-    return nullptr;
-  const auto all_pairs = [](const std::vector<Window>& windows) {
-    return std::all_of(windows.begin(), windows.end(), [](const Window& o) { return o.r1 - o.r0 == 2; });
-  };
-  g.pairs = g.tiles && g.p.kernel_h == 2 && g.p.kernel_w == 2 && all_pairs(g.rows) && all_pairs(g.columns);
-  if (g.v == 1) prepare_plain(g);
-  return std::make_unique<Windowed>(kPass, std::move(g), request.threads);
+  Pool2dParams p = request.params.as<Pool2dParams>();
+  if (!is_max(kPass)) p.dilation_h = p.dilation_w = 1;
+  auto geometry = make_geometry(p, image);
+  if (!geometry) return nullptr;
+  return std::make_unique<Windowed>(kPass, std::move(*geometry), request.threads);
 }
 
 template <Pass kPass>

@@ -9,6 +9,7 @@
 #include "launch/commands/command.h"
 #include "launch/job/availability.h"
 #include "launch/launcher/launcher.h"
+#include "runtime/device/cpu_topology.h"
 #include "runtime/device/stop_signal.h"
 #include "runtime/telemetry/run_folder.h"
 
@@ -76,15 +77,18 @@ int run(const std::vector<std::string>& arguments) {
                             environment.size, environment.size == 1 ? "" : "s"))
         .hint(fmt::format("start {} ranks, or --set instance_count={}", job.instance_count, environment.size));
 
-  RankReport report(environment.rank);
   install_stop_signals(!environment.present);
+  if (RankReport::launched()) take_share_of_cores(environment.local_rank, environment.local_size);
+  RankReport report(environment.rank);  // from here on the launcher passes signals on
+  o.on_peer_lost = [&](const std::string& what) {
+    fmt::print(stderr, "error[E_PEER_LOST] rank={}: {}; hint: resume with: {}\n", environment.rank, what, o.resume_command);
+    report.exit_code(static_cast<int>(Exit::try_again));
+  };
   std::unique_ptr<Communicator> comm;
   if (environment.present && environment.size > 1) {
     CommOptions c;
-    c.on_peer_lost = [&](const std::string& what) {
-      fmt::print(stderr, "error[E_PEER_LOST] rank={}: {}; hint: resume with: {}\n", environment.rank, what, o.resume_command);
-      report.exit_code(static_cast<int>(Exit::try_again));
-    };
+    c.deadline_seconds = job.deadline_seconds;
+    c.on_peer_lost = o.on_peer_lost;
     comm = make_mpi_communicator(c);
   } else {
     comm = make_self_communicator();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "launch/job/job.h"
@@ -12,6 +13,8 @@ struct FitOptions {
   bool resume = false, retune = false;
   std::string output;          // the run folder itself; empty: a numbered one below output.dir
   std::string resume_command;  // for messages
+  // A peer is lost: says so, before the process leaves with 75.
+  std::function<void(const std::string& what)> on_peer_lost;
 };
 
 // One rank of a training job. Returns its exit code; prints errors.

@@ -3,9 +3,11 @@
 #include <filesystem>
 
 #include "models/model.h"
+#include "runtime/comm/device_collectives.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/data/sampler.h"
 #include "runtime/device/cpu_topology.h"
+#include "runtime/training/evaluation.h"
 #include "runtime/training/schedule.h"
 #include "runtime/training/state_io.h"
 
@@ -25,8 +27,19 @@ int64_t training_samples(const Job& job, const DatasetShape& data) {
 
 }  // namespace
 
+Device device_of(const Job& job) {
+  if (job.device == "simt") return Device::simt;
+  const bool wanted = job.device == "cuda" || job.backend == "nccl" || (job.device == "auto" && gpu_count() > 0);
+  return wanted ? Device::cuda : Device::cpu;
+}
+
+bool uses_nccl(const Job& job) {
+  if (job.instance_count == 1 || device_of(job) != Device::cuda) return false;
+  return job.backend == "nccl" || (job.backend == "auto" && has_nccl());
+}
+
 KernelChoice kernel_choice(const Job& job, int local_size) {
-  return {Device::cpu, threads_per_rank(static_cast<int>(job.threads_per_rank), local_size), processor_name(),
+  return {device_of(job), threads_per_rank(static_cast<int>(job.threads_per_rank), local_size), processor_name(),
           default_kernel_cache()};
 }
 
@@ -81,6 +94,7 @@ TrainedModel open_run_model(const std::string& run_folder, const InputShape& inp
   o.input = input;
   o.config = t.job.hyperparameters;
   o.kernels = kernel_choice(t.job, 1);
+  o.kernels.device = Device::cpu;  // so that a run from a machine with GPUs can be looked at on any
   o.training = false;
   t.session = std::make_unique<Session>(std::move(o), *t.comm);
   const auto file = open_model(run_folder);
@@ -99,7 +113,8 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   p.nominal_batch = schedule.nominal_part();
 
   StepGraphSpec spec{make_model(job.model),
-                     input_shape(job.training, p.data.channels, p.data.height, p.data.width, p.data.classes), 1, ranks};
+                     input_shape(job.training, p.data.channels, p.data.height, p.data.width, p.data.classes), 1, ranks,
+                     device_of(job)};
   p.table = make_parameter_table(build_forward(spec, true));
   p.parameter_count = count_parameters(p.table);
   p.optimizer = optimizer_params(c, p.table);
@@ -118,9 +133,15 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
       p.training.push_back(compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels, how, choose));
       p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
     }
-  spec.batch = kEvaluationBatch;
-  p.evaluation = compile(build_evaluation(spec, c), p.kernels, how, choose);
-  p.memory.arena = std::max(p.memory.arena, p.evaluation.arena_bytes);
+  std::vector<int64_t> evaluated;
+  for (const auto& other : {job.validation, job.test})
+    if (other) evaluated.push_back(probe_dataset(*other).count);
+  if (job.validation_fraction > 0) evaluated.push_back(p.data.count - p.training_samples);
+  for (int64_t images : evaluated) {
+    spec.batch = evaluation_batch(images, ranks);
+    const Plan plan = compile(build_evaluation(spec, c), p.kernels, how, choose);
+    p.memory.arena = std::max(p.memory.arena, plan.arena_bytes);
+  }
   p.memory.parameters = p.memory.gradients = p.table.length * 4;
   p.memory.state = p.optimizer.state_count() * p.table.length * 4;
   p.memory.buffers = p.table.buffer_length * 4;

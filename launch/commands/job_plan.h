@@ -10,6 +10,9 @@ namespace lockstep {
 
 // Everything but what differs between ways to start: run folder, resuming, stop signals.
 TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels);
+// `auto` resolved: a GPU where this machine has one, and NCCL between them where this build has it.
+Device device_of(const Job& job);
+bool uses_nccl(const Job& job);
 // Kernel choice for a rank that shares its host with `local_size` ranks.
 KernelChoice kernel_choice(const Job& job, int local_size);
 
@@ -21,7 +24,6 @@ struct JobPlan {
   ParameterTable table;
   OptimizerParams optimizer;
   std::vector<Plan> training;  // every variant that rank 0 runs; the last one ends a full step
-  Plan evaluation;
   KernelTable kernels;
   MemoryReport memory;         // of rank 0, the rank with the largest share
   int64_t data_bytes = 0;      // decoded images and batches in flight

@@ -10,6 +10,7 @@
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/comm/device_collectives.h"
 #include "runtime/comm/together.h"
 #include "runtime/device/stop_signal.h"
 #include "runtime/telemetry/log.h"
@@ -26,6 +27,7 @@ std::string open_run(const Job& job, const FitOptions& options, std::optional<Ru
   folder = options.resume ? RunFolder::open(job.output_dir, job.job_name, options.output)
                           : RunFolder::create(job.output_dir, job.job_name, options.output);
   write_file_atomically(folder->file("job.yaml"), to_yaml(job));
+  write_status(folder->path(), {});
   return folder->path();
 }
 
@@ -58,23 +60,44 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
   std::optional<RunFolder> folder;
   std::string run;
   int64_t step = 0;
-  auto leave = [&](int code) {
-    report.exit_code(code);
-    return code;
+  // All ranks leave together. mpirun takes a second or two over ranks that leave with anything but 0, and our launcher
+  // has the code already.
+  auto leave = [&](int code) { return report.exit_code(code) ? 0 : code; };
+  // A failure of this rank's own: the others wait in a collective, so nothing orderly can follow. The launcher ends
+  // them.
+  auto fail_alone = [&](Error e) {
+    e.add_place("rank", std::to_string(comm.rank()));
+    report_error(e.what());
+    note_failure(run, failure(e, comm.rank(), step));
+    report.exit_code(e.code());
+    if (comm.size() > 1) {
+      std::fflush(nullptr);
+      ::_exit(e.code());
+    }
+    return e.code();
   };
   try {
     run = on_root(comm, [&] {
       check_job(job);  // so that a job that cannot run leaves no run folder behind
       return open_run(job, options, folder);
     });
-    report.run_folder(run);
+    report.run_folder(run);  // from here on status.json is this run's, not that of one it resumes
     // Only rank 0's host is known to hold the folder; the other ranks' warnings go to stderr.
     open_log(root ? run + "/log.txt" : "", comm.rank(), comm.size());
     spdlog::info("{} rank {} of {}, job {}", options.resume ? "resumes" : "starts", comm.rank(), comm.size(), job.file);
-    if (root) write_status(run, {});
 
     const auto environment = launcher_environment();
-    TrainerOptions o = trainer_options(job, kernel_choice(job, environment.present ? environment.local_size : 1));
+    const int local_size = environment.present ? environment.local_size : 1;
+    TrainerOptions o = trainer_options(job, kernel_choice(job, local_size));
+    std::unique_ptr<DeviceRuntime> gpu;
+    std::unique_ptr<DeviceCollectives> collectives;
+    if (o.kernels.device == Device::cuda) {
+      gpu = make_cuda_runtime(environment.local_rank, local_size, !uses_nccl(job));
+      o.kernels.processor = gpu->name();
+      if (uses_nccl(job)) collectives = make_nccl_collectives(*gpu, comm, {job.deadline_seconds, options.on_peer_lost});
+      spdlog::info("rank {} computes on {}{}", comm.rank(), gpu->name(), collectives ? ", gradients over NCCL" : "");
+    }
+    o.device = gpu.get(), o.collectives = collectives.get();
     o.run_folder = run;
     o.resume = options.resume, o.retune = options.retune;
     o.stop_requested = stop_requested;
@@ -111,17 +134,9 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     }
     return leave(e.code());
   } catch (const Error& e) {
-    // This rank's own: the others wait in a collective, so nothing orderly can follow. The launcher ends them.
-    Error placed = e;
-    placed.add_place("rank", std::to_string(comm.rank()));
-    report_error(placed.what());
-    note_failure(run, failure(placed, comm.rank(), step));
-    leave(e.code());
-    if (comm.size() > 1) {
-      std::fflush(nullptr);
-      ::_exit(e.code());
-    }
-    return e.code();
+    return fail_alone(e);
+  } catch (const std::exception& e) {
+    return fail_alone(Error(Exit::internal, "E_INTERNAL", e.what()));
   }
 }
 

@@ -3,6 +3,8 @@
 #include <filesystem>
 
 #include "kernels/core/error.h"
+#include "runtime/comm/device_collectives.h"
+#include "runtime/device/device_runtime.h"
 
 namespace lockstep {
 namespace {
@@ -21,14 +23,23 @@ Error unavailable(const Job& job, const std::string& key, std::string message) {
 }  // namespace
 
 void require_available(const Job& job) {
-  if (job.backend == "nccl")
-    throw unavailable(job, "backend", "backend nccl: this build has no NCCL and no CUDA")
-        .hint("backend: mpi trains on CPUs");
-  if (job.device == "cuda")
+  if (job.backend == "nccl" && !has_nccl())
+    throw unavailable(job, "backend", "backend nccl: this build has no NCCL").hint("backend: mpi works here");
+  if (job.device == "cuda" && !has_cuda())
     throw unavailable(job, "device", "device cuda: this build has no CUDA").hint("device: cpu works here");
-  if (job.device == "simt")
-    throw unavailable(job, "device", "device simt: this build has no CUDA kernels to run on the CPU")
-        .hint("device: cpu works here");
+  // On other hosts nobody can look from here.
+  if ((job.device == "cuda" || job.backend == "nccl") && job.hosts.empty() && job.hostfile.empty()) {
+    const int gpus = gpu_count();
+    if (gpus == 0)
+      throw job.device == "cuda"
+          ? unavailable(job, "device", "device cuda: this machine shows no GPU").hint("device: cpu works here")
+          : unavailable(job, "backend", "backend nccl: this machine shows no GPU").hint("backend: mpi works here");
+    if (job.backend == "nccl" && gpus < job.instance_count)
+      throw unavailable(job, "backend",
+                        fmt::format("backend nccl: {} ranks on this host, {} GPU{}", job.instance_count, gpus,
+                                    gpus == 1 ? "" : "s"))
+          .hint("backend: mpi lets ranks share a GPU");
+  }
   if (!job.hostfile.empty() && !std::filesystem::exists(job.hostfile))
     throw Error(Exit::no_input, "E_JOB_HOSTFILE", fmt::format("no such hostfile: {}", job.hostfile))
         .at("job", job.where.contains("hostfile") ? job.where.at("hostfile") : job.file)

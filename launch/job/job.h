@@ -23,6 +23,7 @@ struct Job {
   std::string backend = "auto";  // mpi (alias gloo), nccl, auto
   std::string device = "auto";   // auto, cpu, cuda, simt
   int64_t threads_per_rank = 0;  // 0: (affinity and cgroup quota) / ranks on the host
+  double deadline_seconds = 300;  // of a collective
   ModelSpec model;
   DatasetConfig training;
   std::optional<DatasetConfig> validation, test;

@@ -184,6 +184,21 @@ std::vector<LayerWord> make_layer_words() {
                          .required = true,
                          .short_form = true},
                         eps_key<GroupNorm>()}));
+  words.push_back(word("self_attention2d",
+                       "Attention between all pixels: x + to_out(attention(group_norm(x))).",
+                       "self_attention2d: {heads: 4, groups: 8}", SelfAttention2d{},
+                       {{.path = "heads",
+                         .slot = slot_of<SelfAttention2d, &SelfAttention2d::heads>,
+                         .help = "Attentions side by side; divides the channels.",
+                         .example = "4",
+                         .range = kCount,
+                         .short_form = true},
+                        {.path = "groups",
+                         .slot = slot_of<SelfAttention2d, &SelfAttention2d::groups>,
+                         .help = "Channel groups of its group norm; divides the channels.",
+                         .example = "8",
+                         .range = kCount},
+                        eps_key<SelfAttention2d>()}));
   words.push_back(word("flatten", "All but the batch in one dimension.", "flatten", Flatten{}, {}));
   words.push_back(word("log_softmax", "Log-probabilities.", "log_softmax", LogSoftmax{}, {}));
   words.push_back(word("residual", "layers(x) + shortcut(x).",

@@ -1,11 +1,9 @@
 #include "launch/job/write.h"
 
 #include <fmt/ranges.h>
-#include <openssl/evp.h>
-
-#include <array>
 
 #include "launch/job/scalar.h"
+#include "runtime/data/hash.h"
 
 namespace lockstep {
 
@@ -130,13 +128,7 @@ std::string job_hash(const Job& job) {
   Job shared = job;
   shared.output_dir = ".";
   const std::string text = to_yaml(shared);
-  std::array<unsigned char, 32> digest;
-  unsigned length = 0;
-  const bool done = EVP_Digest(text.data(), text.size(), digest.data(), &length, EVP_sha256(), nullptr) == 1;
-  LOCKSTEP_ASSERT(done && length == digest.size(), "SHA-256 failed");
-  std::string hex;
-  for (const unsigned char byte : digest) hex += fmt::format("{:02x}", byte);
-  return hex;
+  return sha256_hex(std::as_bytes(std::span(text)));
 }
 
 }  // namespace lockstep

@@ -5,55 +5,88 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
+#include "kernels/core/error.h"
+#include "launch/launcher/mpirun.h"
 #include "launch/launcher/mpirun_noise.h"
+#include "launch/launcher/outcome.h"
 #include "launch/launcher/report.h"
 #include "runtime/device/cpu_topology.h"
-#include "runtime/telemetry/run_folder.h"
 
 namespace lockstep {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
 
-struct ReportFolder {
-  ReportFolder() {
-    const char* base = std::getenv("TMPDIR");
-    path = std::string(base && *base ? base : "/tmp") + "/lockstep-XXXXXX";
-    if (!::mkdtemp(path.data()))
-      throw Error(Exit::cannot_create, "E_TMP", fmt::format("cannot create a temporary folder: {}", std::strerror(errno))).at("path", path);
+// Longest wait for all ranks to be ready for signals, which elsewhere than on this host nobody can see.
+constexpr auto kStartup = 5s;
+// mpirun takes a second to end the other ranks when one has ended. Open MPI 4.1.4 may get stuck in that, if
+// the rank was killed while it connected: then the launcher does it.
+constexpr auto kMpirunStuck = 3s;
+
+class ReportFolder {
+ public:
+  ReportFolder() : path_((std::filesystem::temp_directory_path() / "lockstep-XXXXXX").string()) {
+    if (!::mkdtemp(path_.data()))
+      throw Error(Exit::cannot_create, "E_TMP",
+                  fmt::format("cannot create a temporary folder: {}", std::strerror(errno)))
+          .at("path", path_);
   }
   ~ReportFolder() {
     std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
+    std::filesystem::remove_all(path_, ignored);
   }
-  std::string path;
+  ReportFolder(const ReportFolder&) = delete;
+  ReportFolder& operator=(const ReportFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
 };
 
-std::string find_mpirun() {
-  const char* path = std::getenv("PATH");
-  std::string rest = path ? path : "/usr/bin:/bin";
-  while (!rest.empty()) {
-    const auto colon = rest.find(':');
-    const std::string candidate = rest.substr(0, colon) + "/mpirun";
-    if (::access(candidate.c_str(), X_OK) == 0) return candidate;
-    rest = colon == std::string::npos ? "" : rest.substr(colon + 1);
+// SIGINT, SIGTERM and SIGCHLD as a descriptor to poll.
+class Signals {
+ public:
+  Signals() {
+    sigset_t watched;
+    sigemptyset(&watched);
+    for (int s : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&watched, s);
+    ::sigprocmask(SIG_BLOCK, &watched, &before_);
+    descriptor_ = ::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
   }
-  throw Error(Exit::config, "E_NO_MPIRUN", "instance_count is more than 1, and there is no mpirun on the PATH")
-      .hint("install openmpi-bin, or set instance_count: 1");
-}
+  ~Signals() {
+    ::close(descriptor_);
+    ::sigprocmask(SIG_SETMASK, &before_, nullptr);
+  }
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+  int descriptor() const { return descriptor_; }
+  const sigset_t& before() const { return before_; }
+  // Those that ask for a stop, since the last call.
+  int take_requests() const {
+    signalfd_siginfo info{};
+    int requests = 0;
+    while (::read(descriptor_, &info, sizeof info) == static_cast<ssize_t>(sizeof info))
+      requests += info.ssi_signo != SIGCHLD;
+    return requests;
+  }
 
-pid_t start(const std::vector<std::string>& command, int error_pipe, const sigset_t& original_mask) {
+ private:
+  sigset_t before_{};
+  int descriptor_ = -1;
+};
+
+pid_t start(const std::vector<std::string>& command, int error_pipe, const sigset_t& mask) {
   std::vector<char*> argv;
   for (const auto& a : command) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
@@ -61,11 +94,11 @@ pid_t start(const std::vector<std::string>& command, int error_pipe, const sigse
   const pid_t pid = ::fork();
   if (pid < 0) throw Error(Exit::io, "E_FORK", fmt::format("cannot start mpirun: {}", std::strerror(errno)));
   if (pid > 0) return pid;
-  // A group of its own: a terminal's Ctrl-C reaches this process alone, which turns it into an orderly stop.
+  // A group of its own: a terminal's Ctrl-C reaches the launcher alone, which turns it into an orderly stop.
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (::getppid() != parent) ::_exit(1);
-  ::sigprocmask(SIG_SETMASK, &original_mask, nullptr);
+  ::sigprocmask(SIG_SETMASK, &mask, nullptr);
   const int null = ::open("/dev/null", O_RDONLY);
   ::dup2(null, 0);
   ::dup2(error_pipe, 2);
@@ -73,145 +106,132 @@ pid_t start(const std::vector<std::string>& command, int error_pipe, const sigse
   ::_exit(127);
 }
 
-// Ranks whose mpirun is gone: none may be left behind.
-void kill_ranks(const std::string& folder, int64_t count) {
-  std::vector<int> pids;
+// A rank of this host that is gone, and not because the job is done or stops in order: then the slowest rank
+// may still be writing.
+bool any_lost(const std::string& reports, int64_t count) {
+  for (int r = 0; r < count; ++r) {
+    const RankState s = read_rank(reports, r);
+    if (s.started && s.pid == 0 && s.code != 0 && s.code != static_cast<int>(Exit::try_again)) return true;
+  }
+  return false;
+}
+
+bool all_started(const std::string& reports, int64_t count) {
   for (int r = 0; r < count; ++r)
-    if (const RankState s = read_rank(folder, r); s.pid > 0 && ::kill(s.pid, SIGKILL) == 0) pids.push_back(s.pid);
-  // Until they are gone: whoever started this process may start the next job at once.
-  for (int tries = 0; tries < 200; ++tries) {
-    if (std::none_of(pids.begin(), pids.end(), [](int pid) { return ::kill(pid, 0) == 0; })) return;
-    ::usleep(10'000);
+    if (!read_rank(reports, r).started) return false;
+  return true;
+}
+
+// Kills the ranks of this host that live, and waits until they are gone: who started this process may start
+// the next job at once.
+void kill_ranks(const std::string& reports, int64_t count) {
+  const auto limit = Clock::now() + 2s;
+  for (bool any = true; any && Clock::now() < limit;) {
+    any = false;
+    for (int r = 0; r < count; ++r)
+      if (const RankState s = read_rank(reports, r); s.pid > 0) {
+        ::kill(s.pid, SIGKILL);
+        any = true;
+      }
+    if (any) ::usleep(5'000);
   }
 }
 
-// How the job ended, and status.json to match where no rank could write it.
-int conclude(const std::string& folder, const Job& job, int mpirun_status, bool forced, const MpirunNoise& noise,
-             const std::string& resume_command) {
-  const std::string run = read_run_folder(folder);
-  int64_t last_step = 0;
-  int code = -1, silent = -1;
-  for (int r = 0; r < job.instance_count; ++r) {
-    const RankState s = read_rank(folder, r);
-    last_step = std::max(last_step, s.step);
-    if (s.started && s.code < 0 && silent < 0) silent = r;
-    if (s.code > 0 && (code <= 0 || code == static_cast<int>(Exit::try_again))) code = s.code;
-  }
-  const bool clean = WIFEXITED(mpirun_status) && WEXITSTATUS(mpirun_status) == 0;
-  if (clean && code <= 0) return 0;
-  Status status;
-  if (!run.empty()) {
-    status = read_status(run);
-    if (status.state != "running") return status.code;
-  }
-  if (code > 0 && !forced && noise.killed_rank() < 0) return code;
+// Follows mpirun until it has ended and its standard error is read.
+class Watch {
+ public:
+  Watch(pid_t mpirun, int error_pipe, const Signals& signals, const std::string& reports, int64_t ranks)
+      : mpirun_(mpirun), pipe_(error_pipe), signals_(signals), reports_(reports), ranks_(ranks) {}
 
-  // A rank ended without a word: killed, or crashed.
-  const int rank = noise.killed_rank() >= 0 ? noise.killed_rank() : silent;
-  if (rank < 0 && run.empty()) {
-    if (!noise.text().empty()) fmt::print(stderr, "{}", noise.text());
-    throw Error(Exit::unavailable, "E_MPIRUN", "mpirun could not start the ranks").hint("its own words stand above");
+  Ending run(MpirunNoise& noise) {
+    auto until = Clock::time_point::max();
+    while ((running_ || open_) && Clock::now() < until) {
+      pollfd fds[2] = {{signals_.descriptor(), POLLIN, 0}, {open_ ? pipe_ : -1, POLLIN, 0}};
+      ::poll(fds, 2, asked_ == 1 && !told_ ? 20 : 200);
+      if (const int n = signals_.take_requests(); n > 0 && running_) on_requests(n);
+      if (asked_ == 1 && !told_ && running_) tell_ranks();
+      if (fds[1].revents) read(noise);
+      if (running_) end_if_stuck();
+      if (running_ && ::waitpid(mpirun_, &ending_.mpirun_status, WNOHANG) == mpirun_) {
+        running_ = false;
+        kill_ranks(reports_, ranks_);
+        until = Clock::now() + 1s;  // for what is still in the pipe
+      }
+    }
+    noise.finish();
+    return ending_;
   }
-  Error e = Error(Exit::try_again, "E_RANK_LOST",
-                  forced ? "stopped at once on a second signal"
-                         : fmt::format("rank {} ended without a word{}", rank, noise.cause().empty() ? "" : ": " + noise.cause()))
-                .at("rank", rank)
-                .at("step", last_step);
-  if (!resume_command.empty()) e.set_hint("resume with: " + resume_command);
-  if (!run.empty()) {
-    status.state = "failed", status.code = e.code(), status.rank = rank, status.step = last_step;
-    status.error_id = e.id(), status.cause = e.message(), status.hint = e.hint();
-    write_status(run, status);
-    e.add_place("run", run);
+
+ private:
+  void on_requests(int n) {
+    if (asked_ == 0) fmt::print(stderr, "stopping after the current step; once more to stop at once\n");
+    asked_ += n;
+    if (asked_ < 2 || ending_.forced) return;
+    ending_.forced = true;
+    kill_ranks(reports_, ranks_);
+    ::kill(mpirun_, SIGTERM);
   }
-  fmt::print(stderr, "{}\n", e.what());
-  return e.code();
-}
+  // Not before they catch it: the signal would end them.
+  void tell_ranks() {
+    if (Clock::now() - start_ < kStartup && !all_started(reports_, ranks_)) return;
+    ::kill(mpirun_, SIGUSR1);
+    told_ = true;
+  }
+  void end_if_stuck() {
+    const auto now = Clock::now();
+    if (!any_lost(reports_, ranks_)) {
+      rank_lost_ = Clock::time_point::max();
+    } else if (rank_lost_ == Clock::time_point::max()) {
+      rank_lost_ = now;
+    } else if (now - rank_lost_ > kMpirunStuck && !ending_.stuck) {
+      ending_.stuck = true;
+      kill_ranks(reports_, ranks_);
+      ::kill(mpirun_, SIGKILL);  // it doesn't heed others
+    }
+  }
+  void read(MpirunNoise& noise) {
+    char buffer[4096];
+    const ssize_t n = ::read(pipe_, buffer, sizeof buffer);
+    if (n > 0)
+      noise.feed({buffer, static_cast<size_t>(n)});
+    else
+      open_ = false;
+  }
+
+  pid_t mpirun_;
+  int pipe_;
+  const Signals& signals_;
+  const std::string& reports_;
+  int64_t ranks_;
+  Clock::time_point start_ = Clock::now(), rank_lost_ = Clock::time_point::max();
+  Ending ending_;
+  int asked_ = 0;
+  bool told_ = false, running_ = true, open_ = true;
+};
 
 }  // namespace
 
-std::vector<std::string> mpirun_command(const Job& job, int cores) {
-  std::vector<std::string> c = {find_mpirun(), "-n", std::to_string(job.instance_count)};
-  auto add = [&](std::initializer_list<const char*> words) { c.insert(c.end(), words.begin(), words.end()); };
-  if (::geteuid() == 0) add({"--allow-run-as-root"});
-  if (!job.hosts.empty()) {
-    std::string list;
-    for (const auto& h : job.hosts) list += (list.empty() ? "" : ",") + h;
-    c.insert(c.end(), {"--host", list, "--bind-to", "none"});
-  } else if (!job.hostfile.empty()) {
-    c.insert(c.end(), {"--hostfile", job.hostfile, "--bind-to", "none"});
-  } else {
-    // One host: only the transports that it needs (MPI_Init in 17 ms instead of 220).
-    add({"--mca", "pml", "ob1", "--mca", "btl", "self,vader"});
-    const int64_t threads = job.threads_per_rank > 0 ? job.threads_per_rank : std::max<int64_t>(1, cores / job.instance_count);
-    if (job.instance_count * threads <= cores && threads == 1)
-      add({"--bind-to", "core"});
-    else
-      add({"--bind-to", "none"});
-    if (job.instance_count > cores) add({"--mca", "mpi_yield_when_idle", "1"});
-    add({"--oversubscribe"});
-  }
-  return c;
-}
-
-int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments, const std::string& resume_command) {
-  ReportFolder report;
-  ::setenv("LOCKSTEP_REPORT", report.path.c_str(), 1);
-  if (::isatty(1)) ::setenv("LOCKSTEP_TERMINAL", "1", 1);
+int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
+                 const std::string& resume_command) {
   auto command = mpirun_command(job, usable_cores());
+  const ReportFolder reports;
+  ::setenv("LOCKSTEP_REPORT", reports.path().c_str(), 1);
+  if (::isatty(1)) ::setenv("LOCKSTEP_TERMINAL", "1", 1);
   for (const char* name : {"LOCKSTEP_REPORT", "LOCKSTEP_START_NS", "LOCKSTEP_TERMINAL", "LOCKSTEP_CPU"})
     if (std::getenv(name)) command.insert(command.end(), {"-x", name});
   command.push_back(std::filesystem::read_symlink("/proc/self/exe").string());
   command.insert(command.end(), rank_arguments.begin(), rank_arguments.end());
 
-  sigset_t watched, original;
-  sigemptyset(&watched);
-  for (int s : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&watched, s);
-  ::sigprocmask(SIG_BLOCK, &watched, &original);
-  const int signals = ::signalfd(-1, &watched, SFD_CLOEXEC);
+  const Signals signals;
   int pipe[2];
-  if (signals < 0 || ::pipe2(pipe, O_CLOEXEC) != 0) throw Error(Exit::io, "E_PIPE", std::strerror(errno));
-  const pid_t mpirun = start(command, pipe[1], original);
+  if (signals.descriptor() < 0 || ::pipe2(pipe, O_CLOEXEC) != 0)
+    throw Error(Exit::io, "E_PIPE", fmt::format("cannot watch mpirun: {}", std::strerror(errno)));
+  const pid_t mpirun = start(command, pipe[1], signals.before());
   ::close(pipe[1]);
-
-  MpirunNoise noise;
-  int asked = 0, status = 0;
-  bool running = true, open = true;
-  Clock::time_point deadline = Clock::time_point::max();
-  while (running || open) {
-    pollfd fds[2] = {{signals, POLLIN, 0}, {open ? pipe[0] : -1, POLLIN, 0}};
-    ::poll(fds, 2, 200);
-    if (fds[0].revents & POLLIN) {
-      signalfd_siginfo info{};
-      if (::read(signals, &info, sizeof info) == static_cast<ssize_t>(sizeof info) && info.ssi_signo != SIGCHLD && running) {
-        if (++asked == 1) {
-          ::kill(mpirun, SIGUSR1);
-        } else {
-          kill_ranks(report.path, job.instance_count);
-          ::kill(mpirun, SIGTERM);
-        }
-      }
-    }
-    if (fds[1].revents) {
-      char buffer[4096];
-      const ssize_t n = ::read(pipe[0], buffer, sizeof buffer);
-      if (n > 0)
-        noise.feed({buffer, static_cast<size_t>(n)});
-      else
-        open = false;
-    }
-    if (running && ::waitpid(mpirun, &status, WNOHANG) == mpirun) {
-      running = false;
-      kill_ranks(report.path, job.instance_count);
-      deadline = Clock::now() + std::chrono::seconds(1);  // for what is still in the pipe
-    }
-    if (Clock::now() > deadline) break;
-  }
-  noise.finish();
+  MpirunNoise noise([](std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); });
+  const Ending ending = Watch(mpirun, pipe[0], signals, reports.path(), job.instance_count).run(noise);
   ::close(pipe[0]);
-  ::close(signals);
-  ::sigprocmask(SIG_SETMASK, &original, nullptr);
-  return conclude(report.path, job, status, asked > 1, noise, resume_command);
+  return conclude(reports.path(), job, ending, noise, resume_command);
 }
 
 }  // namespace lockstep

@@ -1,47 +1,83 @@
 #include "launch/launcher/mpirun_noise.h"
 
-#include <cstdio>
+#include <array>
 #include <regex>
 
 namespace lockstep {
 namespace {
 
-bool is_rule(const std::string& line) {
-  return line.size() > 20 && line.find_first_not_of('-') == std::string::npos;
+bool is_rule(std::string_view line) { return line.size() > 60 && line.find_first_not_of('-') == line.npos; }
+
+bool is_about_ended_ranks(std::string_view first_line) {
+  static constexpr std::array<std::string_view, 5> kOpenings = {
+      "Primary job  terminated", "mpirun noticed that process rank",
+      "mpirun detected that one or more processes", "mpirun has exited due to process rank",
+      "MPI_ABORT was invoked"};
+  for (auto opening : kOpenings)
+    if (first_line.substr(0, opening.size()) == opening) return true;
+  return false;
 }
 
 }  // namespace
 
 void MpirunNoise::feed(std::string_view bytes) {
   partial_ += bytes;
-  for (size_t end; (end = partial_.find('\n')) != std::string::npos; partial_.erase(0, end + 1)) line(partial_.substr(0, end));
+  size_t begin = 0;
+  for (size_t end; (end = partial_.find('\n', begin)) != std::string::npos; begin = end + 1)
+    line(partial_.substr(begin, end + 1 - begin));
+  partial_.erase(0, begin);
 }
 
+// `l` with its end of line.
 void MpirunNoise::line(const std::string& l) {
-  if (is_rule(l)) {
-    if (in_box_) close_box();
-    in_box_ = !in_box_;
+  const std::string_view text = std::string_view(l).substr(0, l.find_last_not_of("\r\n") + 1);
+  if (in_box_) {
+    if (is_rule(text))
+      read_box();
+    else
+      box_ += l;
     return;
   }
-  if (in_box_)
-    box_ += l + "\n";
-  else if (l.rfind("mpirun: Forwarding signal", 0) != 0)
-    std::fprintf(stderr, "%s\n", l.c_str());
+  if (!rule_.empty()) {
+    if (is_about_ended_ranks(text)) {
+      rule_.clear();
+      in_box_ = true;
+      box_ = l;
+      return;
+    }
+    print_(rule_);
+    rule_.clear();
+  }
+  if (is_rule(text))
+    rule_ = l;
+  else if (text.substr(0, 25) != "mpirun: Forwarding signal")
+    print_(l);
 }
 
-void MpirunNoise::close_box() {
-  static const std::regex ended(R"(process rank (\d+) with PID \d+ on node \S+ exited on (signal \d+ \([^)]*\)))");
-  const std::string flat = std::regex_replace(box_, std::regex("\n"), " ");
-  std::smatch m;
-  if (killed_rank_ < 0 && std::regex_search(flat, m, ended)) killed_rank_ = std::stoi(m[1]), cause_ = m[2];
-  text_ += box_;
+void MpirunNoise::read_box() {
+  static const std::regex by_signal(
+      R"(process rank (\d+) with PID \d+ on node \S+ exited on (signal \d+ \([^)]*\)))");
+  static const std::regex by_code(R"(Process name: \[\[\d+,\d+\],(\d+)\]\s+Exit code:\s+(\d+))");
+  std::string flat = box_;
+  for (char& c : flat)
+    if (c == '\n' || c == '\r') c = ' ';
+  in_box_ = false;
   box_.clear();
+  std::smatch m;
+  if (failed_rank_ >= 0) return;
+  if (std::regex_search(flat, m, by_signal)) {
+    failed_rank_ = std::stoi(m[1]), cause_ = m[2];
+  } else if (std::regex_search(flat, m, by_code)) {
+    failed_rank_ = std::stoi(m[1]), exit_code_ = std::stoi(m[2]), cause_ = "exit code " + m[2].str();
+  }
 }
 
 void MpirunNoise::finish() {
-  if (!partial_.empty()) line(partial_);
+  if (!partial_.empty()) line(partial_ + "\n");
   partial_.clear();
-  if (in_box_) close_box();
+  if (in_box_) read_box();
+  if (!rule_.empty()) print_(rule_);
+  rule_.clear();
 }
 
 }  // namespace lockstep

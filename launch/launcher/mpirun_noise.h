@@ -1,7 +1,8 @@
-// mpirun's own words among the ranks' on its standard error: boxes between lines of dashes. The ranks' lines pass through;
-// boxes about ended ranks are read for which rank it was and why, and kept back.
+// mpirun's own words among the ranks' on its standard error: texts between lines of dashes. Those about ended
+// ranks are read for which rank it was and why, and kept back; everything else passes through.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -9,20 +10,23 @@ namespace lockstep {
 
 class MpirunNoise {
  public:
+  // `print` gets what passes through, whole lines.
+  explicit MpirunNoise(std::function<void(std::string_view)> print) : print_(std::move(print)) {}
   void feed(std::string_view bytes);
   void finish();  // what is still held back goes out
 
-  int killed_rank() const { return killed_rank_; }      // -1: none was named
-  const std::string& cause() const { return cause_; }   // "signal 9 (Killed)"
-  const std::string& text() const { return text_; }     // the boxes kept back
+  int failed_rank() const { return failed_rank_; }     // the first that mpirun named; -1: none
+  const std::string& cause() const { return cause_; }  // "signal 9 (Killed)", "exit code 1"
+  int exit_code() const { return exit_code_; }         // of the failed rank; 0: a signal, or none
 
  private:
   void line(const std::string& line);
-  void close_box();
+  void read_box();
 
-  std::string partial_, box_, text_, cause_;
+  std::function<void(std::string_view)> print_;
+  std::string partial_, rule_, box_, cause_;  // rule_: a line of dashes whose successor decides what it is
   bool in_box_ = false;
-  int killed_rank_ = -1;
+  int failed_rank_ = -1, exit_code_ = 0;
 };
 
 }  // namespace lockstep

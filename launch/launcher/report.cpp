@@ -13,7 +13,7 @@ namespace lockstep {
 namespace {
 
 struct Record {
-  int64_t pid, step, code;
+  int64_t step, code;
 };
 
 std::string rank_file(const std::string& folder, int rank) { return fmt::format("{}/rank-{}", folder, rank); }
@@ -25,9 +25,15 @@ RankReport::RankReport(int rank) : rank_(rank) {
   if (!folder || ::access(folder, W_OK) != 0) return;  // also on another host
   folder_ = folder;
   file_ = ::open(rank_file(folder_, rank).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  const Record r{::getpid(), 0, -1};
-  if (file_ >= 0 && ::pwrite(file_, &r, sizeof r, 0) < 0) ::close(file_), file_ = -1;
+  // The lock ends with this process, however it ends, and tells the launcher its pid as long as it lives.
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  const Record r{0, -1};
+  if (file_ >= 0 && (::fcntl(file_, F_SETLK, &lock) != 0 || ::pwrite(file_, &r, sizeof r, 0) < 0))
+    ::close(file_), file_ = -1;
 }
+
+bool RankReport::launched() { return std::getenv("LOCKSTEP_REPORT") != nullptr; }
 
 RankReport::~RankReport() {
   if (file_ >= 0) ::close(file_);
@@ -44,9 +50,10 @@ void RankReport::step(int64_t step) {
   if (file_ >= 0 && ::pwrite(file_, &step, sizeof step, offsetof(Record, step)) < 0) return;
 }
 
-void RankReport::exit_code(int code) {
+bool RankReport::exit_code(int code) {
   const int64_t c = code;
-  if (file_ >= 0 && ::pwrite(file_, &c, sizeof c, offsetof(Record, code)) < 0) return;
+  return file_ >= 0 &&
+         ::pwrite(file_, &c, sizeof c, offsetof(Record, code)) == static_cast<ssize_t>(sizeof c);
 }
 
 double RankReport::launcher_seconds() const {
@@ -54,7 +61,8 @@ double RankReport::launcher_seconds() const {
   if (folder_.empty() || !start) return 0;
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9 - std::strtod(start, nullptr) * 1e-9;
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9 -
+         std::strtod(start, nullptr) * 1e-9;
 }
 
 RankState read_rank(const std::string& folder, int rank) {
@@ -63,8 +71,11 @@ RankState read_rank(const std::string& folder, int rank) {
   if (file < 0) return s;
   Record r{};
   s.started = ::pread(file, &r, sizeof r, 0) == static_cast<ssize_t>(sizeof r);
+  if (s.started) s.step = r.step, s.code = static_cast<int>(r.code);
+  struct flock lock {};
+  lock.l_type = F_RDLCK;
+  if (::fcntl(file, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK) s.pid = lock.l_pid;
   ::close(file);
-  s.pid = static_cast<int>(r.pid), s.step = r.step, s.code = s.started ? static_cast<int>(r.code) : -1;
   return s;
 }
 

@@ -1,5 +1,5 @@
-// What ranks tell the launcher that started them: a private folder named by LOCKSTEP_REPORT in their environment, on
-// the launcher's host. Without it (somebody else's launcher) all calls do nothing.
+// What ranks tell the launcher that started them: a private folder named by LOCKSTEP_REPORT in their
+// environment, on the launcher's host. Without it (somebody else's launcher) all calls do nothing.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,10 @@ class RankReport {
   RankReport(const RankReport&) = delete;
   RankReport& operator=(const RankReport&) = delete;
 
-  bool present() const { return !folder_.empty(); }
+  static bool launched();                    // by `lockstep fit`, on this or another host
   void run_folder(const std::string& path);  // rank 0, once it is known
   void step(int64_t step);                   // one small write, no sync
-  void exit_code(int code);                  // before leaving, whatever the reason
+  bool exit_code(int code);  // before leaving, whatever the reason; whether the launcher has it
   // Seconds since the launcher itself started; 0 without one.
   double launcher_seconds() const;
 
@@ -30,7 +30,7 @@ class RankReport {
 // The launcher's side.
 struct RankState {
   bool started = false;
-  int pid = 0;
+  int pid = 0;  // 0: not alive
   int64_t step = 0;
   int code = -1;  // -1: left without saying
 };

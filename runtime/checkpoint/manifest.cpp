@@ -1,6 +1,7 @@
 #include "runtime/checkpoint/manifest.h"
 
 #include "kernels/core/error.h"
+#include "runtime/data/hash.h"
 
 namespace lockstep {
 namespace {

@@ -70,6 +70,4 @@ class SafetensorsFile {
   std::unordered_map<std::string, size_t> index_;
 };
 
-std::string sha256_hex(std::span<const std::byte> bytes);
-
 }  // namespace lockstep

@@ -27,4 +27,10 @@ std::string Digest::hex() {
   return text;
 }
 
+std::string sha256_hex(std::span<const std::byte> bytes) {
+  Digest digest("sha256");
+  digest.add(bytes.data(), bytes.size());
+  return digest.hex();
+}
+
 }  // namespace lockstep

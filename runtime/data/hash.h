@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -19,5 +20,7 @@ class Digest {
  private:
   std::shared_ptr<void> context_;
 };
+
+std::string sha256_hex(std::span<const std::byte> bytes);
 
 }  // namespace lockstep

@@ -1,22 +1,30 @@
 #include "runtime/device/cpu_topology.h"
 
+#include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <sstream>
+#include <tuple>
+#include <vector>
 
 namespace lockstep {
 namespace {
 
-int affinity_cores() {
+// The logical processors in a process's affinity mask; empty where it cannot be read. 0: this process.
+std::vector<int> affinity_of(pid_t process) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
+  std::vector<int> cpus;
+  if (sched_getaffinity(process, sizeof set, &set) != 0) return cpus;
+  for (int i = 0; i < CPU_SETSIZE; ++i)
+    if (CPU_ISSET(i, &set)) cpus.push_back(i);
+  return cpus;
 }
+
+int affinity_cores() { return std::max(1, static_cast<int>(affinity_of(0).size())); }
 
 double read_number(const std::string& path) {
   std::ifstream in(path);
@@ -65,9 +73,30 @@ int usable_cores() {
 
 int threads_per_rank(int requested, int local_ranks) {
   if (requested > 0) return requested;
-  const int mask = affinity_cores(), host = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-  const bool bound = mask < host && local_ranks > 1 && mask <= host / local_ranks;
-  return bound ? std::min(mask, usable_cores()) : std::max(1, usable_cores() / std::max(1, local_ranks));
+  const int ranks = std::max(1, local_ranks), mask = affinity_cores();
+  const int inherited = static_cast<int>(affinity_of(::getppid()).size());
+  const bool own = mask < inherited;  // what started this rank may use more: the mask is for it alone
+  double cores = own ? mask : mask / ranks;
+  return std::max(1, static_cast<int>(std::min(cores, quota_cores() / ranks)));
+}
+
+void take_share_of_cores(int local_rank, int local_ranks) {
+  auto cpus = affinity_of(0);
+  const size_t share = cpus.size() / static_cast<size_t>(std::max(1, local_ranks));
+  if (local_ranks <= 1 || share == 0) return;
+  // Threads of one core side by side, and cores of one package, so that a share is of whole cores where it
+  // can be.
+  auto id = [](int cpu, const char* what) {
+    return read_number(fmt::format("/sys/devices/system/cpu/cpu{}/topology/{}", cpu, what));
+  };
+  std::vector<std::tuple<double, double, int>> order;
+  for (int cpu : cpus) order.emplace_back(id(cpu, "physical_package_id"), id(cpu, "core_id"), cpu);
+  std::sort(order.begin(), order.end());
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (size_t i = 0; i < share; ++i)
+    CPU_SET(static_cast<size_t>(std::get<2>(order[static_cast<size_t>(local_rank) * share + i])), &set);
+  sched_setaffinity(0, sizeof set, &set);  // a refusal costs speed only
 }
 
 std::string processor_name() {

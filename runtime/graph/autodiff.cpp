@@ -59,8 +59,18 @@ std::map<ValueId, ValueId> append_gradients(GraphBuilder& b, const std::map<Valu
   b.set_backward(false);
   b.set_scope(scope);
 
+  // Of what the model reads through a view, the gradient before it is viewed back: a value of its own, with storage.
+  const auto producer = g.producers();
   std::map<ValueId, ValueId> result;
-  for (ValueId p : wanted) result[p] = gradient[static_cast<size_t>(p)];
+  for (ValueId p : wanted) {
+    ValueId d = gradient[static_cast<size_t>(p)];
+    while (d != kNoValue && producer[static_cast<size_t>(d)] >= 0) {
+      const Node& n = g.nodes()[static_cast<size_t>(producer[static_cast<size_t>(d)])];
+      if (n.kind != NodeKind::view) break;
+      d = n.in[0];
+    }
+    result[p] = d;
+  }
   return result;
 }
 

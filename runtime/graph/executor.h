@@ -1,5 +1,9 @@
-// Runs plans on the CPU, on one model's flat arrays and one arena. Everything is allocated by bind(); run() allocates
-// nothing.
+// Runs plans on a device, on one model's flat arrays and one arena. Everything is allocated by bind(); run()
+// allocates nothing.
+//
+// Where the device has memory of its own, the ModelState is the host's copy: upload_model() and
+// download_model() move it, and after run() the gradients' metrics and the plan's outputs are on the host. A
+// plan that needs no host in between is recorded at its second run and replayed from then on.
 #pragma once
 
 #include <memory>
@@ -9,6 +13,8 @@
 #include "kernels/core/kernel.h"
 #include "kernels/core/step_state.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/device_collectives.h"
+#include "runtime/device/device_runtime.h"
 #include "runtime/graph/plan.h"
 #include "runtime/training/model_state.h"
 
@@ -18,6 +24,7 @@ struct StepInputs {
   const uint8_t* images = nullptr;
   const int32_t* labels = nullptr;
   StepState state;
+  bool stop = false;  // this rank wishes to stop: reaches all with the metrics
 };
 // Names of the graph inputs that the executor fills.
 inline constexpr const char* kImages = "images";
@@ -26,18 +33,23 @@ inline constexpr const char* kStepState = "step_state";
 
 class Executor {
  public:
-  // `gradients` carries the buckets (its communication thread), `statistics` batch norm's sums.
-  Executor(ModelState& model, Communicator& gradients, Communicator& statistics, const KernelChoice& how);
+  // `gradients` carries the buckets (its communication thread), `statistics` batch norm's sums; where there
+  // are `collectives`, which work on the device's memory, they carry both.
+  Executor(ModelState& model, Communicator& gradients, Communicator& statistics, const KernelChoice& how,
+           DeviceRuntime& device, DeviceCollectives* collectives = nullptr);
   ~Executor();
 
   class Bound;
   // Makes the plan's kernels and resolves its addresses. The reference stays valid as long as the executor.
   Bound& bind(std::shared_ptr<const Plan> plan);
   void run(Bound& plan, const StepInputs& inputs);
-  // A value of storage `output` after a run, by name.
+  // The model from the host to the device, after it was initialised or loaded, and back, before it is stored.
+  void upload_model();
+  void download_model();
+  // A value of storage `output` after a run, by name; on the host.
   const View& output(const Bound& plan, const std::string& name) const;
-  // Runs the forward part again and looks at every node's results; the layer and op of the first that holds a NaN or
-  // infinity ("" : none does). Leaves parameters and buffers as they are. Collective.
+  // Runs the forward part again and looks at every node's results; the layer and op of the first that holds a
+  // NaN or infinity ("" : none does). Leaves parameters and buffers as they are. Collective.
   std::string first_non_finite(Bound& plan, const StepInputs& inputs);
 
   int64_t arena_bytes() const { return arena_.bytes(); }
@@ -46,13 +58,19 @@ class Executor {
   void resolve(Bound& bound);
   void set_inputs(Bound& bound, const StepInputs& inputs);
   void run_node(Bound& bound, size_t node);
+  void run_nodes(Bound& bound);
+  void fetch_results(Bound& bound);
+  void reduce_on_host(std::span<float> device, std::span<float> host);
   void wait_all();
 
   ModelState& model_;
   Communicator& gradients_;
   Communicator& statistics_;
   KernelChoice how_;
-  AlignedBuffer arena_;
+  DeviceRuntime& device_;
+  DeviceCollectives* collectives_;
+  DeviceMemory arena_, parameters_, gradients_on_device_, buffers_;
+  std::vector<DeviceMemory> state_;
   std::vector<std::unique_ptr<Bound>> bound_;
   std::vector<Communicator::Ticket> tickets_;
 };

@@ -15,7 +15,6 @@
 
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
-#include "runtime/device/memory.h"
 
 namespace lockstep {
 namespace {
@@ -66,26 +65,34 @@ double time_kernel(const Graph& g, const Node& n, const std::string& kernel_name
   const KernelInfo* info = Registry::builtin().find(n.op, kernel_name, how.device);
   auto kernel = info ? info->make({n.params, r.in, r.out, how.threads}) : nullptr;
   if (!kernel) return std::numeric_limits<double>::infinity();
-  std::vector<AlignedBuffer> memory;
+  const auto host = how.runtime ? nullptr : make_host_runtime(how.device);
+  DeviceRuntime& device = how.runtime ? *how.runtime : *host;
+  std::vector<DeviceMemory> memory;
   auto allocate = [&](const TensorSpec& s) {
-    memory.emplace_back(s.bytes());
+    memory.emplace_back(device, s.bytes());
     if (s.dtype == DType::f32) {
-      auto* x = static_cast<float*>(memory.back().data());
-      for (int64_t i = 0; i < s.stored_elements(); ++i)
+      std::vector<float> x(static_cast<size_t>(s.stored_elements()));
+      for (size_t i = 0; i < x.size(); ++i)
         x[i] = static_cast<float>((i * 2654435761u >> 8) & 0xFFFF) / 65536.f - 0.5f;
+      device.copy_to_device(memory.back().data(), x.data(), s.bytes());
+      device.synchronize();
     }
     return View{s, memory.back().data()};
   };
   std::vector<View> in, out;
   for (const auto& s : r.in) in.push_back(allocate(s));
   for (const auto& s : r.out) out.push_back(allocate(s));
-  AlignedBuffer workspace(kernel->workspace_bytes());
+  const DeviceMemory workspace(device, kernel->workspace_bytes());
+  auto run = [&] {
+    kernel->run({in, out, workspace.data(), device.stream()});
+    device.synchronize();
+  };
   using Clock = std::chrono::steady_clock;
   double best = std::numeric_limits<double>::infinity(), total = 0;
-  kernel->run({in, out, workspace.data()});
+  run();
   for (int i = 0; i < 10 && total < 5e-3; ++i) {
     const auto start = Clock::now();
-    kernel->run({in, out, workspace.data()});
+    run();
     const double t = std::chrono::duration<double>(Clock::now() - start).count();
     best = std::min(best, t), total += t;
   }
@@ -108,18 +115,19 @@ void write_cache(const std::string& file, const nlohmann::json& j) {
   std::filesystem::rename(temporary, file, ignored);
 }
 
-// The cache holds timings of this processor at this size of batch, among these candidates: a build with another kernel
-// chooses anew.
+// The cache holds timings of this processor at this size of batch, among these candidates: a build with
+// another kernel chooses anew.
 std::string cache_key(const Graph& g, const Node& n, const KernelChoice& how) {
   int64_t batch = 0;
   for (ValueId v : n.in)
     if (g.value(v).batch) batch = g.value(v).spec.shape[0];
   const Request r = specs_of(g, n);
   std::string among;
-  for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, {n.params, r.in, r.out, how.threads}))
+  for (const KernelInfo* k :
+       Registry::builtin().candidates(n.op, how.device, {n.params, r.in, r.out, how.threads}))
     among += (among.empty() ? "" : ",") + k->name;
-  return fmt::format("{} {} {} threads={} batch={} of {}: {}", name(how.device), how.processor, cpu_target_name(cpu_target()),
-                     how.threads, batch, among, kernel_signature(g, n));
+  return fmt::format("{} {} {} threads={} batch={} of {}: {}", name(how.device), how.processor,
+                     cpu_target_name(cpu_target()), how.threads, batch, among, kernel_signature(g, n));
 }
 
 std::vector<const Node*> missing_nodes(const KernelTable& table, const Graph& g) {
@@ -171,7 +179,10 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
 
   std::vector<std::vector<std::string>> names(missing.size());
   for (size_t i = 0; i < missing.size(); ++i)
-    if (known[i].get<std::string>().empty()) names[i] = accepting(g, *missing[i], how);
+    if (known[i].get<std::string>().empty()) {
+      names[i] = accepting(g, *missing[i], how);
+      if (!how.can_time()) names[i].resize(1);
+    }
 
   std::vector<double> seconds;
   for (size_t i = 0; i < missing.size(); ++i)
@@ -191,8 +202,7 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
         at += names[i].size();
       }
       chosen = names[i][best];
-      cache[cache_key(g, *missing[i], how)] = chosen;
-      timed = true;
+      if (how.can_time()) cache[cache_key(g, *missing[i], how)] = chosen, timed = true;
     }
     table[kernel_signature(g, *missing[i])] = chosen;
   }

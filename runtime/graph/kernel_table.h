@@ -6,12 +6,13 @@
 
 #include "kernels/core/kernel.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/device/device_runtime.h"
 #include "runtime/graph/graph.h"
 
 namespace lockstep {
 
-// Op, parameters, dtypes, layouts and shapes without the batch: one choice serves every rank and a shorter last
-// batch.
+// Op, parameters, dtypes, layouts and shapes without the batch: one choice serves every rank and a shorter
+// last batch.
 std::string kernel_signature(const Graph& graph, const Node& node);
 
 using KernelTable = std::map<std::string, std::string>;  // signature -> kernel name
@@ -21,16 +22,20 @@ struct KernelChoice {
   int threads = 1;
   std::string processor;   // part of the cache's key
   std::string cache_file;  // "" : no cache
+  // Where candidates are timed; not needed on the CPU. A plan for a GPU that isn't here takes the first that
+  // accepts, as the SIMT executor always does: its times say nothing.
+  DeviceRuntime* runtime = nullptr;
+  bool can_time() const { return device == Device::cpu || (device == Device::cuda && runtime); }
 };
 
-// Adds a choice for every compute node's signature that `table` lacks. Where more than one fast kernel accepts the
-// shapes, all ranks time them together on random data, and the one whose slowest rank is fastest wins; rank 0's
-// cache spares the timing. Collective over `comm`. Errors: 70 if no kernel accepts a node.
+// Adds a choice for every compute node's signature that `table` lacks. Where more than one fast kernel
+// accepts the shapes, all ranks time them together on random data, and the one whose slowest rank is fastest
+// wins; rank 0's cache spares the timing. Collective over `comm`. Errors: 70 if no kernel accepts a node.
 void choose_kernels(KernelTable& table, const Graph& graph, const KernelChoice& how, Communicator& comm);
 // The same without timing: the first candidate that accepts, in the registry's order (for `check` and tests).
 void choose_first_kernels(KernelTable& table, const Graph& graph, const KernelChoice& how);
-// For a table from a checkpoint: drops the entries of this graph whose kernel this build or machine lacks and returns
-// their signatures.
+// For a table from a checkpoint: drops the entries of this graph whose kernel this build or machine lacks and
+// returns their signatures.
 std::vector<std::string> drop_unavailable(KernelTable& table, const Graph& graph, const KernelChoice& how);
 // $XDG_CACHE_HOME/lockstep/kernels.json or ~/.cache/lockstep/kernels.json; "" where there is no home.
 std::string default_kernel_cache();

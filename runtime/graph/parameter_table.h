@@ -14,6 +14,7 @@
 namespace lockstep {
 
 inline constexpr int64_t kMetricsFloats = 16;
+inline constexpr int64_t kStopMetric = 2;  // above 0 where a rank wishes to stop
 
 struct FlatEntry {
   std::string name;

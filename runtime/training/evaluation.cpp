@@ -1,5 +1,6 @@
 #include "runtime/training/evaluation.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -7,9 +8,13 @@
 
 namespace lockstep {
 
+int64_t evaluation_batch(int64_t images, int ranks) {
+  return std::min(kEvaluationBatch, slice_of(images, ranks, 0).size());
+}
+
 Score evaluate(Session& session, const ImageSet& images, const std::vector<int64_t>& subset) {
   const int64_t total = subset.empty() ? images.count() : static_cast<int64_t>(subset.size());
-  session.prepare_evaluation(std::min(kEvaluationBatch, total));
+  session.prepare_evaluation(evaluation_batch(total, session.comm().size()));
   const Slice mine = slice_of(total, session.comm().size(), session.comm().rank());
   std::vector<uint8_t> pixels;
   std::vector<int32_t> labels;

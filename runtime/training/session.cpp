@@ -9,15 +9,23 @@ namespace lockstep {
 
 Session::Session(SessionOptions options, Communicator& comm)
     : options_(std::move(options)), comm_(comm), table_(options_.pinned) {
+  if (!options_.device) {
+    host_runtime_ = make_host_runtime(options_.kernels.device);
+    options_.device = host_runtime_.get();
+  }
+  options_.kernels.runtime = options_.device;
   statistics_ = comm.duplicate("statistics");
   control_ = comm.duplicate("control");
   ParameterTable parameters = make_parameter_table(build_forward(spec(1), true));
   const int states = options_.training ? optimizer_params(options_.config, parameters).state_count() : 0;
   model_ = std::make_unique<ModelState>(std::move(parameters), states, options_.training);
-  executor_ = std::make_unique<Executor>(*model_, comm_, *statistics_, options_.kernels);
+  executor_ = std::make_unique<Executor>(*model_, comm_, *statistics_, options_.kernels, *options_.device,
+                                         options_.collectives);
 }
 
-StepGraphSpec Session::spec(int64_t batch) const { return {options_.model, options_.input, batch, comm_.size()}; }
+StepGraphSpec Session::spec(int64_t batch) const { 
+  return {options_.model, options_.input, batch, comm_.size(), options_.kernels.device};
+}
 
 // Pinned kernels that any rank's build or machine lacks.
 void Session::drop_lacking_kernels(KernelTable& table, const Graph& graph) {

@@ -16,6 +16,9 @@ struct SessionOptions {
   InputShape input;
   TrainingConfig config;
   KernelChoice kernels;
+  // What kernels.device is here; null: the host's memory. Both outlive the session.
+  DeviceRuntime* device = nullptr;
+  DeviceCollectives* collectives = nullptr;
   KernelTable pinned;    // from a checkpoint; empty: choose
   bool retune = false;   // choose anew where a pinned kernel isn't to be had here, instead of stopping
   bool training = true;  // false: no gradients or optimizer state are allocated
@@ -57,6 +60,7 @@ class Session {
   Compiled& bind(Compiled& slot, std::shared_ptr<const Plan> plan);
 
   SessionOptions options_;
+  std::unique_ptr<DeviceRuntime> host_runtime_;
   Communicator& comm_;
   std::unique_ptr<Communicator> statistics_, control_;
   KernelTable table_;

@@ -43,7 +43,7 @@ Forward forward(const StepGraphSpec& spec, bool training) {
 
 Forward laid_out(const StepGraphSpec& spec, bool training) {
   Forward f = forward(spec, training);
-  f.graph = assign_layouts(f.graph, {&f.labels, &f.step_state, &f.scores});
+  f.graph = assign_layouts(f.graph, {&f.labels, &f.step_state, &f.scores}, spec.device);
   return f;
 }
 
@@ -221,22 +221,22 @@ OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTa
   p.kind = o.name == "adam"    ? OptimizerParams::Kind::adam
            : o.name == "adamw" ? OptimizerParams::Kind::adamw
                                : OptimizerParams::Kind::sgd;
-  p.momentum = static_cast<float>(o.momentum);
-  p.dampening = static_cast<float>(o.dampening);
+  p.momentum = o.momentum;
+  p.dampening = o.dampening;
   p.nesterov = o.nesterov;
-  p.beta1 = static_cast<float>(o.beta1);
-  p.beta2 = static_cast<float>(o.beta2);
-  p.eps = static_cast<float>(o.eps);
-  p.clip_norm = static_cast<float>(config.clip_grad_norm);
+  p.beta1 = o.beta1;
+  p.beta2 = o.beta2;
+  p.eps = o.eps;
+  p.clip_norm = config.clip_grad_norm;
   std::vector<bool> used(config.param_groups.size(), false);
   for (const auto& e : table.parameters) {
-    OptimizerSegment s{e.begin, e.end(), 1, static_cast<float>(o.weight_decay), false};
+    OptimizerSegment s{e.begin, e.end(), 1, o.weight_decay, false};
     for (size_t i = 0; i < config.param_groups.size(); ++i) {
       const auto& group = config.param_groups[i];
       if (fnmatch(group.match.c_str(), e.name.c_str(), 0) != 0) continue;
       used[i] = true;
-      s.lr_scale = static_cast<float>(group.lr_scale);
-      if (group.weight_decay) s.weight_decay = static_cast<float>(*group.weight_decay);
+      s.lr_scale = group.lr_scale;
+      if (group.weight_decay) s.weight_decay = *group.weight_decay;
       s.frozen = group.frozen;
       break;
     }

@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "kernels/core/kernel.h"
 #include "kernels/optimizer/optimizer.h"
 #include "runtime/graph/graph.h"
 #include "runtime/graph/parameter_table.h"
@@ -31,6 +32,7 @@ struct StepGraphSpec {
   InputShape input;
   int64_t batch = 0;  // this rank's samples
   int ranks = 1;
+  Device device = Device::cpu;  // decides the layouts
 };
 
 // Forward only, batch 1, as the model was written: for the parameter table, and to check shapes.

@@ -8,7 +8,9 @@
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
+#include "runtime/data/hash.h"
 #include "runtime/data/loader.h"
+#include "runtime/device/memory.h"
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/run_folder.h"
 #include "runtime/training/schedule.h"
@@ -55,7 +57,7 @@ class Trainer {
     if (finished) r.test = finish();
     r.training_seconds = training_seconds_;
     r.samples_per_second = training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0;
-    r.first_step_seconds = first_step_seconds_;
+    spdlog::info("memory of tensors: at most {} bytes", peak_allocated_bytes());
     if (root() && finished)
       progress_->finish(r.test ? &test_line_ : nullptr, r.training_seconds, r.samples_per_second, o_.run_folder);
     return r;
@@ -91,10 +93,10 @@ class Trainer {
     const std::string text = on_root(comm_, [&]() -> std::string {
       if (!o_.resume) return "";
       checkpoint_ = load_newest_checkpoint(o_.run_folder, [](const std::string& w) { spdlog::warn("{}", w); });
-      if (!checkpoint_)
-        throw Error(Exit::no_input, "E_CKPT_NONE", "no checkpoint to resume from")
-            .at("folder", o_.run_folder)
-            .hint("start the job without --resume");
+      if (!checkpoint_) {  // stopped before its first one
+        spdlog::warn("no checkpoint in {}: the run starts from the beginning", o_.run_folder);
+        return "";
+      }
       const json expected = trajectory(o_, schedule_samples());
       const json& stored = checkpoint_->meta.at("trajectory");
       for (const auto& [key, value] : expected.items())
@@ -119,6 +121,8 @@ class Trainer {
     s.input = input_shape(o_.training_data, training_->channels, training_->height, training_->width, training_->classes);
     s.config = o_.config;
     s.kernels = o_.kernels;
+    s.device = o_.device;
+    s.collectives = o_.collectives;
     if (!meta_.is_null())
       for (const auto& [signature, kernel] : meta_.at("kernels").items()) s.pinned[signature] = kernel;
     s.retune = o_.retune;
@@ -126,10 +130,23 @@ class Trainer {
     session_ = std::make_unique<Session>(std::move(s), comm_);
     session_->prepare_training(schedule_->nominal_part());
     bit_exact_ &= !session_->retuned();
+    for (int64_t images : evaluated_images())
+      session_->prepare_evaluation(evaluation_batch(images, comm_.size()));
     // Every plan of this rank now, so that no step allocates and the arena has its size.
     const int64_t a = o_.config.gradient_accumulation;
     for (int64_t m = 0; m < a; ++m)
       for (int64_t n : schedule_->part_sizes(m, comm_.rank())) session_->training(n, m > 0, m + 1 == a);
+    for (int64_t images : evaluated_images())
+      if (const int64_t mine = slice_of(images, comm_.size(), comm_.rank()).size(); mine > 0)
+        session_->evaluation(std::min(kEvaluationBatch, mine));
+  }
+
+  std::vector<int64_t> evaluated_images() const {
+    std::vector<int64_t> counts;
+    if (validation_)
+      counts.push_back(validation_subset_.empty() ? validation_->count() : static_cast<int64_t>(validation_subset_.size()));
+    if (test_) counts.push_back(test_->count());
+    return counts;
   }
 
   void restore() {
@@ -148,6 +165,7 @@ class Trainer {
     auto share = [&](AlignedBuffer& b) { comm_.broadcast({b.as<std::byte>(), static_cast<size_t>(b.bytes())}, 0); };
     share(m.parameters), share(m.buffers);
     for (auto& s : m.state) share(s);
+    session_->executor().upload_model();
     if (!meta_.is_null()) {
       step_ = meta_.at("step");
       m.batches_tracked = meta_.at("batches_tracked");
@@ -225,7 +243,7 @@ class Trainer {
     Loader loader = make_loader();
     const int64_t ahead = loader_depth() / a - 1;  // whole steps
     int64_t requested = step_;
-    float* step_metrics = session_->model().gradients.as<float>();
+    const float* step_metrics = session_->model().gradients.as<float>();
     run_start_ = Clock::now();
     window_start_ = run_start_;
     while (step_ < total) {
@@ -234,17 +252,18 @@ class Trainer {
       for (; requested < std::min(total, step + 1 + ahead); ++requested) request(loader, requested);
       for (int64_t m = 0; m < a; ++m) {
         const Batch& batch = loader.next();
-        if (m + 1 == a) step_metrics[2] = o_.stop_requested() ? 1.0f : 0.0f;  // any rank's wish reaches all with the sums
-        session_->executor().run(*session_->training(batch.count, m > 0, m + 1 == a).bound, inputs_for(batch, step, m));
+        StepInputs inputs = inputs_for(batch, step, m);
+        inputs.stop = m + 1 == a && o_.stop_requested();
+        session_->executor().run(*session_->training(batch.count, m > 0, m + 1 == a).bound, inputs);
       }
       session_->model().batches_tracked += a;
       data_wait_ += loader.take_wait_seconds();
       const double loss = double{step_metrics[0]} / static_cast<double>(schedule_->global_samples(step));
       if (!std::isfinite(loss)) report_divergence(step, loss);
-      const bool stop = step_metrics[2] > 0;
+      const bool stop = step_metrics[kStopMetric] > 0;
       training_seconds_ += since(step_start);
+      if (samples_seen_ == 0) spdlog::info("first step done {:.3f} s after the start", o_.start_seconds + since(created_));
       samples_seen_ += schedule_->global_samples(step);
-      if (first_step_seconds_ == 0) first_step_seconds_ = o_.start_seconds + since(created_);
       ++step_;
       o_.on_step(step_, total);
       note_step(step, step_metrics[0], step_metrics[1]);
@@ -324,6 +343,7 @@ class Trainer {
     if (saved_step_ == step_ && !best_is_new_) return;
     const auto start = Clock::now();
     on_root(comm_control(), [&]() -> std::string {
+      session_->executor().download_model();
       const ModelState& m = session_->model();
       CheckpointContents c;
       c.model = model_tensors(m);
@@ -357,6 +377,7 @@ class Trainer {
       if (root()) metrics_->write(test_line_), tensorboard_->write(test_line_), tensorboard_->flush();
     }
     on_root(comm_control(), [&]() -> std::string {
+      session_->executor().download_model();
       export_model(o_.run_folder, model_tensors(session_->model()));
       return "";
     });
@@ -397,7 +418,7 @@ class Trainer {
   bool bit_exact_ = true;
 
   int64_t step_ = 0, saved_step_ = -1;
-  double training_seconds_ = 0, earlier_seconds_ = 0, first_step_seconds_ = 0;
+  double training_seconds_ = 0, earlier_seconds_ = 0;
   int64_t samples_seen_ = 0;
   std::optional<double> best_;
   bool best_is_new_ = false;

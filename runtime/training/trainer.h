@@ -28,13 +28,15 @@ struct TrainerOptions {
   CheckpointConfig checkpoint;
   int64_t log_every = 50;
   KernelChoice kernels;
+  DeviceRuntime* device = nullptr;  // as SessionOptions has them
+  DeviceCollectives* collectives = nullptr;
   std::string run_folder;  // used by rank 0
   std::string job_hash;    // equal on all ranks, or they stop with 76
   bool resume = false, retune = false;
   std::function<bool()> stop_requested = [] { return false; };
   // After each step, on every rank: steps done, and how many there will be.
   std::function<void(int64_t step, int64_t steps)> on_step = [](int64_t, int64_t) {};
-  double start_seconds = 0;  // what passed between the process's start and the trainer's, for the first metrics
+  double start_seconds = 0;  // what passed between the process's start and the trainer's, for the log
 };
 
 struct TrainingResult {
@@ -42,7 +44,6 @@ struct TrainingResult {
   int64_t step = 0, steps = 0;
   double training_seconds = 0;  // in training steps, all parts of a resumed run
   double samples_per_second = 0;
-  double first_step_seconds = 0;  // from the process's start to the end of the first step
   std::optional<Score> test;
 };
 

@@ -28,7 +28,7 @@ MAX_DRIFT, NOISE, NOISY_RUNS = 3e-5, 2e-7, 4
 BATCH, STEPS, WARMUP, WEIGHTS_AT, TEST_IMAGES = 64, 100, 10, 20, 1000
 NETS = {"convnet": ConvNet, "convnet_dropout": lambda: ConvNetDropout(p=0), "layers": LayersNet}
 OPTIMIZERS = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.0005),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.0005),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.002, weight_decay=0.01),
 }
 

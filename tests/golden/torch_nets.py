@@ -59,6 +59,29 @@ class Residual(nn.Module):
         return self.layers(x) + self.shortcut(x)
 
 
+class SelfAttention2d(nn.Module):
+    """`self_attention2d:` of a job file, with diffusers' names: its Attention as UNet2DModel makes it (residual connection,
+    output scale 1)"""
+
+    def __init__(self, channels, heads=1, groups=32, eps=1e-5):
+        super().__init__()
+        self.heads = heads
+        self.group_norm = nn.GroupNorm(groups, channels, eps)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels), nn.Dropout(0)])
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        q, k, v = (
+            to(tokens).view(n, h * w, self.heads, c // self.heads).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v)
+        )
+        o = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
+        for layer in self.to_out:
+            o = layer(o)
+        return x + o.transpose(1, 2).view(n, c, h, w)
+
+
 class LayersNet(nn.Sequential):
     """The `layers:` of training/layers.yaml: groups, dilation, batch and group norm, average pooling, a residual."""
 

@@ -13,11 +13,11 @@ namespace {
 const BatchNormParams kParams{.eps = 1e-5f, .momentum = 0.1f};
 
 // Odd and even sizes of every dimension; single samples, channels and pixels; more than one piece of a
-// reduction; channels around the widths of a vector and a tile.
+// reduction, of a GPU's too; channels around the widths of a vector and a tile.
 std::vector<Shape> shapes() {
-  return {{1, 1, 1, 1},  {1, 3, 5, 7},  {2, 4, 4, 4},  {15, 3, 3, 3},  {16, 2, 4, 4}, {17, 5, 1, 1},
-          {33, 1, 6, 5}, {3, 2, 70, 9}, {40, 3, 3, 5}, {2, 33, 3, 17}, {5, 64, 2, 2}, {1, 7},
-          {17, 10},      {64, 48},      {300, 5},      {0, 3, 4, 4}};
+  return {{1, 1, 1, 1},  {1, 3, 5, 7},  {2, 4, 4, 4},  {15, 3, 3, 3},  {16, 2, 4, 4},  {17, 5, 1, 1},
+          {33, 1, 6, 5}, {3, 2, 70, 9}, {40, 3, 3, 5}, {2, 33, 3, 17}, {5, 64, 2, 2},  {1, 7},
+          {17, 10},      {64, 48},      {300, 5},      {0, 3, 4, 4},   {5, 2, 48, 48}, {3, 1, 41, 53}};
 }
 
 Shape with_channels(const Shape& x, int64_t rows) { return {rows, x[1]}; }
@@ -199,11 +199,26 @@ Layout layout_of(const std::string& kernel) {
 // E[x^2] - mean^2 in f32 would leave nothing of this variance: 1000^2 has an ulp of 0.06, the variance is
 // 1e-4.
 TEST(BatchNorm, SmallVarianceAroundALargeMean) {
-  for (const Shape& s : {Shape{33, 3, 9, 5}, Shape{200, 3}}) {
+  for (const Shape& s : {Shape{33, 3, 9, 5}, Shape{200, 3}, Shape{5, 3, 24, 24}}) {
     std::mt19937 random(9);
     Buffer x(f32(s));
     fill_uniform(x, random, 999.98f, 1000.02f);
     const int64_t hw = s.elements_from(2);
+    const auto check = [&](const Buffer& part, const std::string& kernel) {
+      for (int64_t c = 0; c < 3; ++c) {
+        double mean = 0, m2 = 0;
+        const auto each = [&](auto f) {
+          for (int64_t n = 0; n < s[0]; ++n)
+            for (int64_t i = 0; i < hw; ++i) f(double{x.as<float>()[(n * 3 + c) * hw + i]});
+        };
+        each([&](double v) { mean += v / static_cast<double>(s[0] * hw); });
+        each([&](double v) { m2 += (v - mean) * (v - mean); });
+        EXPECT_EQ(part.as<float>()[c], static_cast<float>(s[0] * hw)) << kernel;
+        EXPECT_EQ(part.as<float>()[3 + c], static_cast<float>(mean)) << kernel;
+        // Deviations are exact in f32 here and their squares summed in pieces: a few ulps.
+        EXPECT_NEAR(part.as<float>()[6 + c], m2, 2e-6 * m2) << kernel;
+      }
+    };
     for (const auto& kernel : stats_kernels(s))
       for (int64_t target : supported_targets()) {
         const int64_t initial = cpu_target();
@@ -211,20 +226,14 @@ TEST(BatchNorm, SmallVarianceAroundALargeMean) {
         const Buffer part = run_kernel("batch_norm_stats", kernel, kParams,
                                        {to_layout(x, layout_of(kernel), 1e6f)}, {f32({3, 3})})[0];
         set_cpu_target(initial);
-        for (int64_t c = 0; c < 3; ++c) {
-          double mean = 0, m2 = 0;
-          const auto each = [&](auto f) {
-            for (int64_t n = 0; n < s[0]; ++n)
-              for (int64_t i = 0; i < hw; ++i) f(double{x.as<float>()[(n * 3 + c) * hw + i]});
-          };
-          each([&](double v) { mean += v / static_cast<double>(s[0] * hw); });
-          each([&](double v) { m2 += (v - mean) * (v - mean); });
-          EXPECT_EQ(part.as<float>()[c], static_cast<float>(s[0] * hw)) << kernel;
-          EXPECT_EQ(part.as<float>()[3 + c], static_cast<float>(mean)) << kernel;
-          // Deviations are exact in f32 here and their squares summed in pieces: a few ulps.
-          EXPECT_NEAR(part.as<float>()[6 + c], m2, 2e-6 * m2) << kernel << " " << cpu_target_name(target);
-        }
+        check(part, kernel + " " + cpu_target_name(target));
       }
+    for (Layout layout : {Layout::plain, Layout::nhwc}) {
+      if (layout == Layout::nhwc && s.rank() != 4) continue;
+      const auto part = run_kernel("batch_norm_stats", "pieces", kParams, {to_layout(x, layout)},
+                                   {f32({3, 3})}, 1, Device::simt);
+      check(part[0], fmt::format("pieces {}", name(layout)));
+    }
   }
 }
 

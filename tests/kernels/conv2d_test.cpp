@@ -17,7 +17,7 @@ struct Setting {
   std::string label;
   Conv2dParams p;
   Shape x, w;
-  bool bias = true;
+  bool bias = true, watched = true;
   Shape y() const { return {x[0], w[0], p.out_h(x[2], w[2]), p.out_w(x[3], w[3])}; }
 };
 
@@ -46,9 +46,16 @@ std::vector<Setting> settings() {
       {"1x1", conv(), {17, 5, 6, 7}, {17, 5, 1, 1}},
       {"1x1, stride 2", conv(0, 2), {16, 16, 8, 8}, {5, 16, 1, 1}, false},
       {"3x3, same", conv(1), {15, 3, 9, 8}, {16, 3, 3, 3}},
-      {"3x3, wide", conv(1), {33, 16, 7, 7}, {17, 16, 3, 3}, false},
-      {"5x5, mnist 1", conv(), {17, 1, 28, 28}, {10, 1, 5, 5}},
-      {"5x5, mnist 2", conv(), {17, 10, 12, 12}, {20, 10, 5, 5}},
+      {"3x3, wide", conv(1), {33, 16, 7, 7}, {17, 16, 3, 3}, false, false},
+      {"5x5, mnist 1", conv(), {17, 1, 28, 28}, {10, 1, 5, 5}, true, false},
+      {"5x5, mnist 2", conv(), {17, 10, 12, 12}, {20, 10, 5, 5}, true, false},
+      {"5x5, a piece of mnist 1", conv(), {1, 1, 12, 13}, {10, 1, 5, 5}},
+      {"5x5, a piece of mnist 2", conv(), {2, 10, 6, 7}, {20, 10, 5, 5}},
+      // What GPU tiles are about: channels that fill 16 bytes, sums long enough to go round the ring of
+      // buffers (over channels, or over pixels for the weight gradient), several tiles.
+      {"3x3, 40 to 72 channels", conv(1), {1, 40, 5, 6}, {72, 40, 3, 3}},
+      {"3x3, many pixels", conv(1), {4, 8, 10, 13}, {8, 8, 3, 3}},
+      {"3x3, stride 2, 24 channels", conv(1, 2), {3, 24, 7, 6}, {16, 24, 3, 3}, false},
       {"2x2", conv(), {1, 5, 6, 5}, {3, 5, 2, 2}},
       {"4x4, stride 2", conv(1, 2), {16, 3, 8, 10}, {5, 3, 4, 4}},
       {"1x7", pads(0, 3, 0, 3), {15, 3, 4, 9}, {4, 3, 1, 7}},
@@ -77,7 +84,8 @@ KernelCase forward_case(const Setting& s) {
   KernelCase c{
       .op = "conv2d", .label = s.label, .params = s.p, .in = {f32(s.x), f32(s.w)}, .out = {f32(s.y())}};
   if (s.bias) c.in.push_back(f32({s.w[0]}));
-  c.batch_in = {0}, c.batch_out = {0}, c.tolerance = kTolerance;
+  c.batch_in = {0}, c.batch_out = {0}, c.tolerance = kTolerance, c.watched = s.watched;
+  c.bf16_in = {0, 1};
   return c;
 }
 
@@ -87,7 +95,9 @@ KernelCase input_grad_case(const Setting& s) {
                .params = s.p,
                .in = {f32(s.y()), f32(s.w)},
                .out = {f32(s.x)}};
-  c.batch_in = {0}, c.batch_out = {0}, c.gradient_in = {0}, c.gradient_out = {0}, c.tolerance = kTolerance;
+  c.batch_in = {0}, c.batch_out = {0}, c.gradient_in = {0}, c.gradient_out = {0}, c.tolerance = kTolerance,
+  c.watched = s.watched;
+  c.bf16_in = {0, 1};
   return c;
 }
 
@@ -98,7 +108,7 @@ KernelCase weight_grad_case(const Setting& s) {
                .in = {f32(s.x), f32(s.y())},
                .out = {f32(s.w)}};
   if (s.bias) c.out.push_back(f32({s.w[0]}));
-  c.batch_in = {0, 1}, c.gradient_in = {1}, c.tolerance = kTolerance;
+  c.batch_in = {0, 1}, c.gradient_in = {1}, c.tolerance = kTolerance, c.watched = s.watched;
   return c;
 }
 

@@ -15,12 +15,14 @@ struct Sizes {
   int64_t groups;
 };
 
-// Odd sizes, one channel, one group, as many groups as channels, several pieces and tiles, no sample.
+// Odd sizes, one channel, one group, as many groups as channels, several pieces and tiles, no sample; for
+// GPUs groups that few and many threads hold, and that don't fit.
 std::vector<Sizes> sizes() {
   return {{{1, 1, 1, 1}, 1},  {{1, 4, 3, 5}, 2},   {{2, 6, 7, 7}, 3},    {{15, 3, 4, 4}, 3},
           {{16, 8, 2, 3}, 4}, {{17, 2, 5, 1}, 1},  {{33, 6, 3, 3}, 2},   {{3, 4, 23, 29}, 2},
           {{2, 48, 3, 5}, 8}, {{5, 70, 2, 2}, 10}, {{2, 33, 17, 17}, 3}, {{17, 12}, 4},
-          {{3, 40}, 1},       {{0, 4, 3, 3}, 2}};
+          {{3, 40}, 1},       {{0, 4, 3, 3}, 2},   {{2, 16, 20, 16}, 4}, {{1, 16, 48, 40}, 1},
+          {{1, 2, 47, 45}, 1}};
 }
 
 void fill_stats(const Buffer& b, std::mt19937& random, int64_t groups) {
@@ -44,12 +46,14 @@ std::vector<KernelCase> kernel_cases() {
       c.params = GroupNormParams{.groups = groups};
       c.in = {x, v, v}, c.out = {x, stats};
       c.batch_in = {0}, c.batch_out = follows ? std::vector<int>{0, 1} : std::vector<int>{0};
-      c.tolerance = 4e-6;  // 256-term f32 sums
+      c.tolerance = 4e-6;            // 256-term f32 sums
+      c.bf16_in = c.bf16_out = {0};  // statistics stay f32
       all.push_back(c);
       c.op = "group_norm_grad";
       c.in = {x, x, v, stats}, c.out = {x, v, v};
       c.batch_in = follows ? std::vector<int>{0, 1, 3} : std::vector<int>{0, 1};
       c.gradient_in = {1}, c.batch_out = c.gradient_out = {0};
+      c.bf16_in = {0, 1};
       c.fill = [g = groups](std::vector<Buffer>& in, std::mt19937& random) {
         for (size_t i = 0; i < 3; ++i) fill_uniform(in[i], random);
         fill_stats(in[3], random, g);
@@ -94,11 +98,11 @@ TEST(GroupNorm, SmallVarianceAroundALargeMean) {
   Buffer x(f32(s)), v(f32({4}));
   fill_uniform(x, random, 999.98f, 1000.02f), fill_uniform(v, random);
   const GroupNormParams params{.groups = 2, .eps = 0};
-  for (const std::string kernel : {"reference", "plain", "lanes", "nhwc"}) {
-    const Layout layout = layout_of(kernel);
-    const auto out =
-        run_kernel("group_norm", kernel, params, {to_layout(x, layout, 7), v, v},
-                   {f32(s, layout), f32({5, 4}, layout == Layout::lanes ? layout : Layout::plain)});
+  const auto check = [&](const std::string& kernel, Layout layout, Device device) {
+    SCOPED_TRACE(fmt::format("{} {} {}", kernel, name(layout), name(device)));
+    const TensorSpec statistics = f32({5, 4}, layout == Layout::lanes ? layout : Layout::plain);
+    const auto out = run_kernel("group_norm", kernel, params, {to_layout(x, layout, 7), v, v},
+                                {f32(s, layout), statistics}, 1, device);
     const Buffer stats = to_layout(out[1], Layout::plain);
     const int64_t per = 2 * 31 * 11;
     for (int64_t n = 0; n < 5; ++n)
@@ -107,11 +111,15 @@ TEST(GroupNorm, SmallVarianceAroundALargeMean) {
         double mean = 0, m2 = 0;
         for (int64_t i = 0; i < per; ++i) mean += double{p[i]} / static_cast<double>(per);
         for (int64_t i = 0; i < per; ++i) m2 += (double{p[i]} - mean) * (double{p[i]} - mean);
-        EXPECT_EQ(stats.as<float>()[n * 4 + g], static_cast<float>(mean)) << kernel;
+        EXPECT_EQ(stats.as<float>()[n * 4 + g], static_cast<float>(mean));
         const double invstd = std::sqrt(static_cast<double>(per) / m2);
-        EXPECT_NEAR(stats.as<float>()[n * 4 + 2 + g], invstd, 2e-6 * invstd) << kernel;  // a few ulps
+        EXPECT_NEAR(stats.as<float>()[n * 4 + 2 + g], invstd, 2e-6 * invstd);  // a few ulps
       }
-  }
+  };
+  for (const std::string kernel : {"reference", "plain", "lanes", "nhwc"})
+    check(kernel, layout_of(kernel), Device::cpu);
+  for (const std::string kernel : {"resident", "pieces"})
+    for (Layout layout : {Layout::plain, Layout::nhwc}) check(kernel, layout, Device::simt);
 }
 
 TEST(GroupNorm, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {

@@ -28,6 +28,10 @@ std::vector<KernelCase> cases() {
   }
   add({4, 3, 1, 1}, colour);
   add({2, 3, 32, 32}, colour);
+  ImageNormalizeParams many;  // more than a GPU launch takes at once
+  for (int c = 0; c < 37; ++c) many.mean.push_back(0.02f * static_cast<float>(c)), many.std.push_back(0.3f);
+  add({3, 37, 4, 4}, many);
+  add({2, 37, 3, 3}, many);
   return all;
 }
 const bool added = add_kernel_cases(cases);

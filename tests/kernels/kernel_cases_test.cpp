@@ -29,13 +29,6 @@ std::map<std::string, std::string>& no_gradient() {
   return ops;
 }
 
-std::vector<KernelCase> all_cases() {
-  std::vector<KernelCase> all;
-  for (const auto& make : case_makers())
-    for (auto& c : make()) all.push_back(std::move(c));
-  return all;
-}
-
 bool contains(const std::vector<int>& v, int i) { return std::find(v.begin(), v.end(), i) != v.end(); }
 
 template <class T>
@@ -66,39 +59,6 @@ bool close(double got, double expected, double allowed) {
   return std::abs(got - expected) <= allowed;
 }
 
-void compare(const Buffer& got, const Buffer& expected, double tolerance, const std::string& where) {
-  const bool integer = got.spec().dtype != DType::f32;
-  double largest = 0;
-  for_each_element(expected.spec(), [&](int64_t n, int64_t i) {
-    if (integer) return;
-    const double e = element<float>(expected, n, i);
-    if (std::isfinite(e)) largest = std::max(largest, std::abs(e));
-  });
-  int shown = 0;
-  for_each_element(expected.spec(), [&](int64_t n, int64_t i) {
-    if (shown >= 3) return;
-    bool same = false;
-    double g = 0, e = 0;
-    switch (got.spec().dtype) {
-      case DType::f32:
-        g = element<float>(got, n, i), e = element<float>(expected, n, i);
-        same = close(g, e, tolerance * (largest + (largest < 1 ? tolerance : 0)));
-        break;
-      case DType::u8:
-        g = element<uint8_t>(got, n, i), e = element<uint8_t>(expected, n, i), same = g == e;
-        break;
-      case DType::i32:
-        g = element<int32_t>(got, n, i), e = element<int32_t>(expected, n, i), same = g == e;
-        break;
-      case DType::bf16: FAIL() << "bf16 comparison not supported";
-    }
-    if (same) return;
-    ++shown;
-    ADD_FAILURE() << where << ": element (" << n << ", " << i << ") is " << g << ", expected " << e
-                  << ", largest of the tensor " << largest << ", tolerance " << tolerance;
-  });
-}
-
 struct Variant {
   const KernelInfo* kernel;
   Layout layout;
@@ -106,10 +66,6 @@ struct Variant {
   int64_t target;
   bool in_place;
 };
-
-Layout layout_for(const TensorSpec& s, Layout wanted) {
-  return wanted == Layout::nhwc && s.shape.rank() != 4 ? Layout::plain : wanted;
-}
 
 // Runs one variant; false where the kernel declines.
 bool run_variant(const KernelCase& c, const Variant& v, const std::vector<Buffer>& plain,
@@ -154,7 +110,7 @@ bool run_variant(const KernelCase& c, const Variant& v, const std::vector<Buffer
     bool overwritten = false;
     for (auto [ii, o] : c.in_place) overwritten |= v.in_place && ii == static_cast<int>(i);
     if (!overwritten) {
-      EXPECT_EQ(0, std::memcmp(before[i].data(), in[i].data(), before[i].size())) << where << ": changed input " << i;
+      EXPECT_TRUE(std::equal(before[i].begin(), before[i].end(), in[i].as<std::byte>())) << where << ": changed input " << i;
     }
   }
   for (size_t o = 0; o < out.size(); ++o) {
@@ -172,6 +128,31 @@ bool run_variant(const KernelCase& c, const Variant& v, const std::vector<Buffer
   return true;
 }
 
+}  // namespace
+
+std::vector<KernelCase> all_kernel_cases() {
+  std::vector<KernelCase> all;
+  for (const auto& make : case_makers())
+    for (auto& c : make()) all.push_back(std::move(c));
+  return all;
+}
+
+std::vector<Buffer> make_inputs(const KernelCase& c) {
+  std::mt19937 random(12345);
+  std::vector<Buffer> plain;
+  for (const auto& s : c.in) {
+    plain.emplace_back(s);
+    if (c.fill) continue;
+    if (s.dtype == DType::f32) fill_uniform(plain.back(), random);
+    else if (s.dtype == DType::u8)
+      for (int64_t i = 0; i < s.stored_elements(); ++i) plain.back().as<uint8_t>()[i] = static_cast<uint8_t>(random());
+    else
+      std::memset(plain.back().data(), 0, static_cast<size_t>(s.bytes()));
+  }
+  if (c.fill) c.fill(plain, random);
+  return plain;
+}
+
 bool takes(LayoutClass c, Layout l) {
   switch (c) {
     case LayoutClass::any: return true;
@@ -182,7 +163,55 @@ bool takes(LayoutClass c, Layout l) {
   return false;
 }
 
-}  // namespace
+bool has_layout(const KernelCase& c, Layout layout) {
+  if (layout == Layout::plain) return true;
+  if (c.batch_in.empty() && c.batch_out.empty()) return false;
+  if (layout == Layout::lanes) return true;
+  // Images, and what belongs to their samples (attention's lse [N, heads, tokens]).
+  bool images = false;
+  for (int i : c.batch_in) images |= c.in[static_cast<size_t>(i)].shape.rank() == 4;
+  const auto fits = [](const TensorSpec& s) { return s.shape.rank() == 4 || s.shape.rank() == 3; };
+  for (int i : c.batch_in) images &= fits(c.in[static_cast<size_t>(i)]);
+  for (int o : c.batch_out) images &= fits(c.out[static_cast<size_t>(o)]);
+  return images;
+}
+
+Layout layout_for(const TensorSpec& s, Layout wanted) {
+  return wanted == Layout::nhwc && s.shape.rank() != 4 ? Layout::plain : wanted;
+}
+
+void compare(const Buffer& got, const Buffer& expected, double tolerance, const std::string& where) {
+  const bool integer = got.spec().dtype != DType::f32;
+  double largest = 0;
+  for_each_element(expected.spec(), [&](int64_t n, int64_t i) {
+    if (integer) return;
+    const double e = element<float>(expected, n, i);
+    if (std::isfinite(e)) largest = std::max(largest, std::abs(e));
+  });
+  int shown = 0;
+  for_each_element(expected.spec(), [&](int64_t n, int64_t i) {
+    if (shown >= 3) return;
+    bool same = false;
+    double g = 0, e = 0;
+    switch (got.spec().dtype) {
+      case DType::f32:
+        g = element<float>(got, n, i), e = element<float>(expected, n, i);
+        same = close(g, e, tolerance * (largest + (largest < 1 ? tolerance : 0)));
+        break;
+      case DType::u8:
+        g = element<uint8_t>(got, n, i), e = element<uint8_t>(expected, n, i), same = g == e;
+        break;
+      case DType::i32:
+        g = element<int32_t>(got, n, i), e = element<int32_t>(expected, n, i), same = g == e;
+        break;
+      case DType::bf16: FAIL() << "bf16 comparison not supported";
+    }
+    if (same) return;
+    ++shown;
+    ADD_FAILURE() << where << ": element (" << n << ", " << i << ") is " << g << ", expected " << e
+                  << ", largest of the tensor " << largest << ", tolerance " << tolerance;
+  });
+}
 
 Buffer::Buffer(TensorSpec spec, bool fill_nan) : spec_(spec) {
   const auto bytes = static_cast<size_t>(spec.bytes());
@@ -191,7 +220,7 @@ Buffer::Buffer(TensorSpec spec, bool fill_nan) : spec_(spec) {
     if (spec.dtype == DType::f32)
       std::fill_n(as<float>(), spec.stored_elements(), std::numeric_limits<float>::quiet_NaN());
     else
-      std::memset(data(), 0xCD, bytes);
+      std::memset(data(), spec.dtype == DType::bf16 ? 0xFF : 0xCD, bytes);
   }
 }
 
@@ -249,8 +278,9 @@ Buffer to_layout(const Buffer& b, Layout layout, float padding) {
 }
 
 std::vector<Buffer> run_kernel(const std::string& op, const std::string& kernel_name, const Params& params,
-                               const std::vector<Buffer>& in, const std::vector<TensorSpec>& out_specs, int threads) {
-  const KernelInfo* info = Registry::builtin().find(op, kernel_name, Device::cpu);
+                               const std::vector<Buffer>& in, const std::vector<TensorSpec>& out_specs, int threads,
+                               Device device) {
+  const KernelInfo* info = Registry::builtin().find(op, kernel_name, device);
   if (!info) throw std::runtime_error("no kernel " + op + " " + kernel_name);
   std::vector<Buffer> out;
   std::vector<TensorSpec> in_specs;
@@ -298,33 +328,15 @@ namespace {
 TEST(KernelCases, EveryKernelMatchesTheReference) {
   std::map<std::pair<std::string, std::string>, int> accepted;
   const int64_t initial = cpu_target();
-  for (const auto& c : all_cases()) {
+  for (const auto& c : all_kernel_cases()) {
     SCOPED_TRACE(c.op + " '" + c.label + "'");
-    std::mt19937 random(12345);
-    std::vector<Buffer> plain;
-    for (const auto& s : c.in) {
-      plain.emplace_back(s);
-      if (c.fill) continue;
-      if (s.dtype == DType::f32) fill_uniform(plain.back(), random);
-      else if (s.dtype == DType::u8)
-        for (int64_t i = 0; i < s.stored_elements(); ++i) plain.back().as<uint8_t>()[i] = static_cast<uint8_t>(random());
-      else
-        std::memset(plain.back().data(), 0, static_cast<size_t>(s.bytes()));
-    }
-    if (c.fill) c.fill(plain, random);
+    const std::vector<Buffer> plain = make_inputs(c);
     // The reference may work in place on its inputs' buffers by contract only when they are shared: keep copies.
     const auto expected = run_reference(c.op, c.params, plain, c.out);
     for (const auto& info : Registry::builtin().all()) {
       if (info.op != c.op || info.device != Device::cpu) continue;
       for (Layout layout : {Layout::plain, Layout::nhwc, Layout::lanes}) {
-        if (!takes(info.layout, layout)) continue;
-        if (layout != Layout::plain && c.batch_in.empty() && c.batch_out.empty()) continue;
-        if (layout == Layout::nhwc) {
-          bool images = true;
-          for (int i : c.batch_in) images &= c.in[static_cast<size_t>(i)].shape.rank() == 4;
-          for (int o : c.batch_out) images &= c.out[static_cast<size_t>(o)].shape.rank() == 4;
-          if (!images) continue;
-        }
+        if (!takes(info.layout, layout) || !has_layout(c, layout)) continue;
         for (int64_t target : supported_targets()) {
           if (info.is_reference() && target != initial) continue;
           set_cpu_target(target);
@@ -381,7 +393,7 @@ TEST(KernelCases, EveryGradientMatchesCentralDifferences) {
 TEST(KernelCases, EveryOpHasReferenceCasesAndGradient) {
   std::set<std::string> ops, with_cases, with_gradient;
   for (const auto& info : Registry::builtin().all()) ops.insert(info.op);
-  for (const auto& c : all_cases()) with_cases.insert(c.op);
+  for (const auto& c : all_kernel_cases()) with_cases.insert(c.op);
   for (const auto& make : gradient_makers())
     for (const auto& c : make()) with_gradient.insert(c.ops.begin(), c.ops.end());
   for (const auto& op : ops) {

@@ -16,7 +16,7 @@ struct Setting {
   std::string label;
   Shape x;
   int64_t m = 0;
-  bool bias = true;
+  bool bias = true, watched = true;
   int64_t k() const { return x.elements_from(1); }
   Shape w() const { return {m, k()}; }
   Shape y() const { return {x[0], m}; }
@@ -28,7 +28,7 @@ std::vector<Setting> settings() {
       {"one of each", {1, 1}, 1},         {"one sample", {1, 50}, 10, false},
       {"tails everywhere", {15, 37}, 19}, {"less than a vector", {16, 5}, 3, false},
       {"a vector exactly", {16, 16}, 16}, {"one more", {17, 17}, 17},
-      {"one output", {33, 100}, 1},       {"chunks of the sum", {3, 9216}, 7},
+      {"one output", {33, 100}, 1},       {"chunks of the sum", {3, 9216}, 7, true, false},
       {"wide", {48, 130}, 200, false},    {"many samples", {300, 30}, 12},
       {"no samples", {0, 20}, 10},
   };
@@ -41,7 +41,8 @@ KernelCase forward_case(const Setting& s, Activation a) {
                .in = {f32(s.x), f32(s.w())},
                .out = {f32(s.y())}};
   if (s.bias) c.in.push_back(f32({s.m}));
-  c.batch_in = {0}, c.batch_out = {0}, c.tolerance = kTolerance;
+  c.batch_in = {0}, c.batch_out = {0}, c.tolerance = kTolerance, c.watched = s.watched;
+  c.bf16_in = {0, 1};
   return c;
 }
 
@@ -55,7 +56,7 @@ const bool added_cases = add_kernel_cases([] {
                      .in = {f32(s.y()), f32(s.w())},
                      .out = {f32(s.x)}};
     input.batch_in = {0}, input.batch_out = {0}, input.gradient_in = {0}, input.gradient_out = {0};
-    input.tolerance = kTolerance;
+    input.tolerance = kTolerance, input.watched = s.watched, input.bf16_in = {0, 1};
     all.push_back(input);
     KernelCase weight{.op = "linear_weight_grad",
                       .label = s.label,
@@ -63,7 +64,8 @@ const bool added_cases = add_kernel_cases([] {
                       .in = {f32(s.x), f32(s.y())},
                       .out = {f32(s.w())}};
     if (s.bias) weight.out.push_back(f32({s.m}));
-    weight.batch_in = {0, 1}, weight.gradient_in = {1}, weight.tolerance = kTolerance;
+    weight.batch_in = {0, 1}, weight.gradient_in = {1}, weight.tolerance = kTolerance,
+    weight.watched = s.watched;
     all.push_back(weight);
   }
   for (Activation a :

@@ -1,5 +1,6 @@
 #include "kernels/loss/loss.h"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -69,6 +70,35 @@ std::vector<KernelCase> kernel_cases() {
         all.push_back(e);
       }
     }
+  // NaN, infinities and ties of one sample, which a sum over several would hide.
+  for (const auto& [values, label] :
+       std::vector<std::pair<std::vector<float>, int32_t>>{{{1, kNaN, 2}, 0},
+                                                           {{1, kNaN, 2}, 1},
+                                                           {{kNaN, kNaN, kNaN}, 0},
+                                                           {{1, kInf, 2}, 0},
+                                                           {{-kInf, -kInf, -kInf}, 0},
+                                                           {{-kInf, 0, 0}, 0},
+                                                           {{-kInf, 0, 0}, 1},
+                                                           {{0, 3, 3}, 1},
+                                                           {{0, 3, 3}, 2}})
+    for (int64_t classes : {3, 40})
+      for (bool log_probs : {false, true}) {
+        KernelCase e;
+        e.op = "cross_entropy", e.params = LossParams{.from_log_probs = log_probs};
+        e.label = fmt::format("{} of {} classes, label {}", fmt::join(values, " "), classes, label);
+        e.in = {f32({1, classes}), labels_spec(1)}, e.out = {f32({2})}, e.batch_in = {0};
+        e.tolerance = 2e-6;
+        e.fill = [=, values = values, label = label](std::vector<Buffer>& in, std::mt19937&) {
+          for (int64_t c = 0; c < classes; ++c)
+            in[0].as<float>()[c] = values[static_cast<size_t>(c * 3 / classes)];
+          in[1].as<int32_t>()[0] = static_cast<int32_t>((label * classes + 2) / 3);
+          if (in.size() > 2) fill_step(in[2], 1);
+        };
+        all.push_back(e);
+        e.op = "cross_entropy_grad", e.in.push_back(kStep), e.out = {e.in[0]},
+        e.batch_out = e.gradient_out = {0};
+        all.push_back(e);
+      }
   return all;
 }
 const bool cases = add_kernel_cases(kernel_cases);

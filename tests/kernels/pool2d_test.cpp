@@ -53,6 +53,7 @@ std::vector<Setting> shared_settings() {
           {"window is the image", window(7, 1), 6, 7, 7},
           {"1x1", window(1, 1), 17, 3, 5},
           {"uneven", uneven(), 3, 8, 12},
+          {"16 bytes of channels", window(3, 2, 1), 16, 9, 8},
           {"ceil with padding", window(3, 2, 1, 1, true), 2, 8, 9}};
 }
 
@@ -182,9 +183,12 @@ GradientCase max_gradient(const Setting& s) {
 
 GradientCase avg_gradient(const Setting& s) {
   const Shape x = {2, s.channels, s.height, s.width}, y = pooled(s.p, x);
+  const Buffer input(f32(x));
+  std::mt19937 random(5);
+  fill_uniform(input, random);
   return {.label = "avg_pool2d " + s.label,
           .ops = {"avg_pool2d", "avg_pool2d_grad"},
-          .inputs = {spread(x)},
+          .inputs = {input},
           .loss =
               [p = s.p, y](const std::vector<Buffer>& in) {
                 return weighted_sum(run_reference("avg_pool2d", p, in, {f32(y)}), 3);

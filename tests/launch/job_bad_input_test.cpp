@@ -266,11 +266,18 @@ BadJobs size_and_depth() {
 
 // clang-format on
 
-class JobBadInput : public ::testing::TestWithParam<BadJobs (*)()> {};
+struct BadGroup {
+  const char* name;
+  BadJobs (*rows)();
+};
+
+void PrintTo(const BadGroup& group, std::ostream* out) { *out << group.name; }
+
+class JobBadInput : public ::testing::TestWithParam<BadGroup> {};
 
 TEST_P(JobBadInput, NamesCodeIdentifierPlaceAndKey) {
   JobFolder folder;
-  for (const BadJob& row : GetParam()()) {
+  for (const BadJob& row : GetParam().rows()) {
     SCOPED_TRACE(row.name);
     const auto error = error_of([&] { folder.read(row.text); });
     if (!error) {
@@ -292,10 +299,14 @@ TEST_P(JobBadInput, NamesCodeIdentifierPlaceAndKey) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, JobBadInput,
-                         ::testing::Values(unknown_keys, refused_names, duplicates, wrong_types, out_of_range,
-                                           wrong_words, missing_and_excluding, contradictions, bad_layers,
-                                           refused_yaml, size_and_depth));
+INSTANTIATE_TEST_SUITE_P(
+    All, JobBadInput,
+    ::testing::Values(BadGroup{"unknown_keys", unknown_keys}, BadGroup{"refused_names", refused_names},
+                      BadGroup{"duplicates", duplicates}, BadGroup{"wrong_types", wrong_types},
+                      BadGroup{"out_of_range", out_of_range}, BadGroup{"wrong_words", wrong_words},
+                      BadGroup{"missing_and_excluding", missing_and_excluding},
+                      BadGroup{"contradictions", contradictions}, BadGroup{"bad_layers", bad_layers},
+                      BadGroup{"refused_yaml", refused_yaml}, BadGroup{"size_and_depth", size_and_depth}));
 
 TEST(JobFile, MissingFileIs66) {
   JobFolder folder;
@@ -374,11 +385,9 @@ TEST(JobFile, WhatThisBuildLacks) {
   };
   expect_error(
       Exit::config, [&] { asked({"backend=nccl"}); }, "E_JOB_UNAVAILABLE", "key=backend", "--set backend",
-      "NCCL", "mpi");
+      "works here");
   expect_error(
-      Exit::config, [&] { asked({"device=cuda"}); }, "E_JOB_UNAVAILABLE", "key=device", "CUDA", "cpu");
-  expect_error(
-      Exit::config, [&] { asked({"device=simt"}); }, "E_JOB_UNAVAILABLE", "key=device", "cpu");
+      Exit::config, [&] { asked({"device=cuda"}); }, "E_JOB_UNAVAILABLE", "key=device", "cpu");
   expect_error(
       Exit::config, [&] { require_available(folder.read(kSmallJob + "device: cuda\n")); },
       folder.file() + ":11:1", "key=device");

@@ -14,6 +14,7 @@ hosts: [node1, "node2:4"]
 backend: gloo
 device: cpu
 threads_per_rank: 2
+deadline_seconds: 12.5
 model:
   layers:
     - conv2d: {out_channels: 16, in_channels: 3, kernel: [3, 5], stride: [1, 2], padding: 1, dilation: [2, 1], groups: 1, bias: false, name: stem}
@@ -30,6 +31,7 @@ model:
     - dropout
     - flatten
     - linear: {out_features: 10, in_features: 128, bias: false}
+    - self_attention2d: {heads: 4, groups: 8, eps: 1e-6}
     - log_softmax
   init_from: weights.safetensors
 inputs:
@@ -66,6 +68,7 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.backend, "mpi");
   EXPECT_EQ(job.device, "cpu");
   EXPECT_EQ(job.threads_per_rank, 2);
+  EXPECT_EQ(job.deadline_seconds, 12.5);
   EXPECT_EQ(job.model.name, "");
   EXPECT_EQ(job.model.init_from, folder.path() + "/weights.safetensors");
   EXPECT_EQ(job.training.dataset, "image_folder");
@@ -74,7 +77,7 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.training.limit, 1000);
   EXPECT_EQ(job.training.mean, (std::vector<float>{0.4914f, 0.4822f, 0.4465f}));
   EXPECT_EQ(job.training.std, (std::vector<float>{0.25f}));
-  EXPECT_EQ(job.training.where, folder.file() + ":27:3");
+  EXPECT_EQ(job.training.where, folder.file() + ":29:3");
   ASSERT_TRUE(job.validation && job.test);
   EXPECT_EQ(job.validation->path, "/abs/held_out");
   EXPECT_EQ(job.validation->split, "test");
@@ -111,7 +114,7 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(h.param_groups[1].lr_scale, 0.1);
   EXPECT_FALSE(h.param_groups[1].weight_decay);
   EXPECT_TRUE(h.param_groups[1].frozen);
-  EXPECT_EQ(h.param_groups[1].where, folder.file() + ":44:7");
+  EXPECT_EQ(h.param_groups[1].where, folder.file() + ":46:7");
   EXPECT_EQ(job.checkpoint.every_steps, 100);
   EXPECT_FALSE(job.checkpoint.every_epochs);
   EXPECT_EQ(job.checkpoint.keep, 0);
@@ -123,11 +126,11 @@ TEST(JobRead, EveryFieldOfAFullJob) {
 TEST(JobRead, EveryLayer) {
   JobFolder folder;
   const std::vector<LayerSpec> layers = folder.read(kFullJob).model.layers;
-  ASSERT_EQ(layers.size(), 13u);
+  ASSERT_EQ(layers.size(), 14u);
   const auto& conv = std::get<layer::Conv2d>(layers[0].kind);
   EXPECT_EQ(layers[0].name, "stem");
   EXPECT_EQ(layers[0].type, "conv2d");
-  EXPECT_EQ(layers[0].where, folder.file() + ":10:7");
+  EXPECT_EQ(layers[0].where, folder.file() + ":11:7");
   EXPECT_EQ(conv.out_channels, 16);
   EXPECT_EQ(conv.in_channels, 3);
   EXPECT_TRUE(conv.kernel.h == 3 && conv.kernel.w == 5);
@@ -158,6 +161,10 @@ TEST(JobRead, EveryLayer) {
   EXPECT_TRUE(adaptive.output.h == 4 && adaptive.output.w == 2);
   EXPECT_EQ(std::get<layer::Dropout>(layers[8].kind).p, 0.25);
   EXPECT_TRUE(std::get<layer::Dropout>(layers[8].kind).channelwise);
+  const auto& attention = std::get<layer::SelfAttention2d>(layers[12].kind);
+  EXPECT_EQ(attention.heads, 4);
+  EXPECT_EQ(attention.groups, 8);
+  EXPECT_EQ(attention.eps, 1e-6);
   EXPECT_EQ(std::get<layer::Dropout>(layers[9].kind).p, 0.5);
   EXPECT_FALSE(std::get<layer::Dropout>(layers[9].kind).channelwise);
   EXPECT_TRUE(std::holds_alternative<layer::Flatten>(layers[10].kind));
@@ -165,7 +172,7 @@ TEST(JobRead, EveryLayer) {
   EXPECT_EQ(linear.out_features, 10);
   EXPECT_EQ(linear.in_features, 128);
   EXPECT_FALSE(linear.bias);
-  EXPECT_TRUE(std::holds_alternative<layer::LogSoftmax>(layers[12].kind));
+  EXPECT_TRUE(std::holds_alternative<layer::LogSoftmax>(layers[13].kind));
 }
 
 TEST(JobRead, DefaultsOfASmallJob) {

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -49,8 +50,22 @@ struct KernelCase {
   std::vector<std::pair<int, int>> in_place;  // (input, output) pairs that may share a buffer: run that way too
   // Fills the plain inputs; default: f32 uniform in [-1, 1), u8 0..255, i32 0.
   std::function<void(std::vector<Buffer>& in, std::mt19937& random)> fill;
+
+  // For GPU kernels (gpu_cases_test.cpp). Of a bf16 kernel, these tensors are bf16, all others as above; default: the
+  // f32 ones among batch_in and batch_out. Name weights and their gradients where the kernel has them in bf16.
+  std::optional<std::vector<int>> bf16_in, bf16_out;
+  double bf16_tolerance = 0;  // beside `tolerance`, and 2^-8 where the output is bf16: for roundings inside the kernel
+  bool watched = true;        // false: too large for watched kernels, which are a hundred times slower
 };
 bool add_kernel_cases(std::function<std::vector<KernelCase>()> make);
+std::vector<KernelCase> all_kernel_cases();
+std::vector<Buffer> make_inputs(const KernelCase&);  // plain, filled
+bool takes(LayoutClass, Layout);
+// Whether the case's tensors that follow the layout can have this one.
+bool has_layout(const KernelCase&, Layout);
+Layout layout_for(const TensorSpec&, Layout wanted);
+// `tolerance` of the largest |expected|, and as much absolute where that is below 1; integers exactly.
+void compare(const Buffer& got, const Buffer& expected, double tolerance, const std::string& where);
 
 // Central differences of a scalar function of the forward op's outputs against the gradient op, along random
 // directions; both reference kernels, computed on float data.
@@ -73,7 +88,8 @@ bool declare_no_gradient(std::string op, std::string why);
 void fill_uniform(const Buffer& b, std::mt19937& random, float low = -1, float high = 1);
 // Runs one kernel on buffers; the outputs' specs say what to allocate.
 std::vector<Buffer> run_kernel(const std::string& op, const std::string& name, const Params& params,
-                               const std::vector<Buffer>& in, const std::vector<TensorSpec>& out, int threads = 1);
+                               const std::vector<Buffer>& in, const std::vector<TensorSpec>& out, int threads = 1,
+                               Device device = Device::cpu);
 std::vector<Buffer> run_reference(const std::string& op, const Params& params, const std::vector<Buffer>& in,
                                   const std::vector<TensorSpec>& out);
 // Sum of w[i] * b[i] over logical elements, in double; w drawn from a fixed seed.

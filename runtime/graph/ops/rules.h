@@ -21,6 +21,7 @@ inline TensorSpec plain_f32(Shape s) { return {DType::f32, s, Layout::plain}; }
 inline int64_t elements_of(const Graph& g, ValueId v) { return spec_of(g, v).shape.elements(); }
 
 // One function a file in this folder.
+std::vector<OpDef> attention_ops();
 std::vector<OpDef> batch_norm_ops();
 std::vector<OpDef> conv2d_ops();
 std::vector<OpDef> elementwise_ops();

@@ -5,7 +5,7 @@
 
 namespace lockstep {
 
-Graph assign_layouts(const Graph& from, std::vector<ValueId*> values) {
+Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device device) {
   Graph to;
   GraphBuilder b(to);
   std::vector<ValueId> copy(static_cast<size_t>(from.value_count()), kNoValue);
@@ -44,13 +44,14 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values) {
         layout = b.spec(v).layout;
         break;
       }
-    if (n.kind == NodeKind::compute)
+    if (n.kind == NodeKind::compute && device == Device::cpu)
       if (auto prefer = op_def(n.op).preferred_layout) layout = prefer(to, m);
     for (ValueId& v : m.in)
       if (b.spec(v).dtype == DType::f32 && to.value(v).storage != Storage::input) v = in_layout(v, layout);
     for (size_t i = 0; i < n.out.size(); ++i) {
       Value value = from.value(n.out[i]);
-      if (value.batch && n.op != "image_normalize") value.spec.layout = layout;
+      if (value.batch && n.op != "image_normalize")
+        value.spec.layout = layout == Layout::nhwc && value.spec.shape.rank() != 4 ? Layout::plain : layout;
       m.out[i] = to.add_value(value);
       copy[static_cast<size_t>(n.out[i])] = m.out[i];
     }

@@ -1,4 +1,5 @@
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/data/hash.h"
 
 #include <gtest/gtest.h>
 

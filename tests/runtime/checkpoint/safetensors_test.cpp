@@ -1,4 +1,5 @@
 #include "runtime/checkpoint/safetensors.h"
+#include "runtime/data/hash.h"
 
 #include <gtest/gtest.h>
 

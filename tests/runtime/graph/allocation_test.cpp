@@ -2,34 +2,10 @@
 // allocates nothing.
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
 #include "runtime/device/memory.h"
 #include "runtime/training/session.h"
 #include "tests/runtime/graph/nets.h"
-
-namespace {
-std::atomic<int64_t> allocations = 0;
-
-void* counted(size_t bytes, size_t alignment) {
-  ++allocations;
-  void* p = alignment <= alignof(std::max_align_t)
-                ? std::malloc(bytes ? bytes : 1)
-                : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (!p) throw std::bad_alloc();
-  return p;
-}
-}  // namespace
-
-// Of this whole executable. The array forms call these.
-void* operator new(size_t bytes) { return counted(bytes, 1); }
-void* operator new(size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<size_t>(a)); }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
+#include "tests/support/allocations.h"
 
 namespace lockstep::testing {
 namespace {

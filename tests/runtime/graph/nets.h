@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/attention/attention.h"
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/core/kernel.h"
@@ -52,6 +53,13 @@ struct Layers {
     const Init init = uniform(1 / std::sqrt(static_cast<double>(in)));
     const ValueId w = b.parameter(name + ".weight", {out, in}, init);
     return b.add1("linear", LinearParams{}, {x, w, b.parameter(name + ".bias", {out}, init)});
+  }
+  // A 1x1 convolution with the weight of a linear layer.
+  ValueId project(const std::string& name, ValueId x) const {
+    b.set_scope(name);
+    const int64_t c = b.spec(x).shape[1];
+    const ValueId w = b.parameter(name + ".weight", {c, c}, uniform(0.6));
+    return b.add1("conv2d", Conv2dParams{}, {x, b.view(w, {c, c, 1, 1}), b.parameter(name + ".bias", {c}, uniform(1))});
   }
   ValueId relu(ValueId x) const { return b.elementwise(Elt::relu, {x}); }
   ValueId max_pool(ValueId x) const { return b.add("max_pool2d", pool(), {x})[0]; }
@@ -125,6 +133,15 @@ inline std::vector<Net> nets() {
          z = b.elementwise(Elt::add_imm, {b.elementwise(Elt::add, {z, z})}, 0.1f);
          return l.linear("fc", z, kClasses);
        }},
+      // Weights read through a view.
+      {"attention",
+       [](const Layers& l, ValueId x) {
+         x = l.conv("conv1", x, 6, 3, 1, 2);
+         const ValueId normed = l.group_norm("gn", x, 2);
+         const ValueId q = l.project("q", normed), k = l.project("k", normed), v = l.project("v", normed);
+         const ValueId o = l.b.add("attention", AttentionParams{3, 0.7f}, {q, k, v})[0];
+         return l.linear("fc", l.b.elementwise(Elt::add, {l.project("out", o), x}), kClasses);
+       }},
       // 40 channels lie plain, 3 and 8 in lanes: values are reordered between.
       {"wide_conv",
        [](const Layers& l, ValueId x) {
@@ -190,7 +207,7 @@ class Runner {
   Runner(const Graph& parameters_of, Graph graph, int64_t batch, bool reference, int threads = 1)
       : model(make_parameter_table(parameters_of), 0, true),
         comm_(make_self_communicator()),
-        executor_(model, *comm_, *comm_, how(threads)),
+        executor_(model, *comm_, *comm_, how(threads), *device_),
         images_(static_cast<size_t>(batch * kChannels * kSide * kSide)),
         labels_(static_cast<size_t>(batch)) {
     std::mt19937 random(7);
@@ -222,6 +239,7 @@ class Runner {
 
  private:
   std::unique_ptr<Communicator> comm_;
+  std::unique_ptr<DeviceRuntime> device_ = make_host_runtime(Device::cpu);
   Executor executor_;
   std::vector<uint8_t> images_;
   std::vector<int32_t> labels_;

@@ -1,7 +1,7 @@
-#include "kernels/linear/transpose.h"
+#include "kernels/core/transpose.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/linear/transpose.cpp"
+#define HWY_TARGET_INCLUDE "kernels/core/transpose.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 

@@ -1,0 +1,144 @@
+#include "kernels/attention/tiles.h"
+
+#include <cmath>
+
+#include "kernels/core/gather_product.h"
+#include "kernels/core/transpose.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention/tiles.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h
+#include "kernels/loss/softmax-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::HWY_NAMESPACE {
+
+void softmax_tile_of(float* scores, int64_t others, int64_t columns, float scale, const Softmax& state) {
+  const Floats d;
+  const Vec by = set(scale);
+  for (int64_t i = 0; i < columns; i += kVec) {
+    float* s = scores + i;
+    Vec most = hn::LoadU(d, state.most + i);
+    const Vec before = most;
+    for (int64_t j = 0; j < others; ++j) most = hn::Max(most, hn::Mul(hn::LoadU(d, s + j * columns), by));
+    const Vec shrink = exp_of(hn::Sub(before, most));
+    Vec sum = hn::Zero(d);
+    for (int64_t j = 0; j < others; ++j) {
+      const Vec e = exp_of(hn::MulSub(hn::LoadU(d, s + j * columns), by, most));
+      hn::StoreU(e, d, s + j * columns);
+      sum = hn::Add(sum, e);
+    }
+    hn::StoreU(most, d, state.most + i);
+    hn::StoreU(shrink, d, state.shrink + i);
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, state.sum + i), shrink, sum), d, state.sum + i);
+  }
+}
+
+void scale_columns_of(float* x, int64_t rows, int64_t columns, const float* factor) {
+  const Floats d;
+  for (int64_t r = 0; r < rows; ++r, x += columns)
+    for (int64_t i = 0; i < columns; i += kVec)
+      hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::LoadU(d, factor + i)), d, x + i);
+}
+
+void gradient_tile_of(float* scores, float* dp, int64_t others, int64_t columns, float scale,
+                      const float* lse, const float* delta, bool columns_are_queries) {
+  const Floats d;
+  const Vec by = set(scale);
+  for (int64_t j = 0; j < others; ++j)
+    for (int64_t i = 0; i < columns; i += kVec) {
+      float *s = scores + j * columns + i, *g = dp + j * columns + i;
+      const Vec log_sum = columns_are_queries ? hn::LoadU(d, lse + i) : set(lse[j]);
+      const Vec own = columns_are_queries ? hn::LoadU(d, delta + i) : set(delta[j]);
+      const Vec p = exp_of(hn::MulSub(hn::LoadU(d, s), by, log_sum));
+      hn::StoreU(p, d, s);
+      hn::StoreU(hn::Mul(hn::Mul(p, hn::Sub(hn::LoadU(d, g), own)), by), d, g);
+    }
+}
+
+void column_dots_of(const float* a, const float* b, int64_t rows, int64_t columns, float* sum) {
+  const Floats d;
+  for (int64_t i = 0; i < columns; i += kVec) {
+    Vec total = hn::Zero(d);
+    for (int64_t r = 0; r < rows; ++r)
+      total = hn::MulAdd(hn::LoadU(d, a + r * columns + i), hn::LoadU(d, b + r * columns + i), total);
+    hn::StoreU(total, d, sum + i);
+  }
+}
+
+}  // namespace lockstep::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lockstep {
+
+HWY_EXPORT(softmax_tile_of);
+HWY_EXPORT(scale_columns_of);
+HWY_EXPORT(gradient_tile_of);
+HWY_EXPORT(column_dots_of);
+
+void softmax_tile(float* scores, int64_t others, int64_t columns, float scale, const Softmax& s) {
+  HWY_DYNAMIC_DISPATCH(softmax_tile_of)(scores, others, columns, scale, s);
+}
+void scale_columns(float* x, int64_t rows, int64_t columns, const float* factor) {
+  HWY_DYNAMIC_DISPATCH(scale_columns_of)(x, rows, columns, factor);
+}
+void gradient_tile(float* scores, float* dp, int64_t others, int64_t columns, float scale, const float* lse,
+                   const float* delta, bool columns_are_queries) {
+  HWY_DYNAMIC_DISPATCH(gradient_tile_of)(scores, dp, others, columns, scale, lse, delta, columns_are_queries);
+}
+void column_dots(const float* a, const float* b, int64_t rows, int64_t columns, float* sum) {
+  HWY_DYNAMIC_DISPATCH(column_dots_of)(a, b, rows, columns, sum);
+}
+
+void softmax_finish(int64_t columns, const Softmax& s) {
+  for (int64_t i = 0; i < columns; ++i) {
+    s.most[i] += std::log(s.sum[i]);
+    s.sum[i] = 1 / s.sum[i];
+  }
+}
+
+void load_tile(const Tokens<const float>& x, int64_t first, int64_t count, int64_t width, float* tile,
+               int64_t columns) {
+  const float* from = x.at(first);
+  if (x.channel == 1) {
+    transpose(from, x.token, count, width, tile, columns);
+  } else {
+    for (int64_t c = 0; c < width; ++c) std::copy_n(from + c * x.channel, count, tile + c * columns);
+  }
+  if (count == columns) return;
+  for (int64_t c = 0; c < width; ++c) std::fill_n(tile + c * columns + count, columns - count, 0.0f);
+}
+
+void store_tile(const float* tile, int64_t columns, const Tokens<float>& x, int64_t first, int64_t count,
+                int64_t width) {
+  float* to = x.at(first);
+  if (x.channel == 1) {
+    transpose(tile, columns, width, count, to, x.token);
+  } else {
+    for (int64_t c = 0; c < width; ++c) std::copy_n(tile + c * columns, count, to + c * x.channel);
+  }
+}
+
+void tile_product(const TileProduct& p) {
+  static constexpr int64_t kPlaces[] = {0, 16, 32, 48};
+  static constexpr GatherTap kOneTap[] = {{}};
+  static_assert(kTileColumns == 4 * kLanes);
+  GatherProblem g;
+  g.x = p.x;
+  g.w = p.w;
+  g.y = p.y;
+  g.x_at = g.y_at = std::span(kPlaces, static_cast<size_t>(p.columns / kLanes));
+  g.taps = kOneTap;
+  g.channels = p.sums;
+  g.x_channel = g.y_output = p.columns;
+  g.w_channel = p.w_sum;
+  g.outputs = p.outputs;
+  g.w_output = p.w_output;
+  g.add_to_y = p.add;
+  gather_product(g, 1);
+}
+
+}  // namespace lockstep
+#endif

@@ -1,0 +1,14 @@
+#include "kernels/core/gpu/device_code.h"
+#include "kernels/core/kernel.h"
+
+namespace lockstep::LOCKSTEP_DEVICE {
+
+void register_group_norm_pieces(Registry&, Device);
+void register_group_norm_resident(Registry&, Device);
+
+void register_group_norm(Registry& r, Device device) {
+  register_group_norm_resident(r, device);
+  register_group_norm_pieces(r, device);
+}
+
+}  // namespace lockstep::LOCKSTEP_DEVICE

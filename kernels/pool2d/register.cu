@@ -1,0 +1,11 @@
+#include "kernels/core/gpu/device_code.h"
+#include "kernels/core/kernel.h"
+
+namespace lockstep::LOCKSTEP_DEVICE {
+
+void register_avg_pool2d(Registry&, Device);
+void register_max_pool2d(Registry&, Device);
+
+void register_pool2d(Registry& r, Device device) { register_max_pool2d(r, device); }
+
+}  // namespace lockstep::LOCKSTEP_DEVICE

@@ -1,0 +1,16 @@
+// The mpirun command line of a job.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "launch/job/job.h"
+
+namespace lockstep {
+
+// Without the program. Where all ranks share this host: only the transports for that, and no look at a batch
+// system's other hosts. Ranks bind themselves (take_share_of_cores), since mpirun knows neither the affinity
+// mask nor more ranks than cores. Errors: config (78) where there is no mpirun on the PATH.
+std::vector<std::string> mpirun_command(const Job& job, int cores);
+
+}  // namespace lockstep

@@ -1,0 +1,39 @@
+// Collectives on a device's memory, as NCCL does them: in the order of the device's work, without the host,
+// and so part of what DeviceRuntime records. Every rank calls the same ones in the same order.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "runtime/comm/communicator.h"
+#include "runtime/device/device_runtime.h"
+
+namespace lockstep {
+
+class DeviceCollectives {
+ public:
+  virtual ~DeviceCollectives() = default;
+  // Sum over the ranks, in place: after the work so far, and beside the work that follows until join().
+  virtual void start_allreduce(float* data, int64_t count) = 0;
+  // What follows comes after every allreduce that was started.
+  virtual void join() = 0;
+  // recv: `bytes` of every rank, in rank order. After the work so far, before what follows.
+  virtual void all_gather(const void* send, void* recv, int64_t bytes) = 0;
+};
+
+struct NcclOptions {
+  double deadline_seconds = 300;  // work that takes longer: a peer is lost
+  // Called once before the process leaves with 75.
+  std::function<void(const std::string& what)> on_peer_lost;
+};
+
+// Whether this build has NCCL.
+bool has_nccl();
+// One GPU a rank; `device` is a CUDA one, and outlives the result. The unique id goes over `control`;
+// collective over it. Errors: unavailable (69) where NCCL cannot start.
+std::unique_ptr<DeviceCollectives> make_nccl_collectives(DeviceRuntime& device, Communicator& control,
+                                                         NcclOptions options);
+
+}  // namespace lockstep

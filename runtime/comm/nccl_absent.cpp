@@ -1,0 +1,13 @@
+// In place of runtime/cuda/nccl_collectives.cpp where there is no NCCL.
+#include "kernels/core/error.h"
+#include "runtime/comm/device_collectives.h"
+
+namespace lockstep {
+
+bool has_nccl() { return false; }
+
+std::unique_ptr<DeviceCollectives> make_nccl_collectives(DeviceRuntime&, Communicator&, NcclOptions) {
+  throw Error(Exit::config, "E_NO_NCCL", "backend nccl: this build has no NCCL").hint("backend: mpi works here");
+}
+
+}  // namespace lockstep

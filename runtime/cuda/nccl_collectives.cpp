@@ -1,0 +1,145 @@
+// Collectives by NCCL, on a stream of their own beside the compute stream.
+#include <nccl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "runtime/comm/device_collectives.h"
+#include "runtime/cuda/cuda_runtime.h"
+
+namespace lockstep {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+// An abort may spin until recorded graphs are destroyed: nobody waits longer for it.
+constexpr auto kAbort = 2s;
+
+class NcclCollectives final : public DeviceCollectives {
+ public:
+  NcclCollectives(CudaRuntime& device, Communicator& control, NcclOptions options)
+      : device_(device), options_(std::move(options)) {
+    ncclUniqueId id{};
+    if (control.rank() == 0) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
+    control.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0);
+    int least = 0, greatest = 0;
+    LOCKSTEP_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    LOCKSTEP_CUDA(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest));
+    LOCKSTEP_CUDA(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming));
+    LOCKSTEP_CUDA(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    check(ncclCommInitRankConfig(&comm_, control.size(), id, control.rank(), &config),
+          "ncclCommInitRankConfig");
+    settle("starting NCCL");
+    device_.set_watch([this](std::chrono::duration<double> waited) { watch(waited); });
+  }
+  ~NcclCollectives() override {
+    device_.set_watch({});
+    if (comm_) {
+      ncclCommFinalize(comm_);
+      ncclCommDestroy(comm_);
+    }
+    if (ready_) cudaEventDestroy(ready_);
+    if (done_) cudaEventDestroy(done_);
+    if (stream_) cudaStreamDestroy(stream_);
+  }
+  NcclCollectives(const NcclCollectives&) = delete;
+  NcclCollectives& operator=(const NcclCollectives&) = delete;
+
+  void start_allreduce(float* data, int64_t count) override {
+    fork();
+    check(ncclAllReduce(data, data, static_cast<size_t>(count), ncclFloat, ncclSum, comm_, stream_),
+          "ncclAllReduce");
+    settle("allreduce");
+  }
+
+  void join() override {
+    if (!forked_) return;
+    LOCKSTEP_CUDA(cudaEventRecord(done_, stream_));
+    LOCKSTEP_CUDA(cudaStreamWaitEvent(device_.compute(), done_, 0));
+    forked_ = false;
+  }
+
+  void all_gather(const void* send, void* recv, int64_t bytes) override {
+    fork();
+    check(ncclAllGather(send, recv, static_cast<size_t>(bytes), ncclInt8, comm_, stream_), "ncclAllGather");
+    settle("all-gather");
+    join();
+  }
+
+ private:
+  // What follows on the stream of collectives comes after the compute stream's work so far.
+  void fork() {
+    LOCKSTEP_CUDA(cudaEventRecord(ready_, device_.compute()));
+    LOCKSTEP_CUDA(cudaStreamWaitEvent(stream_, ready_, 0));
+    forked_ = true;
+  }
+
+  void check(ncclResult_t result, const char* call) {
+    if (result == ncclSuccess || result == ncclInProgress) return;
+    const char* last = comm_ ? ncclGetLastError(comm_) : nullptr;
+    const std::string what = fmt::format("{}: {}{}{}", call, ncclGetErrorString(result),
+                                         last && *last ? ": " : "", last ? last : "");
+    if (!comm_ || !started_) throw Error(Exit::unavailable, "E_NCCL", what).hint("NCCL_DEBUG=WARN says more");
+    lost(what);
+  }
+
+  // A communicator that doesn't block may still be at work on the call.
+  void settle(const char* what) {
+    const auto start = Clock::now();
+    for (ncclResult_t state = ncclInProgress;;) {
+      check(ncclCommGetAsyncError(comm_, &state), what);
+      if (state == ncclSuccess) break;
+      check(state, what);
+      if (std::chrono::duration<double>(Clock::now() - start).count() > options_.deadline_seconds)
+        lost(fmt::format("{}: no answer within {} s", what, options_.deadline_seconds));
+      std::this_thread::sleep_for(100us);
+    }
+    started_ = true;
+  }
+
+  void watch(std::chrono::duration<double> waited) {
+    ncclResult_t state = ncclSuccess;
+    check(ncclCommGetAsyncError(comm_, &state), "waiting for the GPU");
+    check(state, "NCCL");
+    if (waited.count() > options_.deadline_seconds)
+      lost(fmt::format("the GPU's work is not done within {} s: a peer is lost or hangs",
+                       options_.deadline_seconds));
+  }
+
+  // What the other ranks hold is unknown: nothing more can be done here but say so.
+  [[noreturn]] void lost(const std::string& what) {
+    if (options_.on_peer_lost) options_.on_peer_lost(what);
+    static std::atomic<bool> aborted{false};
+    std::thread([comm = comm_] {
+      ncclCommAbort(comm);
+      aborted = true;
+    }).detach();
+    for (const auto limit = Clock::now() + kAbort; !aborted && Clock::now() < limit;)
+      std::this_thread::sleep_for(1ms);
+    ::_exit(static_cast<int>(Exit::try_again));
+  }
+
+  CudaRuntime& device_;
+  NcclOptions options_;
+  ncclComm_t comm_ = nullptr;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t ready_ = nullptr, done_ = nullptr;
+  bool forked_ = false, started_ = false;
+};
+
+}  // namespace
+
+bool has_nccl() { return true; }
+
+std::unique_ptr<DeviceCollectives> make_nccl_collectives(DeviceRuntime& device, Communicator& control,
+                                                         NcclOptions options) {
+  return std::make_unique<NcclCollectives>(dynamic_cast<CudaRuntime&>(device), control, std::move(options));
+}
+
+}  // namespace lockstep

@@ -1,0 +1,14 @@
+// In place of runtime/cuda/cuda_runtime.cpp where there is no CUDA.
+#include "kernels/core/error.h"
+#include "runtime/device/device_runtime.h"
+
+namespace lockstep {
+
+bool has_cuda() { return false; }
+int gpu_count() { return 0; }
+
+std::unique_ptr<DeviceRuntime> make_cuda_runtime(int, int, bool) {
+  throw Error(Exit::config, "E_NO_CUDA", "device cuda: this build has no CUDA").hint("device: cpu works here");
+}
+
+}  // namespace lockstep

@@ -1,0 +1,79 @@
+// What plans run on: memory of the device, work in the order of one stream, and copies between it and the
+// host.
+//
+// On the CPU, and on the SIMT executor, which runs GPU kernels there, the host's own memory is the device's,
+// work is done when the call returns, and copies within one address do nothing. A GPU works later: what host
+// memory takes part in a copy must stay as it is until synchronize(). Errors: those of the device as Error,
+// with the code io (74) where memory is out and internal (70) otherwise.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/core/kernel.h"
+
+namespace lockstep {
+
+class DeviceRuntime {
+ public:
+  virtual ~DeviceRuntime() = default;
+  virtual Device device() const = 0;
+  virtual std::string name() const = 0;  // of the processor: part of what a kernel's timing depends on
+  virtual bool shares_host_memory() const = 0;
+
+  // Zeroed, aligned to 64 bytes at least.
+  virtual void* allocate(int64_t bytes) = 0;
+  virtual void release(void* memory) noexcept = 0;
+  // Host memory that copies at full speed.
+  virtual void* allocate_host(int64_t bytes) = 0;
+  virtual void release_host(void* memory) noexcept = 0;
+
+  virtual void copy_to_device(void* to, const void* from, int64_t bytes) = 0;
+  virtual void copy_to_host(void* to, const void* from, int64_t bytes) = 0;
+  virtual void synchronize() = 0;
+  virtual void* stream() const = 0;  // KernelArgs::stream
+
+  // Between them work is recorded, not done. replay() does it, any number of times, in the stream's order.
+  class Recording {
+   public:
+    virtual ~Recording() = default;
+    virtual void replay() = 0;
+  };
+  virtual bool can_record() const = 0;
+  virtual void begin_recording() = 0;
+  virtual std::unique_ptr<Recording> end_recording() = 0;
+};
+
+// Memory of a device, given back when it goes.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(DeviceRuntime& device, int64_t bytes)
+      : bytes_(bytes), memory_(device.allocate(bytes), [&device](void* p) { device.release(p); }) {}
+  void* data() const { return memory_.get(); }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(memory_.get());
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  int64_t bytes_ = 0;
+  std::unique_ptr<void, std::function<void(void*)>> memory_;
+};
+
+// Whether this build can use GPUs, and how many it sees: 0 also where there is no driver.
+bool has_cuda();
+int gpu_count();
+
+// Device::cpu and Device::simt.
+std::unique_ptr<DeviceRuntime> make_host_runtime(Device device);
+// The GPU that belongs to this rank of its host. Errors: none in this build or on this machine, config (78);
+// fewer GPUs than ranks and they may not share, disagree (76), with both numbers.
+// `may_share`: several ranks on one GPU, which NCCL refuses.
+std::unique_ptr<DeviceRuntime> make_cuda_runtime(int local_rank, int local_size, bool may_share);
+
+}  // namespace lockstep

@@ -1,0 +1,53 @@
+#include "kernels/attention/attention.h"
+
+#include "runtime/graph/ops/rules.h"
+
+namespace lockstep {
+namespace {
+
+std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
+  const auto heads = params.as<AttentionParams>().heads;
+  const TensorSpec& q = spec_of(g, in[0]);
+  const Shape &k = spec_of(g, in[1]).shape, &v = spec_of(g, in[2]).shape;
+  if (q.shape.rank() < 3 || k.rank() < 3 || q.shape[0] != k[0] || q.shape[1] != k[1] || !(k == v))
+    shape_error(fmt::format(
+        "attention needs queries, keys and values [N, C, H, W] of equal N and C, got {}, {} and {}",
+        q.shape.text(), k.text(), v.text()));
+  if (q.shape[1] % heads != 0)
+    shape_error(fmt::format("attention: {} heads don't divide the channels of {}", heads, q.shape.text()));
+  const Layout lse = q.layout == Layout::lanes ? Layout::lanes : Layout::plain;
+  return {{q}, {{DType::f32, {q.shape[0], heads, q.shape.elements_from(2)}, lse}}};
+}
+
+std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+  LOCKSTEP_ASSERT(dy[1] == kNoValue, "attention's lse has no gradient");
+  std::vector<OutputRule> out;
+  for (ValueId v : n.in) out.push_back(gradient_like(b.graph(), v));
+  auto d = b.add_as("attention_grad", n.params, {n.in[0], n.in[1], n.in[2], n.out[0], n.out[1], dy[0]}, out);
+  for (size_t i = 0; i < d.size(); ++i)
+    if (!wanted[i]) d[i] = kNoValue;
+  return d;
+}
+
+// One product of queries and keys, in multiplications and additions.
+int64_t product_flops(const Graph& g, const Node& n) {
+  return 2 * elements_of(g, n.in[0]) * spec_of(g, n.in[1]).shape.elements_from(2);
+}
+
+Layout preferred(const Graph& g, const Node& n) {
+  return spec_of(g, n.in[0]).layout == Layout::nhwc ? Layout::nhwc : Layout::plain;
+}
+
+}  // namespace
+
+std::vector<OpDef> attention_ops() {
+  OpDef forward{"attention", infer,
+                gradient,    [](const Graph& g, const Node& n) { return 2 * product_flops(g, n); },
+                {},          preferred};
+  OpDef backward{"attention_grad"};
+  // Those of the definition; kernels that recompute scores do more.
+  backward.flops = [](const Graph& g, const Node& n) { return 5 * product_flops(g, n); };
+  return {forward, backward};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,174 @@
+// Whole training steps with the GPU kernels: on the SIMT executor, and as device cuda on stand-ins for CUDA
+// and NCCL, whose streams run beside each other and whose calls can be made to fail.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+
+#include "tests/distributed/fit.h"
+#include "tests/support/temporary_folder.h"
+
+namespace lockstep::testing {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+const std::string kArticle = LOCKSTEP_SOURCE_DIR "/configs/mnist_article.yaml";
+const std::string kTestImages =
+    "inputs.test={dataset: mnist, path: " LOCKSTEP_SOURCE_DIR "/configs/data/mnist, limit: 20}";
+
+std::vector<std::string> job(int ranks, int64_t steps, const std::vector<std::string>& more) {
+  std::vector<std::string> settings = {"instance_count=" + std::to_string(ranks),
+                                       "hyperparameters.steps=" + std::to_string(steps),
+                                       "hyperparameters.global_batch_size=4", "log_every=1", kTestImages};
+  settings.insert(settings.end(), more.begin(), more.end());
+  return settings;
+}
+
+// fp32 on both sides, sums in another order.
+void expect_same_losses(const std::vector<double>& got, const std::vector<double>& expected) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t s = 0; s < got.size(); ++s)
+    ASSERT_NEAR(got[s], expected[s], 1e-4 * expected[s]) << "step " << s + 1;
+}
+
+TEST(Simt, TheArticlesNetLearnsAsOnTheCpu) {
+  constexpr int64_t kSteps = 50;
+  TestFolder runs;
+  ASSERT_TRUE(fit(kArticle, runs.file("cpu"), job(1, kSteps, {"device=cpu"})));
+  const auto expected = step_losses(runs.file("cpu"), kSteps);
+  for (int ranks : {1, 2}) {
+    const std::string run = runs.file("simt" + std::to_string(ranks));
+    ASSERT_TRUE(fit(kArticle, run, job(ranks, kSteps, {"device=simt"})));
+    expect_same_losses(step_losses(run, kSteps), expected);
+  }
+}
+
+#ifdef LOCKSTEP_STANDIN
+class StandIns : public ::testing::Test {
+ protected:
+  struct Outcome {
+    int code;
+    std::string text;
+    std::chrono::duration<double> took;
+  };
+  Outcome fit_on_gpus(int ranks, int64_t steps, const std::vector<std::string>& more,
+                      std::map<std::string, std::string> environment = {}) {
+    run_ = folder_.file("run" + std::to_string(++runs_));
+    std::vector<std::string> command = {LOCKSTEP_STANDIN, "fit", kArticle, "--output", run_};
+    for (const auto& s : job(ranks, steps, {"device=cuda"})) command.insert(command.end(), {"--set", s});
+    for (const auto& s : more) command.insert(command.end(), {"--set", s});
+    environment.insert({{"XDG_CACHE_HOME", folder_.file("cache")},
+                        {"TMPDIR", folder_.path()},
+                        {"LOCKSTEP_STANDIN_LOG", folder_.file("log" + std::to_string(runs_))},
+                        {"LOCKSTEP_TEST_MARK", folder_.path()}});
+    const auto start = Clock::now();
+    Process process(command, environment);
+    const int code = process.wait(120s);
+    return {code, process.output(), Clock::now() - start};
+  }
+  // What rank `rank` of the last run called.
+  std::vector<std::string> calls(int rank) const {
+    std::ifstream file(folder_.file("log" + std::to_string(runs_) + "." + std::to_string(rank)));
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(file, line);) lines.push_back(line);
+    return lines;
+  }
+  static int64_t count(const std::vector<std::string>& lines, const std::string& start) {
+    return std::count_if(lines.begin(), lines.end(), [&](const auto& l) { return l.starts_with(start); });
+  }
+
+  TestFolder folder_;
+  std::string run_;
+  int runs_ = 0;
+};
+
+TEST_F(StandIns, StepsAreRecordedReplayedAndAllreducedInOneOrder) {
+  constexpr int64_t kSteps = 8;
+  ASSERT_TRUE(fit(kArticle, folder_.file("cpu"), job(1, kSteps, {"device=cpu"})));
+  const auto expected = step_losses(folder_.file("cpu"), kSteps);
+  for (int ranks : {1, 2, 4}) {
+    SCOPED_TRACE(ranks);
+    const Outcome o = fit_on_gpus(ranks, kSteps, {"backend=nccl"});
+    ASSERT_EQ(o.code, 0) << o.text;
+    expect_same_losses(step_losses(run_, kSteps), expected);
+    const auto first = calls(0);
+    EXPECT_EQ(count(first, "captured"), 1) << "the training step; evaluation runs once";
+    EXPECT_EQ(count(first, "replay"), kSteps - 1);
+    EXPECT_EQ(count(first, "allreduce") > 0, ranks > 1);
+    for (int r = 0; r < ranks; ++r) {
+      EXPECT_EQ(calls(r), first) << "rank " << r << " calls the same in the same order";
+      ASSERT_FALSE(calls(r).empty());
+      EXPECT_EQ(calls(r).back(), "leaks 0");
+    }
+  }
+}
+
+TEST_F(StandIns, GradientsOverMpiWhereRanksShareAGpu) {
+  const std::map<std::string, std::string> one_gpu = {{"LOCKSTEP_STANDIN_GPUS", "1"}};
+  ASSERT_TRUE(fit(kArticle, folder_.file("cpu"), job(2, 4, {"device=cpu"})));
+  const Outcome mpi = fit_on_gpus(2, 4, {"backend=mpi"}, one_gpu);
+  ASSERT_EQ(mpi.code, 0) << mpi.text;
+  expect_same_losses(step_losses(run_, 4), step_losses(folder_.file("cpu"), 4));
+  EXPECT_EQ(count(calls(0), "replay"), 0) << "the host takes part in every step";
+  const Outcome nccl = fit_on_gpus(2, 4, {"backend=nccl"}, one_gpu);
+  EXPECT_EQ(nccl.code, 78) << nccl.text;
+  EXPECT_NE(nccl.text.find("2 ranks on this host, 1 GPU"), std::string::npos) << nccl.text;
+  const Outcome none = fit_on_gpus(1, 4, {}, {{"LOCKSTEP_STANDIN_GPUS", "0"}});
+  EXPECT_EQ(none.code, 78) << none.text;
+  EXPECT_NE(none.text.find("no GPU"), std::string::npos) << none.text;
+}
+
+// Every entry point that the program calls, failing at its first and at a later call: a message with its name
+// and an exit code, and nobody left.
+TEST_F(StandIns, EveryFailureEndsInAMessage) {
+  for (const std::string call :
+       {"cudaSetDevice:1", "cudaGetDeviceProperties:1", "cudaStreamCreateWithFlags:1",
+        "cudaEventCreateWithFlags:1", "cudaMalloc:1", "cudaMalloc:9", "cudaMemsetAsync:2",
+        "cudaMemcpyAsync:1", "cudaMemcpyAsync:30", "cudaEventRecord:5", "cudaEventQuery:1",
+        "cudaStreamBeginCapture:1", "cudaStreamEndCapture:1", "cudaGraphInstantiate:1",
+        "cudaGraphLaunch:2"}) {
+    SCOPED_TRACE(call);
+    const Outcome o = fit_on_gpus(1, 6, {}, {{"LOCKSTEP_STANDIN_FAIL", call}});
+    const std::string name = call.substr(0, call.find(':'));
+    EXPECT_EQ(o.code, name == "cudaMalloc" ? 74 : 70) << o.text;
+    EXPECT_NE(o.text.find(name == "cudaEventQuery" ? "waiting for the GPU" : name), std::string::npos)
+        << o.text;
+  }
+}
+
+TEST_F(StandIns, AFailedRankEndsTheJob) {
+  for (const std::string call :
+       {"ncclCommInitRankConfig:1:rank1", "ncclAllReduce:1:rank1", "ncclAllReduce:2:rank0",
+        "ncclCommGetAsyncError:9:rank1", "cudaGraphLaunch:2:rank1", "cudaStreamWaitEvent:3:rank0"}) {
+    SCOPED_TRACE(call);
+    const Outcome o =
+        fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=5"}, {{"LOCKSTEP_STANDIN_FAIL", call}});
+    const bool start = call.starts_with("ncclCommInit");
+    EXPECT_EQ(o.code, start ? 69 : call.starts_with("nccl") ? 75 : 70) << o.text;
+    EXPECT_NE(o.text.find(call.starts_with("ncclCommGet") ? "injected" : call.substr(0, call.find(':'))),
+              std::string::npos)
+        << o.text;
+    EXPECT_LT(o.took, 9s) << o.text;
+    EXPECT_TRUE(processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()).empty());
+  }
+}
+
+TEST_F(StandIns, AHangEndsAtTheDeadline) {
+  for (const std::string call : {"ncclAllReduce:1:hang:rank1", "ncclAllReduce:2:hang"}) {
+    SCOPED_TRACE(call);
+    const Outcome o =
+        fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=2"}, {{"LOCKSTEP_STANDIN_FAIL", call}});
+    EXPECT_EQ(o.code, 75) << o.text;
+    EXPECT_NE(o.text.find("not done within 2 s"), std::string::npos) << o.text;
+    EXPECT_NE(o.text.find("resume with"), std::string::npos) << o.text;
+    EXPECT_LT(o.took, 8s) << o.text;  // start, the deadline, and two seconds
+    EXPECT_TRUE(processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()).empty());
+  }
+}
+#endif
+
+}  // namespace
+}  // namespace lockstep::testing

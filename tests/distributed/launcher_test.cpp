@@ -1,0 +1,255 @@
+// The real program with and without mpirun: how jobs end, and what signals, lost ranks and lost launchers
+// leave.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/telemetry/run_folder.h"
+#include "tests/support/process.h"
+#include "tests/support/temporary_folder.h"
+
+namespace lockstep {
+namespace {
+
+using testing::mpirun;
+using testing::Process;
+using testing::processes_with;
+using testing::TestFolder;
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+// Each test's processes carry the name of its folder in their environment.
+class Launch : public ::testing::Test {
+ protected:
+  Launch() {
+    std::ofstream(folder_.file("job.yaml"))
+        << "job_name: tiny\ninstance_count: 2\nmodel: {layers: [flatten, linear: {out_features: "
+           "10}]}\ninputs:\n"
+        << "  training: {dataset: mnist, path: " << LOCKSTEP_SOURCE_DIR << "/configs/data/mnist, limit: 64}\n"
+        << "hyperparameters: {steps: 6, global_batch_size: 8, seed: 1, optimizer: {name: sgd, lr: "
+           "0.01}}\nlog_every: 1\n";
+  }
+  ~Launch() override {
+    for (pid_t p : living()) ::kill(p, SIGKILL);  // of a test that failed
+  }
+
+  std::vector<std::string> fit(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> c = {LOCKSTEP_BINARY, "fit", folder_.file("job.yaml"), "--output", run_};
+    c.insert(c.end(), more.begin(), more.end());
+    return c;
+  }
+  // A job that goes on until it is stopped.
+  std::vector<std::string> endless(const std::vector<std::string>& more = {}) const {
+    auto c = fit({"--set", "hyperparameters.steps=100000000", "--set", "checkpoint.every_steps=50"});
+    c.insert(c.end(), more.begin(), more.end());
+    return c;
+  }
+  std::map<std::string, std::string> environment(std::map<std::string, std::string> more = {}) const {
+    more.emplace("LOCKSTEP_TEST_MARK", folder_.path());
+    more.emplace("ASAN_OPTIONS", "handle_segv=0");  // a segmentation fault ends a process by its signal there too
+    return more;
+  }
+  std::vector<pid_t> living() const { return processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()); }
+  pid_t rank_pid(int rank) const {
+    const auto ranks = processes_with("OMPI_COMM_WORLD_RANK=" + std::to_string(rank));
+    for (pid_t p : living())
+      if (std::count(ranks.begin(), ranks.end(), p)) return p;
+    return -1;
+  }
+  template <class F>
+  static bool eventually(F&& condition, std::chrono::milliseconds limit) {
+    for (const auto until = Clock::now() + limit; Clock::now() < until; std::this_thread::sleep_for(5ms))
+      if (condition()) return true;
+    return condition();
+  }
+  bool in_training() const {
+    return eventually([&] { return std::filesystem::exists(run_ + "/checkpoints/step-00000050"); }, 20s);
+  }
+
+  TestFolder folder_;
+  std::string run_ = folder_.file("run");
+};
+
+TEST_F(Launch, TwoRanksThroughMpirun) {
+  Process p(fit(), environment());
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_EQ(read_status(run_).state, "completed");
+  EXPECT_EQ(read_status(run_).step, 6);
+  EXPECT_TRUE(living().empty());
+}
+
+TEST_F(Launch, OneRankNeedsNoMpirun) {
+  Process one(fit({"--set", "instance_count=1"}), environment({{"PATH", "/nowhere"}}));
+  EXPECT_EQ(one.wait(), 0) << one.output();
+  run_ += "-2";
+  Process two(fit(), environment({{"PATH", "/nowhere"}}));
+  EXPECT_EQ(two.wait(), 78) << two.output();
+  EXPECT_NE(two.output().find("no mpirun on the PATH"), std::string::npos) << two.output();
+}
+
+TEST_F(Launch, MoreRanksThanCores) {
+  Process p(fit({"--set", "instance_count=5"}), environment());
+  EXPECT_EQ(p.wait(), 0) << p.output();
+}
+
+TEST_F(Launch, HostsByName) {
+  Process p(fit({"--set", "hosts=[\"localhost:2\"]"}), environment());
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_EQ(read_status(run_).state, "completed");
+}
+
+TEST_F(Launch, UnreachableHost) {
+  Process p(fit({"--set", "hosts=[\"192.0.2.1:2\"]"}),
+            environment({{"OMPI_MCA_plm_rsh_agent", "/bin/false"}}));
+  EXPECT_EQ(p.wait(), 69) << p.output();
+  EXPECT_NE(p.output().find("mpirun could not start the ranks"), std::string::npos) << p.output();
+  EXPECT_NE(p.output().find("ORTE was unable"), std::string::npos) << p.output();  // mpirun's own words
+}
+
+TEST_F(Launch, MpirunStartsTheRanks) {
+  Process p(mpirun(2, fit()), environment());
+  EXPECT_EQ(p.wait(), 0) << p.output();
+  EXPECT_EQ(read_status(run_).state, "completed");
+}
+
+TEST_F(Launch, RankCountsThatDiffer) {
+  Process p(mpirun(3, fit()), environment());
+  EXPECT_EQ(p.wait(), 76) << p.output();
+  EXPECT_NE(p.output().find("instance_count: 2, the launcher started 3 ranks"), std::string::npos)
+      << p.output();
+}
+
+// mpirun loses codes; the launcher doesn't.
+TEST_F(Launch, RealExitCodes) {
+  // Each step multiplies the weights by -1e6.
+  Process diverged(fit({"--set", "hyperparameters.optimizer.lr=1e6", "--set",
+                        "hyperparameters.optimizer.weight_decay=1", "--set", "hyperparameters.steps=40"}),
+                   environment());
+  EXPECT_EQ(diverged.wait(), 80) << diverged.output();
+  EXPECT_EQ(read_status(run_).code, 80);
+  Process again(fit(), environment());  // the folder holds a run
+  EXPECT_EQ(again.wait(), 73) << again.output();
+  for (const auto* p : {&diverged, &again})
+    EXPECT_EQ(p->output().find("Primary job"), std::string::npos) << p->output();
+}
+
+class Signals : public Launch, public ::testing::WithParamInterface<int> {};
+
+TEST_P(Signals, StopInOrder) {
+  Process p(endless(), environment());
+  ASSERT_TRUE(in_training()) << p.output();
+  p.signal(GetParam());
+  EXPECT_EQ(p.wait(), 75) << p.output();
+  const Status s = read_status(run_);
+  EXPECT_EQ(s.state, "interrupted");
+  EXPECT_EQ(list_checkpoints(run_).back(), run_ + "/checkpoints/" + checkpoint_name(s.step));
+  EXPECT_NE(p.output().find("--resume"), std::string::npos) << p.output();
+  EXPECT_EQ(p.output().find("mpirun"), std::string::npos) << p.output();  // none of its noise
+  EXPECT_TRUE(living().empty());
+}
+
+TEST_P(Signals, StopOneProcessInOrder) {
+  Process p(endless({"--set", "instance_count=1"}), environment());
+  ASSERT_TRUE(in_training()) << p.output();
+  p.signal(GetParam());
+  EXPECT_EQ(p.wait(), 75) << p.output();
+  EXPECT_EQ(read_status(run_).state, "interrupted");
+}
+
+// However early a signal comes, the job stops in order or had not begun.
+TEST_P(Signals, StopWhileTheRanksStart) {
+  for (auto delay : {30ms, 80ms, 150ms}) {
+    std::filesystem::remove_all(run_);
+    Process p(endless(), environment());
+    std::this_thread::sleep_for(delay);
+    p.signal(GetParam());
+    const int code = p.wait();
+    if (code == 128 + GetParam()) continue;  // before the launcher itself catches it
+    EXPECT_EQ(code, 75) << p.output();
+    EXPECT_EQ(read_status(run_).state, "interrupted") << p.output();
+    EXPECT_TRUE(living().empty());
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Both, Signals, ::testing::Values(SIGINT, SIGTERM));
+
+TEST_F(Launch, SecondSignalStopsAtOnce) {
+  Process p(endless(), environment());
+  ASSERT_TRUE(in_training()) << p.output();
+  ::kill(rank_pid(1), SIGSTOP);  // so that the first one cannot be obeyed
+  p.signal(SIGINT);
+  ASSERT_TRUE(p.wait_for("once more to stop at once")) << p.output();
+  p.signal(SIGINT);
+  const auto asked = Clock::now();
+  EXPECT_EQ(p.wait(), 75) << p.output();
+  EXPECT_LT(Clock::now() - asked, 5s);
+  EXPECT_EQ(read_status(run_).state, "failed");
+  EXPECT_TRUE(living().empty());
+}
+
+TEST_F(Launch, BareMpirunPassesUsr1On) {
+  Process p(mpirun(2, endless()), environment());
+  ASSERT_TRUE(in_training()) << p.output();
+  p.signal(SIGUSR1);
+  EXPECT_EQ(p.wait(), 75) << p.output();
+  EXPECT_EQ(read_status(run_).state, "interrupted");
+}
+
+class KilledRank : public Launch, public ::testing::WithParamInterface<std::pair<int, int>> {};
+
+TEST_P(KilledRank, IsNamedWithinFiveSeconds) {
+  const auto [rank, signal] = GetParam();
+  Process p(endless(), environment());
+  ASSERT_TRUE(in_training()) << p.output();
+  ::kill(rank_pid(rank), signal);
+  const auto killed = Clock::now();
+  EXPECT_EQ(p.wait(), 75) << p.output();
+  EXPECT_LT(Clock::now() - killed, 5s);
+  const std::string name = "rank " + std::to_string(rank) + " ended by signal " + std::to_string(signal);
+  EXPECT_NE(p.output().find(name), std::string::npos) << p.output();
+  EXPECT_NE(p.output().find("resume with: lockstep fit"), std::string::npos) << p.output();
+  const Status s = read_status(run_);
+  EXPECT_EQ(s.state, "failed");
+  EXPECT_EQ(s.code, 75);
+  EXPECT_EQ(s.rank, rank);
+  EXPECT_GE(s.step, 50);
+  EXPECT_NE(p.output().find("step=" + std::to_string(s.step)), std::string::npos) << p.output();
+  EXPECT_TRUE(living().empty());
+
+  // Its lock is gone with it: the run can be resumed.
+  Process resumed(endless({"--resume"}), environment());
+  ASSERT_TRUE(eventually([&] { return read_status(run_).state == "running" && rank_pid(1) > 0; }, 30s));
+  resumed.signal(SIGTERM);
+  EXPECT_EQ(resumed.wait(), 75) << resumed.output();
+  EXPECT_EQ(read_status(run_).state, "interrupted");
+}
+INSTANTIATE_TEST_SUITE_P(RankAndSignal, KilledRank,
+                         ::testing::Values(std::pair(0, SIGKILL), std::pair(1, SIGKILL),
+                                           std::pair(1, SIGSEGV)));
+
+TEST_F(Launch, KilledMpirunLeavesNothingBehind) {
+  Process p(endless(), environment());
+  ASSERT_TRUE(in_training()) << p.output();
+  for (pid_t m : living())
+    if (std::filesystem::read_symlink("/proc/" + std::to_string(m) + "/exe").filename() != "lockstep")
+      ::kill(m, SIGKILL);
+  EXPECT_EQ(p.wait(), 75) << p.output();
+  EXPECT_NE(p.output().find("mpirun was ended by signal 9"), std::string::npos) << p.output();
+  EXPECT_EQ(read_status(run_).state, "failed");
+  EXPECT_TRUE(living().empty());
+}
+
+TEST_F(Launch, KilledLauncherLeavesNothingBehind) {
+  Process p(endless(), environment());
+  ASSERT_TRUE(in_training()) << p.output();
+  p.signal(SIGKILL);
+  EXPECT_EQ(p.wait(), 128 + SIGKILL);
+  EXPECT_TRUE(eventually([&] { return living().empty(); }, 5s));
+}
+
+}  // namespace
+}  // namespace lockstep

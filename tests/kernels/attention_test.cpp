@@ -1,0 +1,192 @@
+#include "kernels/attention/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/core/cpu_target.h"
+#include "tests/support/kernel_cases.h"
+
+namespace lockstep::testing {
+namespace {
+
+struct Sizes {
+  Shape q, k;
+  int64_t heads;
+  bool far_below = false;  // scores of about -120: exp(score) is 0, exp(-lse) infinite
+};
+
+// One token, one channel; odd lengths below, at and above a tile's 64; other tokens than its own; widths 1 to
+// 512.
+std::vector<Sizes> sizes() {
+  return {{{1, 1, 1, 1}, {1, 1, 1, 1}, 1},       {{2, 3, 3, 5}, {2, 3, 3, 5}, 3},
+          {{1, 10, 1, 3}, {1, 10, 1, 3}, 2},     {{2, 14, 7, 7}, {2, 14, 7, 7}, 2},
+          {{3, 32, 8, 8}, {3, 32, 8, 8}, 1},     {{1, 24, 5, 13}, {1, 24, 5, 13}, 3},
+          {{17, 6, 2, 3}, {17, 6, 2, 3}, 2},     {{1, 40, 9, 17}, {1, 40, 9, 17}, 5},
+          {{2, 64, 6, 11}, {2, 64, 6, 11}, 1},   {{1, 8, 3, 3}, {1, 8, 7, 11}, 2},
+          {{2, 6, 10, 13}, {2, 6, 1, 2}, 3},     {{1, 130, 3, 7}, {1, 130, 3, 7}, 1},
+          {{1, 192, 5, 5}, {1, 192, 4, 9}, 2},   {{1, 256, 4, 4}, {1, 256, 4, 4}, 1},
+          {{1, 512, 3, 13}, {1, 512, 3, 13}, 1}, {{2, 12, 21}, {2, 12, 33}, 2},
+          {{0, 8, 3, 3}, {0, 8, 3, 3}, 2},       {{1, 8, 3, 3}, {1, 8, 3, 7}, 1, true}};
+}
+
+float scale_of(const Sizes& s) { return 1 / std::sqrt(static_cast<float>(s.q[1] / s.heads)); }
+
+TensorSpec lse_spec(const Sizes& s, Layout layout = Layout::plain) {
+  return f32({s.q[0], s.heads, s.q.elements_from(2)}, layout == Layout::lanes ? layout : Layout::plain);
+}
+
+void fill_forward(const Sizes& s, std::vector<Buffer>& in, std::mt19937& random) {
+  fill_uniform(in[0], random, s.far_below ? 4.5f : -2, s.far_below ? 8.5f : 2);
+  fill_uniform(in[1], random, s.far_below ? -8.5f : -2, s.far_below ? -4.5f : 2);
+  fill_uniform(in[2], random, -2, 2);
+}
+
+// lse and o as the forward kernel gives them, since p <= 1 holds only then.
+void fill_backward(const Sizes& s, const Params& params, std::vector<Buffer>& in, std::mt19937& random) {
+  fill_forward(s, in, random);
+  fill_uniform(in[5], random, -2, 2);
+  const auto out = run_reference("attention", params, {in[0], in[1], in[2]}, {f32(s.q), lse_spec(s)});
+  for (size_t i : {0, 1})
+    std::copy_n(out[i].as<float>(), out[i].spec().stored_elements(), in[3 + i].as<float>());
+}
+
+std::vector<KernelCase> kernel_cases() {
+  std::vector<KernelCase> all;
+  for (const Sizes& s : sizes()) {
+    const TensorSpec q = f32(s.q), k = f32(s.k), lse = lse_spec(s);
+    const AttentionParams params{.heads = s.heads, .scale = scale_of(s)};
+    // lse is in q's layout in lanes and plain beside nhwc: once as a batch tensor, once not.
+    for (bool follows : {true, false}) {
+      const auto with = [&](std::vector<int> always, int index) {
+        if (follows) always.push_back(index);
+        return always;
+      };
+      KernelCase c;
+      c.op = "attention";
+      c.label = fmt::format("{} to {}{}", s.q.text(), s.k.text(), follows ? "" : " plain lse");
+      c.params = params;
+      c.in = {q, k, k}, c.out = {q, lse};
+      c.batch_in = {0, 1, 2}, c.batch_out = with({0}, 1);
+      c.watched = follows;  // on a GPU both are the same
+      c.bf16_in = {0, 1, 2}, c.bf16_out = {0};
+      c.fill = [s](std::vector<Buffer>& in, std::mt19937& random) { fill_forward(s, in, random); };
+      // Scores are f32 sums of up to 512 products, to some 1e-6, and so are their exponentials; of scores of
+      // -120, to 2e-5. p is rounded to bf16, by 2^-9 of it.
+      c.tolerance = s.far_below ? 5e-5 : 5e-6;
+      c.bf16_tolerance = 4e-3;
+      all.push_back(c);
+      c.op = "attention_grad";
+      c.in = {q, k, k, q, lse, q}, c.out = {q, k, k};
+      c.batch_in = with({0, 1, 2, 3, 5}, 4);
+      c.gradient_in = {5}, c.batch_out = c.gradient_out = {0, 1, 2};
+      c.fill = [s, params](std::vector<Buffer>& in, std::mt19937& random) {
+        fill_backward(s, params, in, random);
+      };
+      c.bf16_in = {0, 1, 2, 3, 5}, c.bf16_out = {0, 1, 2};
+      // The same; ds is a difference of sums of that size, and far below what they are multiplied with is
+      // nearly equal.
+      c.tolerance = s.far_below ? 5e-4 : 2e-5;
+      c.bf16_tolerance = s.far_below ? 3e-2 : 8e-3;
+      all.push_back(c);
+    }
+  }
+  return all;
+}
+const bool cases = add_kernel_cases(kernel_cases);
+
+const bool gradients = add_gradient_cases([] {
+  std::vector<GradientCase> all;
+  for (const Sizes& s : {Sizes{{2, 6, 2, 3}, {2, 6, 2, 3}, 2}, Sizes{{1, 5, 3, 3}, {1, 5, 1, 4}, 1}}) {
+    const AttentionParams params{.heads = s.heads, .scale = 0.7f};
+    const TensorSpec q = f32(s.q), k = f32(s.k);
+    std::mt19937 random(8);
+    GradientCase c;
+    c.label = "attention " + s.q.text();
+    c.ops = {"attention", "attention_grad"};
+    for (const auto& spec : {q, k, k}) {
+      c.inputs.emplace_back(spec);
+      fill_uniform(c.inputs.back(), random);
+    }
+    c.loss = [=](const std::vector<Buffer>& in) {
+      return weighted_sum({run_reference("attention", params, in, {q, lse_spec(s)})[0]}, 4);
+    };
+    c.gradient = [=](const std::vector<Buffer>& in) {
+      const auto out = run_reference("attention", params, in, {q, lse_spec(s)});
+      return run_reference("attention_grad", params,
+                           {in[0], in[1], in[2], out[0], out[1], weighted_sum_gradient({q}, 4)[0]},
+                           {q, k, k});
+    };
+    all.push_back(std::move(c));
+  }
+  return all;
+});
+
+// exp of these scores overflows, and of most differences underflows.
+TEST(Attention, LargeScoresStayFinite) {
+  const Sizes s{{1, 8, 10, 13}, {1, 8, 10, 13}, 2};
+  std::mt19937 random(3);
+  Buffer q(f32(s.q)), k(f32(s.k)), v(f32(s.k));
+  fill_uniform(q, random, -30, 30), fill_uniform(k, random, -30, 30), fill_uniform(v, random);
+  const AttentionParams params{.heads = 2, .scale = 0.5f};
+  const auto expected = run_reference("attention", params, {q, k, v}, {q.spec(), lse_spec(s)});
+  for (const std::string kernel : {"tiled", "tiled_nhwc"}) {
+    const Layout layout = kernel == "tiled" ? Layout::plain : Layout::nhwc;
+    const auto got = run_kernel("attention", kernel, params,
+                                {to_layout(q, layout), to_layout(k, layout), to_layout(v, layout)},
+                                {f32(s.q, layout), lse_spec(s)});
+    const Buffer o = to_layout(got[0], Layout::plain);
+    for (int64_t i = 0; i < s.q.elements(); ++i)  // scores to 600 are rounded by 3e-5
+      ASSERT_NEAR(o.as<float>()[i], expected[0].as<float>()[i], 2e-4) << kernel;
+    for (int64_t i = 0; i < lse_spec(s).shape.elements(); ++i)
+      ASSERT_NEAR(got[1].as<float>()[i], expected[1].as<float>()[i], 2e-4) << kernel;
+  }
+}
+
+// A sample's bits depend neither on threads nor on the samples beside it.
+TEST(Attention, BitsDependNeitherOnThreadsNorOnTheBatch) {
+  const Sizes s{{3, 12, 11, 13}, {3, 12, 11, 13}, 2}, one{{1, 12, 11, 13}, {1, 12, 11, 13}, 2};
+  const AttentionParams params{.heads = 2, .scale = scale_of(s)};
+  std::mt19937 random(4);
+  Buffer q(f32(s.q)), k(f32(s.k)), v(f32(s.k)), dout(f32(s.q));
+  for (const Buffer& b : {q, k, v, dout}) fill_uniform(b, random);
+  const auto run = [&](const std::string& kernel, const Sizes& size, const std::vector<Buffer>& in,
+                       int threads) {
+    const Layout layout = kernel == "tiled" ? Layout::plain : Layout::nhwc;
+    std::vector<Buffer> x;
+    for (const Buffer& b : in) x.push_back(to_layout(b, layout));
+    const TensorSpec like = f32(size.q, layout);
+    auto out = run_kernel("attention", kernel, params, {x[0], x[1], x[2]}, {like, lse_spec(size)}, threads);
+    for (const Buffer& b : run_kernel("attention_grad", kernel, params,
+                                      {x[0], x[1], x[2], out[0], out[1], x[3]}, {like, like, like}, threads))
+      out.push_back(b);
+    return out;
+  };
+  for (const std::string kernel : {"tiled", "tiled_nhwc"}) {
+    const auto expected = run(kernel, s, {q, k, v, dout}, 1);
+    for (int threads : {2, 3, 5}) {
+      const auto got = run(kernel, s, {q, k, v, dout}, threads);
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_TRUE(std::equal(got[i].as<float>(), got[i].as<float>() + got[i].spec().stored_elements(),
+                               expected[i].as<float>()))
+            << kernel << " output " << i << ", " << threads << " threads";
+    }
+    for (int64_t n = 0; n < 3; ++n) {
+      std::vector<Buffer> in;
+      for (const Buffer& b : {q, k, v, dout}) {
+        in.emplace_back(f32(one.q));
+        std::copy_n(b.as<float>() + n * one.q.elements(), one.q.elements(), in.back().as<float>());
+      }
+      const auto got = run(kernel, one, in, 2);
+      for (size_t i = 0; i < got.size(); ++i) {
+        const int64_t per = got[i].spec().stored_elements();
+        EXPECT_TRUE(
+            std::equal(got[i].as<float>(), got[i].as<float>() + per, expected[i].as<float>() + n * per))
+            << kernel << " output " << i << ", sample " << n;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lockstep::testing

@@ -1,0 +1,207 @@
+// Every GPU kernel against the CPU reference, on the executor: watched, so that any wrong access, race or
+// barrier fails the test, and plain. Runs the ops' ordinary cases (kernel_cases.h), in fp32 and, with inputs
+// rounded to bf16 first, in bf16: a bf16 output is then off by its own rounding, 2^-9 of its value, and by
+// the f32 sums' other order.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "kernels/core/bf16.h"
+#include "kernels/core/gpu/watch/watch.h"
+#include "tests/support/kernel_cases.h"
+
+namespace lockstep::testing {
+namespace {
+
+constexpr double kBf16Rounding = 0x1p-8;
+
+Buffer converted(const Buffer& b, DType to) {
+  TensorSpec s = b.spec();
+  if (s.dtype == to) return b;
+  s.dtype = to;
+  Buffer r(s);
+  for (int64_t i = 0; i < s.stored_elements(); ++i)
+    if (to == DType::bf16)
+      r.as<bf16>()[i] = bf16(b.as<float>()[i]);
+    else
+      r.as<float>()[i] = float(b.as<bf16>()[i]);
+  return r;
+}
+
+std::vector<int> bf16_tensors(const std::optional<std::vector<int>>& named, const std::vector<int>& batch,
+                              const std::vector<TensorSpec>& specs) {
+  std::vector<int> all = named.value_or(batch);
+  std::erase_if(all, [&](int i) { return specs[static_cast<size_t>(i)].dtype != DType::f32; });
+  return all;
+}
+
+bool contains(const std::vector<int>& v, size_t i) {
+  return std::find(v.begin(), v.end(), static_cast<int>(i)) != v.end();
+}
+
+struct TypedCase {
+  const KernelCase& c;
+  const std::vector<Buffer>& plain;  // inputs, rounded where they are bf16 below
+  const std::vector<Buffer>& expected;
+  std::vector<int> bf16_in, bf16_out;
+};
+
+// False where the kernel declines.
+bool run_case(const TypedCase& r, const KernelInfo& info, Layout layout, bool in_place, bool watched) {
+  const KernelCase& c = r.c;
+  const std::string where =
+      fmt::format("{} '{}' {} {} {} layout={}{}{}", c.op, c.label, info.name, name(info.dtype),
+                  c.params.text(), name(layout), in_place ? " in place" : "", watched ? " watched" : "");
+  std::vector<Buffer> in, out;
+  for (size_t i = 0; i < r.plain.size(); ++i) {
+    const bool follows = contains(c.batch_in, i);
+    in.push_back(converted(to_layout(r.plain[i], follows ? layout_for(c.in[i], layout) : Layout::plain),
+                           contains(r.bf16_in, i) ? DType::bf16 : c.in[i].dtype));
+  }
+  for (size_t o = 0; o < c.out.size(); ++o) {
+    TensorSpec s = c.out[o];
+    if (contains(c.batch_out, o)) s.layout = layout_for(s, layout);
+    if (contains(r.bf16_out, o)) s.dtype = DType::bf16;
+    out.emplace_back(s);
+    for (auto [from, to] : c.in_place)
+      if (in_place && to == static_cast<int>(o)) {
+        if (in[static_cast<size_t>(from)].spec() != s) return false;
+        out.back() = in[static_cast<size_t>(from)];
+      }
+  }
+  std::vector<TensorSpec> in_specs, out_specs;
+  std::vector<View> in_views, out_views;
+  for (const Buffer& b : in) in_specs.push_back(b.spec()), in_views.push_back(b.view());
+  for (const Buffer& b : out) out_specs.push_back(b.spec()), out_views.push_back(b.view());
+  const auto kernel = info.make({c.params, in_specs, out_specs});
+  if (!kernel) return false;
+  const Buffer workspace({DType::u8, {kernel->workspace_bytes()}, Layout::plain});
+  std::memset(workspace.data(), 0xFF, static_cast<size_t>(kernel->workspace_bytes()));
+
+  std::vector<std::unique_ptr<gpu_watch::Allocation>> memory;
+  const auto allow = [&](const Buffer& b, std::string text) {
+    memory.push_back(std::make_unique<gpu_watch::Allocation>(b.data(), b.spec().bytes(), std::move(text)));
+  };
+  for (size_t i = 0; i < in.size(); ++i) allow(in[i], fmt::format("input {}", i));
+  for (size_t o = 0; o < out.size(); ++o) allow(out[o], fmt::format("output {}", o));
+  allow(workspace, "the workspace");
+  std::vector<std::vector<std::byte>> before;
+  for (const auto& b : in) before.emplace_back(b.as<std::byte>(), b.as<std::byte>() + b.spec().bytes());
+
+  kernel->run({in_views, out_views, workspace.data()});
+  if (watched)
+    for (const auto& f : gpu_watch::take_findings()) ADD_FAILURE() << where << ":\n" << f.text();
+
+  EXPECT_TRUE(workspace.sentinels_intact()) << where << ": wrote outside its workspace";
+  for (size_t i = 0; i < in.size(); ++i) {
+    bool overwritten = false;
+    for (auto [from, to] : c.in_place) overwritten |= in_place && from == static_cast<int>(i);
+    EXPECT_TRUE(in[i].sentinels_intact()) << where << ": wrote outside input " << i;
+    EXPECT_TRUE(overwritten || std::equal(before[i].begin(), before[i].end(), in[i].as<std::byte>()))
+        << where << ": changed input " << i;
+  }
+  for (size_t o = 0; o < out.size(); ++o) {
+    EXPECT_TRUE(out[o].sentinels_intact()) << where << ": wrote outside output " << o;
+    const bool rounded = contains(r.bf16_out, o), bf16_run = info.dtype == DType::bf16;
+    compare(rounded ? converted(out[o], DType::f32) : out[o], r.expected[o],
+            c.tolerance + (bf16_run ? c.bf16_tolerance : 0) + (rounded ? kBf16Rounding : 0),
+            fmt::format("{} output {}", where, o));
+  }
+  return true;
+}
+
+using Key = std::tuple<std::string, std::string, DType>;  // op, kernel, dtype
+
+TEST(GpuCases, EveryKernelMatchesTheReferenceWithoutFindings) {
+  std::map<Key, int> ran, odd;
+  gpu_watch::take_findings();
+  const Registry& watched = watched_registry();
+  for (const KernelCase& c : all_kernel_cases()) {
+    std::vector<const KernelInfo*> kernels;
+    for (const auto& info : watched.all())
+      if (info.op == c.op) kernels.push_back(&info);
+    if (kernels.empty()) continue;
+    const std::vector<Buffer> inputs = make_inputs(c);
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      std::vector<Buffer> rounded;
+      std::vector<int> bf16_in, bf16_out;
+      if (dtype == DType::bf16) {
+        bf16_in = bf16_tensors(c.bf16_in, c.batch_in, c.in);
+        bf16_out = bf16_tensors(c.bf16_out, c.batch_out, c.out);
+      }
+      for (size_t i = 0; i < inputs.size(); ++i)
+        rounded.push_back(contains(bf16_in, i) ? converted(converted(inputs[i], DType::bf16), DType::f32)
+                                               : inputs[i]);
+      std::vector<Buffer> expected;
+      for (const KernelInfo* info : kernels) {
+        if (info->dtype != dtype) continue;
+        if (expected.empty()) expected = run_reference(c.op, c.params, rounded, c.out);
+        const TypedCase now{c, rounded, expected, bf16_in, bf16_out};
+        const KernelInfo* plain_twin = Registry::builtin().find(info->op, info->name, Device::simt, dtype);
+        ASSERT_NE(plain_twin, nullptr) << info->op << " " << info->name;
+        for (Layout layout : {Layout::plain, Layout::nhwc})
+          for (bool in_place : {false, true}) {
+            if (!takes(info->layout, layout) || !has_layout(c, layout) || (in_place && c.in_place.empty()))
+              continue;
+            if (!run_case(now, *plain_twin, layout, in_place, false) || !c.watched) continue;
+            ran[{info->op, info->name, dtype}] += run_case(now, *info, layout, in_place, true);
+          }
+        if (::testing::Test::HasFatalFailure()) return;
+      }
+    }
+  }
+  for (const auto& info : watched.all())
+    EXPECT_GT((ran[{info.op, info.name, info.dtype}]), 0)
+        << "no case runs " << info.op << " " << info.name << " " << name(info.dtype);
+}
+
+// Masks and optimizer steps are the CPU's to the bit (design: randomness by counters; optimizer.h), so that a job may move
+// between devices.
+TEST(GpuCases, DropoutAndOptimizerGiveTheCpusBits) {
+  const std::map<std::string, std::pair<const char*, const char*>> kernels = {{"dropout", {"highway", "philox"}},
+                                                                              {"optimizer_step", {"simd", "chunks"}}};
+  std::map<std::string, int> compared;
+  for (const KernelCase& c : all_kernel_cases()) {
+    const auto pair = kernels.find(c.op);
+    if (pair == kernels.end()) continue;
+    const std::vector<Buffer> in = make_inputs(c);
+    std::vector<TensorSpec> in_specs;
+    std::vector<View> in_views, out_views;
+    for (const Buffer& b : in) in_specs.push_back(b.spec()), in_views.push_back(b.view());
+    std::vector<Buffer> out;
+    for (const TensorSpec& s : c.out) out.emplace_back(s), out_views.push_back(out.back().view());
+    const auto* gpu = Registry::builtin().find(c.op, pair->second.second, Device::simt);
+    ASSERT_NE(gpu, nullptr) << c.op;
+    const auto kernel = gpu->make({c.params, in_specs, c.out});
+    ASSERT_NE(kernel, nullptr) << c.op << " " << c.label;
+    kernel->run({in_views, out_views, nullptr});
+    const auto cpu = run_kernel(c.op, pair->second.first, c.params, in, c.out);
+    for (size_t o = 0; o < out.size(); ++o)
+      EXPECT_EQ(std::memcmp(out[o].data(), cpu[o].data(), static_cast<size_t>(out[o].spec().bytes())), 0)
+          << c.op << " " << c.label << " output " << o;
+    ++compared[c.op];
+  }
+  for (const auto& [op, names] : kernels) EXPECT_GT(compared[op], 0) << op;
+}
+
+// A kernel that only a GPU could run would be untested.
+TEST(GpuCases, EveryCudaKernelHasItsSimtTwinInBothTypes) {
+  std::set<Key> cuda, simt;
+  for (const auto& k : Registry::builtin().all()) {
+    if (k.device == Device::cuda) cuda.insert({k.op, k.name, k.dtype});
+    if (k.device == Device::simt) simt.insert({k.op, k.name, k.dtype});
+  }
+  for (const auto& [op, kernel, dtype] : cuda)
+    EXPECT_TRUE(simt.contains({op, kernel, dtype})) << op << " " << kernel << " " << name(dtype);
+  const std::set<std::string> only_f32 = {"grad_norm", "optimizer_step"};  // masters, gradients and state are f32
+  for (const auto& [op, kernel, dtype] : simt)
+    for (DType other : {DType::f32, DType::bf16})
+      EXPECT_TRUE(simt.contains({op, kernel, other}) || only_f32.contains(op)) << op << " " << kernel << " has no " << name(other);
+}
+
+}  // namespace
+}  // namespace lockstep::testing

@@ -1,0 +1,85 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "launch/launcher/mpirun.h"
+#include "launch/launcher/mpirun_noise.h"
+
+namespace lockstep {
+namespace {
+
+const std::string kRule(74, '-');
+
+struct Filter {
+  std::string printed;
+  MpirunNoise noise{[this](std::string_view text) { printed += text; }};
+};
+
+// Texts as Open MPI 4.1.4 prints them.
+TEST(MpirunNoise, KeepsBackAndReadsAKilledRank) {
+  Filter f;
+  f.noise.feed("from a rank\n" + kRule + "\nPrimary job  terminated normally, but 1 process returned\n");
+  f.noise.feed("a non-zero exit code. Per user-direction, the job has been aborted.\n" + kRule +
+               "\nanother rank\n" + kRule);
+  f.noise.feed(
+      "\nmpirun noticed that process rank 3 with PID 0 on node host-7 exited on signal 9 (Killed).\n" +
+      kRule + "\n");
+  f.noise.finish();
+  EXPECT_EQ(f.printed, "from a rank\nanother rank\n");
+  EXPECT_EQ(f.noise.failed_rank(), 3);
+  EXPECT_EQ(f.noise.cause(), "signal 9 (Killed)");
+  EXPECT_EQ(f.noise.exit_code(), 0);
+}
+
+TEST(MpirunNoise, ReadsAnExitCode) {
+  Filter f;
+  f.noise.feed(kRule +
+               "\nmpirun detected that one or more processes exited with non-zero status, thus causing\n"
+               "the job to be terminated. The first process to do so was:\n\n  Process name: [[48620,1],2]\n"
+               "  Exit code:    76\n" +
+               kRule + "\n");
+  f.noise.finish();
+  EXPECT_EQ(f.printed, "");
+  EXPECT_EQ(f.noise.failed_rank(), 2);
+  EXPECT_EQ(f.noise.exit_code(), 76);
+}
+
+TEST(MpirunNoise, LetsEverythingElsePass) {
+  const std::string text = "a table\n" + kRule + "\nname  value\n" + kRule + "\nx  1\n" + kRule +
+                           "\nThere are not enough slots available in the system\n" + kRule + "\n\n" + kRule +
+                           "\n" + kRule + "\nend";
+  for (size_t piece : {size_t{1}, size_t{7}, text.size()}) {
+    Filter f;
+    for (size_t i = 0; i < text.size(); i += piece) f.noise.feed(std::string_view(text).substr(i, piece));
+    f.noise.finish();
+    EXPECT_EQ(f.printed, text + "\n");
+    EXPECT_EQ(f.noise.failed_rank(), -1);
+  }
+}
+
+bool has(const std::vector<std::string>& words, const std::string& word) {
+  return std::count(words.begin(), words.end(), word) > 0;
+}
+
+TEST(Mpirun, FastTransportsOnOneHostOnly) {
+  Job job;
+  job.instance_count = 2;
+  EXPECT_TRUE(has(mpirun_command(job, 2), "self,vader"));
+  job.hosts = {"a:1", "b:1"};
+  const auto c = mpirun_command(job, 2);
+  EXPECT_FALSE(has(c, "self,vader"));
+  EXPECT_TRUE(has(c, "a:1,b:1"));
+}
+
+TEST(Mpirun, YieldsWhereNoCoreIsFree) {
+  Job job;
+  job.instance_count = 2;
+  EXPECT_TRUE(has(mpirun_command(job, 2), "mpi_yield_when_idle"));
+  EXPECT_TRUE(has(mpirun_command(job, 1), "mpi_yield_when_idle"));
+  EXPECT_TRUE(has(mpirun_command(job, 8), "mpi_yield_when_idle"));  // four threads a rank
+  job.threads_per_rank = 2;
+  EXPECT_FALSE(has(mpirun_command(job, 8), "mpi_yield_when_idle"));
+}
+
+}  // namespace
+}  // namespace lockstep

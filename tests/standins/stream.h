@@ -1,0 +1,11 @@
+// How other stand-ins put work on a stream.
+#pragma once
+
+#include <functional>
+
+namespace lockstep::standins {
+
+using Work = std::function<void()>;
+void enqueue(void* stream, Work work);  // a cudaStream_t; captured where the stream captures
+
+}  // namespace lockstep::standins
