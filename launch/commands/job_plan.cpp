@@ -20,6 +20,15 @@ int64_t count_parameters(const ParameterTable& table) {
   return n;
 }
 
+StepGraphSpec step_graph_spec(const Job& job, const DatasetShape& data, Device device) {
+  return {make_model(job.model),
+          input_shape(job.training, data.channels, data.height, data.width, data.classes),
+          1,
+          static_cast<int>(job.instance_count),
+          device,
+          job.hyperparameters.diffusion};
+}
+
 int64_t training_samples(const Job& job, const DatasetShape& data) {
   if (job.validation_fraction <= 0) return data.count;
   return static_cast<int64_t>(training_indices(data.count, job.validation_fraction, job.hyperparameters.seed).size());
@@ -66,9 +75,7 @@ CheckedJob check_job(const Job& job) {
   if (job.test) probe_dataset(*job.test);
   const Schedule schedule(job.hyperparameters, training_samples(job, c.data), static_cast<int>(job.instance_count));
   c.steps_per_epoch = schedule.steps_per_epoch(), c.total_steps = schedule.total_steps();
-  const StepGraphSpec spec{make_model(job.model),
-                           input_shape(job.training, c.data.channels, c.data.height, c.data.width, c.data.classes), 1,
-                           static_cast<int>(job.instance_count)};
+  const StepGraphSpec spec = step_graph_spec(job, c.data, Device::cpu);
   const ParameterTable table = make_parameter_table(build_forward(spec, true));
   optimizer_params(job.hyperparameters, table);
   c.has_batch_norm = !table.buffers.empty();
@@ -112,9 +119,7 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   p.steps_per_epoch = schedule.steps_per_epoch(), p.total_steps = schedule.total_steps();
   p.nominal_batch = schedule.nominal_part();
 
-  StepGraphSpec spec{make_model(job.model),
-                     input_shape(job.training, p.data.channels, p.data.height, p.data.width, p.data.classes), 1, ranks,
-                     device_of(job)};
+  StepGraphSpec spec = step_graph_spec(job, p.data, device_of(job));
   p.table = make_parameter_table(build_forward(spec, true));
   p.parameter_count = count_parameters(p.table);
   p.optimizer = optimizer_params(c, p.table);
@@ -127,10 +132,15 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     else
       choose_first_kernels(t, g, how);
   };
+  p.memory.parameters = p.memory.gradients = p.table.length * 4;
+  p.memory.state = p.optimizer.state_count() * p.table.length * 4;
+  p.memory.buffers = p.table.buffer_length * 4;
+  const Recompute recompute = recompute_of(c, p.memory.total());
   for (int64_t m = 0; m < c.gradient_accumulation; ++m)
     for (int64_t n : schedule.part_sizes(m, 0)) {  // ascending: a full step's comes last
       spec.batch = n;
-      p.training.push_back(compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels, how, choose));
+      p.training.push_back(compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels,
+                                   how, choose, recompute));
       p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
     }
   std::vector<int64_t> evaluated;
@@ -142,9 +152,6 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     const Plan plan = compile(build_evaluation(spec, c), p.kernels, how, choose);
     p.memory.arena = std::max(p.memory.arena, plan.arena_bytes);
   }
-  p.memory.parameters = p.memory.gradients = p.table.length * 4;
-  p.memory.state = p.optimizer.state_count() * p.table.length * 4;
-  p.memory.buffers = p.table.buffer_length * 4;
   const int64_t sample = p.data.channels * p.data.height * p.data.width;
   p.data_bytes = p.data.count * (sample + 4) + loader_depth(c) * p.nominal_batch * (sample + 4);
   for (const auto& other : {job.validation, job.test})

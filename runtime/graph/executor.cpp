@@ -34,7 +34,7 @@ struct Executor::Bound {
   std::map<std::string, View> output_views;
   struct Patch {
     View* view;
-    bool labels;
+    std::string input;
   };
   std::vector<Patch> patches;  // views of what the host hands over anew each run; where it shares its memory
   // Elsewhere: images, labels, step state, and collectives' sums on their way over the host.
@@ -157,7 +157,7 @@ void Executor::resolve(Bound& b) {
       const Value& v = g.value(step.node->in[k]);
       step.in[k].data = address(step.node->in[k]);
       if (shared && v.storage == Storage::input && v.name != kStepState)
-        b.patches.push_back({&step.in[k], v.name == kLabels});
+        b.patches.push_back({&step.in[k], v.name});
     }
     for (size_t k = 0; k < step.out.size(); ++k) step.out[k].data = address(step.node->out[k]);
     step.workspace = arena_.as<std::byte>() + plan.workspace_offset[i];
@@ -169,21 +169,25 @@ void Executor::resolve(Bound& b) {
   for (auto& o : b.outputs) b.output_views[g.value(o.value).name] = {g.value(o.value).spec, o.host.data()};
 }
 
+namespace {
+
+const void* address_of(const StepInputs& inputs, const std::string& name) {
+  return name == kImages ? inputs.images : name == kLabels ? inputs.labels : static_cast<const void*>(inputs.timesteps);
+}
+
+}  // namespace
+
 void Executor::set_inputs(Bound& b, const StepInputs& inputs) {
   b.state = inputs.state;
   const float stop = inputs.stop ? 1.0f : 0.0f;
   if (device_.shares_host_memory()) {
     model_.gradients.as<float>()[kStopMetric] = stop;
-    for (auto& p : b.patches)
-      p.view->data = p.labels ? const_cast<int32_t*>(inputs.labels)
-                              : static_cast<void*>(const_cast<uint8_t*>(inputs.images));
+    for (auto& p : b.patches) p.view->data = const_cast<void*>(address_of(inputs, p.input));
     return;
   }
   // Whoever ran before has been waited for: the staging memory is free.
   for (auto& [input, slot] : b.inputs) {
-    const void* from = input == kImages   ? static_cast<const void*>(inputs.images)
-                       : input == kLabels ? static_cast<const void*>(inputs.labels)
-                                          : &b.state;
+    const void* from = input == kStepState ? &b.state : address_of(inputs, input);
     std::memcpy(slot.host.get(), from, static_cast<size_t>(slot.device.bytes()));
     device_.copy_to_device(slot.device.data(), slot.host.get(), slot.device.bytes());
   }

@@ -30,6 +30,7 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device dev
 
   for (const Node& n : from.nodes()) {
     b.set_scope(n.name);
+    b.set_block(n.block);
     Node m = n;
     for (ValueId& v : m.in) v = copy[static_cast<size_t>(v)];
     // From here on as in `from`: its node, its values, with only layouts changed.
