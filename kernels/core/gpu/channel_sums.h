@@ -324,13 +324,4 @@ struct Numbers {
   }
 };
 
-// f(kWidth as a constant): 16 bytes where `wide`, else 1.
-template <class T, class F>
-void with_width(bool wide, F f) {
-  if (wide)
-    f(std::integral_constant<int, kVector<T>>());
-  else
-    f(std::integral_constant<int, 1>());
-}
-
 }  // namespace lockstep::LOCKSTEP_DEVICE
