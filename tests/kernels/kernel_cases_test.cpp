@@ -167,10 +167,11 @@ bool has_layout(const KernelCase& c, Layout layout) {
   if (layout == Layout::plain) return true;
   if (c.batch_in.empty() && c.batch_out.empty()) return false;
   if (layout == Layout::lanes) return true;
-  // Images, and what belongs to their samples (attention's lse [N, heads, tokens]).
+  // Images, and what belongs to their samples (attention's lse [N, heads, tokens], a norm's statistics [N,
+  // 2G]).
   bool images = false;
   for (int i : c.batch_in) images |= c.in[static_cast<size_t>(i)].shape.rank() == 4;
-  const auto fits = [](const TensorSpec& s) { return s.shape.rank() == 4 || s.shape.rank() == 3; };
+  const auto fits = [](const TensorSpec& s) { return s.shape.rank() >= 2 && s.shape.rank() <= 4; };
   for (int i : c.batch_in) images &= fits(c.in[static_cast<size_t>(i)]);
   for (int o : c.batch_out) images &= fits(c.out[static_cast<size_t>(o)]);
   return images;

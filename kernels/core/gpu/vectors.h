@@ -128,7 +128,8 @@ bool of_one_type(const KernelRequest& r) {
   return true;
 }
 
-// The first `in` inputs and `out` outputs are of type T (activations), all others f32 (statistics, coefficients).
+// The first `in` inputs and `out` outputs are of type T (activations), all others f32 (statistics,
+// coefficients).
 template <class T>
 bool norm_types(const KernelRequest& r, size_t in, size_t out) {
   const auto fit = [](std::span<const TensorSpec> specs, size_t activations) {
