@@ -6,6 +6,7 @@ namespace lockstep {
 void register_attention(Registry&);
 void register_batch_norm(Registry&);
 void register_conv2d(Registry&);
+void register_diffusion(Registry&);
 void register_dropout(Registry&);
 void register_elementwise(Registry&);
 void register_group_norm(Registry&);
@@ -31,6 +32,7 @@ const Registry& Registry::builtin() {
     register_attention(r);
     register_batch_norm(r);
     register_conv2d(r);
+    register_diffusion(r);
     register_dropout(r);
     register_elementwise(r);
     register_group_norm(r);

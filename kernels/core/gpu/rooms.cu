@@ -7,6 +7,7 @@ namespace lockstep::LOCKSTEP_DEVICE {
 void register_attention(Registry&, Device);
 void register_batch_norm(Registry&, Device);
 void register_conv2d(Registry&, Device);
+void register_diffusion(Registry&, Device);
 void register_dropout(Registry&, Device);
 void register_elementwise(Registry&, Device);
 void register_group_norm(Registry&, Device);
@@ -21,6 +22,7 @@ void register_rooms(Registry& r, Device d) {
   register_attention(r, d);
   register_batch_norm(r, d);
   register_conv2d(r, d);
+  register_diffusion(r, d);
   register_dropout(r, d);
   register_elementwise(r, d);
   register_group_norm(r, d);

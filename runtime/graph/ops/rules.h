@@ -24,6 +24,7 @@ inline int64_t elements_of(const Graph& g, ValueId v) { return spec_of(g, v).sha
 std::vector<OpDef> attention_ops();
 std::vector<OpDef> batch_norm_ops();
 std::vector<OpDef> conv2d_ops();
+std::vector<OpDef> diffusion_ops();
 std::vector<OpDef> elementwise_ops();
 std::vector<OpDef> group_norm_ops();
 std::vector<OpDef> linear_ops();
