@@ -7,6 +7,7 @@ void register_attention(Registry&);
 void register_batch_norm(Registry&);
 void register_concat(Registry&);
 void register_conv2d(Registry&);
+void register_diffusion(Registry&);
 void register_dropout(Registry&);
 void register_elementwise(Registry&);
 void register_embedding(Registry&);
@@ -37,6 +38,7 @@ const Registry& Registry::builtin() {
     register_batch_norm(r);
     register_concat(r);
     register_conv2d(r);
+    register_diffusion(r);
     register_dropout(r);
     register_elementwise(r);
     register_embedding(r);

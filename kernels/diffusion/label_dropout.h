@@ -5,7 +5,7 @@
 //   label_dropout    labels, step_state    out
 // labels, out [N] i32 plain. out = uniform01(w) < p ? null_label : labels[n], w the first word of
 // random4(seed, stream::kLabelDropout, step, first_sample + n, 0) (philox.h, StepState): the same on any
-// number of ranks. p in [0, 1]. out may be labels' buffer. No gradient. The op is not emitted for evaluation
+// number of ranks. p in [0, 1]. No gradient. The op is not emitted for evaluation
 // graphs.
 #pragma once
 

@@ -24,6 +24,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/philox.h"
+
 namespace lockstep {
 
 // What a diffusion model's output stands for.
@@ -41,7 +43,11 @@ struct DiffusionNoiseParams {
 // out[e] = eps of element e of `sample` at `step`, e < elements: number e % 4 of
 // normal4(random4(seed, stream::kNoise, step, sample, e / 4)) (philox.h, normal.h).
 void draw_noise(uint64_t seed, int64_t step, int64_t sample, int64_t elements, float* out);
-// floor(T * w / 2^32), w the first word of random4(seed, stream::kTimestep, step, sample, 0).
-int32_t draw_timestep(uint64_t seed, int64_t step, int64_t sample, int64_t timesteps);
+// floor(timesteps * w / 2^32), w the first word of random4(seed, stream::kTimestep, step, sample, 0).
+LOCKSTEP_HOST_DEVICE inline int32_t draw_timestep(uint64_t seed, int64_t step, int64_t sample,
+                                                  int64_t timesteps) {
+  const uint64_t word = random4(seed, stream::kTimestep, step, sample, 0).x[0];
+  return static_cast<int32_t>(word * static_cast<uint64_t>(timesteps) >> 32);
+}
 
 }  // namespace lockstep

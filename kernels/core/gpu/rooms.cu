@@ -8,6 +8,7 @@ void register_attention(Registry&, Device);
 void register_batch_norm(Registry&, Device);
 void register_concat(Registry&, Device);
 void register_conv2d(Registry&, Device);
+void register_diffusion(Registry&, Device);
 void register_dropout(Registry&, Device);
 void register_elementwise(Registry&, Device);
 void register_embedding(Registry&, Device);
@@ -27,6 +28,7 @@ void register_rooms(Registry& r, Device d) {
   register_batch_norm(r, d);
   register_concat(r, d);
   register_conv2d(r, d);
+  register_diffusion(r, d);
   register_dropout(r, d);
   register_elementwise(r, d);
   register_embedding(r, d);

@@ -25,6 +25,7 @@ std::vector<OpDef> attention_ops();
 std::vector<OpDef> batch_norm_ops();
 std::vector<OpDef> concat_ops();
 std::vector<OpDef> conv2d_ops();
+std::vector<OpDef> diffusion_ops();
 std::vector<OpDef> elementwise_ops();
 std::vector<OpDef> embedding_ops();
 std::vector<OpDef> group_norm_ops();
