@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include "models/diffusion/folder.h"
+#include "models/diffusion/generate.h"
 #include "models/model.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -34,7 +36,42 @@ int64_t training_samples(const Job& job, const DatasetShape& data) {
   return static_cast<int64_t>(training_indices(data.count, job.validation_fraction, job.hyperparameters.seed).size());
 }
 
+// What the trainer of a diffusion model does beside training: grids of samples, and the folder for diffusers.
+void add_diffusion(TrainerOptions& o, const Job& job) {
+  o.sample_every = job.sampling.every;
+  o.preview = [job](Session& session, int64_t step, const std::string& run, TensorBoardWriter* events) {
+    const InputShape& shape = session.options().input;
+    const auto images = diffusion::generate(session, job.scheduler, generate_request(job, shape.classes));
+    if (!events) return;
+    const Image grid = diffusion::grid(diffusion::pictures(images, shape));
+    const std::string folder = run + "/samples";
+    std::filesystem::create_directories(folder);
+    write_png(fmt::format("{}/step-{:08}.png", folder, step), grid);
+    events->image_png("samples", step, grid.height, grid.width, grid.channels, encode_png(grid));
+  };
+  o.export_weights = [job](const Session& session, const std::string& run) {
+    UNet2DConfig unet = job.model.unet;
+    unet.sample_size = {session.options().input.height, session.options().input.width};
+    diffusion::write_folder(run, unet, job.scheduler, session.model());
+  };
+}
+
 }  // namespace
+
+diffusion::GenerateRequest generate_request(const Job& job, int64_t classes) {
+  diffusion::GenerateRequest r;
+  r.sampler = job.sampling.sampler;
+  r.steps = job.sampling.steps;
+  r.eta = job.sampling.eta;
+  r.guidance = job.sampling.guidance;
+  r.count = job.sampling.count;
+  r.seed = job.hyperparameters.seed;
+  if (job.model.unet.conditional()) {
+    for (int64_t i = 0; i < r.count; ++i) r.labels.push_back(static_cast<int32_t>(i % classes));
+    r.null_label = static_cast<int32_t>(classes);
+  }
+  return r;
+}
 
 Device device_of(const Job& job) {
   if (job.device == "simt") return Device::simt;
@@ -65,6 +102,7 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   o.log_every = job.log_every;
   o.kernels = kernels;
   o.job_hash = job_hash(job);
+  if (job.objective.name == "diffusion") add_diffusion(o, job);
   return o;
 }
 

@@ -18,6 +18,7 @@ Denoiser::Denoiser(Session& session, int64_t images) : session_(session) {
   const int64_t one = std::max<int64_t>(1, session_.prediction(1).plan->arena_bytes);
   batch_ = std::clamp<int64_t>(kActivationBytes / one, 1, std::min(images, kMostImages));
   timesteps_.resize(static_cast<size_t>(batch_));
+  no_labels_.resize(static_cast<size_t>(batch_));
   session_.prediction(batch_);
 }
 
@@ -30,7 +31,7 @@ void Denoiser::operator()(std::span<const float> x, float timestep, std::span<co
     auto& plan = session_.prediction(n);
     StepInputs inputs;
     inputs.images = x.data() + at * elements_;
-    inputs.labels = labels.data() + at;
+    inputs.labels = labels.empty() ? no_labels_.data() : labels.data() + at;
     inputs.timesteps = timesteps_.data();
     inputs.state.training = 0;
     session_.executor().run(*plan.bound, inputs);

@@ -14,7 +14,8 @@ class Denoiser {
   // functions; the calls are not.
   Denoiser(Session& session, int64_t images);
 
-  // x, out: images [n, C, H, W] one after the other; labels [n]. Runs in parts of batch() images.
+  // x, out: images [n, C, H, W] one after the other; labels [n], or none for a model without classes. Runs in parts of
+  // batch() images.
   void operator()(std::span<const float> x, float timestep, std::span<const int32_t> labels, std::span<float> out);
 
   int64_t elements() const { return elements_; }  // of one image
@@ -24,6 +25,7 @@ class Denoiser {
   Session& session_;
   int64_t elements_ = 0, batch_ = 0;
   std::vector<float> timesteps_;
+  std::vector<int32_t> no_labels_;
 };
 
 }  // namespace lockstep::diffusion

@@ -342,7 +342,7 @@ class Trainer {
 
   void show() {
     const auto start = Clock::now();
-    o_.preview(*session_, step_, tensorboard_.get());
+    o_.preview(*session_, step_, o_.run_folder, tensorboard_.get());
     window_start_ += Clock::now() - start;
   }
 
@@ -369,7 +369,7 @@ class Trainer {
       if (best_is_new_) best_folder_ = checkpoint_name(step_);
       if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
       write_checkpoint(o_.run_folder, c, static_cast<int>(o_.checkpoint.keep), best_folder_);
-      if (o_.export_weights) o_.export_weights(*session_);
+      if (o_.export_weights) o_.export_weights(*session_, o_.run_folder);
       return "";
     });
     best_is_new_ = false;
@@ -387,7 +387,7 @@ class Trainer {
     on_root(comm_control(), [&]() -> std::string {
       session_->executor().download_model();
       if (o_.export_weights)
-        o_.export_weights(*session_);
+        o_.export_weights(*session_, o_.run_folder);
       else
         export_model(o_.run_folder + "/model.safetensors", model_tensors(session_->model()));
       return "";

@@ -37,10 +37,10 @@ struct TrainerOptions {
   // Shows what a diffusion model makes by now, every `sample_every` steps (0: never) and at the end. Collective; the
   // event file is rank 0's, null elsewhere.
   int64_t sample_every = 0;
-  std::function<void(Session& session, int64_t step, TensorBoardWriter* events)> preview;
+  std::function<void(Session& session, int64_t step, const std::string& run_folder, TensorBoardWriter* events)> preview;
   // Writes the weights for other programs, at the end and with each checkpoint; on rank 0, when they are on the host.
   // None: RUN/model.safetensors, at the end.
-  std::function<void(const Session& session)> export_weights;
+  std::function<void(const Session& session, const std::string& run_folder)> export_weights;
   // After each step, on every rank: steps done, and how many there will be.
   std::function<void(int64_t step, int64_t steps)> on_step = [](int64_t, int64_t) {};
   double start_seconds = 0;  // what passed between the process's start and the trainer's, for the log
