@@ -57,8 +57,6 @@ void check_diffusion(const Job& job, const Reader& reader) {
                    unet ? "unet2d is a diffusion model" : "diffusion wants the model unet2d")
         .hint(unet ? "objective: diffusion" : "model: {name: unet2d, config: {...}}");
   if (!diffusion) return;
-  for (const char* key : {"hyperparameters.loss", "hyperparameters.label_smoothing"})
-    if (reader.given(key)) throw conflict(reader, key, "belongs to objective classification only");
   if (job.checkpoint.best_by == "validation_accuracy")
     throw conflict(reader, "checkpoint.best_by", "diffusion has no accuracy").hint("validation_loss");
   for (const float x : {job.training.mean[0], job.training.std[0]})

@@ -20,6 +20,7 @@ Table make_job_keys() {
   const When sgd = {"hyperparameters.optimizer.name", {"sgd"}};
   const When adam = {"hyperparameters.optimizer.name", {"adam", "adamw"}};
   const When step = {"hyperparameters.lr_schedule.name", {"step"}};
+  const When classification = {"objective.name", {"classification"}};
   const When decay = {"hyperparameters.lr_schedule.name", {"cosine", "linear"}};
   Table table = {
       {.path = "job_name",
@@ -228,12 +229,14 @@ Table make_job_keys() {
        .help =
            "cross_entropy takes logits; nll takes the log-probabilities of a net that ends in log_softmax.",
        .example = "cross_entropy",
-       .choices = {"cross_entropy", "nll"}},
+       .choices = {"cross_entropy", "nll"},
+       .when = classification},
       {.path = "hyperparameters.label_smoothing",
        .slot = FIELD(Job, hyperparameters.label_smoothing),
        .help = "Share of the target spread evenly over all classes.",
        .example = "0.1",
-       .range = kFraction},
+       .range = kFraction,
+       .when = classification},
       {.path = "hyperparameters.seed",
        .slot = FIELD(Job, hyperparameters.seed),
        .help = "Of everything random: weights, order, dropout. Independent of the number of ranks.",

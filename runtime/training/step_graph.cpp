@@ -96,9 +96,12 @@ Forward laid_out(Forward f, Device device) {
 }
 
 // The loss's sum over this rank's samples and a count, and (training) its gradient for the model's result.
-ValueId add_loss(GraphBuilder& b, const Forward& f, const TrainingConfig& config, float smoothing) {
+ValueId add_loss(GraphBuilder& b, Forward& f, const TrainingConfig& config, float smoothing) {
   b.set_scope("loss");
-  if (config.diffusion) return b.add1("weighted_mse", NoParams{}, {f.result, f.target, f.weights});
+  if (config.diffusion) {
+    f.target = b.reorder(f.target, b.spec(f.result).layout);
+    return b.add1("weighted_mse", NoParams{}, {f.result, f.target, f.weights});
+  }
   return b.add1("cross_entropy", LossParams{smoothing, config.loss == "nll"}, {f.result, f.labels});
 }
 ValueId add_loss_gradient(GraphBuilder& b, const Forward& f, const TrainingConfig& config, float smoothing) {
