@@ -1,5 +1,6 @@
 #include "kernels/scale_shift/scale_shift.h"
 
+#include "kernels/core/kernel.h"
 #include "runtime/graph/ops/rules.h"
 
 namespace lockstep {
