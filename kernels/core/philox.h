@@ -32,7 +32,8 @@ LOCKSTEP_HOST_DEVICE inline Philox4 philox4x32_10(Philox4 counter, uint32_t key0
 
 // Streams keep independent uses of one seed apart. Dropout layer i uses kDropout + i.
 namespace stream {
-inline constexpr uint32_t kInit = 0x1000, kShuffle = 0x2000, kSplit = 0x3000, kDropout = 0x10000;
+inline constexpr uint32_t kInit = 0x1000, kShuffle = 0x2000, kSplit = 0x3000, kAugment = 0x5000,
+                          kDropout = 0x10000;
 }
 
 // Four draws for `index`/4 of `sample` at `step`: counter = (index/4, sample, step low, stream),

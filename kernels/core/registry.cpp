@@ -9,6 +9,7 @@ void register_conv2d(Registry&);
 void register_dropout(Registry&);
 void register_elementwise(Registry&);
 void register_group_norm(Registry&);
+void register_image_augment(Registry&);
 void register_image_normalize(Registry&);
 void register_linear(Registry&);
 void register_loss(Registry&);
@@ -34,6 +35,7 @@ const Registry& Registry::builtin() {
     register_dropout(r);
     register_elementwise(r);
     register_group_norm(r);
+    register_image_augment(r);
     register_image_normalize(r);
     register_linear(r);
     register_loss(r);

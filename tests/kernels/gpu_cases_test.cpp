@@ -161,9 +161,11 @@ TEST(GpuCases, EveryKernelMatchesTheReferenceWithoutFindings) {
 
 // Masks and optimizer steps are the CPU's to the bit (design: randomness by counters; optimizer.h), so that a job may move
 // between devices.
-TEST(GpuCases, DropoutAndOptimizerGiveTheCpusBits) {
-  const std::map<std::string, std::pair<const char*, const char*>> kernels = {{"dropout", {"highway", "philox"}},
-                                                                              {"optimizer_step", {"simd", "chunks"}}};
+TEST(GpuCases, DrawsAndOptimizerGiveTheCpusBits) {
+  const std::map<std::string, std::pair<const char*, const char*>> kernels = {
+      {"dropout", {"highway", "philox"}},
+      {"image_augment", {"rows", "gather"}},
+      {"optimizer_step", {"simd", "chunks"}}};
   std::map<std::string, int> compared;
   for (const KernelCase& c : all_kernel_cases()) {
     const auto pair = kernels.find(c.op);
@@ -197,7 +199,9 @@ TEST(GpuCases, EveryCudaKernelHasItsSimtTwinInBothTypes) {
   }
   for (const auto& [op, kernel, dtype] : cuda)
     EXPECT_TRUE(simt.contains({op, kernel, dtype})) << op << " " << kernel << " " << name(dtype);
-  const std::set<std::string> only_f32 = {"grad_norm", "optimizer_step"};  // masters, gradients and state are f32
+  const std::set<std::string> only_f32 = {"grad_norm",
+                                          "optimizer_step",  // masters, gradients and state are f32
+                                          "image_augment"};  // bytes
   for (const auto& [op, kernel, dtype] : simt)
     for (DType other : {DType::f32, DType::bf16})
       EXPECT_TRUE(simt.contains({op, kernel, other}) || only_f32.contains(op)) << op << " " << kernel << " has no " << name(other);
