@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -22,9 +23,10 @@ struct Conv2d {
   Pair kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
   int64_t groups = 1;
   bool bias = true;
+  bool kaiming_normal = false;  // the weight's init: kaiming_normal_(mode="fan_out", nonlinearity="relu")
 };
 struct Linear {
-  int64_t out_features = 0;
+  int64_t out_features = 0;  // 0: the data's classes
   int64_t in_features = 0;  // 0: taken from the input; else checked
   bool bias = true;
 };
@@ -63,6 +65,8 @@ struct Flatten {};
 struct LogSoftmax {};
 struct Residual {
   std::vector<LayerSpec> layers, shortcut;  // y = layers(x) + shortcut(x); no shortcut: + x
+  // Between the block's own name and that of a layer within it.
+  std::string layers_prefix = ".layers.", shortcut_prefix = ".shortcut.";
 };
 }  // namespace layer
 
@@ -75,9 +79,13 @@ struct LayerSpec {
   std::string name;   // "" : its index in the list, as nn.Sequential names it
   std::string where;  // file:line:column, for messages
 };
+inline LayerSpec named(std::string type, decltype(LayerSpec::kind) kind, std::string name = "") {
+  return {std::move(kind), std::move(type), std::move(name), ""};
+}
 
 struct ModelSpec {
   std::string name;               // a built-in model; or empty, with layers
+  std::string stem = "imagenet";  // of a resnet: imagenet, cifar
   std::vector<LayerSpec> layers;
   std::string init_from;          // safetensors file, checkpoint or run folder; empty: fresh
   std::string where;

@@ -38,7 +38,7 @@ int run(const std::vector<std::string>& arguments) {
   TrainedModel model = open_run_model(folder, input_shape(job.training, data.channels, data.height, data.width, data.classes));
   auto& plan = model.session->prediction(1);
   for (const auto& file : files) {
-    const Image image = read_image(file, data.channels);
+    const Image image = read_image(file, data.channels, job.training.fit);
     if (image.height != data.height || image.width != data.width)
       throw Error(Exit::data, "E_IMAGE_SIZE",
                   fmt::format("the image is {}x{}, the model was trained on {}x{}", image.height, image.width, data.height, data.width))

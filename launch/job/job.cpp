@@ -74,6 +74,7 @@ void fill_defaults(Job& job, const Reader& reader) {
   if (!job.test && has_test_half(job.training.dataset)) {
     job.test = job.training;
     job.test->limit = 0;
+    job.test->augment = {};
   }
   job.training.split = "training";
   if (job.validation) job.validation->split = "test";

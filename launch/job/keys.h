@@ -19,7 +19,7 @@ namespace lockstep::job {
 // Where a key's value lives. Its type is the key's type.
 using Betas = std::array<double*, 2>;
 using Slot = std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std::optional<int64_t>*,
-                          std::optional<double>*, Pair*, Betas, std::vector<float>*,
+                          std::optional<double>*, Pair*, Extent*, Betas, std::vector<float>*,
                           std::vector<std::string>*, DatasetConfig*, std::optional<DatasetConfig>*,
                           std::vector<ParamGroupConfig>*, std::vector<LayerSpec>*>;
 
@@ -65,6 +65,8 @@ struct LayerWord {
 
 const Table& job_keys();      // slots take a Job
 const Table& dataset_keys();  // DatasetConfig
+const Table& augment_keys();  // the same, of inputs.training only
+const Table& training_keys();  // both
 const Table& group_keys();    // ParamGroupConfig
 const std::vector<LayerWord>& layer_words();
 const LayerWord* find_layer_word(std::string_view word);

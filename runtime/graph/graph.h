@@ -32,11 +32,12 @@ enum class Storage : uint8_t {
 inline constexpr const char* kWholeArray = "*";
 inline constexpr const char* kMetrics = "metrics";
 
-// How an initial value is drawn: PyTorch's defaults.
+// How an initial value is drawn.
 struct Init {
-  enum class Kind : uint8_t { constant, uniform } kind = Kind::constant;
+  enum class Kind : uint8_t { constant, uniform, normal } kind = Kind::constant;
   float constant = 0;
-  float bound = 0;  // uniform in [-bound, bound)
+  float bound = 0;      // uniform in [-bound, bound)
+  float deviation = 0;  // normal around 0
 };
 
 struct Value {

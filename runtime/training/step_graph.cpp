@@ -6,6 +6,7 @@
 #include <set>
 
 #include "kernels/core/step_state.h"
+#include "kernels/image_augment/image_augment.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "kernels/loss/loss.h"
 #include "runtime/graph/autodiff.h"
@@ -25,13 +26,16 @@ Forward forward(const StepGraphSpec& spec, bool training) {
   Forward f;
   GraphBuilder b(f.graph);
   const auto& in = spec.input;
-  const ValueId images =
+  ValueId images =
       b.input(kImages, {DType::u8, {spec.batch, in.channels, in.height, in.width}, Layout::plain}, true);
   f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
   f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
   b.set_scope("input");
+  if (training && in.augment.any())
+    images = b.add1("image_augment", ImageAugmentParams{in.augment.flip, in.augment.crop_padding},
+                    {images, f.step_state});
   const ValueId x = b.add1("image_normalize", ImageNormalizeParams{in.mean, in.std}, {images});
-  ModelContext context{b, training, spec.ranks, f.step_state};
+  ModelContext context{b, training, spec.ranks, in.classes, f.step_state};
   f.scores = spec.model(context, x);
   const Shape& s = b.spec(f.scores).shape;
   if (s.rank() != 2 || s[1] != in.classes)
