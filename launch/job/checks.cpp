@@ -87,8 +87,7 @@ void check_diffusion(const Job& job, const Reader& reader) {
 
 void check_loss(const Job& job, const Reader& reader) {
   if (job.hyperparameters.loss != "nll") return;
-  const std::vector<LayerSpec> layers =
-      job.model.name.empty() ? job.model.layers : builtin_layers(job.model.name);
+  const std::vector<LayerSpec> layers = layers_of(job.model);
   const bool log_probabilities = !layers.empty() && layers.back().type == "log_softmax";
   if (!log_probabilities)
     throw conflict(reader, "hyperparameters.loss",
