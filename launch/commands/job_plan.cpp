@@ -39,8 +39,11 @@ bool uses_nccl(const Job& job) {
 }
 
 KernelChoice kernel_choice(const Job& job, int local_size) {
-  return {device_of(job), threads_per_rank(static_cast<int>(job.threads_per_rank), local_size), processor_name(),
-          default_kernel_cache()};
+  return {.device = device_of(job),
+          .threads = threads_per_rank(static_cast<int>(job.threads_per_rank), local_size),
+          .processor = processor_name(),
+          .cache_file = default_kernel_cache(),
+          .activations = activation_dtype(job.hyperparameters)};
 }
 
 TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
@@ -113,8 +116,11 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   p.nominal_batch = schedule.nominal_part();
 
   StepGraphSpec spec{make_model(job.model),
-                     input_shape(job.training, p.data.channels, p.data.height, p.data.width, p.data.classes), 1, ranks,
-                     device_of(job)};
+                     input_shape(job.training, p.data.channels, p.data.height, p.data.width, p.data.classes),
+                     1,
+                     ranks,
+                     device_of(job),
+                     activation_dtype(c)};
   p.table = make_parameter_table(build_forward(spec, true));
   p.parameter_count = count_parameters(p.table);
   p.optimizer = optimizer_params(c, p.table);
@@ -144,6 +150,8 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   }
   p.memory.parameters = p.memory.gradients = p.table.length * 4;
   p.memory.state = p.optimizer.state_count() * p.table.length * 4;
+  p.memory.ema = p.optimizer.ema ? p.table.length * 4 : 0;
+  p.memory.half = p.optimizer.half ? p.table.length * 2 : 0;
   p.memory.buffers = p.table.buffer_length * 4;
   const int64_t sample = p.data.channels * p.data.height * p.data.width;
   p.data_bytes = p.data.count * (sample + 4) + loader_depth(c) * p.nominal_batch * (sample + 4);

@@ -30,14 +30,14 @@ struct Plan {
   std::string collective_schedule() const;
 };
 
-// Dead code out, fusion, kernel choice, memory. `choose` fills the table for the final graph.
+// Dead code out, fusion, precision, kernel choice, memory. `choose` fills the table for the final graph.
 Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
              const std::function<void(KernelTable&, const Graph&)>& choose);
 
 // Bytes of everything that a rank allocates for training: flat arrays, arena, staging.
 struct MemoryReport {
-  int64_t parameters = 0, gradients = 0, state = 0, buffers = 0, arena = 0;
-  int64_t total() const { return parameters + gradients + state + buffers + arena; }
+  int64_t parameters = 0, gradients = 0, state = 0, ema = 0, half = 0, buffers = 0, arena = 0;
+  int64_t total() const { return parameters + gradients + state + ema + half + buffers + arena; }
 };
 
 nlohmann::json to_json(const Plan& plan);

@@ -43,7 +43,14 @@ Forward forward(const StepGraphSpec& spec, bool training) {
 
 Forward laid_out(const StepGraphSpec& spec, bool training) {
   Forward f = forward(spec, training);
-  f.graph = assign_layouts(f.graph, {&f.labels, &f.step_state, &f.scores}, spec.device);
+  f.graph = assign_layouts(f.graph, {&f.labels, &f.step_state, &f.scores}, spec.device, spec.activations);
+  return f;
+}
+
+Forward for_evaluation(const StepGraphSpec& spec) {
+  Forward f = laid_out(spec, false);
+  if (spec.use_ema)
+    for (ValueId v : f.graph.values_in(Storage::parameter)) f.graph.value(v).storage = Storage::ema;
   return f;
 }
 
@@ -184,12 +191,21 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
     step.in.push_back(whole_array(g, Storage::state, fmt::format("*{}", i), table.length));
     step.out.push_back(whole_array(g, Storage::state, fmt::format("*{}", i), table.length));
   }
+  if (optimizer.ema) {
+    step.in.push_back(whole_array(g, Storage::ema, kWholeArray, table.length));
+    step.out.push_back(whole_array(g, Storage::ema, kWholeArray, table.length));
+  }
+  if (optimizer.half)
+    for (auto* list : {&step.in, &step.out}) {
+      list->push_back(whole_array(g, Storage::half, kWholeArray, table.length));
+      g.value(list->back()).spec.dtype = DType::bf16;
+    }
   g.add_node(std::move(step));
   return std::move(g);
 }
 
 Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) {
-  Forward f = laid_out(spec, false);
+  Forward f = for_evaluation(spec);
   GraphBuilder b(f.graph);
   b.set_scope("loss");
   const ValueId metrics =
@@ -200,7 +216,7 @@ Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) 
 }
 
 Graph build_prediction(const StepGraphSpec& spec) {
-  Forward f = laid_out(spec, false);
+  Forward f = for_evaluation(spec);
   GraphBuilder b(f.graph);
   b.set_scope("probabilities");
   // Of log-probabilities it is the identity, so models that end in log_softmax are served too.
@@ -213,6 +229,15 @@ Graph build_prediction(const StepGraphSpec& spec) {
   }
   f.graph.value(y).name = "log_probabilities";
   return std::move(f.graph);
+}
+
+ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table) {
+  const OptimizerParams p = optimizer_params(config, table);
+  return {.state = p.state_count(), .ema = p.ema, .half = p.half};
+}
+
+DType activation_dtype(const TrainingConfig& config) {
+  return config.precision == "bf16" ? DType::bf16 : DType::f32;
 }
 
 OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTable& table) {
@@ -228,6 +253,8 @@ OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTa
   p.beta2 = o.beta2;
   p.eps = o.eps;
   p.clip_norm = config.clip_grad_norm;
+  p.ema = config.ema.decay.has_value();
+  p.half = activation_dtype(config) == DType::bf16;
   std::vector<bool> used(config.param_groups.size(), false);
   for (const auto& e : table.parameters) {
     OptimizerSegment s{e.begin, e.end(), 1, o.weight_decay, false};

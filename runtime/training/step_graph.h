@@ -8,6 +8,7 @@
 #include "runtime/graph/graph.h"
 #include "runtime/graph/parameter_table.h"
 #include "runtime/training/config.h"
+#include "runtime/training/model_state.h"
 
 namespace lockstep {
 
@@ -33,6 +34,8 @@ struct StepGraphSpec {
   int64_t batch = 0;  // this rank's samples
   int ranks = 1;
   Device device = Device::cpu;  // decides the layouts
+  DType activations = DType::f32;
+  bool use_ema = false;  // evaluation and prediction read the parameters' moving average
 };
 
 // Forward only, batch 1, as the model was written: for the parameter table, and to check shapes.
@@ -49,6 +52,9 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
 Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config);
 // Output "log_probabilities" [N, classes], plain.
 Graph build_prediction(const StepGraphSpec& spec);
+
+// What a model of this job is in memory while it is trained.
+ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table);
 
 // The flat optimizer's parameters: segments in flat order from the table, lr scale, decay and freezing from the
 // job's groups. Throws Error(Exit::config, "E_PARAM_GROUP") for a group that matches no tensor.

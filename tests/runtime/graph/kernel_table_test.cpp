@@ -201,6 +201,7 @@ TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
   const std::map<std::string, std::string> no_shape_rule = {
       {"batch_norm_running", "its outputs are buffers that exist"},
       {"reorder", "its output is the input in another layout"},
+      {"cast", "its output is the input in another type"},
       {"grad_norm", "made with the optimizer"},
       {"optimizer_step", "made with the optimizer"},
       {"batch_norm_grad_sums", "a gradient"},
@@ -209,6 +210,7 @@ TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
       {"image_normalize", "nobody wants the image's"},
       {"batch_norm_running", "leads to buffers only"},
       {"batch_norm_eval", "not in a training graph"},
+      {"cast", "put between nodes when the gradients are there"},
       {"cross_entropy", "seeded by cross_entropy_grad"},
       {"grad_norm", "after the gradients"},
       {"optimizer_step", "after the gradients"},
