@@ -20,8 +20,9 @@ HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
 
 // Columns: rows [begin, end); else runs [begin, end).
-void batch_norm_normalize(const BatchNormGeometry& g, const float* x, float* y, const Normalize& of,
-                          int64_t begin, int64_t end) {
+template <class T>
+void normalize(const BatchNormGeometry& g, const T* x, T* y, const Normalize& of, int64_t begin,
+               int64_t end) {
   if (g.columns) return normalize_rows(x + begin * g.c, y + begin * g.c, end - begin, g.c, of);
   HWY_ALIGN float mean[kLanes], scale[kLanes], shift[kLanes];
   const int64_t length = g.run_length();
@@ -34,8 +35,9 @@ void batch_norm_normalize(const BatchNormGeometry& g, const float* x, float* y, 
   }
 }
 
-void batch_norm_normalize_grad(const BatchNormGeometry& g, const float* x, const float* dy, float* dx,
-                               const NormalizeGrad& of, int64_t begin, int64_t end) {
+template <class T>
+void normalize_grad(const BatchNormGeometry& g, const T* x, const T* dy, T* dx, const NormalizeGrad& of,
+                    int64_t begin, int64_t end) {
   if (g.columns) {
     const int64_t at = begin * g.c;
     return normalize_grad_rows(x + at, dy + at, dx + at, end - begin, g.c, of);
@@ -52,6 +54,22 @@ void batch_norm_normalize_grad(const BatchNormGeometry& g, const float* x, const
     }
     normalize_grad16(x + at, dy + at, dx + at, length, {mean, scale, shift, slope});
   }
+}
+
+void batch_norm_normalize(const BatchNormGeometry& g, const View& x, const View& y, const Normalize& of,
+                          int64_t begin, int64_t end) {
+  if (x.spec.dtype == DType::bf16)
+    normalize(g, x.as<const bf16>(), y.as<bf16>(), of, begin, end);
+  else
+    normalize(g, x.as<const float>(), y.as<float>(), of, begin, end);
+}
+
+void batch_norm_normalize_grad(const BatchNormGeometry& g, const View& x, const View& dy, const View& dx,
+                               const NormalizeGrad& of, int64_t begin, int64_t end) {
+  if (x.spec.dtype == DType::bf16)
+    normalize_grad(g, x.as<const bf16>(), dy.as<const bf16>(), dx.as<bf16>(), of, begin, end);
+  else
+    normalize_grad(g, x.as<const float>(), dy.as<const float>(), dx.as<float>(), of, begin, end);
 }
 
 }  // namespace lockstep::HWY_NAMESPACE
@@ -100,15 +118,14 @@ class Elementwise final : public Kernel {
         shift[c] = args.in[3].as<float>()[c];
       }
     }
-    const float* x = args.in[0].as<float>();
-    float* out = args.out[0].as<float>();
+    const View &x = args.in[0], &out = args.out[0];
     const auto forward = HWY_DYNAMIC_DISPATCH(batch_norm_normalize);
     const auto backward = HWY_DYNAMIC_DISPATCH(batch_norm_normalize_grad);
     const int64_t items = g_.columns ? g_.n * g_.hw : g_.runs();
     const int64_t each = g_.columns ? g_.c : g_.run_length();
     parallel_ranges(items, threads_, kGrain / std::max<int64_t>(each, 1), [&](int64_t begin, int64_t end) {
       if (pass_ == Pass::input_grad)
-        backward(g_, x, args.in[1].as<float>(), out, {mean, scale, shift, slope}, begin, end);
+        backward(g_, x, args.in[1], out, {mean, scale, shift, slope}, begin, end);
       else
         forward(g_, x, out, {mean, scale, shift}, begin, end);
     });
@@ -125,16 +142,19 @@ class Elementwise final : public Kernel {
 
 void add_batch_norm_elementwise(Registry& r) {
   const auto add = [&](const char* op, Pass pass, Layout layout, LayoutClass of) {
-    r.add({op,
-           name(layout),
-           Device::cpu,
-           of,
-           DType::f32,
-           {.threads = true, .shard = true},
-           [=](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-             if (q.in[0].layout != layout || q.in[0].dtype != DType::f32) return nullptr;
-             return std::make_unique<Elementwise>(pass, q);
-           }});
+    for (DType dtype : {DType::f32, DType::bf16})
+      r.add({op,
+             name(layout),
+             Device::cpu,
+             of,
+             dtype,
+             {.threads = true, .shard = true},
+             [=](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+               const bool fits = q.in[0].layout == layout && q.in[0].dtype == dtype &&
+                                 q.out[0].dtype == dtype &&
+                                 (pass != Pass::input_grad || q.in[1].dtype == dtype);
+               return fits ? std::make_unique<Elementwise>(pass, q) : nullptr;
+             }});
   };
   for (auto [layout, of] : {std::pair{Layout::lanes, LayoutClass::lanes},
                             {Layout::plain, LayoutClass::plain},

@@ -27,8 +27,8 @@ struct BatchNormProducts {
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
 
-void batch_norm_moments(const BatchNormGeometry& g, const float* x, int64_t begin, int64_t end,
-                        Moments* out) {
+template <class T>
+void moments_of(const BatchNormGeometry& g, const T* x, int64_t begin, int64_t end, Moments* out) {
   double mean[kTileWidth], m2[kTileWidth];
   for (int64_t task = begin; task < end; ++task) {
     if (g.columns) {
@@ -49,8 +49,9 @@ void batch_norm_moments(const BatchNormGeometry& g, const float* x, int64_t begi
   }
 }
 
-void batch_norm_products(const BatchNormGeometry& g, const float* x, const float* dy, const float* mean,
-                         int64_t begin, int64_t end, BatchNormProducts* out) {
+template <class T>
+void products_of(const BatchNormGeometry& g, const T* x, const T* dy, const float* mean, int64_t begin,
+                 int64_t end, BatchNormProducts* out) {
   double sum[kTileWidth], product[kTileWidth];
   HWY_ALIGN float center[kTileWidth];
   for (int64_t task = begin; task < end; ++task) {
@@ -76,6 +77,21 @@ void batch_norm_products(const BatchNormGeometry& g, const float* x, const float
   }
 }
 
+void batch_norm_moments(const BatchNormGeometry& g, const View& x, int64_t begin, int64_t end, Moments* out) {
+  if (x.spec.dtype == DType::bf16)
+    moments_of(g, x.as<const bf16>(), begin, end, out);
+  else
+    moments_of(g, x.as<const float>(), begin, end, out);
+}
+
+void batch_norm_products(const BatchNormGeometry& g, const View& x, const View& dy, const float* mean,
+                         int64_t begin, int64_t end, BatchNormProducts* out) {
+  if (x.spec.dtype == DType::bf16)
+    products_of(g, x.as<const bf16>(), dy.as<const bf16>(), mean, begin, end, out);
+  else
+    products_of(g, x.as<const float>(), dy.as<const float>(), mean, begin, end, out);
+}
+
 }  // namespace lockstep::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -96,7 +112,7 @@ class Stats final : public Kernel {
   }
   void run(const KernelArgs& args) override {
     Moments* pieces = static_cast<Moments*>(args.workspace);
-    const float* x = args.in[0].as<float>();
+    const View& x = args.in[0];
     const auto f = HWY_DYNAMIC_DISPATCH(batch_norm_moments);
     parallel_ranges(g_.tasks(), threads_, kGrain / g_.elements_a_task(),
                     [&](int64_t begin, int64_t end) { f(g_, x, begin, end, pieces); });
@@ -123,7 +139,7 @@ class GradSums final : public Kernel {
   }
   void run(const KernelArgs& args) override {
     BatchNormProducts* pieces = static_cast<BatchNormProducts*>(args.workspace);
-    const float *x = args.in[0].as<float>(), *dy = args.in[1].as<float>();
+    const View &x = args.in[0], &dy = args.in[1];
     const float *mean = args.in[2].as<float>() + g_.c, *invstd = mean + 2 * g_.c;
     const auto f = HWY_DYNAMIC_DISPATCH(batch_norm_products);
     parallel_ranges(g_.tasks(), threads_, kGrain / g_.elements_a_task(),
@@ -148,24 +164,24 @@ class GradSums final : public Kernel {
 }  // namespace
 
 void add_batch_norm_sums(Registry& r) {
-  const auto add = [&](Layout layout, LayoutClass of) {
-    const auto fits = [layout](const KernelRequest& q) {
-      return q.in[0].layout == layout && q.in[0].dtype == DType::f32;
-    };
+  const auto add = [&](Layout layout, LayoutClass of, DType dtype) {
+    const auto fits = [=](const TensorSpec& s) { return s.layout == layout && s.dtype == dtype; };
     // Pieces cover many samples, so a cut of the batch shows in the last bits.
     const BitExact bits{.threads = true, .shard = false};
-    r.add({"batch_norm_stats", name(layout), Device::cpu, of, DType::f32, bits,
+    r.add({"batch_norm_stats", name(layout), Device::cpu, of, dtype, bits,
            [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-             return fits(q) ? std::make_unique<Stats>(q.in[0], q.threads) : nullptr;
+             return fits(q.in[0]) ? std::make_unique<Stats>(q.in[0], q.threads) : nullptr;
            }});
-    r.add({"batch_norm_grad_sums", name(layout), Device::cpu, of, DType::f32, bits,
+    r.add({"batch_norm_grad_sums", name(layout), Device::cpu, of, dtype, bits,
            [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-             return fits(q) ? std::make_unique<GradSums>(q.in[0], q.threads) : nullptr;
+             return fits(q.in[0]) && fits(q.in[1]) ? std::make_unique<GradSums>(q.in[0], q.threads) : nullptr;
            }});
   };
-  add(Layout::lanes, LayoutClass::lanes);
-  add(Layout::plain, LayoutClass::plain);
-  add(Layout::nhwc, LayoutClass::nhwc);
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    add(Layout::lanes, LayoutClass::lanes, dtype);
+    add(Layout::plain, LayoutClass::plain, dtype);
+    add(Layout::nhwc, LayoutClass::nhwc, dtype);
+  }
 }
 
 }  // namespace lockstep

@@ -18,8 +18,10 @@ void register_conv2d(Registry& r) {
   lanes("conv2d_weight_grad", make_conv2d_weight_grad_lanes, false);
 
   const auto onednn = [&](const char* op, auto make) {
-    r.add({.op = op, .name = "onednn", .layout = LayoutClass::plain, .make = make});
-    r.add({.op = op, .name = "onednn_nhwc", .layout = LayoutClass::nhwc, .make = make});
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      r.add({.op = op, .name = "onednn", .layout = LayoutClass::plain, .dtype = dtype, .make = make});
+      r.add({.op = op, .name = "onednn_nhwc", .layout = LayoutClass::nhwc, .dtype = dtype, .make = make});
+    }
   };
   onednn("conv2d", make_conv2d_onednn);
   onednn("conv2d_input_grad", make_conv2d_input_grad_onednn);

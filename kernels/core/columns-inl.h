@@ -15,15 +15,15 @@
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
 
-// Vector v of a row; kPart: the row may end before or within it.
-template <bool kPart>
-HWY_INLINE Vec load_row(const float* row, int v, int width) {
+// Vector v of a row; kPart: the row may end before or within it. T here and below: float or bf16.
+template <bool kPart, class T>
+HWY_INLINE Vec load_row(const T* row, int v, int width) {
   const Floats d;
   if constexpr (kPart) {
     const int n = width - v * kVec;
     if (n < kVec) return n > 0 ? load_part(row + v * kVec, n) : hn::Zero(d);
   }
-  return hn::LoadU(d, row + v * kVec);
+  return load_as(d, row + v * kVec);
 }
 
 // f(set, offset) for every row. Rows alternate between kSets sets of accumulators, which hides the latency
@@ -54,10 +54,10 @@ struct Sums {
   }
 };
 
-template <int kWidth, bool kPart>
+template <int kWidth, bool kPart, class T>
 struct ColumnSum {
   static constexpr int kSets = kTileWidth / kWidth, kVecs = kWidth / kVec;
-  const float* x;
+  const T* x;
   int width;
   Sums<kSets, kVecs> sum;
   HWY_INLINE void operator()(int set, int64_t at) {
@@ -65,10 +65,10 @@ struct ColumnSum {
   }
 };
 
-template <int kWidth, bool kPart>
+template <int kWidth, bool kPart, class T>
 struct ColumnSpread {
   static constexpr int kSets = kTileWidth / kWidth, kVecs = kWidth / kVec;
-  const float* x;
+  const T* x;
   int width;
   Vec center[kVecs];
   Sums<kSets, kVecs> sum, square;  // of x - center
@@ -81,10 +81,10 @@ struct ColumnSpread {
   }
 };
 
-template <int kWidth, bool kPart>
+template <int kWidth, bool kPart, class T>
 struct ColumnProducts {
   static constexpr int kSets = kTileWidth / kWidth, kVecs = kWidth / kVec;
-  const float *x, *dy;
+  const T *x, *dy;
   int width;
   Vec center[kVecs];
   Sums<kSets, kVecs> sum, product;  // of dy and dy * (x - center)
@@ -99,11 +99,11 @@ struct ColumnProducts {
 };
 
 // Two passes; the second also measures how far the f32 mean is off, and corrects for it.
-template <int kWidth, bool kPart>
-inline void moments(const float* x, const Tile& t, double* mean, double* m2) {
-  using Spread = ColumnSpread<kWidth, kPart>;
+template <int kWidth, bool kPart, class T>
+inline void moments(const T* x, const Tile& t, double* mean, double* m2) {
+  using Spread = ColumnSpread<kWidth, kPart, T>;
   const Floats d;
-  ColumnSum<kWidth, kPart> first{x, t.width, {}};
+  ColumnSum<kWidth, kPart, T> first{x, t.width, {}};
   for_rows<Spread::kSets>(t, first);
   const double count = static_cast<double>(t.count());
   const Vec inverse = hn::Set(d, static_cast<float>(1 / count));
@@ -122,10 +122,10 @@ inline void moments(const float* x, const Tile& t, double* mean, double* m2) {
   }
 }
 
-template <int kWidth, bool kPart>
-inline void products(const float* x, const float* dy, const Tile& t, const float* center, double* sum,
+template <int kWidth, bool kPart, class T>
+inline void products(const T* x, const T* dy, const Tile& t, const float* center, double* sum,
                      double* product) {
-  using Products = ColumnProducts<kWidth, kPart>;
+  using Products = ColumnProducts<kWidth, kPart, T>;
   Products p{x, dy, t.width, {}, {}, {}};
   for (int i = 0; i < Products::kVecs; ++i) p.center[i] = load_row<kPart>(center, i, t.width);
   for_rows<Products::kSets>(t, p);
@@ -139,7 +139,8 @@ inline void products(const float* x, const float* dy, const Tile& t, const float
 }
 
 // Each column's mean and sum of squared deviations; at most kTileRows rows.
-inline void tile_moments(const float* x, const Tile& t, double* mean, double* m2) {
+template <class T>
+inline void tile_moments(const T* x, const Tile& t, double* mean, double* m2) {
   if (t.width == 16) return moments<16, false>(x, t, mean, m2);
   if (t.width < 16) return moments<16, true>(x, t, mean, m2);
   if (t.width == 32) return moments<32, false>(x, t, mean, m2);
@@ -147,7 +148,8 @@ inline void tile_moments(const float* x, const Tile& t, double* mean, double* m2
 }
 
 // Each column's sum of dy and of dy * (x - center); at most kTileRows rows.
-inline void tile_products(const float* x, const float* dy, const Tile& t, const float* center, double* sum,
+template <class T>
+inline void tile_products(const T* x, const T* dy, const Tile& t, const float* center, double* sum,
                           double* product) {
   if (t.width == 16) return products<16, false>(x, dy, t, center, sum, product);
   if (t.width < 16) return products<16, true>(x, dy, t, center, sum, product);
@@ -155,8 +157,9 @@ inline void tile_products(const float* x, const float* dy, const Tile& t, const 
   products<32, true>(x, dy, t, center, sum, product);
 }
 
-// Sums of dy and of dy * (x - center) over `length` contiguous floats, as rows of 16 and a rest.
-inline void products_of_run(const float* x, const float* dy, int64_t length, const float* center, double& sum,
+// Sums of dy and of dy * (x - center) over `length` contiguous numbers, as rows of 16 and a rest.
+template <class T>
+inline void products_of_run(const T* x, const T* dy, int64_t length, const float* center, double& sum,
                             double& product) {
   double s[kTileWidth], q[kTileWidth];
   sum = product = 0;
@@ -182,9 +185,9 @@ struct AsTheyAre {
   HWY_INLINE Vec operator()(Vec v, int64_t, int64_t) const { return v; }
 };
 
-// `length` floats, column of element i: i % 16.
-template <class F = AsTheyAre>
-inline void normalize16(const float* x, float* y, int64_t length, const Normalize& c, const F& after = F()) {
+// `length` numbers, column of element i: i % 16.
+template <class T, class F = AsTheyAre>
+inline void normalize16(const T* x, T* y, int64_t length, const Normalize& c, const F& after = F()) {
   const Floats d;
   constexpr int kVecs = kLanes / kVec;
   Vec mean[kVecs], scale[kVecs], shift[kVecs];
@@ -197,17 +200,15 @@ inline void normalize16(const float* x, float* y, int64_t length, const Normaliz
   for (; i + kLanes <= length; i += kLanes)
     for (int v = 0; v < kVecs; ++v) {
       const int64_t at = i + v * kVec;
-      const Vec n = hn::Mul(hn::Sub(hn::LoadU(d, x + at), mean[v]), scale[v]);
-      hn::StoreU(after(hn::Add(n, shift[v]), at, kVec), d, y + at);
+      store(after(hn::Add(hn::Mul(hn::Sub(load(x + at), mean[v]), scale[v]), shift[v]), at, kVec), y + at);
     }
-  for (int v = 0; i < length; i += kVec, ++v) {
-    const Vec n = hn::Mul(hn::Sub(load(x + i, length - i), mean[v]), scale[v]);
-    store(after(hn::Add(n, shift[v]), i, length - i), y + i, length - i);
-  }
+  for (int v = 0; i < length; i += kVec, ++v)
+    store(after(hn::Add(hn::Mul(hn::Sub(load(x + i, length - i), mean[v]), scale[v]), shift[v]), i, length - i), y + i,
+          length - i);
 }
 
-inline void normalize_grad16(const float* x, const float* dy, float* dx, int64_t length,
-                             const NormalizeGrad& c) {
+template <class T>
+inline void normalize_grad16(const T* x, const T* dy, T* dx, int64_t length, const NormalizeGrad& c) {
   const Floats d;
   constexpr int kVecs = kLanes / kVec;
   Vec mean[kVecs], scale[kVecs], shift[kVecs], slope[kVecs];
@@ -221,17 +222,16 @@ inline void normalize_grad16(const float* x, const float* dy, float* dx, int64_t
   for (; i + kLanes <= length; i += kLanes)
     for (int v = 0; v < kVecs; ++v) {
       const int64_t at = i + v * kVec;
-      const Vec g = hn::Sub(hn::Mul(hn::LoadU(d, dy + at), scale[v]), shift[v]);
-      hn::StoreU(hn::Sub(g, hn::Mul(hn::Sub(hn::LoadU(d, x + at), mean[v]), slope[v])), d, dx + at);
+      const Vec g = hn::Sub(hn::Mul(load(dy + at), scale[v]), shift[v]);
+      store(hn::Sub(g, hn::Mul(hn::Sub(load(x + at), mean[v]), slope[v])), dx + at);
     }
   for (int j = 0; i < length; ++i, ++j)
-    dx[i] = (dy[i] * c.scale[j] - c.shift[j]) - (x[i] - c.mean[j]) * c.slope[j];
+    dx[i] = T((float(dy[i]) * c.scale[j] - c.shift[j]) - (float(x[i]) - c.mean[j]) * c.slope[j]);
 }
 
 // `rows` rows of `width` columns, one after another.
-template <class F = AsTheyAre>
-inline void normalize_rows(const float* x, float* y, int64_t rows, int64_t width, const Normalize& c,
-                           const F& after = F()) {
+template <class T, class F = AsTheyAre>
+inline void normalize_rows(const T* x, T* y, int64_t rows, int64_t width, const Normalize& c, const F& after = F()) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < width; i += kVec) {
       const int64_t at = r * width + i, left = width - i;
@@ -240,18 +240,18 @@ inline void normalize_rows(const float* x, float* y, int64_t rows, int64_t width
     }
 }
 
-inline void normalize_grad_rows(const float* x, const float* dy, float* dx, int64_t rows, int64_t width,
+template <class T>
+inline void normalize_grad_rows(const T* x, const T* dy, T* dx, int64_t rows, int64_t width,
                                 const NormalizeGrad& c) {
-  const Floats d;
   for (int64_t r = 0; r < rows; ++r, x += width, dy += width, dx += width) {
     int64_t i = 0;
     for (; i + kVec <= width; i += kVec) {
-      const Vec g =
-          hn::Sub(hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, c.scale + i)), hn::LoadU(d, c.shift + i));
-      const Vec away = hn::Sub(hn::LoadU(d, x + i), hn::LoadU(d, c.mean + i));
-      hn::StoreU(hn::Sub(g, hn::Mul(away, hn::LoadU(d, c.slope + i))), d, dx + i);
+      const Vec g = hn::Sub(hn::Mul(load(dy + i), load(c.scale + i)), load(c.shift + i));
+      const Vec away = hn::Sub(load(x + i), load(c.mean + i));
+      store(hn::Sub(g, hn::Mul(away, load(c.slope + i))), dx + i);
     }
-    for (; i < width; ++i) dx[i] = (dy[i] * c.scale[i] - c.shift[i]) - (x[i] - c.mean[i]) * c.slope[i];
+    for (; i < width; ++i)
+      dx[i] = T((float(dy[i]) * c.scale[i] - c.shift[i]) - (float(x[i]) - c.mean[i]) * c.slope[i]);
   }
 }
 

@@ -76,6 +76,9 @@ struct KernelInfo {
   bool is_reference() const { return name == "reference"; }
 };
 
+// The dtype of the kernels that take these tensors: bf16 where one of them is bf16.
+DType kernel_dtype(const KernelRequest& request);
+
 class Registry {
  public:
   void add(KernelInfo info);  // asserts that (op, name, device, dtype) is new

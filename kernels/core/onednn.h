@@ -32,11 +32,13 @@ class OneDnnKernel final : public Kernel {
   // Scratchpads come from the workspace; a primitive whose attributes lack this would allocate.
   static dnnl::primitive_attr attributes(Activation activation = Activation::none);
   static const dnnl::engine& engine();
-  static dnnl::memory::desc describe(const dnnl::memory::dims& dims, dnnl::memory::format_tag tag) {
-    return {dims, dnnl::memory::data_type::f32, tag};
+  static dnnl::memory::desc describe(const dnnl::memory::dims& dims, dnnl::memory::format_tag tag,
+                                     DType dtype = DType::f32) {
+    using type = dnnl::memory::data_type;
+    return {dims, dtype == DType::bf16 ? type::bf16 : type::f32, tag};
   }
-  static dnnl::memory::desc any(const dnnl::memory::dims& dims) {
-    return describe(dims, dnnl::memory::format_tag::any);
+  static dnnl::memory::desc any(const dnnl::memory::dims& dims, DType dtype = DType::f32) {
+    return describe(dims, dnnl::memory::format_tag::any, dtype);
   }
 
   // The kernel's i-th input or output, stored as `stored`, for a primitive that wants it as `wanted`. Where

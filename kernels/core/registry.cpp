@@ -5,6 +5,7 @@ namespace lockstep {
 // One line per room; each room defines its own function in <room>/register.cpp.
 void register_attention(Registry&);
 void register_batch_norm(Registry&);
+void register_cast(Registry&);
 void register_concat(Registry&);
 void register_conv2d(Registry&);
 void register_diffusion(Registry&);
@@ -37,6 +38,7 @@ const Registry& Registry::builtin() {
     Registry r;
     register_attention(r);
     register_batch_norm(r);
+    register_cast(r);
     register_concat(r);
     register_conv2d(r);
     register_diffusion(r);
@@ -82,6 +84,13 @@ const char* name(LayoutClass l) {
   return "?";
 }
 
+DType kernel_dtype(const KernelRequest& request) {
+  for (auto specs : {request.in, request.out})
+    for (const auto& s : specs)
+      if (s.dtype == DType::bf16) return DType::bf16;
+  return DType::f32;
+}
+
 void Registry::add(KernelInfo info) {
   LOCKSTEP_ASSERT(find(info.op, info.name, info.device, info.dtype) == nullptr, "{} {} {} {} registered twice",
                   info.op, info.name, name(info.device), name(info.dtype));
@@ -120,13 +129,10 @@ bool layouts_fit(LayoutClass c, const KernelRequest& r) {
 std::vector<const KernelInfo*> Registry::candidates(std::string_view op, Device device,
                                                     const KernelRequest& request) const {
   std::vector<const KernelInfo*> found;
-  bool bf16 = false;
-  for (auto specs : {request.in, request.out})
-    for (const auto& s : specs) bf16 |= s.dtype == DType::bf16;
+  const DType dtype = kernel_dtype(request);
   for (bool reference : {false, true})
     for (const auto& k : infos_)
-      if (k.op == op && k.device == device && k.is_reference() == reference &&
-          (k.dtype == DType::bf16) == bf16 &&
+      if (k.op == op && k.device == device && k.is_reference() == reference && k.dtype == dtype &&
           layouts_fit(k.layout, request))
         found.push_back(&k);
   return found;

@@ -3,7 +3,7 @@
 #define HWY_TARGET_INCLUDE "kernels/elementwise/highway.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for each target.
-#include <hwy/highway.h>
+#include "kernels/core/vector-inl.h"
 
 #include <algorithm>
 #include <numbers>
@@ -125,6 +125,30 @@ void run_range(const Program& p, const KernelArgs& args, int64_t begin, int64_t 
   }
 }
 
+// The same for bf16 tensors: a tile of each stands in floats, those of the inputs before any output is
+// stored.
+void run_range_bf16(const Program& p, const KernelArgs& args, int64_t begin, int64_t end) {
+  namespace vec = lockstep::HWY_NAMESPACE;
+  constexpr int64_t kStep = vec::kVec;
+  HWY_ALIGN float slots[kMaxSlots][kTile], inputs[kMaxSlots][kTile], outputs[kMaxSlots][kTile];
+  const auto at = [&](Place place) {
+    const auto index = static_cast<size_t>(place.index);
+    return place.kind == Place::Kind::input    ? inputs[index]
+           : place.kind == Place::Kind::output ? outputs[index]
+                                               : slots[index];
+  };
+  for (int64_t i = begin; i < end; i += kTile) {
+    const int64_t n = std::min(kTile, end - i);
+    for (size_t k = 0; k < args.in.size(); ++k)
+      for (int64_t j = 0; j < n; j += kStep)
+        vec::store(vec::load(args.in[k].as<bf16>() + i + j, n - j), inputs[k] + j, n - j);
+    for (const Step& s : p.steps) run_step(s.op, s.imm, at(s.a), at(s.b), at(s.to), n);
+    for (size_t k = 0; k < args.out.size(); ++k)
+      for (int64_t j = 0; j < n; j += kStep)
+        vec::store(vec::load(outputs[k] + j, n - j), args.out[k].as<bf16>() + i + j, n - j);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace lockstep::elementwise
 HWY_AFTER_NAMESPACE();
@@ -134,6 +158,7 @@ namespace lockstep::elementwise {
 namespace {
 
 HWY_EXPORT(run_range);
+HWY_EXPORT(run_range_bf16);
 
 constexpr int64_t kGrain = 8192 / kLanes;  // groups of 16 numbers that a thread should have at least
 
@@ -144,9 +169,12 @@ class Interpreter final : public Kernel {
   }
 
   void run(const KernelArgs& args) override {
-    const int64_t n = args.in[0].spec.stored_elements();
+    const TensorSpec& x = args.in[0].spec;
+    const int64_t n = x.stored_elements();
+    const auto work =
+        x.dtype == DType::bf16 ? HWY_DYNAMIC_DISPATCH(run_range_bf16) : HWY_DYNAMIC_DISPATCH(run_range);
     parallel_ranges((n + kLanes - 1) / kLanes, threads_, kGrain, [&](int64_t begin, int64_t end) {
-      HWY_DYNAMIC_DISPATCH(run_range)(program_, args, begin * kLanes, std::min(end * kLanes, n));
+      work(program_, args, begin * kLanes, std::min(end * kLanes, n));
     });
   }
 
@@ -158,14 +186,16 @@ class Interpreter final : public Kernel {
 }  // namespace
 
 void register_highway(Registry& r) {
-  r.add({.op = "elementwise",
-         .name = "highway",
-         .layout = LayoutClass::any,
-         .bit_exact = {.threads = true, .shard = true},
-         .make = [](const KernelRequest& request) -> std::unique_ptr<Kernel> {
-           check(request);
-           return std::make_unique<Interpreter>(request.params.as<ElementwiseParams>(), request.threads);
-         }});
+  for (DType dtype : {DType::f32, DType::bf16})
+    r.add({.op = "elementwise",
+           .name = "highway",
+           .layout = LayoutClass::any,
+           .dtype = dtype,
+           .bit_exact = {.threads = true, .shard = true},
+           .make = [](const KernelRequest& request) -> std::unique_ptr<Kernel> {
+             check(request);
+             return std::make_unique<Interpreter>(request.params.as<ElementwiseParams>(), request.threads);
+           }});
 }
 
 }  // namespace lockstep::elementwise

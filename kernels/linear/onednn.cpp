@@ -12,18 +12,22 @@ using tag = memory::format_tag;
 struct Problem {
   memory::desc x, w, y, b;
   memory::desc wanted_w;
+  memory::desc forward_w;  // of x's type, where a gradient's is f32 beside bf16
 
-  Problem(int64_t n, int64_t k, int64_t m)
-      : x(OneDnnKernel::describe({std::max<int64_t>(n, 1), k}, tag::ab)),
-        w(OneDnnKernel::describe({m, k}, tag::ab)),
-        y(OneDnnKernel::describe({std::max<int64_t>(n, 1), m}, tag::ab)),
-        b(OneDnnKernel::describe({m}, tag::a)),
-        wanted_w(OneDnnKernel::any({m, k})) {}
+  Problem(const TensorSpec& xs, const TensorSpec& ws, const TensorSpec& ys)
+      : x(OneDnnKernel::describe(samples(xs), tag::ab, xs.dtype)),
+        w(OneDnnKernel::describe({ws.shape[0], ws.shape[1]}, tag::ab, ws.dtype)),
+        y(OneDnnKernel::describe(samples(ys), tag::ab, ys.dtype)),
+        b(OneDnnKernel::describe({ws.shape[0]}, tag::a)),
+        wanted_w(OneDnnKernel::any({ws.shape[0], ws.shape[1]}, ws.dtype)),
+        forward_w(OneDnnKernel::any({ws.shape[0], ws.shape[1]}, xs.dtype)) {}
+
+  static memory::dims samples(const TensorSpec& s) { return {std::max<int64_t>(s.shape[0], 1), s.shape[1]}; }
 
   dnnl::inner_product_forward::primitive_desc forward(bool bias, Activation activation) const {
     const auto kind = dnnl::prop_kind::forward_training;
-    const auto desc = bias ? dnnl::inner_product_forward::desc(kind, x, wanted_w, b, y)
-                           : dnnl::inner_product_forward::desc(kind, x, wanted_w, y);
+    const auto desc = bias ? dnnl::inner_product_forward::desc(kind, x, forward_w, b, y)
+                           : dnnl::inner_product_forward::desc(kind, x, forward_w, y);
     return {desc, OneDnnKernel::attributes(activation), OneDnnKernel::engine()};
   }
 };
@@ -32,7 +36,7 @@ struct Problem {
 
 std::unique_ptr<Kernel> make_linear_onednn(const KernelRequest& r) {
   return make_onednn(r, false, [&](OneDnnKernel& k) {
-    const Problem p(r.in[0].shape[0], r.in[1].shape[1], r.in[1].shape[0]);
+    const Problem p(r.in[0], r.in[1], r.out[0]);
     const bool bias = r.in.size() > 2;
     const auto desc = p.forward(bias, r.params.as<LinearParams>().activation);
     std::unordered_map<int, memory> args = {{DNNL_ARG_SRC, k.input(0, p.x, p.x)},
@@ -45,7 +49,7 @@ std::unique_ptr<Kernel> make_linear_onednn(const KernelRequest& r) {
 
 std::unique_ptr<Kernel> make_linear_input_grad_onednn(const KernelRequest& r) {
   return make_onednn(r, false, [&](OneDnnKernel& k) {
-    const Problem p(r.in[0].shape[0], r.in[1].shape[1], r.in[1].shape[0]);
+    const Problem p(r.out[0], r.in[1], r.in[0]);
     const dnnl::inner_product_backward_data::primitive_desc desc(
         {p.x, p.wanted_w, p.y}, OneDnnKernel::attributes(), OneDnnKernel::engine(),
         p.forward(false, Activation::none));
@@ -58,7 +62,7 @@ std::unique_ptr<Kernel> make_linear_input_grad_onednn(const KernelRequest& r) {
 
 std::unique_ptr<Kernel> make_linear_weight_grad_onednn(const KernelRequest& r) {
   return make_onednn(r, true, [&](OneDnnKernel& k) {
-    const Problem p(r.in[0].shape[0], r.out[0].shape[1], r.out[0].shape[0]);
+    const Problem p(r.in[0], r.out[0], r.in[1]);
     const bool bias = r.out.size() > 1;
     using Backward = dnnl::inner_product_backward_weights;
     const auto op = bias ? Backward::desc(p.x, p.wanted_w, p.b, p.y) : Backward::desc(p.x, p.wanted_w, p.y);

@@ -21,7 +21,8 @@ void register_linear(Registry& r) {
   fast("linear_weight_grad", "highway", LayoutClass::plain, make_linear_weight_grad_highway, false);
 
   const auto onednn = [&](const char* op, auto make) {
-    r.add({.op = op, .name = "onednn", .layout = LayoutClass::plain, .make = make});
+    for (DType dtype : {DType::f32, DType::bf16})
+      r.add({.op = op, .name = "onednn", .layout = LayoutClass::plain, .dtype = dtype, .make = make});
   };
   onednn("linear", make_linear_onednn);
   onednn("linear_input_grad", make_linear_input_grad_onednn);

@@ -7,6 +7,7 @@
 
 #include "kernels/core/gpu/device_code.h"
 #include "kernels/core/gpu/reduce.h"
+#include "kernels/core/gpu/vectors.h"
 #include "kernels/core/kernel.h"
 #include "kernels/core/step_state.h"
 
@@ -61,6 +62,7 @@ struct Settings {
 struct Factors {
   float clip, lr, decay;     // sgd: lr; adam: lr / (1 - b1^t)
   float keep, invroot;       // adamw: 1 - lr wd; adam: 1 / sqrt(1 - b2^t)
+  float ema_gain;
   bool decays, first, stop;  // stop: the loss is not finite
 };
 
@@ -78,6 +80,7 @@ __device__ inline Factors factors_of(const Settings& s, const Chunk& c, const St
   f.decay = static_cast<float>(c.weight_decay);
   f.decays = c.weight_decay != 0;
   f.first = now.step == 0;
+  f.ema_gain = now.ema_gain;
   if (s.kind == Kind::sgd) {
     f.lr = static_cast<float>(rate);
   } else {
@@ -86,6 +89,10 @@ __device__ inline Factors factors_of(const Settings& s, const Chunk& c, const St
     f.invroot = static_cast<float>(1 / sqrt(1 - pow(s.beta2, t)));
   }
   return f;
+}
+
+__device__ __forceinline__ float averaged(const Factors& f, float ema, float p) {
+  return __fsub_rn(ema, __fmul_rn(f.ema_gain, __fsub_rn(ema, p)));
 }
 
 __device__ __forceinline__ void step_element(const Settings& s, const Factors& f, float g, float& p, float& m,
@@ -109,9 +116,14 @@ __device__ __forceinline__ void step_element(const Settings& s, const Factors& f
   p = __fsub_rn(p, __fdiv_rn(__fmul_rn(f.lr, m), root));
 }
 
-// m and v are null where the optimizer has none.
+// Null where there is none.
+struct Arrays {
+  float *params, *m, *v, *ema;
+  bf16* half;
+};
+
 __global__ void step_chunks(const Chunk* table, Settings s, const float* grads, const StepState* state,
-                            const float* metrics, const float* norm, float* params, float* m, float* v) {
+                            const float* metrics, const float* norm, Arrays a) {
   const Chunk c = table[blockIdx.x];
   __shared__ Factors shared;
   if (threadIdx.x == 0) shared = factors_of(s, c, *state, metrics[0], s.clip_norm > 0 ? norm[0] : 0.0f);
@@ -121,28 +133,41 @@ __global__ void step_chunks(const Chunk* table, Settings s, const float* grads, 
   // Four at a time from the first multiple of four on; the rest one by one.
   const int64_t first = min((c.begin + 3) / 4 * 4, c.end), last = max(c.end / 4 * 4, first);
   const auto one = [&](int64_t i) {
-    float p = params[i], m1 = m ? m[i] : 0.0f, v1 = v ? v[i] : 0.0f;
-    step_element(s, f, grads[i], p, m1, v1);
-    params[i] = p;
-    if (m) m[i] = m1;
-    if (v) v[i] = v1;
+    float p = a.params[i], m = a.m ? a.m[i] : 0.0f, v = a.v ? a.v[i] : 0.0f;
+    step_element(s, f, grads[i], p, m, v);
+    a.params[i] = p;
+    if (a.m) a.m[i] = m;
+    if (a.v) a.v[i] = v;
+    if (a.ema) a.ema[i] = averaged(f, a.ema[i], p);
+    if (a.half) a.half[i] = bf16(p);
   };
   const int64_t thread = threadIdx.x;
   if (c.begin + thread < first) one(c.begin + thread);
   if (last + thread < c.end) one(last + thread);
   for (int64_t i = first + thread * 4; i < last; i += int64_t{4} * blockDim.x) {
     const Vector<float> g = load16(grads + i);
-    Vector<float> p = load16(params + i), m1{}, v1{};
-    if (m) m1 = load16(m + i);
-    if (v) v1 = load16(v + i);
-    for (int k = 0; k < 4; ++k) step_element(s, f, g[k], p[k], m1[k], v1[k]);
-    store16(params + i, p);
-    if (m) store16(m + i, m1);
-    if (v) store16(v + i, v1);
+    Vector<float> p = load16(a.params + i), m{}, v{};
+    if (a.m) m = load16(a.m + i);
+    if (a.v) v = load16(a.v + i);
+    for (int k = 0; k < 4; ++k) step_element(s, f, g[k], p[k], m[k], v[k]);
+    store16(a.params + i, p);
+    if (a.m) store16(a.m + i, m);
+    if (a.v) store16(a.v + i, v);
+    if (a.ema) {
+      Vector<float> ema = load16(a.ema + i);
+      for (int k = 0; k < 4; ++k) ema[k] = averaged(f, ema[k], p[k]);
+      store16(a.ema + i, ema);
+    }
+    if (a.half) {
+      uint64_t four = 0;
+      for (int k = 0; k < 4; ++k) four |= uint64_t{bf16(p[k]).bits} << (16 * k);
+      store_bytes<8>(a.half + i, four);
+    }
   }
 }
 
-__global__ void copy(const float* from, float* to, int64_t n) {
+template <class T>
+__global__ void copy(const T* from, T* to, int64_t n) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i < n) to[i] = from[i];
 }
@@ -164,8 +189,9 @@ class GradNorm final : public Kernel {
 
 class OptimizerStep final : public Kernel {
  public:
-  explicit OptimizerStep(const KernelRequest& r) : table_(chunks(r, kStepChunk)) {
-    const auto& p = r.params.as<OptimizerParams>();
+  explicit OptimizerStep(const KernelRequest& r)
+      : p_(r.params.as<OptimizerParams>()), table_(chunks(r, kStepChunk)) {
+    const auto& p = p_;
     settings_ = {p.kind,
                  p.momentum != 0,
                  p.nesterov,
@@ -182,17 +208,25 @@ class OptimizerStep final : public Kernel {
   void run(const KernelArgs& args) override {
     const int64_t length = args.in[0].dim(0);
     for (size_t i = 0; i < args.out.size(); ++i)
-      if (const View& from = args.in[i == 0 ? 0 : i + 4]; from.data != args.out[i].data)
-        launch(copy, blocks(length, kThreads), kThreads, 0, args.stream, from.as<const float>(),
-               args.out[i].as<float>(), length);
-    const auto state = [&](size_t i) { return args.out.size() > i ? args.out[i].as<float>() : nullptr; };
+      if (const View& from = args.in[i == 0 ? 0 : i + 4]; from.data != args.out[i].data) {
+        if (from.spec.dtype == DType::bf16)
+          launch(copy<bf16>, blocks(length, kThreads), kThreads, 0, args.stream, from.as<const bf16>(),
+                 args.out[i].as<bf16>(), length);
+        else
+          launch(copy<float>, blocks(length, kThreads), kThreads, 0, args.stream, from.as<const float>(),
+                 args.out[i].as<float>(), length);
+      }
+    const auto output = [&](bool there, size_t i) { return there ? args.out[i].as<float>() : nullptr; };
+    const Arrays arrays{args.out[0].as<float>(), output(p_.state_count() > 0, 1),
+                        output(p_.state_count() > 1, 2), output(p_.ema, p_.ema_output()),
+                        p_.half ? args.out[p_.half_output()].as<bf16>() : nullptr};
     launch(step_chunks, static_cast<unsigned>(table_.size()), kThreads, 0, args.stream, table_.data(),
            settings_, args.in[1].as<const float>(), args.in[2].as<const StepState>(),
-           args.in[3].as<const float>(), args.in[4].as<const float>(), args.out[0].as<float>(), state(1),
-           state(2));
+           args.in[3].as<const float>(), args.in[4].as<const float>(), arrays);
   }
 
  private:
+  OptimizerParams p_;
   DeviceTable<Chunk> table_;
   Settings settings_{};
 };
@@ -200,16 +234,21 @@ class OptimizerStep final : public Kernel {
 }  // namespace
 
 void register_optimizer(Registry& r, Device device) {
-  const auto add = [&](const char* op, const char* kernel, auto make) {
+  const auto add = [&](const char* op, DType dtype, auto make) {
     r.add({.op = op,
-           .name = kernel,
+           .name = "chunks",
            .device = device,
            .layout = LayoutClass::plain,
+           .dtype = dtype,
            .bit_exact = {.threads = true, .shard = true},
            .make = make});
   };
-  add("grad_norm", "chunks", [](const KernelRequest& q) { return std::make_unique<GradNorm>(q); });
-  add("optimizer_step", "chunks", [](const KernelRequest& q) { return std::make_unique<OptimizerStep>(q); });
+  add("grad_norm", DType::f32, [](const KernelRequest& q) { return std::make_unique<GradNorm>(q); });
+  for (DType dtype : {DType::f32, DType::bf16})  // bf16: with the copy
+    add("optimizer_step", dtype, [dtype](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+      if (q.params.as<OptimizerParams>().half != (dtype == DType::bf16)) return nullptr;
+      return std::make_unique<OptimizerStep>(q);
+    });
 }
 
 }  // namespace lockstep::LOCKSTEP_DEVICE

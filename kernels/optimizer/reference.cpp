@@ -1,7 +1,9 @@
 // The header's formulas in double, rounded to f32 where a result is stored.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
+#include "kernels/core/bf16.h"
 #include "kernels/core/kernel.h"
 #include "kernels/core/step_state.h"
 #include "kernels/optimizer/optimizer.h"
@@ -40,15 +42,17 @@ double adam(const OptimizerParams& p, const StepState& now, double lr, double g,
 }
 
 void step(const OptimizerParams& p, const KernelArgs& args) {
-  const int64_t length = args.in[0].dim(0);
   for (size_t i = 0; i < args.out.size(); ++i) {
     const View& from = args.in[i == 0 ? 0 : i + 4];
-    if (from.data != args.out[i].data) std::copy_n(from.as<float>(), length, args.out[i].as<float>());
+    if (from.data != args.out[i].data)
+      std::memcpy(args.out[i].data, from.data, static_cast<size_t>(from.spec.bytes()));
   }
   if (!std::isfinite(args.in[3].as<float>()[0])) return;
   float* params = args.out[0].as<float>();
   float* state[2] = {};
   for (int i = 0; i < p.state_count(); ++i) state[i] = args.out[static_cast<size_t>(i) + 1].as<float>();
+  float* ema = p.ema ? args.out[p.ema_output()].as<float>() : nullptr;
+  bf16* half = p.half ? args.out[p.half_output()].as<bf16>() : nullptr;
   const float* grads = args.in[1].as<float>();
   const StepState& now = *args.in[2].as<StepState>();
   double clip = 1;
@@ -68,6 +72,9 @@ void step(const OptimizerParams& p, const KernelArgs& args) {
       params[i] =
           static_cast<float>(p.kind == Kind::sgd ? sgd(p, now, lr, g, x, state[0] ? state[0] + i : nullptr)
                                                  : adam(p, now, lr, g, x, state[0] + i, state[1] + i));
+      if (ema)
+        ema[i] = static_cast<float>(ema[i] - double{now.ema_gain} * (double{ema[i]} - double{params[i]}));
+      if (half) half[i] = bf16(params[i]);
     }
   }
 }
@@ -78,8 +85,12 @@ void add_optimizer_reference(Registry& r) {
   const BitExact all{.threads = true, .shard = true};  // no batch here, one thread
   r.add({"grad_norm", "reference", Device::cpu, LayoutClass::any, DType::f32, all,
          stateless<OptimizerParams>(grad_norm)});
-  r.add({"optimizer_step", "reference", Device::cpu, LayoutClass::any, DType::f32, all,
-         stateless<OptimizerParams>(step)});
+  for (DType dtype : {DType::f32, DType::bf16})  // bf16: with the copy
+    r.add({"optimizer_step", "reference", Device::cpu, LayoutClass::any, dtype, all,
+           [dtype](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+             if (q.params.as<OptimizerParams>().half != (dtype == DType::bf16)) return nullptr;
+             return stateless<OptimizerParams>(step)(q);
+           }});
 }
 
 }  // namespace lockstep

@@ -1,6 +1,7 @@
 // grad_norm and optimizer_step with Highway. Which order of operations gives the bits: optimizer.h.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/core/kernel.h"
 #include "kernels/core/parallel.h"
@@ -29,8 +30,10 @@ struct LiveSegment {
   double lr_scale, weight_decay;
 };
 
+// Null where there is none.
 struct OptimizerArrays {
-  float *params, *state0, *state1;
+  float *params, *state0, *state1, *ema;
+  bf16* half;
   const float* grads;
 };
 
@@ -39,7 +42,7 @@ struct OptimizerFactors {
   OptimizerParams::Kind kind;
   bool momentum, first, nesterov;
   double lr, bias1;  // bias1: 1 - b1^t, or 1
-  float clip;
+  float clip, ema_gain;
   float sgd_momentum, sgd_gain;                            // gain: 1 - dampening
   float adam_gain1, adam_keep2, adam_gain2, eps, invroot;  // 1 - b1, b2, 1 - b2, eps, 1 / sqrt(1 - b2^t)
 };
@@ -81,6 +84,17 @@ void optimizer_sum_squares(const float* grads, const OptimizerChunk* chunks, int
   }
 }
 
+// The new parameter p to element i of n, and what follows from it.
+HWY_INLINE void store_parameter(Vec p, const OptimizerFactors& f, const OptimizerArrays& a, int64_t i,
+                                int64_t n) {
+  store(p, a.params + i, n);
+  if (a.ema != nullptr) {
+    const Vec ema = load(a.ema + i, n);
+    store(hn::Sub(ema, hn::Mul(hn::Set(Floats(), f.ema_gain), hn::Sub(ema, p))), a.ema + i, n);
+  }
+  if (a.half != nullptr) store(p, a.half + i, n);
+}
+
 // Elements [begin, end) of one segment.
 inline void sgd_range(const OptimizerFactors& f, const LiveSegment& s, const OptimizerArrays& a,
                       int64_t begin, int64_t end) {
@@ -100,7 +114,7 @@ inline void sgd_range(const OptimizerFactors& f, const LiveSegment& s, const Opt
       store(buffer, a.state0 + i, n);
       g = f.nesterov ? hn::Add(g, hn::Mul(momentum, buffer)) : buffer;
     }
-    store(hn::Sub(p, hn::Mul(lr, g)), a.params + i, n);
+    store_parameter(hn::Sub(p, hn::Mul(lr, g)), f, a, i, n);
   }
 }
 
@@ -131,7 +145,7 @@ inline void adam_range(const OptimizerFactors& f, const LiveSegment& s, const Op
     store(m, a.state0 + i, n);
     store(v, a.state1 + i, n);
     const Vec root = hn::Add(hn::Mul(hn::Sqrt(v), invroot), eps);
-    store(hn::Sub(p, hn::Div(hn::Mul(step, m), root)), a.params + i, n);
+    store_parameter(hn::Sub(p, hn::Div(hn::Mul(step, m), root)), f, a, i, n);
   }
 }
 
@@ -213,11 +227,15 @@ class Step final : public Kernel {
     const int states = p_.state_count();
     for (size_t i = 0; i < args.out.size(); ++i) {  // not in place: as if it were, on a copy
       const View &from = args.in[i == 0 ? 0 : i + 4], &to = args.out[i];
-      if (from.data != to.data) std::copy_n(from.as<float>(), from.dim(0), to.as<float>());
+      if (from.data != to.data) std::memcpy(to.data, from.data, static_cast<size_t>(from.spec.bytes()));
     }
     if (!std::isfinite(args.in[3].as<float>()[0])) return;
-    const OptimizerArrays a{args.out[0].as<float>(), states > 0 ? args.out[1].as<float>() : nullptr,
-                            states > 1 ? args.out[2].as<float>() : nullptr, args.in[1].as<float>()};
+    const OptimizerArrays a{.params = args.out[0].as<float>(),
+                            .state0 = states > 0 ? args.out[1].as<float>() : nullptr,
+                            .state1 = states > 1 ? args.out[2].as<float>() : nullptr,
+                            .ema = p_.ema ? args.out[p_.ema_output()].as<float>() : nullptr,
+                            .half = p_.half ? args.out[p_.half_output()].as<bf16>() : nullptr,
+                            .grads = args.in[1].as<float>()};
     const OptimizerFactors f = factors(*args.in[2].as<StepState>(), args.in[4]);
     const auto work = HWY_DYNAMIC_DISPATCH(optimizer_units);
     parallel_ranges(units_, threads_, kGrain / kOptimizerUnit, [&](int64_t begin, int64_t end) {
@@ -244,6 +262,7 @@ class Step final : public Kernel {
             .lr = double{now.lr},
             .bias1 = 1 - std::pow(p_.beta1, t),
             .clip = clip,
+            .ema_gain = now.ema_gain,
             .sgd_momentum = f32(p_.momentum),
             .sgd_gain = f32(1 - p_.dampening),
             .adam_gain1 = f32(1 - p_.beta1),
@@ -265,8 +284,12 @@ void add_optimizer_simd(Registry& r) {
   const BitExact all{.threads = true, .shard = true};
   r.add({"grad_norm", "simd", Device::cpu, LayoutClass::plain, DType::f32, all,
          [](const KernelRequest& q) { return std::make_unique<GradNorm>(q); }});
-  r.add({"optimizer_step", "simd", Device::cpu, LayoutClass::plain, DType::f32, all,
-         [](const KernelRequest& q) { return std::make_unique<Step>(q); }});
+  for (DType dtype : {DType::f32, DType::bf16})  // bf16: with the copy
+    r.add({"optimizer_step", "simd", Device::cpu, LayoutClass::plain, dtype, all,
+           [dtype](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+             if (q.params.as<OptimizerParams>().half != (dtype == DType::bf16)) return nullptr;
+             return std::make_unique<Step>(q);
+           }});
 }
 
 }  // namespace lockstep

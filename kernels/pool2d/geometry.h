@@ -26,11 +26,12 @@ struct Geometry {
 // Nothing where a window is empty: its maximum is -inf, which padding lanes must not hold.
 std::optional<Geometry> make_geometry(const Pool2dParams&, const TensorSpec& image);
 
-// The tensors of one run.
+// The tensors of one run, of f32 or bf16.
 struct Images {
-  const float* x = nullptr;  // or dy
+  bool bf16 = false;
+  const void* x = nullptr;  // or dy
   const uint8_t* index_in = nullptr;
-  float* y = nullptr;  // or dx
+  void* y = nullptr;  // or dx
   uint8_t* index = nullptr;
   int64_t planes = 0;
   int threads = 1;

@@ -5,7 +5,7 @@
 #define HWY_TARGET_INCLUDE "kernels/pool2d/windowed.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for each target.
-#include <hwy/highway.h>
+#include "kernels/core/vector-inl.h"
 
 #include <algorithm>
 
@@ -18,7 +18,11 @@ namespace lockstep::pool2d {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
+using lockstep::HWY_NAMESPACE::HalvesOf;
+using lockstep::HWY_NAMESPACE::load_as;
+using lockstep::HWY_NAMESPACE::store_as;
 
+// T is float or bf16.
 constexpr int64_t kGrainBytes = 32 << 10;  // of image a thread should have at least
 
 // f(tag, i) for pieces of [0, n) as long as vectors are, down to single numbers. With kRepeat the last vector
@@ -57,8 +61,9 @@ struct Best {
     at = hn::IfThenElse(hn::RebindMask(hn::Rebind<int32_t, D>(), m), i, at);
     (void)d;
   }
-  HWY_INLINE void store(D d, float* y, uint8_t* index) const {
-    hn::StoreU(value, d, y);
+  template <class T>
+  HWY_INLINE void store(D d, T* y, uint8_t* index) const {
+    store_as(d, value, y);
     hn::StoreU(hn::DemoteTo(hn::Rebind<uint8_t, D>(), at), hn::Rebind<uint8_t, D>(), index);
   }
 };
@@ -74,21 +79,30 @@ HWY_INLINE Best<D> best_of_4(D d, V a, V b, V c, V e) {
   return top;
 }
 
-template <class D>
-HWY_INLINE void load_pairs(D d, const float* p, hn::Vec<D>& even, hn::Vec<D>& odd) {
+template <class D, class T>
+HWY_INLINE void load_pairs(D d, const T* p, hn::Vec<D>& even, hn::Vec<D>& odd) {
   if constexpr (hn::MaxLanes(D()) == 1) {
-    even = hn::LoadU(d, p);
-    odd = hn::LoadU(d, p + 1);
+    even = load_as(d, p);
+    odd = load_as(d, p + 1);
+  } else if constexpr (sizeof(T) == 2) {
+    hn::Vec<HalvesOf<D>> first, second;
+    hn::LoadInterleaved2(HalvesOf<D>(), lockstep::HWY_NAMESPACE::bits_of(p), first, second);
+    even = lockstep::HWY_NAMESPACE::widened(d, first);
+    odd = lockstep::HWY_NAMESPACE::widened(d, second);
   } else {
     hn::LoadInterleaved2(d, p, even, odd);
   }
 }
 
-template <class D>
-HWY_INLINE void store_pairs(D d, hn::Vec<D> even, hn::Vec<D> odd, float* p) {
+template <class D, class T>
+HWY_INLINE void store_pairs(D d, hn::Vec<D> even, hn::Vec<D> odd, T* p) {
   if constexpr (hn::MaxLanes(D()) == 1) {
-    hn::StoreU(even, d, p);
-    hn::StoreU(odd, d, p + 1);
+    store_as(d, even, p);
+    store_as(d, odd, p + 1);
+  } else if constexpr (sizeof(T) == 2) {
+    using lockstep::HWY_NAMESPACE::rounded;
+    hn::StoreInterleaved2(rounded(d, even), rounded(d, odd), HalvesOf<D>(),
+                          lockstep::HWY_NAMESPACE::bits_of(p));
   } else {
     hn::StoreInterleaved2(even, odd, d, p);
   }
@@ -107,9 +121,9 @@ HWY_INLINE hn::Vec<D> share_of_max(D d, hn::Vec<D> g, hn::Vec<hn::Rebind<int32_t
 }
 
 // One output vector from a window's numbers: load(r, s).
-template <bool kMax, class D, class Load>
-HWY_INLINE void pool(D d, const Geometry& g, const Window& h, const Window& w, float scale, Load load,
-                     float* y, uint8_t* index) {
+template <bool kMax, class D, class Load, class T>
+HWY_INLINE void pool(D d, const Geometry& g, const Window& h, const Window& w, float scale, Load load, T* y,
+                     uint8_t* index) {
   if constexpr (kMax) {
     const auto position = [&](int64_t r, int64_t s) {
       return hn::Set(hn::Rebind<int32_t, D>(), static_cast<int32_t>(r * g.p.kernel_w + s));
@@ -122,7 +136,7 @@ HWY_INLINE void pool(D d, const Geometry& g, const Window& h, const Window& w, f
     auto sum = hn::Zero(d);
     for (int64_t r = h.r0; r < h.r1; ++r)
       for (int64_t s = w.r0; s < w.r1; ++s) sum = hn::Add(sum, load(r, s));
-    hn::StoreU(hn::Mul(sum, hn::Set(d, scale)), d, y);
+    store_as(d, hn::Mul(sum, hn::Set(d, scale)), y);
   }
 }
 
@@ -132,17 +146,17 @@ float scale_of(const Geometry& g, const Window& h, const Window& w) {
 }
 
 // Columns [first, last) of one row of y, numbers that share a window side by side.
-template <bool kMax>
-void forward_columns(const Geometry& g, const float* image, const Window& h, int64_t first, int64_t last,
-                     float* y, uint8_t* index) {
+template <bool kMax, class T>
+void forward_columns(const Geometry& g, const T* image, const Window& h, int64_t first, int64_t last, T* y,
+                     uint8_t* index) {
   const int64_t line = g.w * g.v, dh = g.p.dilation_h * line, dw = g.p.dilation_w * g.v;
   if (kMax && g.pairs) {
-    const float *top = image + h.start * line, *bottom = top + line;
+    const T *top = image + h.start * line, *bottom = top + line;
     for (int64_t q = first; q < last; ++q)
       for_pieces<true>(g.v, [&](auto d, int64_t i) {
         const int64_t a = 2 * q * g.v + i, b = a + g.v, to = q * g.v + i;
-        const auto best = best_of_4(d, hn::LoadU(d, top + a), hn::LoadU(d, top + b), hn::LoadU(d, bottom + a),
-                                    hn::LoadU(d, bottom + b));
+        const auto best = best_of_4(d, load_as(d, top + a), load_as(d, top + b), load_as(d, bottom + a),
+                                    load_as(d, bottom + b));
         best.store(d, y + to, index + to);
       });
     return;
@@ -152,19 +166,19 @@ void forward_columns(const Geometry& g, const float* image, const Window& h, int
     const float scale = scale_of<kMax>(g, h, w);
     for_pieces<true>(g.v, [&](auto d, int64_t i) {
       const int64_t o = h.start * line + w.start * g.v + i, to = q * g.v + i;
-      const auto load = [&](int64_t r, int64_t s) { return hn::LoadU(d, image + (o + r * dh + s * dw)); };
+      const auto load = [&](int64_t r, int64_t s) { return load_as(d, image + (o + r * dh + s * dw)); };
       pool<kMax>(d, g, h, w, scale, load, y + to, kMax ? index + to : nullptr);
     });
   }
 }
 
 // One row of y. In the plain layout vectors lie along it, but for what is near the image's edges.
-template <bool kMax>
-void forward_row(const Geometry& g, const float* image, const Window& h, float* y, uint8_t* index) {
+template <bool kMax, class T>
+void forward_row(const Geometry& g, const T* image, const Window& h, T* y, uint8_t* index) {
   const auto q_count = static_cast<int64_t>(g.columns.size());
   const int64_t first = g.inner_first, last = g.inner_last;
   if (g.pairs && kMax && g.v == 1) {
-    const float* top = image + h.start * g.w;
+    const T* top = image + h.start * g.w;
     for_pieces<true>(q_count, [&](auto d, int64_t q) {
       hn::Vec<decltype(d)> a, b, c, e;
       load_pairs(d, top + 2 * q, a, b);
@@ -181,9 +195,9 @@ void forward_row(const Geometry& g, const float* image, const Window& h, float* 
     for_pieces<true>(last - first, [&](auto d, int64_t i) {
       const int64_t o = h.start * g.w + w.start + i * stride;
       const auto load = [&](int64_t r, int64_t s) {
-        const float* from = image + (o + r * g.p.dilation_h * g.w + s * g.p.dilation_w);
+        const T* from = image + (o + r * g.p.dilation_h * g.w + s * g.p.dilation_w);
         hn::Vec<decltype(d)> even, odd;
-        if (stride == 1) return hn::LoadU(d, from);
+        if (stride == 1) return load_as(d, from);
         load_pairs(d, from, even, odd);
         return even;
       };
@@ -193,21 +207,23 @@ void forward_row(const Geometry& g, const float* image, const Window& h, float* 
   forward_columns<kMax>(g, image, h, last, q_count, y, index);
 }
 
-// One plane of dx. `tiles` writes every number once; overlapping windows add into zeros.
-template <bool kMax, bool kTiles>
-void backward_plane(const Geometry& g, const float* dy, const uint8_t* index, float* dx) {
+// One plane of dx. `tiles` writes every number once; overlapping windows add into zeros, in f32 only.
+template <bool kMax, bool kTiles, class T>
+void backward_plane(const Geometry& g, const T* dy, const uint8_t* index, T* dx) {
   const auto q_count = static_cast<int64_t>(g.columns.size());
   const int64_t line = g.w * g.v;
   const int64_t dh = g.p.dilation_h * line, dw = g.p.dilation_w * g.v;
-  if constexpr (!kTiles) std::fill(dx, dx + g.h * line, 0.0f);
+  if constexpr (!kTiles) std::fill(dx, dx + g.h * line, T(0.0f));
   for (const Window& h : g.rows) {
-    float* band = dx + h.start * line;
+    T* band = dx + h.start * line;
     if (kMax && !kTiles && g.v == 1) {  // one sum a window; the index came from the forward op
-      for (int64_t q = 0; q < q_count; ++q)
-        band[g.columns[static_cast<size_t>(q)].start + g.taps[index[q]]] += dy[q];
+      for (int64_t q = 0; q < q_count; ++q) {
+        T& to = band[g.columns[static_cast<size_t>(q)].start + g.taps[index[q]]];
+        to = T(float(to) + float(dy[q]));
+      }
     } else if (kMax && kTiles && g.pairs && g.v == 1) {
       for_pieces<true>(q_count, [&](auto d, int64_t q) {
-        const auto grad = hn::LoadU(d, dy + q);
+        const auto grad = load_as(d, dy + q);
         const auto at = load_index(d, index + q);
         for (int64_t r = 0; r < 2; ++r)
           store_pairs(d, share_of_max(d, grad, at, 2 * r), share_of_max(d, grad, at, 2 * r + 1),
@@ -219,57 +235,70 @@ void backward_plane(const Geometry& g, const float* dy, const uint8_t* index, fl
         const float scale = scale_of<kMax>(g, h, w);
         const int64_t origin = h.start * line + w.start * g.v;
         for_pieces<kTiles>(g.v, [&](auto d, int64_t i) {
-          const auto grad = hn::Mul(hn::LoadU(d, dy + q * g.v + i), hn::Set(d, scale));
+          const auto grad = hn::Mul(load_as(d, dy + q * g.v + i), hn::Set(d, scale));
           auto at = hn::Zero(hn::Rebind<int32_t, decltype(d)>());
           if constexpr (kMax) at = load_index(d, index + q * g.v + i);
           for (int64_t r = h.r0; r < h.r1; ++r)
             for (int64_t s = w.r0; s < w.r1; ++s) {
-              float* to = dx + (origin + r * dh + s * dw + i);
+              T* to = dx + (origin + r * dh + s * dw + i);
               auto share = grad;
               if constexpr (kMax) share = share_of_max(d, grad, at, r * g.p.kernel_w + s);
-              if constexpr (!kTiles) share = hn::Add(hn::LoadU(d, to), share);
-              hn::StoreU(share, d, to);
+              if constexpr (!kTiles) share = hn::Add(load_as(d, to), share);
+              store_as(d, share, to);
             }
         });
       }
     }
     if constexpr (kTiles)  // what lies right of the last window
       for (int64_t r = h.r0; r < h.r1 && g.covered_w < g.w; ++r)
-        std::fill(band + r * line + g.covered_w * g.v, band + (r + 1) * line, 0.0f);
+        std::fill(band + r * line + g.covered_w * g.v, band + (r + 1) * line, T(0.0f));
     dy += q_count * g.v;
     if constexpr (kMax) index += q_count * g.v;
   }
-  if constexpr (kTiles) std::fill(dx + g.covered_h * line, dx + g.h * line, 0.0f);
+  if constexpr (kTiles) std::fill(dx + g.covered_h * line, dx + g.h * line, T(0.0f));
 }
 
-template <bool kMax>
+template <bool kMax, class T>
 void forward(const Geometry& g, const Images& t) {
+  const auto* x = static_cast<const T*>(t.x);
+  auto* y = static_cast<T*>(t.y);
   const auto p_count = static_cast<int64_t>(g.rows.size());
   const int64_t y_line = static_cast<int64_t>(g.columns.size()) * g.v, plane = g.h * g.w * g.v;
   const int64_t grain = kGrainBytes * p_count / (4 * plane) + 1;
   parallel_ranges(t.planes * p_count, t.threads, grain, [&](int64_t begin, int64_t end) {
     int64_t n = begin / p_count, p = begin % p_count;
     for (int64_t row = begin; row < end; ++row) {
-      forward_row<kMax>(g, t.x + n * plane, g.rows[static_cast<size_t>(p)], t.y + row * y_line,
+      forward_row<kMax>(g, x + n * plane, g.rows[static_cast<size_t>(p)], y + row * y_line,
                         kMax ? t.index + row * y_line : nullptr);
       if (++p == p_count) p = 0, ++n;
     }
   });
 }
 
-template <bool kMax>
+template <bool kMax, class T>
 void backward(const Geometry& g, const Images& t) {
+  const auto* dy = static_cast<const T*>(t.x);
+  auto* dx = static_cast<T*>(t.y);
   const int64_t y_plane = static_cast<int64_t>(g.rows.size() * g.columns.size()) * g.v;
   const int64_t plane = g.h * g.w * g.v;
   parallel_ranges(t.planes, t.threads, kGrainBytes / (4 * plane) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       const uint8_t* index = kMax ? t.index_in + n * y_plane : nullptr;
       if (g.tiles)
-        backward_plane<kMax, true>(g, t.x + n * y_plane, index, t.y + n * plane);
+        backward_plane<kMax, true>(g, dy + n * y_plane, index, dx + n * plane);
       else
-        backward_plane<kMax, false>(g, t.x + n * y_plane, index, t.y + n * plane);
+        backward_plane<kMax, false>(g, dy + n * y_plane, index, dx + n * plane);
     }
   });
+}
+
+template <bool kMax>
+void forward(const Geometry& g, const Images& t) {
+  t.bf16 ? forward<kMax, bf16>(g, t) : forward<kMax, float>(g, t);
+}
+template <bool kMax>
+void backward(const Geometry& g, const Images& t) {
+  t.bf16 ? backward<kMax, bf16>(g, t) : backward<kMax, float>(g, t);
 }
 
 void max_forward(const Geometry& g, const Images& t) { forward<true>(g, t); }
@@ -300,7 +329,10 @@ class Windowed final : public Kernel {
 
   void run(const KernelArgs& args) override {
     const View& image = is_forward(pass_) ? args.in[0] : args.out[0];
-    Images t{.x = args.in[0].as<float>(), .y = args.out[0].as<float>(), .threads = threads_};
+    Images t{.bf16 = image.spec.dtype == DType::bf16,
+             .x = args.in[0].data,
+             .y = args.out[0].data,
+             .threads = threads_};
     if (pass_ == Pass::max_forward) t.index = args.out[1].as<uint8_t>();
     if (pass_ == Pass::max_backward) t.index_in = args.in[1].as<uint8_t>();
     t.planes = image.spec.stored_elements() / (g_.h * g_.w * g_.v);
@@ -333,6 +365,9 @@ std::unique_ptr<Kernel> make(const KernelRequest& request) {
   if (!is_max(kPass)) p.dilation_h = p.dilation_w = 1;
   auto geometry = make_geometry(p, image);
   if (!geometry) return nullptr;
+  const bool bf16 = image.dtype == DType::bf16;
+  if (request.in[0].dtype != request.out[0].dtype || (bf16 && !is_forward(kPass) && !geometry->tiles))
+    return nullptr;
   return std::make_unique<Windowed>(kPass, std::move(*geometry), request.threads);
 }
 
@@ -341,11 +376,13 @@ void add(Registry& r, const char* op) {
   const std::pair<const char*, LayoutClass> names[] = {
       {"lanes", LayoutClass::lanes}, {"nhwc", LayoutClass::nhwc}, {"plain", LayoutClass::plain}};
   for (const auto& [name, layout] : names)
-    r.add({.op = op,
-           .name = name,
-           .layout = layout,
-           .bit_exact = {.threads = true, .shard = true},
-           .make = make<kPass>});
+    for (DType dtype : {DType::f32, DType::bf16})
+      r.add({.op = op,
+             .name = name,
+             .layout = layout,
+             .dtype = dtype,
+             .bit_exact = {.threads = true, .shard = true},
+             .make = make<kPass>});
 }
 
 }  // namespace

@@ -28,7 +28,8 @@ StepGraphSpec step_graph_spec(const Job& job, const DatasetShape& data, Device d
           1,
           static_cast<int>(job.instance_count),
           device,
-          job.hyperparameters.diffusion};
+          job.hyperparameters.diffusion,
+          activation_dtype(job.hyperparameters)};
 }
 
 int64_t training_samples(const Job& job, const DatasetShape& data) {
@@ -85,8 +86,11 @@ bool uses_nccl(const Job& job) {
 }
 
 KernelChoice kernel_choice(const Job& job, int local_size) {
-  return {device_of(job), threads_per_rank(static_cast<int>(job.threads_per_rank), local_size), processor_name(),
-          default_kernel_cache()};
+  return {.device = device_of(job),
+          .threads = threads_per_rank(static_cast<int>(job.threads_per_rank), local_size),
+          .processor = processor_name(),
+          .cache_file = default_kernel_cache(),
+          .activations = activation_dtype(job.hyperparameters)};
 }
 
 TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
@@ -172,6 +176,8 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   };
   p.memory.parameters = p.memory.gradients = p.table.length * 4;
   p.memory.state = p.optimizer.state_count() * p.table.length * 4;
+  p.memory.ema = p.optimizer.ema ? p.table.length * 4 : 0;
+  p.memory.half = p.optimizer.half ? p.table.length * 2 : 0;
   p.memory.buffers = p.table.buffer_length * 4;
   const Recompute recompute = recompute_of(c, p.memory.total());
   for (int64_t m = 0; m < c.gradient_accumulation; ++m)

@@ -30,6 +30,7 @@ nlohmann::json describe(const Job& job, const JobPlan& p) {
   const auto& m = p.memory;
   nlohmann::json j = to_json(p.training.back());
   j["job_name"] = job.job_name;
+  j["precision"] = job.hyperparameters.precision;
   j["ranks"] = job.instance_count;
   j["batch_per_rank"] = p.nominal_batch;
   j["parameters"] = p.parameter_count;
@@ -37,8 +38,10 @@ nlohmann::json describe(const Job& job, const JobPlan& p) {
   j["steps"] = p.total_steps;
   j["kernels"] = p.kernels;
   j["collectives"] = collectives(p.training.back());
-  j["memory"] = {{"parameters", m.parameters}, {"gradients", m.gradients}, {"optimizer_state", m.state},
-                 {"buffers", m.buffers},       {"activations", m.arena},   {"peak", m.total()},
+  j["memory"] = {{"parameters", m.parameters}, {"gradients", m.gradients},
+                 {"optimizer_state", m.state}, {"ema", m.ema},
+                 {"bf16_weights", m.half},     {"buffers", m.buffers},
+                 {"activations", m.arena},     {"peak", m.total()},
                  {"data", p.data_bytes}};
   return j;
 }
@@ -46,8 +49,10 @@ nlohmann::json describe(const Job& job, const JobPlan& p) {
 void print(const Job& job, const JobPlan& p) {
   const Plan& plan = p.training.back();
   const Graph& g = plan.graph;
-  fmt::print("{}: {} ranks, {} samples a rank and micro-batch, {} parameters, {} steps an epoch, {} steps\n\n", job.job_name,
-             job.instance_count, p.nominal_batch, p.parameter_count, p.steps_per_epoch, p.total_steps);
+  fmt::print(
+      "{}: {} ranks, {} samples a rank and micro-batch, {}, {} parameters, {} steps an epoch, {} steps\n\n",
+      job.job_name, job.instance_count, p.nominal_batch, job.hyperparameters.precision, p.parameter_count,
+      p.steps_per_epoch, p.total_steps);
   fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10}\n", "#", "op", "layer", "kernel", "result", "MFLOP");
   int64_t total = 0;
   for (size_t i = 0; i < g.nodes().size(); ++i) {
@@ -67,8 +72,11 @@ void print(const Job& job, const JobPlan& p) {
       fmt::print("  {:<12} {:<20} {}\n", c["op"].get<std::string>(), c["name"].get<std::string>(), megabytes(c["bytes"]));
   }
   const auto& m = p.memory;
-  fmt::print("\nMemory of a rank: parameters {}, gradients {}, optimizer state {}, buffers {}, activations and workspace {}\n",
-             megabytes(m.parameters), megabytes(m.gradients), megabytes(m.state), megabytes(m.buffers), megabytes(m.arena));
+  fmt::print(
+      "\nMemory of a rank: parameters {}, gradients {}, optimizer state {}, moving average {}, bf16 weights "
+      "{}, buffers {}, activations and workspace {}\n",
+      megabytes(m.parameters), megabytes(m.gradients), megabytes(m.state), megabytes(m.ema),
+      megabytes(m.half), megabytes(m.buffers), megabytes(m.arena));
   fmt::print("Peak {} ({} bytes); the data set and batches in flight {}\n", megabytes(m.total()), m.total(), megabytes(p.data_bytes));
 }
 

@@ -94,20 +94,29 @@ struct IsEmpty {
 
 }  // namespace
 
+std::string When::text() const {
+  return values.empty() ? key : fmt::format("{} {}", key, fmt::join(values, ", "));
+}
+
 std::string type_text(const Key& key, const Slot& slot) { return std::visit(TypeText{key}, slot); }
 
 bool is_left_out(const Key& key, const Slot& slot) {
   return !key.absent.empty() && std::visit(IsEmpty{}, slot);
 }
 
-bool applies(const Key& key, const Table& table, void* object) {
-  if (key.when.key.empty()) return true;
-  for (const Key& other : table)
-    if (other.path == key.when.key) {
-      const std::string& value = *std::get<std::string*>(other.slot(object));
-      return std::find(key.when.values.begin(), key.when.values.end(), value) != key.when.values.end();
-    }
-  LOCKSTEP_ASSERT(false, "{} depends on {}, which is not in its table", key.path, key.when.key);
+const When* unmet(const Key& key, const Table& table, void* object) {
+  if (key.when.key.empty()) return nullptr;
+  const auto other =
+      std::find_if(table.begin(), table.end(), [&](const Key& k) { return k.path == key.when.key; });
+  LOCKSTEP_ASSERT(other != table.end(), "{} depends on {}, which is not in its table", key.path,
+                  key.when.key);
+  if (const When* of_other = unmet(*other, table, object)) return of_other;
+  const Slot slot = other->slot(object);
+  const std::vector<std::string>& values = key.when.values;
+  if (values.empty()) return is_left_out(*other, slot) ? &key.when : nullptr;
+  const auto* flag = std::get_if<bool*>(&slot);
+  const std::string value = flag ? (**flag ? "true" : "false") : *std::get<std::string*>(slot);
+  return std::find(values.begin(), values.end(), value) == values.end() ? &key.when : nullptr;
 }
 
 // Optimal string alignment: Levenshtein's distance with swaps of neighbours.

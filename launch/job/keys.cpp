@@ -21,6 +21,8 @@ constexpr Range kSide = {1, 65500};  // the decoders' limit
 Table make_job_keys() {
   const When sgd = {"hyperparameters.optimizer.name", {"sgd"}};
   const When adam = {"hyperparameters.optimizer.name", {"adam", "adamw"}};
+  const When ema = {"hyperparameters.ema.decay", {}};
+  const When ema_warmup = {"hyperparameters.ema.warmup", {"true"}};
   const When step = {"hyperparameters.lr_schedule.name", {"step"}};
   const When classification = {"objective.name", {"classification"}};
   const When decay = {"hyperparameters.lr_schedule.name", {"cosine", "linear"}};
@@ -261,6 +263,50 @@ Table make_job_keys() {
        .help = "Gradients are scaled down to this L2 norm over all parameters; 0: off.",
        .example = "1.0",
        .range = {0, 1e30}},
+      {.path = "hyperparameters.ema.decay",
+       .slot = FIELD(Job, hyperparameters.ema.decay),
+       .help = "Largest decay of a moving average of the parameters, kept as diffusers' EMAModel does. "
+               "Validation, test "
+               "and model.safetensors use the average.",
+       .example = "0.999",
+       .range = kFraction,
+       .absent = "no average"},
+      {.path = "hyperparameters.ema.min_decay",
+       .slot = FIELD(Job, hyperparameters.ema.min_decay),
+       .help = "Its smallest decay.",
+       .example = "0.5",
+       .range = kFraction,
+       .when = ema},
+      {.path = "hyperparameters.ema.update_after_step",
+       .slot = FIELD(Job, hyperparameters.ema.update_after_step),
+       .help = "Steps before it starts: until then the average is the parameters themselves.",
+       .example = "100",
+       .range = {0, 1e12},
+       .when = ema},
+      {.path = "hyperparameters.ema.warmup",
+       .slot = FIELD(Job, hyperparameters.ema.warmup),
+       .help =
+           "Let the decay of step n rise as 1 - (1 + n / inv_gamma)^-power; false: as (1 + n) / (10 + n).",
+       .example = "false",
+       .when = ema},
+      {.path = "hyperparameters.ema.power",
+       .slot = FIELD(Job, hyperparameters.ema.power),
+       .help = "2/3 suits a million steps and more, 3/4 fewer.",
+       .example = "0.75",
+       .range = {0, 100, true, false},
+       .when = ema_warmup},
+      {.path = "hyperparameters.ema.inv_gamma",
+       .slot = FIELD(Job, hyperparameters.ema.inv_gamma),
+       .help = "Steps that the rise takes about.",
+       .example = "10",
+       .range = {0, 1e6, true, false},
+       .when = ema_warmup},
+      {.path = "hyperparameters.precision",
+       .slot = FIELD(Job, hyperparameters.precision),
+       .help =
+           "Of activations and their gradients: bf16 keeps parameters, statistics, losses and sums in fp32.",
+       .example = "bf16",
+       .choices = {"fp32", "bf16"}},
       {.path = "hyperparameters.loss",
        .slot = FIELD(Job, hyperparameters.loss),
        .help =
@@ -476,8 +522,6 @@ const std::vector<Exclusive>& exclusive_keys() {
 const std::vector<RefusedKey>& refused_keys() {
   static const std::vector<RefusedKey> rows = [] {
     std::vector<RefusedKey> all;
-    for (const char* name : {"precision", "ema"})
-      all.push_back({name, "E_JOB_RESERVED", "reserved, not supported by this version"});
     all.push_back({"augment", "E_JOB_UNKNOWN_KEY", "belongs to inputs.training only"});
     for (const char* name : {"batch_size", "train_batch_size", "per_device_batch_size"})
       all.push_back(

@@ -36,10 +36,11 @@ struct Range {
 // file's folder, or, for `cwd_path` and for values from --set, against the current directory.
 enum class Text : uint8_t { any, name, identifier, path, cwd_path };
 
-// The key belongs to some choices of another key only: momentum to sgd.
+// The key belongs to some values of another key only: momentum to sgd. No values: it needs the other key.
 struct When {
   std::string key;
   std::vector<std::string> values;
+  std::string text() const;  // "hyperparameters.optimizer.name sgd"
 };
 
 struct Key {
@@ -93,7 +94,8 @@ inline constexpr std::string_view kBackend = "backend", kBackendAlias = "hyperpa
 
 std::string type_text(const Key& key, const Slot& slot);  // "integer", "one of: sgd, adam"
 bool is_left_out(const Key& key, const Slot& slot);       // holds the value that stands for "not given"
-bool applies(const Key& key, const Table& table, void* object);  // its `when` holds
+// The condition that keeps the key from applying: its own, or one of the key that it depends on; null: none.
+const When* unmet(const Key& key, const Table& table, void* object);
 
 // The nearest of `candidates` by edit distance (insert, delete, replace, swap neighbours); "" if there is
 // none.

@@ -198,10 +198,10 @@ void Reader::read(const Table& table, const Node& map, void* object, const std::
     }
   }
   for (const Key& key : table)
-    if (const Node* node = find_path(map, key.path); node && !applies(key, table, object))
-      throw job_error(node->key_place, join_path(prefix, key.path), "E_JOB_CONFLICT",
-                      fmt::format("belongs to {} {} only", join_path(prefix, key.when.key),
-                                  fmt::join(key.when.values, ", ")));
+    if (const Node* node = find_path(map, key.path))
+      if (const When* condition = unmet(key, table, object))
+        throw job_error(node->key_place, join_path(prefix, key.path), "E_JOB_CONFLICT",
+                        fmt::format("belongs to {} only", join_path(prefix, condition->text())));
 }
 
 std::string Reader::read_string(const Key& key, const Node& node, const std::string& path) const {

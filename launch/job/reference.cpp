@@ -30,8 +30,7 @@ std::vector<Row> rows_of(const Table& table, void* defaults) {
     const Slot slot = key.slot(defaults);
     Row row = {key.path, type_text(key, slot), fallback_text(key, slot), key.help, key.example};
     if (const std::string range = key.range.text(); !range.empty()) row.type += ", " + range;
-    if (!key.when.key.empty())
-      row.help += fmt::format(" With {} {} only.", key.when.key, fmt::join(key.when.values, ", "));
+    if (!key.when.key.empty()) row.help += fmt::format(" With {} only.", key.when.text());
     rows.push_back(std::move(row));
   }
   return rows;

@@ -16,7 +16,7 @@ template <class Visit>
 void for_each_value(const Table& table, void* object, const Visit& visit) {
   for (const Key& key : table) {
     const Slot slot = key.slot(object);
-    if (!is_left_out(key, slot) && applies(key, table, object)) visit(key, slot);
+    if (!is_left_out(key, slot) && !unmet(key, table, object)) visit(key, slot);
   }
 }
 

@@ -27,7 +27,7 @@ void write_folder(const std::string& folder, const UNet2DConfig& unet, const Sch
   write_file_atomically(folder + "/model_index.json", index.dump(2) + "\n");
   write_scheduler_config(folder + "/scheduler/scheduler_config.json", "ddpm", scheduler);
   write_file_atomically(folder + "/unet/config.json", to_json(unet).dump(2) + "\n");
-  export_model(folder + "/unet/diffusion_pytorch_model.safetensors", model_tensors(weights));
+  export_model(folder + "/unet/diffusion_pytorch_model.safetensors", averaged_tensors(weights));
 }
 
 }  // namespace lockstep::diffusion

@@ -5,6 +5,8 @@
 #include <functional>
 #include <map>
 
+#include "kernels/core/bf16.h"
+
 namespace lockstep {
 
 // A graph input of the host's: where the plan reads it, and where it waits for its copy.
@@ -59,6 +61,8 @@ Executor::Executor(ModelState& model, Communicator& gradients, Communicator& sta
   gradients_on_device_ = DeviceMemory(device_, model_.gradients.bytes());
   buffers_ = DeviceMemory(device_, model_.buffers.bytes());
   for (const auto& s : model_.state) state_.emplace_back(device_, s.bytes());
+  if (model_.ema.bytes() > 0) ema_ = DeviceMemory(device_, model_.ema.bytes());
+  if (model_.half.bytes() > 0) half_ = DeviceMemory(device_, model_.half.bytes());
 }
 Executor::~Executor() = default;
 
@@ -101,8 +105,9 @@ Executor::Bound& Executor::bind(std::shared_ptr<const Plan> plan) {
     std::vector<TensorSpec> in, out;
     for (const auto& view : step.in) in.push_back(view.spec);
     for (const auto& view : step.out) out.push_back(view.spec);
-    const KernelInfo* info = Registry::builtin().find(n.op, n.kernel, how_.device);
-    step.kernel = info ? info->make({n.params, in, out, how_.threads}) : nullptr;
+    const KernelRequest request{n.params, in, out, how_.threads};
+    const KernelInfo* info = Registry::builtin().find(n.op, n.kernel, how_.device, kernel_dtype(request));
+    step.kernel = info ? info->make(request) : nullptr;
     LOCKSTEP_ASSERT(step.kernel != nullptr, "kernel {} of {} vanished", n.kernel, n.op);
   }
   if (b.plan->arena_bytes > arena_.bytes()) {
@@ -122,6 +127,8 @@ void Executor::resolve(Bound& b) {
   const bool shared = device_.shares_host_memory();
   auto* parameters = shared ? model_.parameters.as<float>() : parameters_.as<float>();
   auto* gradients = shared ? model_.gradients.as<float>() : gradients_on_device_.as<float>();
+  auto* ema = shared ? model_.ema.as<float>() : ema_.as<float>();
+  auto* half = shared ? model_.half.as<bf16>() : half_.as<bf16>();
   auto* buffers = shared ? model_.buffers.as<float>() : buffers_.as<float>();
   b.patches.clear();
   b.recording.reset();
@@ -140,6 +147,10 @@ void Executor::resolve(Bound& b) {
         const auto i = static_cast<size_t>(v.name[1] - '0');
         return shared ? model_.state[i].data() : state_[i].data();
       }
+      case Storage::ema:
+        return ema + (whole ? 0 : model_.table.parameter(v.name).begin);
+      case Storage::half:
+        return half + (whole ? 0 : model_.table.parameter(v.name).begin);
       case Storage::buffer:
         return buffers + model_.table.buffer(v.name).begin;
       case Storage::input:
@@ -198,9 +209,12 @@ void Executor::set_inputs(Bound& b, const StepInputs& inputs) {
 }
 
 void Executor::upload_model() {
+  model_.round_parameters();
   if (device_.shares_host_memory()) return;
   device_.copy_to_device(parameters_.data(), model_.parameters.data(), model_.parameters.bytes());
   device_.copy_to_device(buffers_.data(), model_.buffers.data(), model_.buffers.bytes());
+  if (model_.ema.bytes() > 0) device_.copy_to_device(ema_.data(), model_.ema.data(), model_.ema.bytes());
+  if (model_.half.bytes() > 0) device_.copy_to_device(half_.data(), model_.half.data(), model_.half.bytes());
   for (size_t i = 0; i < state_.size(); ++i)
     device_.copy_to_device(state_[i].data(), model_.state[i].data(), state_[i].bytes());
   device_.synchronize();
@@ -210,6 +224,7 @@ void Executor::download_model() {
   if (device_.shares_host_memory()) return;
   device_.copy_to_host(model_.parameters.data(), parameters_.data(), model_.parameters.bytes());
   device_.copy_to_host(model_.buffers.data(), buffers_.data(), model_.buffers.bytes());
+  if (model_.ema.bytes() > 0) device_.copy_to_host(model_.ema.data(), ema_.data(), model_.ema.bytes());
   for (size_t i = 0; i < state_.size(); ++i)
     device_.copy_to_host(model_.state[i].data(), state_[i].data(), state_[i].bytes());
   device_.synchronize();
@@ -324,7 +339,7 @@ const View& Executor::output(const Bound& b, const std::string& name) const {
 std::string Executor::first_non_finite(Bound& b, const StepInputs& inputs) {
   std::vector<std::byte> copy;
   auto finite = [&](View v) {
-    if (v.spec.dtype != DType::f32) return true;
+    if (v.spec.dtype != DType::f32 && v.spec.dtype != DType::bf16) return true;
     if (!device_.shares_host_memory()) {
       copy.resize(static_cast<size_t>(v.spec.bytes()));
       device_.copy_to_host(copy.data(), v.data, v.spec.bytes());
@@ -334,7 +349,9 @@ std::string Executor::first_non_finite(Bound& b, const StepInputs& inputs) {
     const int64_t n = v.spec.shape.rank() ? v.spec.shape[0] : 1, per = v.spec.shape.elements_from(1);
     for (int64_t k = 0; k < n; ++k)
       for (int64_t e = 0; e < per; ++e)
-        if (!std::isfinite(v.as<float>()[v.spec.offset(k, e)])) return false;
+        if (const int64_t at = v.spec.offset(k, e);
+            !std::isfinite(v.spec.dtype == DType::bf16 ? float(v.as<bf16>()[at]) : v.as<float>()[at]))
+          return false;
     return true;
   };
   const Graph& g = b.plan->graph;
@@ -347,7 +364,8 @@ std::string Executor::first_non_finite(Bound& b, const StepInputs& inputs) {
     if (step.node->op == "batch_norm_running" || step.node->op == "optimizer_step") continue;
     for (size_t k = 0; k < step.in.size() && first.empty(); ++k) {
       const Value& v = g.value(step.node->in[k]);
-      if ((v.storage == Storage::parameter || v.storage == Storage::buffer) && !finite(step.in[k]))
+      if ((v.storage == Storage::parameter || v.storage == Storage::ema || v.storage == Storage::buffer) &&
+          !finite(step.in[k]))
         first = fmt::format("parameter {}", v.name);
     }
     if (step.node->kind == NodeKind::allreduce && !step.node->params.empty()) continue;

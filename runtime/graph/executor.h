@@ -45,7 +45,8 @@ class Executor {
   // Makes the plan's kernels and resolves its addresses. The reference stays valid as long as the executor.
   Bound& bind(std::shared_ptr<const Plan> plan);
   void run(Bound& plan, const StepInputs& inputs);
-  // The model from the host to the device, after it was initialised or loaded, and back, before it is stored.
+  // The model from the host to the device, with fresh bf16 copies of the parameters, after it was initialised
+  // or loaded; and back, before it is stored.
   void upload_model();
   void download_model();
   // A value of storage `output` after a run, by name; on the host.
@@ -71,7 +72,7 @@ class Executor {
   KernelChoice how_;
   DeviceRuntime& device_;
   DeviceCollectives* collectives_;
-  DeviceMemory arena_, parameters_, gradients_on_device_, buffers_;
+  DeviceMemory arena_, parameters_, gradients_on_device_, buffers_, ema_, half_;
   std::vector<DeviceMemory> state_;
   std::vector<std::unique_ptr<Bound>> bound_;
   std::vector<Communicator::Ticket> tickets_;

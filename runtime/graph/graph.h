@@ -23,6 +23,8 @@ enum class Storage : uint8_t {
   parameter,  // flat arrays that live as long as the executor; sliced by the parameter table
   gradient,   // named as its parameter; kMetrics: the step's metrics at the array's start
   state,      // optimizer state
+  ema,        // the parameters' moving average
+  half,       // the parameters rounded to bf16
   buffer,     // running statistics
   input,      // written by the host before a run: images, labels, step state
   output,     // read by the host after a run

@@ -62,8 +62,9 @@ bool accepts(const Graph& g, const Node& n, const std::string& kernel_name, cons
 // Seconds of one run: the fastest of several, on data of ordinary size.
 double time_kernel(const Graph& g, const Node& n, const std::string& kernel_name, const KernelChoice& how) {
   const Request r = specs_of(g, n);
-  const KernelInfo* info = Registry::builtin().find(n.op, kernel_name, how.device);
-  auto kernel = info ? info->make({n.params, r.in, r.out, how.threads}) : nullptr;
+  const KernelRequest request{n.params, r.in, r.out, how.threads};
+  const KernelInfo* info = Registry::builtin().find(n.op, kernel_name, how.device, kernel_dtype(request));
+  auto kernel = info ? info->make(request) : nullptr;
   if (!kernel) return std::numeric_limits<double>::infinity();
   const auto host = how.runtime ? nullptr : make_host_runtime(how.device);
   DeviceRuntime& device = how.runtime ? *how.runtime : *host;

@@ -25,6 +25,7 @@ struct KernelChoice {
   // Where candidates are timed; not needed on the CPU. A plan for a GPU that isn't here takes the first that
   // accepts, as the SIMT executor always does: its times say nothing.
   DeviceRuntime* runtime = nullptr;
+  DType activations = DType::f32;  // bf16: where the device has kernels for it
   bool can_time() const { return device == Device::cpu || (device == Device::cuda && runtime); }
 };
 

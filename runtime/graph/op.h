@@ -26,6 +26,11 @@ struct OpDef {
   std::vector<std::pair<int, int>> in_place;
   // The layout that suits these shapes best; null: that of input 0.
   Layout (*preferred_layout)(const Graph&, const Node&) = nullptr;
+  // In a job of precision bf16 (lower_precision() in passes.h): an op that gains by it wants bf16, others
+  // take it where their inputs have it; losses never do, nor those that stand next to them. Which inputs and
+  // outputs; left out: the f32 ones that follow the batch.
+  enum class Bf16 : uint8_t { follows, wants, never } bf16 = Bf16::follows;
+  std::optional<std::vector<int>> bf16_in, bf16_out;
 };
 
 // The op of that name; asserts that it exists.

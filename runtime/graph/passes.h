@@ -5,13 +5,16 @@
 
 #include "kernels/core/kernel.h"
 #include "runtime/graph/graph.h"
+#include "runtime/graph/kernel_table.h"
 
 namespace lockstep {
 
-// Copies a forward graph, giving every batch value the layout that its op prefers and inserting reorders between.
-// Graph inputs stay plain, and on the GPU and its stand-in on the CPU all values do. Before autodiff: a gradient takes the layout of the value that it belongs to.
+// Copies a forward graph, giving every batch value the layout that its op prefers and inserting reorders
+// between. Graph inputs stay plain, and on the GPU and its stand-in on the CPU all values do. In bf16 nothing
+// has samples in lanes. Before autodiff: a gradient takes the layout of the value that it belongs to.
 // `values` is updated to the copies of the values it holds.
-Graph assign_layouts(const Graph& graph, std::vector<ValueId*> values, Device device = Device::cpu);
+Graph assign_layouts(const Graph& graph, std::vector<ValueId*> values, Device device = Device::cpu,
+                     DType activations = DType::f32);
 
 // Removes compute and view nodes of which nothing is read. Kept are nodes that write a value outside the arena
 // (parameters, gradients, buffers, state, outputs) and collectives.
@@ -31,5 +34,11 @@ struct RecomputableBlock {
   int64_t bytes = 0;
 };
 std::vector<RecomputableBlock> recomputable_blocks(const Graph& graph);
+
+// Where `how` asks for bf16: each node that may be bf16 (op.h), and has a kernel for it on this device,
+// becomes so, and casts stand where its neighbours differ. Sums over the batch, statistics, losses,
+// parameters and their gradients stay fp32; weights are read from the array of bf16 copies that the optimizer
+// writes, in graphs without a backward part through a cast. The last of the passes; value ids stay.
+void lower_precision(Graph& graph, const KernelChoice& how);
 
 }  // namespace lockstep

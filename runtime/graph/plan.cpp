@@ -17,8 +17,9 @@ int64_t workspace_bytes(const Graph& g, const Node& n, const KernelChoice& how) 
   std::vector<TensorSpec> in, out;
   for (ValueId v : n.in) in.push_back(g.value(v).spec);
   for (ValueId v : n.out) out.push_back(g.value(v).spec);
-  const KernelInfo* info = Registry::builtin().find(n.op, n.kernel, how.device);
-  auto kernel = info ? info->make({n.params, in, out, how.threads}) : nullptr;
+  const KernelRequest request{n.params, in, out, how.threads};
+  const KernelInfo* info = Registry::builtin().find(n.op, n.kernel, how.device, kernel_dtype(request));
+  auto kernel = info ? info->make(request) : nullptr;
   if (!kernel)
     throw Error(Exit::config, "E_KERNEL_DECLINES",
                 fmt::format("kernel \"{}\" of {} does not take {} here", n.kernel, n.op, kernel_signature(g, n)))
@@ -126,6 +127,7 @@ Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
              const std::function<void(KernelTable&, const Graph&)>& choose, const Recompute& how_to_recompute) {
   remove_dead_nodes(graph);
   fuse(graph);
+  lower_precision(graph, how);
   choose(table, graph);
   for (Node& n : graph.nodes())
     if (n.kind == NodeKind::compute) n.kernel = table.at(kernel_signature(graph, n));

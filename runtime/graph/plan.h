@@ -36,15 +36,15 @@ struct Recompute {
   int64_t arena_bytes = 0;  // automatic: as few blocks as keep the arena within this
 };
 
-// Dead code out, fusion, kernel choice, recomputation, memory. `choose` fills the table for the final graph. Error
+// Dead code out, fusion, precision, kernel choice, recomputation, memory. `choose` fills the table for the final graph. Error
 // config (78) where recomputing every block leaves more than the bytes allowed.
 Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
              const std::function<void(KernelTable&, const Graph&)>& choose, const Recompute& recompute = {});
 
 // Bytes of everything that a rank allocates for training: flat arrays, arena, staging.
 struct MemoryReport {
-  int64_t parameters = 0, gradients = 0, state = 0, buffers = 0, arena = 0;
-  int64_t total() const { return parameters + gradients + state + buffers + arena; }
+  int64_t parameters = 0, gradients = 0, state = 0, ema = 0, half = 0, buffers = 0, arena = 0;
+  int64_t total() const { return parameters + gradients + state + ema + half + buffers + arena; }
 };
 
 nlohmann::json to_json(const Plan& plan);

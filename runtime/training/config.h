@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/tensor.h"
+
 namespace lockstep {
 
 struct OptimizerConfig {
@@ -48,6 +50,16 @@ struct DiffusionConfig {
   double label_dropout = 0;            // share of samples whose class is hidden, for guidance without a classifier
 };
 
+// The parameters' exponential moving average as Hugging Face's diffusers has it (EMAModel in
+// training_utils.py, with its names); no decay: no average.
+struct EmaConfig {
+  std::optional<double> decay;  // at most
+  double min_decay = 0;
+  int64_t update_after_step = 0;  // until then the average is the parameters themselves
+  bool warmup = true;             // rise by power and inv_gamma; else as (1 + n) / (10 + n)
+  double power = 2.0 / 3, inv_gamma = 1;
+};
+
 struct TrainingConfig {
   std::optional<int64_t> epochs, steps;  // exactly one
   int64_t global_batch_size = 0;
@@ -55,6 +67,8 @@ struct TrainingConfig {
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   double clip_grad_norm = 0;  // 0: off
+  EmaConfig ema;
+  std::string precision = "fp32";      // fp32, bf16: of activations and their gradients
   std::string loss = "cross_entropy";  // cross_entropy, nll; of classification
   double label_smoothing = 0;
   uint64_t seed = 0;
@@ -72,6 +86,9 @@ struct CheckpointConfig {
   std::string best_by;  // "", validation_loss, validation_accuracy: the best is kept beside the newest
 };
 
+DType activation_dtype(const TrainingConfig& config);
+// EMAModel.get_decay after so many optimizer steps, the first being 1. Needs `decay`.
+double ema_decay(const EmaConfig& ema, int64_t optimizer_steps);
 // The learning rate of a step (0-based) out of total_steps.
 double lr_at(const LrScheduleConfig& schedule, double lr, int64_t step, int64_t total_steps);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "kernels/core/bf16.h"
 #include "kernels/core/philox.h"
 
 namespace lockstep {
@@ -18,12 +19,24 @@ double normal(const Philox4& draw, size_t k) {
 
 }  // namespace
 
-ModelState::ModelState(ParameterTable t, int state_arrays, bool with_gradients) : table(std::move(t)) {
+ModelState::ModelState(ParameterTable t, const ModelArrays& arrays) : table(std::move(t)) {
   const int64_t bytes = table.length * 4;
   parameters = AlignedBuffer(bytes);
-  gradients = AlignedBuffer(with_gradients ? bytes : kMetricsFloats * 4);
+  gradients = AlignedBuffer(arrays.gradients ? bytes : kMetricsFloats * 4);
   buffers = AlignedBuffer(table.buffer_length * 4);
-  for (int i = 0; i < state_arrays; ++i) state.emplace_back(bytes);
+  for (int i = 0; i < arrays.state; ++i) state.emplace_back(bytes);
+  if (arrays.ema) ema = AlignedBuffer(bytes);
+  if (arrays.half) half = AlignedBuffer(table.length * size_of(DType::bf16));
+}
+
+void ModelState::round_parameters() {
+  if (half.bytes() == 0) return;
+  const float* p = parameters.as<float>();
+  std::transform(p, p + table.length, half.as<bf16>(), [](float x) { return bf16(x); });
+}
+
+void ModelState::start_ema() {
+  if (has_ema()) std::copy_n(parameters.as<float>(), table.length, ema.as<float>());
 }
 
 std::span<float> ModelState::parameter(const std::string& name) {

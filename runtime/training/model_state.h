@@ -1,4 +1,5 @@
-// What a model is in memory: flat arrays of parameters, gradients, optimizer state and buffers.
+// What a model is in memory: flat arrays of parameters, gradients, optimizer state, moving average and
+// buffers.
 #pragma once
 
 #include <cstdint>
@@ -10,11 +11,20 @@
 
 namespace lockstep {
 
+// Which arrays a ModelState has beside parameters and buffers.
+struct ModelArrays {
+  bool gradients = true;
+  int state = 0;
+  bool ema = false, half = false;
+};
+
 struct ModelState {
-  ModelState(ParameterTable parameter_table, int state_arrays, bool with_gradients);
+  ModelState(ParameterTable parameter_table, const ModelArrays& arrays);
 
   ParameterTable table;
   AlignedBuffer parameters, gradients, buffers;
+  AlignedBuffer ema;   // of the parameters; empty where there is none
+  AlignedBuffer half;  // the parameters in bf16, for training in bf16; else empty
   std::vector<AlignedBuffer> state;
   int64_t batches_tracked = 0;  // batch norm's num_batches_tracked
 
@@ -22,6 +32,12 @@ struct ModelState {
   std::span<float> buffer(const std::string& name);
   // Each tensor's initial distribution, drawn by (seed, position in order of creation, element).
   void initialise(uint64_t seed);
+  bool has_ema() const { return ema.bytes() > 0; }
+  // The average begins with the parameters as they are.
+  void start_ema();
+  // The bf16 copies of the parameters, after these were initialised or loaded; later the optimizer writes
+  // them.
+  void round_parameters();
 };
 
 }  // namespace lockstep

@@ -14,18 +14,26 @@ Session::Session(SessionOptions options, Communicator& comm)
     options_.device = host_runtime_.get();
   }
   options_.kernels.runtime = options_.device;
+  options_.kernels.activations = activation_dtype(options_.config);
   statistics_ = comm.duplicate("statistics");
   control_ = comm.duplicate("control");
   ParameterTable parameters = make_parameter_table(build_forward(spec(1), true));
-  const int states = options_.training ? optimizer_params(options_.config, parameters).state_count() : 0;
-  model_ = std::make_unique<ModelState>(std::move(parameters), states, options_.training);
+  const ModelArrays arrays =
+      options_.training ? model_arrays(options_.config, parameters) : ModelArrays{false};
+  model_ = std::make_unique<ModelState>(std::move(parameters), arrays);
   executor_ = std::make_unique<Executor>(*model_, comm_, *statistics_, options_.kernels, *options_.device,
                                          options_.collectives);
 }
 
 StepGraphSpec Session::spec(int64_t batch) const {
-  return {options_.model,   options_.input,          batch,
-          comm_.size(),     options_.kernels.device, options_.config.diffusion};
+  return {options_.model,
+          options_.input,
+          batch,
+          comm_.size(),
+          options_.kernels.device,
+          options_.config.diffusion,
+          options_.kernels.activations,
+          options_.training && options_.config.ema.decay.has_value()};
 }
 
 // Pinned kernels that any rank's build or machine lacks.
@@ -118,6 +126,8 @@ MemoryReport Session::memory() const {
   r.parameters = model_->parameters.bytes();
   r.gradients = model_->gradients.bytes();
   for (const auto& s : model_->state) r.state += s.bytes();
+  r.ema = model_->ema.bytes();
+  r.half = model_->half.bytes();
   r.buffers = model_->buffers.bytes();
   r.arena = arena_bytes_;
   return r;

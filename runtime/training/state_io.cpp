@@ -19,10 +19,12 @@ StoredTensor stored(std::string name, const Shape& shape, const float* data) {
   return t;
 }
 
-std::vector<std::string> state_prefixes(const ModelState& m) {
-  if (m.state.size() == 1) return {"momentum."};
-  if (m.state.size() == 2) return {"m.", "v."};
-  return {};
+std::vector<std::pair<std::string, const AlignedBuffer*>> training_arrays(const ModelState& m) {
+  std::vector<std::pair<std::string, const AlignedBuffer*>> arrays;
+  if (m.state.size() == 1) arrays = {{"momentum.", &m.state[0]}};
+  if (m.state.size() == 2) arrays = {{"m.", &m.state[0]}, {"v.", &m.state[1]}};
+  if (m.has_ema()) arrays.emplace_back("raw.", &m.parameters);
+  return arrays;
 }
 
 // Where each expected tensor goes; loading compares names, dtypes and shapes before it writes a byte.
@@ -45,7 +47,9 @@ const StoredTensor* find(const SafetensorsFile& file, const std::string& name) {
   return found ? found : file.find(older_name(name));
 }
 
-void load(const std::map<std::string, Target>& targets, const SafetensorsFile& file, const std::string& path) {
+void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, const std::string& path) {
+  std::map<std::string, Target> targets;
+  for (const auto& t : into) targets[t.name] = {t, const_cast<std::byte*>(t.bytes.data())};
   std::string wrong;
   auto complain = [&](std::string what) { wrong += (wrong.empty() ? "" : "; ") + what; };
   auto shape_text = [](const StoredTensor& t) {
@@ -71,14 +75,12 @@ void load(const std::map<std::string, Target>& targets, const SafetensorsFile& f
   }
 }
 
-}  // namespace
-
-std::vector<StoredTensor> model_tensors(const ModelState& m) {
+std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer& parameters) {
   std::vector<StoredTensor> tensors;
   for (const auto& name : m.table.order) {
     const FlatEntry& e = *m.table.find(name);
     const bool buffer = std::any_of(m.table.buffers.begin(), m.table.buffers.end(), [&](auto& b) { return b.name == name; });
-    tensors.push_back(stored(name, e.shape, (buffer ? m.buffers : m.parameters).as<float>() + e.begin));
+    tensors.push_back(stored(name, e.shape, (buffer ? m.buffers : parameters).as<float>() + e.begin));
     const std::string last = "running_var";
     if (name.ends_with(last)) {
       StoredTensor t;
@@ -91,25 +93,32 @@ std::vector<StoredTensor> model_tensors(const ModelState& m) {
   return tensors;
 }
 
+}  // namespace
+
+std::vector<StoredTensor> model_tensors(const ModelState& m) { return tensors_with(m, m.parameters); }
+
+std::vector<StoredTensor> averaged_tensors(const ModelState& m) {
+  return tensors_with(m, m.has_ema() ? m.ema : m.parameters);
+}
+
 std::vector<StoredTensor> optimizer_tensors(const ModelState& m) {
   std::vector<StoredTensor> tensors;
-  const auto prefixes = state_prefixes(m);
-  for (size_t s = 0; s < prefixes.size(); ++s)
+  for (const auto& [prefix, array] : training_arrays(m))
     for (const auto& e : m.table.parameters)
-      tensors.push_back(stored(prefixes[s] + e.name, e.shape, m.state[s].as<float>() + e.begin));
+      tensors.push_back(stored(prefix + e.name, e.shape, array->as<float>() + e.begin));
   return tensors;
 }
 
 void load_model_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
-  std::map<std::string, Target> targets;
-  for (const auto& t : model_tensors(m)) targets[t.name] = {t, const_cast<std::byte*>(t.bytes.data())};
-  load(targets, file, path);
+  load(model_tensors(m), file, path);
+}
+
+void load_averaged_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
+  load(averaged_tensors(m), file, path);
 }
 
 void load_optimizer_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
-  std::map<std::string, Target> targets;
-  for (const auto& t : optimizer_tensors(m)) targets[t.name] = {t, const_cast<std::byte*>(t.bytes.data())};
-  load(targets, file, path);
+  load(optimizer_tensors(m), file, path);
 }
 
 }  // namespace lockstep

@@ -94,8 +94,15 @@ Forward denoiser(const StepGraphSpec& spec) {
   return f;
 }
 
-Forward laid_out(Forward f, Device device) {
-  f.graph = assign_layouts(f.graph, f.values(), device);
+Forward laid_out(const StepGraphSpec& spec, Forward f) {
+  f.graph = assign_layouts(f.graph, f.values(), spec.device, spec.activations);
+  return f;
+}
+
+Forward for_evaluation(const StepGraphSpec& spec, Forward f) {
+  f = laid_out(spec, std::move(f));
+  if (spec.use_ema)
+    for (ValueId v : f.graph.values_in(Storage::parameter)) f.graph.value(v).storage = Storage::ema;
   return f;
 }
 
@@ -158,7 +165,7 @@ Graph build_forward(const StepGraphSpec& spec, bool training) { return forward(s
 
 Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
                      const TrainingGraphOptions& options) {
-  Forward f = laid_out(forward(spec, true), spec.device);
+  Forward f = laid_out(spec, forward(spec, true));
   Graph& g = f.graph;
   GraphBuilder b(g);
   const auto smoothing = static_cast<float>(config.label_smoothing);
@@ -256,12 +263,21 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
     step.in.push_back(whole_array(g, Storage::state, fmt::format("*{}", i), table.length));
     step.out.push_back(whole_array(g, Storage::state, fmt::format("*{}", i), table.length));
   }
+  if (optimizer.ema) {
+    step.in.push_back(whole_array(g, Storage::ema, kWholeArray, table.length));
+    step.out.push_back(whole_array(g, Storage::ema, kWholeArray, table.length));
+  }
+  if (optimizer.half)
+    for (auto* list : {&step.in, &step.out}) {
+      list->push_back(whole_array(g, Storage::half, kWholeArray, table.length));
+      g.value(list->back()).spec.dtype = DType::bf16;
+    }
   g.add_node(std::move(step));
   return std::move(g);
 }
 
 Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) {
-  Forward f = laid_out(forward(spec, false), spec.device);
+  Forward f = for_evaluation(spec, forward(spec, false));
   GraphBuilder b(f.graph);
   add_output(f.graph, add_loss(b, f, config, 0), "metrics");
   if (config.diffusion) {
@@ -274,7 +290,7 @@ Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) 
 }
 
 Graph build_prediction(const StepGraphSpec& spec) {
-  Forward f = laid_out(spec.diffusion ? denoiser(spec) : forward(spec, false), spec.device);
+  Forward f = for_evaluation(spec, spec.diffusion ? denoiser(spec) : forward(spec, false));
   GraphBuilder b(f.graph);
   b.set_scope("outputs");
   // Of log-probabilities log_softmax is the identity, so models that end in it are served too.
@@ -293,6 +309,15 @@ Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes) {
   return r;
 }
 
+ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table) {
+  const OptimizerParams p = optimizer_params(config, table);
+  return {.state = p.state_count(), .ema = p.ema, .half = p.half};
+}
+
+DType activation_dtype(const TrainingConfig& config) {
+  return config.precision == "bf16" ? DType::bf16 : DType::f32;
+}
+
 OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTable& table) {
   const auto& o = config.optimizer;
   OptimizerParams p;
@@ -306,6 +331,8 @@ OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTa
   p.beta2 = o.beta2;
   p.eps = o.eps;
   p.clip_norm = config.clip_grad_norm;
+  p.ema = config.ema.decay.has_value();
+  p.half = activation_dtype(config) == DType::bf16;
   std::vector<bool> used(config.param_groups.size(), false);
   for (const auto& e : table.parameters) {
     OptimizerSegment s{e.begin, e.end(), 1, o.weight_decay, false};

@@ -10,6 +10,7 @@
 #include "runtime/graph/parameter_table.h"
 #include "runtime/graph/plan.h"
 #include "runtime/training/config.h"
+#include "runtime/training/model_state.h"
 
 namespace lockstep {
 
@@ -40,6 +41,8 @@ struct StepGraphSpec {
   int ranks = 1;
   Device device = Device::cpu;  // decides the layouts
   std::optional<DiffusionConfig> diffusion = {};  // the objective; none: classification
+  DType activations = DType::f32;
+  bool use_ema = false;  // evaluation and prediction read the parameters' moving average
 };
 
 // Forward only, batch 1, as the model was written: for the parameter table, and to check shapes.
@@ -61,6 +64,9 @@ Graph build_prediction(const StepGraphSpec& spec);
 
 // What `recompute` asks for, where so many bytes of flat arrays lie beside the arena.
 Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes);
+
+// What a model of this job is in memory while it is trained.
+ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table);
 
 // The flat optimizer's parameters: segments in flat order from the table, lr scale, decay and freezing from the
 // job's groups. Throws Error(Exit::config, "E_PARAM_GROUP") for a group that matches no tensor.

@@ -38,7 +38,9 @@ json trajectory(const TrainerOptions& o, int64_t samples) {
           {"flip", o.training_data.augment.flip},
           {"crop_padding", o.training_data.augment.crop_padding},
           {"optimizer", opt.name},
-          {"objective", c.diffusion ? "diffusion" : "classification"}};
+          {"objective", c.diffusion ? "diffusion" : "classification"},
+          {"precision", c.precision},
+          {"ema", c.ema.decay.has_value()}};
 }
 
 class Trainer {
@@ -169,18 +171,20 @@ class Trainer {
     ModelState& m = session_->model();
     on_root(comm_, [&]() -> std::string {
       if (checkpoint_) {
-        load_model_tensors(m, *checkpoint_->model, checkpoint_->folder + "/model.safetensors");
+        load_averaged_tensors(m, *checkpoint_->model, checkpoint_->folder + "/model.safetensors");
         load_optimizer_tensors(m, *checkpoint_->state, checkpoint_->folder + "/state.safetensors");
       } else {
         m.initialise(o_.config.seed);
         if (!o_.init_from.empty()) load_model_tensors(m, *open_model(o_.init_from), o_.init_from);
         m.batches_tracked = 0;
+        m.start_ema();
       }
       return "";
     });
     auto share = [&](AlignedBuffer& b) { comm_.broadcast({b.as<std::byte>(), static_cast<size_t>(b.bytes())}, 0); };
     share(m.parameters), share(m.buffers);
     for (auto& s : m.state) share(s);
+    if (m.has_ema()) share(m.ema);
     session_->executor().upload_model();
     if (!meta_.is_null()) {
       step_ = meta_.at("step");
@@ -248,6 +252,7 @@ class Trainer {
     in.state.step = step;
     in.state.first_sample = schedule_->part(step, micro, comm_.rank()).begin;
     in.state.global_samples = schedule_->global_samples(step);
+    if (o_.config.ema.decay) in.state.ema_gain = static_cast<float>(1 - ema_decay(o_.config.ema, step + 1));
     in.state.lr = static_cast<float>(lr_at(o_.config.lr_schedule, o_.config.optimizer.lr, step, schedule_->total_steps()));
     return in;
   }
@@ -369,7 +374,7 @@ class Trainer {
       session_->executor().download_model();
       const ModelState& m = session_->model();
       CheckpointContents c;
-      c.model = model_tensors(m);
+      c.model = averaged_tensors(m);
       c.state = optimizer_tensors(m);
       c.meta = {{"step", step_},
                 {"epoch", static_cast<double>(step_) / static_cast<double>(schedule_->steps_per_epoch())},
@@ -404,7 +409,7 @@ class Trainer {
       if (o_.export_weights)
         o_.export_weights(*session_, o_.run_folder);
       else
-        export_model(o_.run_folder + "/model.safetensors", model_tensors(session_->model()));
+        export_model(o_.run_folder + "/model.safetensors", averaged_tensors(session_->model()));
       return "";
     });
     return score;

@@ -1,6 +1,7 @@
 // A job that is interrupted over and over, and resumed each time, ends as one that never was: the same bits
-// in its weights and optimizer state, the same lines of metrics. Dropout, batch norm, an uneven last batch
-// and validation are in it, so that each kind of state is.
+// in its weights, their moving average and optimizer state, the same lines of metrics. Dropout, batch norm,
+// an uneven last batch and validation are in it, so that each kind of state is; one rank computes in bf16,
+// two in fp32.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -55,6 +56,8 @@ hyperparameters:
   optimizer: {name: adam, lr: 0.002, weight_decay: 0.0005}
   lr_schedule: {name: cosine, warmup_steps: 20}
   clip_grad_norm: 1.0
+  ema: {decay: 0.99}
+  precision: PRECISION
   seed: 11
 checkpoint: {every_steps: 17, keep: 2, best_by: validation_loss}
 log_every: 1
@@ -101,7 +104,8 @@ int checkpoints_in_writing(const std::string& run) {
 class Interrupted : public ::testing::TestWithParam<int> {
  protected:
   Interrupted() {
-    const std::string text = with(kJob, "DATA", LOCKSTEP_SOURCE_DIR "/configs/data/mnist");
+    std::string text = with(kJob, "DATA", LOCKSTEP_SOURCE_DIR "/configs/data/mnist");
+    text = with(text, "PRECISION", ranks() == 1 ? "bf16" : "fp32");
     write_file(job_, with(text, "STEPS", std::to_string(kSteps)));
   }
   ~Interrupted() override {
@@ -141,6 +145,10 @@ class Interrupted : public ::testing::TestWithParam<int> {
     EXPECT_TRUE(read_file(run + "/model.safetensors") == read_file(expected + "/model.safetensors"))
         << "other weights";
     const std::string last = "/checkpoints/" + checkpoint_name(kSteps);
+    const LoadedCheckpoint end = load_checkpoint(run + last);
+    const StoredTensor *average = end.model->find("0.weight"), *raw = end.state->find("raw.0.weight");
+    ASSERT_TRUE(average && raw);
+    EXPECT_FALSE(std::ranges::equal(average->bytes, raw->bytes)) << "the average is no average";
     for (const char* file : {"/model.safetensors", "/state.safetensors"})
       EXPECT_TRUE(read_file(run + last + file) == read_file(expected + last + file))
           << "other bits in " << file;

@@ -54,6 +54,10 @@ TEST_P(PlannedMemory, IsWhatARunAllocates) {
 
 INSTANTIATE_TEST_SUITE_P(Jobs, PlannedMemory,
                          ::testing::Values(Case{"two_ranks", "mnist_cnn.yaml", {}},
+                                           Case{"bf16_and_average",
+                                                "mnist_cnn.yaml",
+                                                {"hyperparameters.precision=bf16",
+                                                 "hyperparameters.ema={decay: 0.99}"}},
                                            Case{"three_ranks_uneven", "mnist_cnn.yaml", {"instance_count=3"}},
                                            Case{"batch_norm_and_validation", "mnist_layers.yaml", {}},
                                            // An evaluation's batch is larger than training's, ...

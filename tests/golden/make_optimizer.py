@@ -1,9 +1,10 @@
-"""Makes optimizer.json, optimizer.safetensors and lr_schedule.json, for tests/runtime/training/golden_test.cpp.
+"""Makes optimizer.json, optimizer.safetensors, lr_schedule.json and ema_decay.json, for tests/runtime/training/golden_test.cpp.
 
     ~/.cache/lockstep/peers/bin/python tests/golden/make_optimizer.py      (environment: bench/peers/install)
 
 optimizer.safetensors: `params` [P], `grads` [T, P] and for each case of optimizer.json the parameters after each step,
-[T, P], computed by PyTorch in float64 and rounded once. lr_schedule.json: the learning rates of torch.optim.lr_scheduler.
+[T, P], computed by PyTorch in float64 and rounded once; `CASE.ema`: their moving average, by diffusers' EMAModel.
+ema_decay.json: EMAModel's decays. lr_schedule.json: the learning rates of torch.optim.lr_scheduler.
 """
 
 import json
@@ -12,12 +13,13 @@ import warnings
 
 import safetensors.torch
 import torch
+from diffusers.training_utils import EMAModel
 from torch.optim import lr_scheduler
 
 HERE = pathlib.Path(__file__).parent
 P, STEPS = 200, 30
 
-# Keys are those of a job file; lr, clip_grad_norm and param_groups as there, groups as [begin, end, settings].
+# Keys are those of a job file; lr, clip_grad_norm, ema and param_groups as there, groups as [begin, end, settings].
 OPTIMIZERS = {
     "sgd": {"name": "sgd", "lr": 0.1},
     "sgd_weight_decay": {"name": "sgd", "lr": 0.1, "weight_decay": 0.01},
@@ -37,13 +39,25 @@ OPTIMIZERS = {
         "name": "adamw", "lr": 0.01, "weight_decay": 0.1,
         "param_groups": [[0, 70, {"lr_scale": 2}], [70, 110, {"weight_decay": 0}]],
     },
+    "adamw_ema": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1, "ema": {"decay": 0.9, "power": 0.75}},
+    "momentum_ema_ratio": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "ema": {"decay": 0.999, "warmup": False}},
+    "sgd_ema_late": {
+        "name": "sgd", "lr": 0.1, "param_groups": [[0, 70, {"lr_scale": 0.5}], [70, 110, {"frozen": True}]],
+        "ema": {"decay": 0.95, "min_decay": 0.3, "update_after_step": 5, "inv_gamma": 2, "power": 1},
+    },
 }  # fmt: skip
+
+
+def ema_of(parameters, ema):
+    ema = {"warmup": True, **ema}
+    return EMAModel(parameters, use_ema_warmup=ema.pop("warmup"), **ema)
 
 
 def trajectory(settings, params, grads):
     settings = dict(settings)
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.pop("name")]
     clip = settings.pop("clip_grad_norm", 0)
+    ema_settings = settings.pop("ema", None)
     groups = settings.pop("param_groups", [])
     lr, decay = settings.pop("lr"), settings.pop("weight_decay", 0)
     end = max((g[1] for g in groups), default=0)
@@ -55,7 +69,8 @@ def trajectory(settings, params, grads):
             scale, own_decay = special.get("lr_scale", 1), special.get("weight_decay", decay)
             torch_groups.append({"params": [piece], "lr": lr * scale, "weight_decay": own_decay})
     optimizer = kind(torch_groups, lr=lr, **settings)
-    steps = []
+    ema = ema_settings and ema_of([p for *_, p in pieces], ema_settings)
+    steps, averages = [], []
     for step in range(STEPS):
         for begin, end_, piece in pieces:
             if piece.requires_grad:
@@ -64,7 +79,10 @@ def trajectory(settings, params, grads):
             torch.nn.utils.clip_grad_norm_([p for *_, p in pieces if p.requires_grad], clip)
         optimizer.step()
         steps.append(torch.cat([piece.detach() for *_, piece in pieces]))
-    return torch.stack(steps).float()
+        if ema:
+            ema.step([p for *_, p in pieces])
+            averages.append(torch.cat(ema.shadow_params))
+    return torch.stack(steps).float(), torch.stack(averages).float() if ema else None
 
 
 def schedule(name, lr, total, warmup=0, step_size=None, gamma=None, final_lr_scale=0.0, **one_cycle):
@@ -104,10 +122,25 @@ def main():
     grads = torch.randn(STEPS, P) * 10 ** (4 * torch.rand(P) - 4)
     grads[torch.rand(STEPS, P) < 0.05] = 0
     tensors = {"params": params, "grads": grads}
-    tensors.update({name: trajectory(settings, params, grads) for name, settings in OPTIMIZERS.items()})
+    for name, settings in OPTIMIZERS.items():
+        tensors[name], average = trajectory(settings, params, grads)
+        if average is not None:
+            tensors[name + ".ema"] = average
     safetensors.torch.save_file(tensors, HERE / "optimizer.safetensors")
     lines = ",\n".join(f'"{name}": {json.dumps(settings)}' for name, settings in OPTIMIZERS.items())
     (HERE / "optimizer.json").write_text("{" + lines + "}\n")
+
+    steps = [*range(1, 40), 100, 1000, 31600, 1000000]
+    decays = [
+        {"ema": ema, "steps": steps, "decays": [ema_of([], ema).get_decay(step) for step in steps]}
+        for ema in (
+            {"decay": 0.9999},
+            {"decay": 0.9999, "power": 0.75, "inv_gamma": 10},
+            {"decay": 0.9, "warmup": False},
+            {"decay": 0.95, "min_decay": 0.3, "update_after_step": 5, "power": 1},
+        )
+    ]
+    (HERE / "ema_decay.json").write_text("[" + ",\n".join(map(json.dumps, decays)) + "]\n")
 
     cases = [
         {"name": "constant", "lr": 0.1, "total": 12},

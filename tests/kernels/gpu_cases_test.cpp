@@ -1,54 +1,19 @@
 // Every GPU kernel against the CPU reference, on the executor: watched, so that any wrong access, race or
-// barrier fails the test, and plain. Runs the ops' ordinary cases (kernel_cases.h), in fp32 and, with inputs
-// rounded to bf16 first, in bf16: a bf16 output is then off by its own rounding, 2^-9 of its value, and by
-// the f32 sums' other order.
+// barrier fails the test, and plain. Runs the ops' ordinary cases (kernel_cases.h) in fp32 and bf16.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 
-#include "kernels/core/bf16.h"
 #include "kernels/core/gpu/watch/watch.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
 namespace {
-
-constexpr double kBf16Rounding = 0x1p-8;
-
-Buffer converted(const Buffer& b, DType to) {
-  TensorSpec s = b.spec();
-  if (s.dtype == to) return b;
-  s.dtype = to;
-  Buffer r(s);
-  for (int64_t i = 0; i < s.stored_elements(); ++i)
-    if (to == DType::bf16)
-      r.as<bf16>()[i] = bf16(b.as<float>()[i]);
-    else
-      r.as<float>()[i] = float(b.as<bf16>()[i]);
-  return r;
-}
-
-std::vector<int> bf16_tensors(const std::optional<std::vector<int>>& named, const std::vector<int>& batch,
-                              const std::vector<TensorSpec>& specs) {
-  std::vector<int> all = named.value_or(batch);
-  std::erase_if(all, [&](int i) { return specs[static_cast<size_t>(i)].dtype != DType::f32; });
-  return all;
-}
-
-bool contains(const std::vector<int>& v, size_t i) {
-  return std::find(v.begin(), v.end(), static_cast<int>(i)) != v.end();
-}
-
-struct TypedCase {
-  const KernelCase& c;
-  const std::vector<Buffer>& plain;  // inputs, rounded where they are bf16 below
-  const std::vector<Buffer>& expected;
-  std::vector<int> bf16_in, bf16_out;
-};
 
 // False where the kernel declines.
 bool run_case(const TypedCase& r, const KernelInfo& info, Layout layout, bool in_place, bool watched) {
@@ -57,9 +22,9 @@ bool run_case(const TypedCase& r, const KernelInfo& info, Layout layout, bool in
       fmt::format("{} '{}' {} {} {} layout={}{}{}", c.op, c.label, info.name, name(info.dtype),
                   c.params.text(), name(layout), in_place ? " in place" : "", watched ? " watched" : "");
   std::vector<Buffer> in, out;
-  for (size_t i = 0; i < r.plain.size(); ++i) {
+  for (size_t i = 0; i < r.inputs.size(); ++i) {
     const bool follows = contains(c.batch_in, i);
-    in.push_back(converted(to_layout(r.plain[i], follows ? layout_for(c.in[i], layout) : Layout::plain),
+    in.push_back(converted(to_layout(r.inputs[i], follows ? layout_for(c.in[i], layout) : Layout::plain),
                            contains(r.bf16_in, i) ? DType::bf16 : c.in[i].dtype));
   }
   for (size_t o = 0; o < c.out.size(); ++o) {
@@ -106,9 +71,7 @@ bool run_case(const TypedCase& r, const KernelInfo& info, Layout layout, bool in
   }
   for (size_t o = 0; o < out.size(); ++o) {
     EXPECT_TRUE(out[o].sentinels_intact()) << where << ": wrote outside output " << o;
-    const bool rounded = contains(r.bf16_out, o), bf16_run = info.dtype == DType::bf16;
-    compare(rounded ? converted(out[o], DType::f32) : out[o], r.expected[o],
-            c.tolerance + (bf16_run ? c.bf16_tolerance : 0) + (rounded ? kBf16Rounding : 0),
+    compare(converted(out[o], r.expected[o].spec().dtype), r.expected[o], r.tolerance(o),
             fmt::format("{} output {}", where, o));
   }
   return true;
@@ -125,30 +88,19 @@ TEST(GpuCases, EveryKernelMatchesTheReferenceWithoutFindings) {
     for (const auto& info : watched.all())
       if (info.op == c.op) kernels.push_back(&info);
     if (kernels.empty()) continue;
-    const std::vector<Buffer> inputs = make_inputs(c);
     for (DType dtype : {DType::f32, DType::bf16}) {
-      std::vector<Buffer> rounded;
-      std::vector<int> bf16_in, bf16_out;
-      if (dtype == DType::bf16) {
-        bf16_in = bf16_tensors(c.bf16_in, c.batch_in, c.in);
-        bf16_out = bf16_tensors(c.bf16_out, c.batch_out, c.out);
-      }
-      for (size_t i = 0; i < inputs.size(); ++i)
-        rounded.push_back(contains(bf16_in, i) ? converted(converted(inputs[i], DType::bf16), DType::f32)
-                                               : inputs[i]);
-      std::vector<Buffer> expected;
+      std::optional<TypedCase> now;
       for (const KernelInfo* info : kernels) {
         if (info->dtype != dtype) continue;
-        if (expected.empty()) expected = run_reference(c.op, c.params, rounded, c.out);
-        const TypedCase now{c, rounded, expected, bf16_in, bf16_out};
+        if (!now) now = typed_case(c, dtype);
         const KernelInfo* plain_twin = Registry::builtin().find(info->op, info->name, Device::simt, dtype);
         ASSERT_NE(plain_twin, nullptr) << info->op << " " << info->name;
         for (Layout layout : {Layout::plain, Layout::nhwc})
           for (bool in_place : {false, true}) {
             if (!takes(info->layout, layout) || !has_layout(c, layout) || (in_place && c.in_place.empty()))
               continue;
-            if (!run_case(now, *plain_twin, layout, in_place, false) || !c.watched) continue;
-            ran[{info->op, info->name, dtype}] += run_case(now, *info, layout, in_place, true);
+            if (!run_case(*now, *plain_twin, layout, in_place, false) || !c.watched) continue;
+            ran[{info->op, info->name, dtype}] += run_case(*now, *info, layout, in_place, true);
           }
         if (::testing::Test::HasFatalFailure()) return;
       }
@@ -179,9 +131,11 @@ TEST(GpuCases, RandomnessAndOptimizerGiveTheCpusBits) {
     for (const Buffer& b : in) in_specs.push_back(b.spec()), in_views.push_back(b.view());
     std::vector<Buffer> out;
     for (const TensorSpec& s : c.out) out.emplace_back(s), out_views.push_back(out.back().view());
-    const auto* gpu = Registry::builtin().find(c.op, pair->second.second, Device::simt);
+    const KernelRequest request{c.params, in_specs, c.out};
+    const auto* gpu =
+        Registry::builtin().find(c.op, pair->second.second, Device::simt, kernel_dtype(request));
     ASSERT_NE(gpu, nullptr) << c.op;
-    const auto kernel = gpu->make({c.params, in_specs, c.out});
+    const auto kernel = gpu->make(request);
     ASSERT_NE(kernel, nullptr) << c.op << " " << c.label;
     kernel->run({in_views, out_views, nullptr});
     const auto cpu = run_kernel(c.op, pair->second.first, c.params, in, c.out);
@@ -202,11 +156,13 @@ TEST(GpuCases, EveryCudaKernelHasItsSimtTwinInBothTypes) {
   }
   for (const auto& [op, kernel, dtype] : cuda)
     EXPECT_TRUE(simt.contains({op, kernel, dtype})) << op << " " << kernel << " " << name(dtype);
-  const std::set<std::string> only_f32 = {"grad_norm", "optimizer_step",  // masters, gradients and state are f32
-                                          "label_dropout", "image_augment"};  // whole numbers
+  const std::set<std::string> exempt = {"grad_norm",                        // of f32 gradients
+                                        "cast",                             // from one to the other
+                                        "label_dropout", "image_augment"};  // whole numbers
   for (const auto& [op, kernel, dtype] : simt)
     for (DType other : {DType::f32, DType::bf16})
-      EXPECT_TRUE(simt.contains({op, kernel, other}) || only_f32.contains(op)) << op << " " << kernel << " has no " << name(other);
+      EXPECT_TRUE(simt.contains({op, kernel, other}) || exempt.contains(op))
+          << op << " " << kernel << " has no " << name(other);
 }
 
 }  // namespace

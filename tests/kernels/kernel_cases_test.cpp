@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
 
 namespace lockstep::testing {
@@ -29,7 +30,15 @@ std::map<std::string, std::string>& no_gradient() {
   return ops;
 }
 
-bool contains(const std::vector<int>& v, int i) { return std::find(v.begin(), v.end(), i) != v.end(); }
+constexpr double kBf16Rounding = 0x1p-8;
+
+// The f32 ones of those named, or else of those that follow the batch.
+std::vector<int> bf16_tensors(const std::optional<std::vector<int>>& named, const std::vector<int>& batch,
+                              const std::vector<TensorSpec>& specs) {
+  std::vector<int> all = named.value_or(batch);
+  std::erase_if(all, [&](int i) { return specs[static_cast<size_t>(i)].dtype != DType::f32; });
+  return all;
+}
 
 template <class T>
 T element(const Buffer& b, int64_t n, int64_t inner) {
@@ -68,23 +77,25 @@ struct Variant {
 };
 
 // Runs one variant; false where the kernel declines.
-bool run_variant(const KernelCase& c, const Variant& v, const std::vector<Buffer>& plain,
-                 const std::vector<Buffer>& expected) {
-  const std::string where =
-      fmt::format("{} '{}' {} {} layout={} threads={} target={}{}", c.op, c.label, v.kernel->name, c.params.text(),
-                  name(v.layout), v.threads, cpu_target_name(v.target), v.in_place ? " in place" : "");
+bool run_variant(const TypedCase& typed, const Variant& v) {
+  const KernelCase& c = typed.c;
+  const std::vector<Buffer>& plain = typed.inputs;
+  const std::string where = fmt::format("{} '{}' {} {} {} layout={} threads={} target={}{}", c.op, c.label,
+                                        v.kernel->name, name(typed.dtype), c.params.text(), name(v.layout),
+                                        v.threads, cpu_target_name(v.target), v.in_place ? " in place" : "");
   std::vector<Buffer> in, out;
   std::vector<TensorSpec> in_specs, out_specs;
   for (size_t i = 0; i < plain.size(); ++i) {
-    const int index = static_cast<int>(i);
-    const bool batch = contains(c.batch_in, index);
+    const bool batch = contains(c.batch_in, i);
     in.push_back(to_layout(plain[i], batch ? layout_for(plain[i].spec(), v.layout) : Layout::plain,
-                           contains(c.gradient_in, index) ? 0.0f : 0.25f));
+                           contains(c.gradient_in, i) ? 0.0f : 0.25f));
+    if (contains(typed.bf16_in, i)) in.back() = converted(in.back(), DType::bf16);
     in_specs.push_back(in.back().spec());
   }
   for (size_t o = 0; o < c.out.size(); ++o) {
     TensorSpec s = c.out[o];
-    if (contains(c.batch_out, static_cast<int>(o))) s.layout = layout_for(s, v.layout);
+    if (contains(c.batch_out, o)) s.layout = layout_for(s, v.layout);
+    if (contains(typed.bf16_out, o)) s.dtype = DType::bf16;
     out_specs.push_back(s);
     int shared = -1;
     for (auto [i, oo] : c.in_place)
@@ -115,9 +126,10 @@ bool run_variant(const KernelCase& c, const Variant& v, const std::vector<Buffer
   }
   for (size_t o = 0; o < out.size(); ++o) {
     EXPECT_TRUE(out[o].sentinels_intact()) << where << ": wrote outside output " << o;
-    compare(out[o], expected[o], c.tolerance, fmt::format("{} output {}", where, o));
+    out[o] = converted(out[o], typed.expected[o].spec().dtype);
+    compare(out[o], typed.expected[o], typed.tolerance(o), fmt::format("{} output {}", where, o));
     if (out[o].spec().dtype != DType::f32) continue;
-    const bool zero = contains(c.gradient_out, static_cast<int>(o));
+    const bool zero = contains(c.gradient_out, o);
     int bad = 0;
     for_each_padding_lane(out[o].spec(), [&](int64_t n, int64_t i) {
       const float x = element<float>(out[o], n, i);
@@ -129,6 +141,43 @@ bool run_variant(const KernelCase& c, const Variant& v, const std::vector<Buffer
 }
 
 }  // namespace
+
+bool contains(const std::vector<int>& list, size_t i) {
+  return std::find(list.begin(), list.end(), static_cast<int>(i)) != list.end();
+}
+
+Buffer converted(const Buffer& b, DType to) {
+  TensorSpec s = b.spec();
+  if (s.dtype == to) return b;
+  s.dtype = to;
+  Buffer r(s);
+  for (int64_t i = 0; i < s.stored_elements(); ++i)
+    if (to == DType::bf16)
+      r.as<bf16>()[i] = bf16(b.as<float>()[i]);
+    else
+      r.as<float>()[i] = float(b.as<bf16>()[i]);
+  return r;
+}
+
+TypedCase typed_case(const KernelCase& c, DType dtype) {
+  TypedCase t{
+      .c = c, .dtype = dtype, .bf16_in = {}, .bf16_out = {}, .inputs = make_inputs(c), .expected = {}};
+  if (dtype == DType::bf16) {
+    t.bf16_in = bf16_tensors(c.bf16_in, c.batch_in, c.in);
+    t.bf16_out = bf16_tensors(c.bf16_out, c.batch_out, c.out);
+    for (int i : t.bf16_in) {
+      Buffer& x = t.inputs[static_cast<size_t>(i)];
+      x = converted(converted(x, DType::bf16), DType::f32);
+    }
+  }
+  t.expected = run_reference(c.op, c.params, t.inputs, c.out);
+  return t;
+}
+
+double TypedCase::tolerance(size_t o) const {
+  const bool rounded = contains(bf16_out, o) || c.out[o].dtype == DType::bf16;
+  return c.tolerance + (dtype == DType::bf16 ? c.bf16_tolerance : 0) + (rounded ? kBf16Rounding : 0);
+}
 
 std::vector<KernelCase> all_kernel_cases() {
   std::vector<KernelCase> all;
@@ -182,6 +231,8 @@ Layout layout_for(const TensorSpec& s, Layout wanted) {
 }
 
 void compare(const Buffer& got, const Buffer& expected, double tolerance, const std::string& where) {
+  if (got.spec().dtype == DType::bf16 && expected.spec().dtype == DType::bf16)
+    return compare(converted(got, DType::f32), converted(expected, DType::f32), tolerance, where);
   const bool integer = got.spec().dtype != DType::f32;
   double largest = 0;
   for_each_element(expected.spec(), [&](int64_t n, int64_t i) {
@@ -205,7 +256,8 @@ void compare(const Buffer& got, const Buffer& expected, double tolerance, const 
       case DType::i32:
         g = element<int32_t>(got, n, i), e = element<int32_t>(expected, n, i), same = g == e;
         break;
-      case DType::bf16: FAIL() << "bf16 comparison not supported";
+      case DType::bf16:
+        FAIL() << where << ": bf16 beside another type";
     }
     if (same) return;
     ++shown;
@@ -279,20 +331,17 @@ Buffer to_layout(const Buffer& b, Layout layout, float padding) {
 }
 
 std::vector<Buffer> run_kernel(const std::string& op, const std::string& kernel_name, const Params& params,
-                               const std::vector<Buffer>& in, const std::vector<TensorSpec>& out_specs, int threads,
-                               Device device) {
+                               const std::vector<Buffer>& in, const std::vector<TensorSpec>& out_specs,
+                               int threads, Device device) {
   std::vector<Buffer> out;
   std::vector<TensorSpec> in_specs;
   std::vector<View> in_views, out_views;
   for (const auto& b : in) in_specs.push_back(b.spec()), in_views.push_back(b.view());
   for (const auto& s : out_specs) out.emplace_back(s), out_views.push_back(out.back().view());
-  const auto bf16 = [](const std::vector<TensorSpec>& specs) {
-    return std::any_of(specs.begin(), specs.end(), [](const TensorSpec& s) { return s.dtype == DType::bf16; });
-  };
-  const DType dtype = bf16(in_specs) || bf16(out_specs) ? DType::bf16 : DType::f32;
-  const KernelInfo* info = Registry::builtin().find(op, kernel_name, device, dtype);
+  const KernelRequest request{params, in_specs, out_specs, threads};
+  const KernelInfo* info = Registry::builtin().find(op, kernel_name, device, kernel_dtype(request));
   if (!info) throw std::runtime_error("no kernel " + op + " " + kernel_name);
-  auto kernel = info->make({params, in_specs, out_specs, threads});
+  auto kernel = info->make(request);
   if (!kernel) throw std::runtime_error("kernel " + op + " " + kernel_name + " declines");
   const Buffer workspace({DType::u8, {kernel->workspace_bytes()}, Layout::plain});
   kernel->run({in_views, out_views, workspace.data()});
@@ -331,15 +380,15 @@ double weighted_sum(const std::vector<Buffer>& outputs, unsigned seed) {
 namespace {
 
 TEST(KernelCases, EveryKernelMatchesTheReference) {
-  std::map<std::pair<std::string, std::string>, int> accepted;
+  std::map<std::tuple<std::string, std::string, DType>, int> accepted;
   const int64_t initial = cpu_target();
   for (const auto& c : all_kernel_cases()) {
     SCOPED_TRACE(c.op + " '" + c.label + "'");
-    const std::vector<Buffer> plain = make_inputs(c);
-    // The reference may work in place on its inputs' buffers by contract only when they are shared: keep copies.
-    const auto expected = run_reference(c.op, c.params, plain, c.out);
+    std::map<DType, TypedCase> typed;
     for (const auto& info : Registry::builtin().all()) {
       if (info.op != c.op || info.device != Device::cpu) continue;
+      if (!typed.count(info.dtype)) typed.emplace(info.dtype, typed_case(c, info.dtype));
+      const TypedCase& now = typed.at(info.dtype);
       for (Layout layout : {Layout::plain, Layout::nhwc, Layout::lanes}) {
         if (!takes(info.layout, layout) || !has_layout(c, layout)) continue;
         for (int64_t target : supported_targets()) {
@@ -349,7 +398,8 @@ TEST(KernelCases, EveryKernelMatchesTheReference) {
             for (bool in_place : {false, true}) {
               if (in_place && c.in_place.empty()) continue;
               if (info.is_reference() && threads > 1) continue;
-              accepted[{info.op, info.name}] += run_variant(c, {&info, layout, threads, target, in_place}, plain, expected);
+              accepted[{info.op, info.name, info.dtype}] +=
+                  run_variant(now, {&info, layout, threads, target, in_place});
             }
         }
         set_cpu_target(initial);
@@ -357,9 +407,13 @@ TEST(KernelCases, EveryKernelMatchesTheReference) {
       if (::testing::Test::HasFatalFailure()) return;
     }
   }
+  // oneDNN computes in bf16 from AVX-512 on.
+  const bool onednn_bf16 = cpu_target_name(supported_targets().front()) == std::string("avx512");
   for (const auto& info : Registry::builtin().all())
     if (info.device == Device::cpu) {
-      EXPECT_GT((accepted[{info.op, info.name}]), 0) << "no case runs " << info.op << " " << info.name;
+      if (info.dtype == DType::bf16 && info.name.starts_with("onednn") && !onednn_bf16) continue;
+      EXPECT_GT((accepted[{info.op, info.name, info.dtype}]), 0)
+          << "no case runs " << info.op << " " << info.name << " " << name(info.dtype);
     }
 }
 
@@ -402,7 +456,9 @@ TEST(KernelCases, EveryOpHasReferenceCasesAndGradient) {
   for (const auto& make : gradient_makers())
     for (const auto& c : make()) with_gradient.insert(c.ops.begin(), c.ops.end());
   for (const auto& op : ops) {
-    EXPECT_NE(Registry::builtin().find(op, "reference", Device::cpu), nullptr) << op << " has no reference";
+    EXPECT_TRUE(Registry::builtin().find(op, "reference", Device::cpu) ||
+                Registry::builtin().find(op, "reference", Device::cpu, DType::bf16))
+        << op << " has no reference";
     EXPECT_TRUE(with_cases.count(op)) << op << " has no case";
     EXPECT_TRUE(with_gradient.count(op) || no_gradient().count(op))
         << op << " is neither proven by a gradient case nor declared to need none";

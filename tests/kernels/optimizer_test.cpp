@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 
+#include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/step_state.h"
 #include "tests/support/kernel_cases.h"
@@ -44,21 +45,30 @@ std::vector<std::pair<std::string, OptimizerParams>> optimizers() {
   add("adam", {.kind = Kind::adam}, 0);
   add("adam decay clip", {.kind = Kind::adam, .clip_norm = 0.5}, 0.01);
   add("adamw", {.kind = Kind::adamw, .beta1 = 0.95, .beta2 = 0.98, .eps = 1e-6}, 0.01);
+  add("momentum ema", {.momentum = 0.9, .ema = true}, 0);
+  add("sgd half", {.half = true}, 0);
+  add("adamw ema half", {.kind = Kind::adamw, .ema = true, .half = true}, 0.01);
   return all;
 }
 
 void fill_step(const Buffer& b, int64_t step, float lr) {
-  *b.as<StepState>() = StepState{.step = step, .lr = lr};
+  *b.as<StepState>() = StepState{.step = step, .lr = lr, .ema_gain = 0.125f};
 }
 
-// params, grads, step_state, metrics, norm, state...
+// params, grads, step_state, metrics, norm, state..., ema, half
 std::vector<TensorSpec> step_inputs(const OptimizerParams& p, int64_t length) {
   std::vector<TensorSpec> in{f32({length}), f32({length}), kStep, f32({2}), f32({1})};
-  for (int i = 0; i < p.state_count(); ++i) in.push_back(f32({length}));
+  for (int i = 0; i < p.state_count() + (p.ema ? 1 : 0); ++i) in.push_back(f32({length}));
+  if (p.half) in.push_back({DType::bf16, {length}, Layout::plain});
   return in;
 }
 std::vector<TensorSpec> step_outputs(const OptimizerParams& p, int64_t length) {
-  return std::vector<TensorSpec>(static_cast<size_t>(1 + p.state_count()), f32({length}));
+  auto in = step_inputs(p, length);
+  in.erase(in.begin() + 1, in.begin() + 5);
+  return in;
+}
+void fill_bf16(const Buffer& b, float value) {
+  std::fill_n(b.as<bf16>(), b.spec().stored_elements(), bf16(value));
 }
 
 std::vector<KernelCase> kernel_cases() {
@@ -72,11 +82,14 @@ std::vector<KernelCase> kernel_cases() {
         c.params = p;
         c.in = step_inputs(p, kLength), c.out = step_outputs(p, kLength);
         c.in_place = {{0, 0}};
-        for (int i = 0; i < p.state_count(); ++i) c.in_place.emplace_back(5 + i, 1 + i);
+        for (int o = 1; o < static_cast<int>(c.out.size()); ++o) c.in_place.emplace_back(4 + o, o);
         c.tolerance = 5e-7;  // a handful of f32 roundings
         c.fill = [=](std::vector<Buffer>& in, std::mt19937& random) {
           for (size_t i = 0; i < in.size(); ++i)
-            if (i != 2) fill_uniform(in[i], random, i == 6 ? 0.1f : -1);  // v is positive
+            if (in[i].spec().dtype == DType::bf16)
+              fill_bf16(in[i], 0.75f);
+            else if (i != 2)
+              fill_uniform(in[i], random, i == 6 ? 0.1f : -1);  // v is positive
           fill_step(in[2], step, 0.01f);
           in[3].as<float>()[0] = finite ? 3 : std::numeric_limits<float>::quiet_NaN();
           in[4].as<float>()[0] = 2;
@@ -99,10 +112,11 @@ const bool step_flows_nothing =
 const bool norm_flows_nothing =
     declare_no_gradient("grad_norm", "the norm is a constant to the step it clips");
 
-uint64_t fnv1a(uint64_t hash, const float* p, int64_t n) {
+uint64_t fnv1a(uint64_t hash, const View& v, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, p + i, sizeof bits);
+    uint32_t bits = 0;
+    const auto size = static_cast<size_t>(size_of(v.spec.dtype));
+    std::memcpy(&bits, v.as<std::byte>() + static_cast<size_t>(i) * size, size);
     hash = (hash ^ bits) * 0x100000001b3;
   }
   return hash;
@@ -116,14 +130,16 @@ uint64_t ten_steps(const OptimizerParams& p, int64_t length, int threads) {
   for (const auto& s : step_inputs(p, length)) in.emplace_back(s);
   fill_uniform(in[0], random);
   in[3].as<float>()[0] = 1;
-  for (size_t i = 5; i < in.size(); ++i) std::fill_n(in[i].as<float>(), length, 0.0f);
+  for (size_t i = 5; i < in.size(); ++i)
+    std::memset(in[i].data(), 0, static_cast<size_t>(in[i].spec().bytes()));
   std::vector<View> views, out{in[0].view()}, norm_in{in[1].view()}, norm_out{in[4].view()};
   for (const auto& b : in) views.push_back(b.view());
   for (size_t i = 5; i < in.size(); ++i) out.push_back(in[i].view());
   std::vector<TensorSpec> norm_specs{in[1].spec()}, none;
   auto norm = registry.find("grad_norm", "simd", Device::cpu)->make({p, norm_specs, none, threads});
-  auto step =
-      registry.find("optimizer_step", "simd", Device::cpu)->make({p, step_inputs(p, length), none, threads});
+  const DType dtype = p.half ? DType::bf16 : DType::f32;
+  auto step = registry.find("optimizer_step", "simd", Device::cpu, dtype)
+                  ->make({p, step_inputs(p, length), none, threads});
   std::vector<double> workspace(static_cast<size_t>(norm->workspace_bytes() / 8 + 1));
   for (int64_t t = 0; t < 10; ++t) {
     fill_uniform(in[1], random, -0.1f, 0.1f);
@@ -132,8 +148,8 @@ uint64_t ten_steps(const OptimizerParams& p, int64_t length, int threads) {
     step->run({views, out, nullptr});
   }
   uint64_t hash = 0xcbf29ce484222325;
-  for (const auto& v : out) hash = fnv1a(hash, v.as<float>(), length);
-  return fnv1a(hash, in[4].as<float>(), 1);
+  for (const auto& v : out) hash = fnv1a(hash, v, length);
+  return fnv1a(hash, in[4].view(), 1);
 }
 
 // A change here changes what every job computes: results of earlier versions can no longer be repeated.
@@ -147,6 +163,9 @@ TEST(Optimizer, BitsOfTenStepsArePinned) {
       {"adam", 0x062e40b4a0b18f09},
       {"adam decay clip", 0x2fad9f4cade560d4},
       {"adamw", 0xa2e89c7aa589cb6e},
+      {"momentum ema", 0xa4c822b24cd4906a},
+      {"sgd half", 0x33e4c6ffb2126fd7},
+      {"adamw ema half", 0x7440e91bce9ff819},
   };
   const int64_t initial = cpu_target(), length = 100000;  // enough for three threads
   for (auto [label, p] : optimizers()) {
@@ -171,7 +190,9 @@ TEST(Optimizer, ThirtyStepsFollowTheFormulas) {
     for (const auto& s : step_inputs(p, kLength)) in.emplace_back(s);
     fill_uniform(in[0], random);
     in[3].as<float>()[0] = 1;
-    for (size_t i = 5; i < in.size(); ++i) std::fill_n(in[i].as<float>(), kLength, 0.0f);
+    for (size_t i = 5; i < in.size(); ++i)
+      std::memset(in[i].data(), 0, static_cast<size_t>(in[i].spec().bytes()));
+    std::vector<double> average(kLength);
     std::vector<double> x(in[0].as<float>(), in[0].as<float>() + kLength), m(kLength), v(kLength);
     for (int64_t t = 1; t <= 30; ++t) {
       fill_uniform(in[1], random, -0.2f, 0.3f);
@@ -205,6 +226,7 @@ TEST(Optimizer, ThirtyStepsFollowTheFormulas) {
             const double mhat = m[i] / (1 - std::pow(p.beta1, td)), vhat = v[i] / (1 - std::pow(p.beta2, td));
             x[i] -= lr * mhat / (std::sqrt(vhat) + p.eps);
           }
+          average[i] = 0.875 * average[i] + 0.125 * x[i];
         }
     }
     double error = 0, norm = 0;
@@ -214,42 +236,66 @@ TEST(Optimizer, ThirtyStepsFollowTheFormulas) {
     }
     // Thirty roundings of a parameter to f32 are 30 * 6e-8 at worst, some 2e-7 as a random walk.
     EXPECT_LT(std::sqrt(error / norm), 4e-7) << label;
-  }
-}
-
-TEST(Optimizer, FrozenSegmentsAndGapsStay) {
-  OptimizerParams p{.kind = Kind::adam};
-  p.segments = {{0, 5, 1, 0, false}, {16, 40, 1, 0, true}, {48, 49, 1, 0, false}};
-  std::mt19937 random(3);
-  std::vector<Buffer> in;
-  for (const auto& s : step_inputs(p, 64)) in.emplace_back(s);
-  for (size_t i : {0u, 1u, 5u, 6u}) fill_uniform(in[i], random, 0.5f, 1);
-  in[3].as<float>()[0] = 1;
-  fill_step(in[2], 0, 0.1f);
-  for (const std::string kernel : {"reference", "simd"}) {
-    const auto out = run_kernel("optimizer_step", kernel, p, in, step_outputs(p, 64));
-    for (size_t o = 0; o < 3; ++o)
-      for (int64_t i = 0; i < 64; ++i) {
-        const bool live = i < 5 || i == 48;
-        const float before = in[o == 0 ? 0 : o + 4].as<float>()[i];
-        EXPECT_EQ(out[o].as<float>()[i] != before, live) << kernel << " output " << o << " element " << i;
+    if (p.ema) {
+      error = norm = 0;
+      for (const auto& s : p.segments)
+        for (int64_t k = s.begin; k < s.end && !s.frozen; ++k) {
+          error +=
+              std::pow(double{in[4 + p.ema_output()].as<float>()[k]} - average[static_cast<size_t>(k)], 2);
+          norm += std::pow(average[static_cast<size_t>(k)], 2);
+        }
+      EXPECT_LT(std::sqrt(error / norm), 4e-7) << label;
+    }
+    if (!p.half) continue;
+    for (const auto& s : p.segments)
+      for (int64_t k = s.begin; k < s.end && !s.frozen; ++k) {
+        ASSERT_EQ(in[4 + p.half_output()].as<bf16>()[k].bits, bf16(in[0].as<float>()[k]).bits) << label;
       }
   }
 }
 
+TEST(Optimizer, FrozenSegmentsAndGapsStay) {
+  OptimizerParams p{.kind = Kind::adam, .ema = true, .half = true};
+  p.segments = {{0, 5, 1, 0, false}, {16, 40, 1, 0, true}, {48, 49, 1, 0, false}};
+  std::mt19937 random(3);
+  std::vector<Buffer> in;
+  for (const auto& s : step_inputs(p, 64)) in.emplace_back(s);
+  for (size_t i : {0u, 1u, 5u, 6u, 7u}) fill_uniform(in[i], random, 0.5f, 1);
+  fill_bf16(in[8], 5);
+  in[3].as<float>()[0] = 1;
+  fill_step(in[2], 0, 0.1f);
+  for (const std::string kernel : {"reference", "simd"}) {
+    const auto out = run_kernel("optimizer_step", kernel, p, in, step_outputs(p, 64));
+    ASSERT_EQ(out.size(), 5u);
+    for (size_t o = 0; o < out.size(); ++o) {
+      const Buffer before = converted(in[o == 0 ? 0 : o + 4], DType::f32),
+                   after = converted(out[o], DType::f32);
+      for (int64_t i = 0; i < 64; ++i) {
+        const bool live = i < 5 || i == 48;
+        EXPECT_EQ(after.as<float>()[i] != before.as<float>()[i], live)
+            << kernel << " output " << o << " element " << i;
+      }
+    }
+  }
+}
+
 TEST(Optimizer, NothingChangesWhereTheLossIsNotFinite) {
-  const OptimizerParams p{.kind = Kind::adamw, .segments = {{0, 100, 1, 0.1, false}}};
+  const OptimizerParams p{
+      .kind = Kind::adamw, .ema = true, .half = true, .segments = {{0, 100, 1, 0.1, false}}};
   std::mt19937 random(3);
   std::vector<Buffer> in;
   for (const auto& s : step_inputs(p, 100)) in.emplace_back(s);
-  for (size_t i : {0u, 1u, 5u, 6u}) fill_uniform(in[i], random, 0.5f, 1);
+  for (size_t i : {0u, 1u, 5u, 6u, 7u}) fill_uniform(in[i], random, 0.5f, 1);
+  fill_bf16(in[8], 5);
   fill_step(in[2], 0, 0.1f);
   for (const std::string kernel : {"reference", "simd"})
     for (float loss : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       in[3].as<float>()[0] = loss;
       const auto out = run_kernel("optimizer_step", kernel, p, in, step_outputs(p, 100));
-      for (size_t o = 0; o < 3; ++o)
-        EXPECT_EQ(0, std::memcmp(out[o].data(), in[o == 0 ? 0 : o + 4].data(), 400)) << kernel << " " << o;
+      for (size_t o = 0; o < out.size(); ++o)
+        EXPECT_EQ(0, std::memcmp(out[o].data(), in[o == 0 ? 0 : o + 4].data(),
+                                 static_cast<size_t>(out[o].spec().bytes())))
+            << kernel << " " << o;
     }
 }
 

@@ -51,12 +51,25 @@ struct KernelCase {
   // Fills the plain inputs; default: f32 uniform in [-1, 1), u8 0..255, i32 0.
   std::function<void(std::vector<Buffer>& in, std::mt19937& random)> fill;
 
-  // For GPU kernels (gpu_cases_test.cpp). Of a bf16 kernel, these tensors are bf16, all others as above; default: the
-  // f32 ones among batch_in and batch_out. Name weights and their gradients where the kernel has them in bf16.
+  // Of a bf16 kernel, these tensors are bf16, all others as above; default: the f32 ones among batch_in and
+  // batch_out. Name weights where the kernel has them in bf16.
   std::optional<std::vector<int>> bf16_in, bf16_out;
   double bf16_tolerance = 0;  // beside `tolerance`, and 2^-8 where the output is bf16: for roundings inside the kernel
-  bool watched = true;        // false: too large for watched kernels, which are a hundred times slower
+  bool watched = true;        // false: too large for watched GPU kernels, which are a hundred times slower
 };
+// A case for kernels of one dtype. For bf16 inputs are rounded to it first: a bf16 output is then off by its
+// own rounding, 2^-9 of its value, and by the f32 sums' other order.
+struct TypedCase {
+  KernelCase c;
+  DType dtype;
+  std::vector<int> bf16_in, bf16_out;    // tensors that are bf16
+  std::vector<Buffer> inputs, expected;  // plain, with the case's own dtypes; expected: the reference's
+  // What output o may differ by.
+  double tolerance(size_t o) const;
+};
+TypedCase typed_case(const KernelCase& c, DType dtype);
+Buffer converted(const Buffer& b, DType to);  // between f32 and bf16
+bool contains(const std::vector<int>& list, size_t i);
 bool add_kernel_cases(std::function<std::vector<KernelCase>()> make);
 std::vector<KernelCase> all_kernel_cases();
 std::vector<Buffer> make_inputs(const KernelCase&);  // plain, filled

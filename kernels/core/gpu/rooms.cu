@@ -6,6 +6,7 @@ namespace lockstep::LOCKSTEP_DEVICE {
 
 void register_attention(Registry&, Device);
 void register_batch_norm(Registry&, Device);
+void register_cast(Registry&, Device);
 void register_concat(Registry&, Device);
 void register_conv2d(Registry&, Device);
 void register_diffusion(Registry&, Device);
@@ -27,6 +28,7 @@ void register_timestep_embedding(Registry&, Device);
 void register_rooms(Registry& r, Device d) {
   register_attention(r, d);
   register_batch_norm(r, d);
+  register_cast(r, d);
   register_concat(r, d);
   register_conv2d(r, d);
   register_diffusion(r, d);

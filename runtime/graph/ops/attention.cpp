@@ -47,6 +47,9 @@ std::vector<OpDef> attention_ops() {
   OpDef backward{"attention_grad"};
   // Those of the definition; kernels that recompute scores do more.
   backward.flops = [](const Graph& g, const Node& n) { return 5 * product_flops(g, n); };
+  forward.bf16 = backward.bf16 = OpDef::Bf16::wants;
+  forward.bf16_out = {0};  // lse stays f32
+  backward.bf16_in = {0, 1, 2, 3, 5};
   return {forward, backward};
 }
 

@@ -61,6 +61,8 @@ std::vector<OpDef> conv2d_ops() {
   OpDef input{"conv2d_input_grad"}, weight{"conv2d_weight_grad"};
   input.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[0], n.in[1]); };
   weight.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[1], n.out[0]); };
+  forward.bf16 = input.bf16 = weight.bf16 = OpDef::Bf16::wants;
+  forward.bf16_in = input.bf16_in = {0, 1};  // with the weights
   return {forward, input, weight};
 }
 

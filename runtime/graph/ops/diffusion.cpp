@@ -42,10 +42,12 @@ std::vector<OutputRule> infer_label_dropout(const Graph& g, const Params&, In in
 }  // namespace
 
 std::vector<OpDef> diffusion_ops() {
-  return {{"diffusion_noise", infer_noise},
-          {"weighted_mse", infer_weighted_mse},
-          {"weighted_mse_grad"},
-          {"label_dropout", infer_label_dropout}};
+  std::vector<OpDef> ops = {{"diffusion_noise", infer_noise},
+                            {"weighted_mse", infer_weighted_mse},
+                            {"weighted_mse_grad"},
+                            {"label_dropout", infer_label_dropout}};
+  for (OpDef& op : ops) op.bf16 = OpDef::Bf16::never;  // the image that the noise goes to is not rounded first
+  return ops;
 }
 
 }  // namespace lockstep

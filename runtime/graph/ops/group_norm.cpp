@@ -22,6 +22,11 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
 
 }  // namespace
 
-std::vector<OpDef> group_norm_ops() { return {{"group_norm", infer, gradient}, {"group_norm_grad"}}; }
+std::vector<OpDef> group_norm_ops() {
+  OpDef forward{"group_norm", infer, gradient}, backward{"group_norm_grad"};
+  forward.bf16_out = {0};  // statistics stay f32
+  backward.bf16_in = {0, 1};
+  return {forward, backward};
+}
 
 }  // namespace lockstep

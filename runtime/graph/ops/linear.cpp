@@ -47,6 +47,8 @@ std::vector<OpDef> linear_ops() {
   OpDef input{"linear_input_grad"}, weight{"linear_weight_grad"};
   input.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[0], n.in[1]); };
   weight.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[1], n.out[0]); };
+  forward.bf16 = input.bf16 = weight.bf16 = OpDef::Bf16::wants;
+  forward.bf16_in = input.bf16_in = {0, 1};  // with the weights
   return {forward, input, weight};
 }
 

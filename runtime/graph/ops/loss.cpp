@@ -26,10 +26,12 @@ std::vector<OutputRule> infer_cross_entropy(const Graph& g, const Params&, In in
 
 std::vector<OpDef> loss_ops() {
   // The loss's own gradient is emitted by the step graph (training/step_graph.cpp), which knows the step state.
-  return {{"log_softmax", infer_log_softmax, gradient_log_softmax},
-          {"log_softmax_grad"},
-          {"cross_entropy", infer_cross_entropy},
-          {"cross_entropy_grad"}};
+  std::vector<OpDef> ops = {{"log_softmax", infer_log_softmax, gradient_log_softmax},
+                            {"log_softmax_grad"},
+                            {"cross_entropy", infer_cross_entropy},
+                            {"cross_entropy_grad"}};
+  for (OpDef& op : ops) op.bf16 = OpDef::Bf16::never;
+  return ops;
 }
 
 }  // namespace lockstep

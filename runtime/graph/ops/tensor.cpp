@@ -1,4 +1,4 @@
-// Ops that move or draw data: image_augment, image_normalize, reorder, dropout.
+// Ops that move or draw data: image_augment, image_normalize, reorder, cast, dropout.
 #include "kernels/dropout/dropout.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "runtime/graph/ops/rules.h"
@@ -40,8 +40,10 @@ std::vector<OpDef> tensor_ops() {
   dropout.in_place = {{0, 0}};
   OpDef reorder{"reorder"};
   reorder.gradient = gradient_reorder;
-  return {
-      {"image_augment", infer_image_augment}, {"image_normalize", infer_image_normalize}, dropout, reorder};
+  OpDef normalize{"image_normalize", infer_image_normalize}, cast{"cast"};
+  normalize.bf16 = OpDef::Bf16::wants;
+  cast.bf16 = OpDef::Bf16::never;  // added by the pass that decides
+  return {{"image_augment", infer_image_augment}, normalize, dropout, reorder, cast};
 }
 
 }  // namespace lockstep

@@ -13,7 +13,7 @@ Layout layout_for(const Shape& s, Layout layout) {
 
 }  // namespace
 
-Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device device) {
+Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device device, DType activations) {
   Graph to;
   GraphBuilder b(to);
   std::vector<ValueId> copy(static_cast<size_t>(from.value_count()), kNoValue);
@@ -55,6 +55,7 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device dev
       }
     if (n.kind == NodeKind::compute && device == Device::cpu)
       if (auto prefer = op_def(n.op).preferred_layout) layout = prefer(to, m);
+    if (activations == DType::bf16 && layout == Layout::lanes) layout = Layout::plain;
     for (ValueId& v : m.in)
       if (b.spec(v).dtype == DType::f32 && to.value(v).storage != Storage::input) v = in_layout(v, layout);
     for (size_t i = 0; i < n.out.size(); ++i) {

@@ -23,7 +23,7 @@ SessionOptions options(const Net& net, int threads) {
 
 class Steps {
  public:
-  Steps(const Net& net, int64_t batch, int threads, int64_t micro = 1)
+  Steps(const Net& net, int64_t batch, int threads, int64_t micro = 1, const std::string& precision = "fp32")
       : images(static_cast<size_t>(batch * kChannels * kSide * kSide), 100),
         labels(static_cast<size_t>(batch), 1),
         comm(make_self_communicator()),
@@ -31,10 +31,14 @@ class Steps {
         batch_(batch) {
     auto o = options(net, threads);
     o.config.gradient_accumulation = micro;
+    o.config.precision = precision;
+    if (precision == "bf16") o.config.ema.decay = 0.9;
     session = std::make_unique<Session>(std::move(o), *comm);
     session->prepare_training(batch);
     session->prepare_evaluation(batch);
     session->model().initialise(1);
+    session->model().start_ema();
+    session->executor().upload_model();
     inputs_ = {images.data(), labels.data(), {}};
     inputs_.state.global_samples = batch * micro, inputs_.state.lr = 1e-3f;
   }
@@ -62,17 +66,18 @@ class Steps {
 };
 
 TEST(Memory, ReportIsWhatIsAllocated) {
-  for (const Net& net : nets()) {
-    const int64_t before = allocated_bytes();
-    Steps steps(net, 40, 1, 2);
-    for (int i = 0; i < 3; ++i) steps.train();
-    steps.evaluate();
-    const int64_t held = allocated_bytes() - before, reported = steps.session->memory().total();
-    EXPECT_GT(held, 10000);
-    // 5 % are allowed; what the report leaves out is an evaluation's two floats of metrics, rounded up.
-    EXPECT_NEAR(static_cast<double>(held), static_cast<double>(reported), 0.05 * static_cast<double>(held))
-        << net.name;
-  }
+  for (const Net& net : nets())
+    for (const char* precision : {"fp32", "bf16"}) {
+      const int64_t before = allocated_bytes();
+      Steps steps(net, 40, 1, 2, precision);
+      for (int i = 0; i < 3; ++i) steps.train();
+      steps.evaluate();
+      const int64_t held = allocated_bytes() - before, reported = steps.session->memory().total();
+      EXPECT_GT(held, 10000);
+      // 5 % are allowed; what the report leaves out is an evaluation's two floats of metrics, rounded up.
+      EXPECT_NEAR(static_cast<double>(held), static_cast<double>(reported), 0.05 * static_cast<double>(held))
+          << net.name << " " << precision;
+    }
   EXPECT_EQ(allocated_bytes(), 0) << "everything is given back";
 }
 

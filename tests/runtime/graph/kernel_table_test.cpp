@@ -202,6 +202,7 @@ TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
   const std::map<std::string, std::string> no_shape_rule = {
       {"batch_norm_running", "its outputs are buffers that exist"},
       {"reorder", "its output is the input in another layout"},
+      {"cast", "its output is the input in another type"},
       {"grad_norm", "made with the optimizer"},
       {"optimizer_step", "made with the optimizer"},
       {"batch_norm_grad_sums", "a gradient"},
@@ -211,6 +212,7 @@ TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
       {"timestep_embedding", "nobody wants that of a time"},
       {"batch_norm_running", "leads to buffers only"},
       {"batch_norm_eval", "not in a training graph"},
+      {"cast", "put between nodes when the gradients are there"},
       {"cross_entropy", "seeded by cross_entropy_grad"},
       {"weighted_mse", "seeded by weighted_mse_grad"},
       {"diffusion_noise", "nobody wants the image's"},

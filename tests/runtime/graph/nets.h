@@ -224,9 +224,13 @@ inline void choose_reference(KernelTable& table, const Graph& g) {
 class Runner {
  public:
   Runner(const Graph& parameters_of, Graph graph, int64_t batch, bool reference, int threads = 1)
-      : model(make_parameter_table(parameters_of), 0, true),
+      : Runner(parameters_of, std::move(graph), batch, how(threads), reference) {}
+  Runner(const Graph& parameters_of, Graph graph, int64_t batch, const KernelChoice& how,
+         bool reference = false)
+      : model(make_parameter_table(parameters_of), {.half = how.activations == DType::bf16}),
         comm_(make_self_communicator()),
-        executor_(model, *comm_, *comm_, how(threads), *device_),
+        device_(make_host_runtime(how.device)),
+        executor_(model, *comm_, *comm_, how, *device_),
         images_(static_cast<size_t>(batch * kChannels * kSide * kSide)),
         labels_(static_cast<size_t>(batch)) {
     std::mt19937 random(7);
@@ -234,10 +238,10 @@ class Runner {
     for (auto& l : labels_) l = static_cast<int32_t>(random() % kClasses);
     model.initialise(3);
     KernelTable table;
-    plan = std::make_shared<Plan>(
-        compile(std::move(graph), table, how(threads), [&](KernelTable& t, const Graph& g) {
-          reference ? choose_reference(t, g) : choose_first_kernels(t, g, how(threads));
-        }));
+    plan = std::make_shared<Plan>(compile(std::move(graph), table, how, [&](KernelTable& t, const Graph& g) {
+      reference ? choose_reference(t, g) : choose_first_kernels(t, g, how);
+    }));
+    executor_.upload_model();
     bound_ = &executor_.bind(plan);
     inputs_ = {images_.data(), labels_.data(), {}};
     inputs_.state.seed = 5, inputs_.state.global_samples = batch;
@@ -258,7 +262,7 @@ class Runner {
 
  private:
   std::unique_ptr<Communicator> comm_;
-  std::unique_ptr<DeviceRuntime> device_ = make_host_runtime(Device::cpu);
+  std::unique_ptr<DeviceRuntime> device_;
   Executor executor_;
   std::vector<uint8_t> images_;
   std::vector<int32_t> labels_;

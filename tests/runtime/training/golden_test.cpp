@@ -42,6 +42,7 @@ OptimizerParams optimizer_params(const json& c, int64_t length) {
   if (c.contains("betas")) p.beta1 = c["betas"][0], p.beta2 = c["betas"][1];
   p.eps = c.value("eps", 1e-8);
   p.clip_norm = c.value("clip_grad_norm", 0.0);
+  p.ema = c.contains("ema");
   const double decay = c.value("weight_decay", 0.0);
   int64_t end = 0;
   for (const json& g : c.value("param_groups", json::array())) {
@@ -56,6 +57,16 @@ OptimizerParams optimizer_params(const json& c, int64_t length) {
   rest.begin = end, rest.end = length, rest.weight_decay = decay;
   p.segments.push_back(rest);
   return p;
+}
+
+EmaConfig ema_config(const json& c) {
+  EmaConfig e;
+  e.decay = c.at("decay");
+  e.min_decay = c.value("min_decay", e.min_decay);
+  e.update_after_step = c.value("update_after_step", e.update_after_step);
+  e.warmup = c.value("warmup", e.warmup);
+  e.power = c.value("power", e.power), e.inv_gamma = c.value("inv_gamma", e.inv_gamma);
+  return e;
 }
 
 double relative_l2(const float* got, const float* expected, int64_t n) {
@@ -90,17 +101,20 @@ TensorSpec f32(int64_t n) { return {DType::f32, {n}, Layout::plain}; }
 std::vector<const KernelInfo*> cpu_kernels(const std::string& op) {
   std::vector<const KernelInfo*> found;
   for (const KernelInfo& k : Registry::builtin().all())
-    if (k.op == op && k.device == Device::cpu) found.push_back(&k);
+    if (k.op == op && k.device == Device::cpu && k.dtype == DType::f32) found.push_back(&k);
   return found;
 }
 
-// The largest distance from `expected` (after each step) of the parameters, relative to their norm.
-double worst_distance(const KernelInfo& kernel, const OptimizerParams& settings, float lr,
-                      const std::vector<float>& start, const std::vector<float>& grads,
-                      const std::vector<float>& expected) {
+// The largest distance from `expected` (after each step) of the parameters, and from `expected_average` of
+// their moving average where there is one, relative to their norm.
+double worst_distance(const KernelInfo& kernel, const json& job, const std::vector<float>& start,
+                      const std::vector<float>& grads, const std::vector<float>& expected,
+                      const std::vector<float>& expected_average) {
+  const OptimizerParams settings = optimizer_params(job, static_cast<int64_t>(start.size()));
   const auto n = static_cast<int64_t>(start.size());
   Array params(start), gradient(n), metrics(1, 1), norm(1);
   std::vector<Array> state(static_cast<size_t>(settings.state_count()), Array(n));
+  if (settings.ema) state.emplace_back(start);
   alignas(64) StepState step;
 
   std::vector<View> in{{f32(n), params.data()},
@@ -129,10 +143,15 @@ double worst_distance(const KernelInfo& kernel, const OptimizerParams& settings,
     std::copy_n(grads.data() + t * n, n, gradient.data());
     if (settings.clip_norm > 0)
       run(*Registry::builtin().find("grad_norm", "reference", Device::cpu), {in[1]}, {in[4]});
-    step = {.step = t, .lr = lr};
+    step = {.step = t, .lr = job.at("lr")};
+    if (settings.ema) step.ema_gain = static_cast<float>(1 - ema_decay(ema_config(job["ema"]), t + 1));
     run(kernel, in, out);
-    const double distance = relative_l2(params.data(), expected.data() + t * n, n);
-    if (!(distance <= worst)) worst = distance;  // NaN too
+    const auto compare = [&](const float* got, const std::vector<float>& with) {
+      const double distance = relative_l2(got, with.data() + t * n, n);
+      if (!(distance <= worst)) worst = distance;  // NaN too
+    };
+    compare(params.data(), expected);
+    if (settings.ema) compare(state.back().data(), expected_average);
   }
   return worst;
 }
@@ -143,7 +162,7 @@ TEST(OptimizerGolden, EveryKernelFollowsPyTorchFor30Steps) {
   ASSERT_EQ(start.size(), 200u);
   ASSERT_EQ(grads.size(), 30u * 200u);
   const json cases = json::parse(read_file(golden("optimizer.json")));
-  ASSERT_GE(cases.size(), 12u);
+  ASSERT_GE(cases.size(), 15u);
   const auto kernels = cpu_kernels("optimizer_step");
   ASSERT_GE(kernels.size(), 2u);
 
@@ -151,12 +170,23 @@ TEST(OptimizerGolden, EveryKernelFollowsPyTorchFor30Steps) {
     for (const KernelInfo* kernel : kernels) {
       const auto expected = floats(*file, label);
       ASSERT_EQ(expected.size(), grads.size());
-      const double worst =
-          worst_distance(*kernel, optimizer_params(settings, 200), settings.at("lr"), start, grads, expected);
+      const auto average = settings.contains("ema") ? floats(*file, label + ".ema") : std::vector<float>();
+      const double worst = worst_distance(*kernel, settings, start, grads, expected, average);
       // float32 rounds each parameter once a step, by 6e-8 of it at most: 30 steps in random directions give
       // 3e-7.
       EXPECT_LT(worst, 1e-6) << label << " by " << kernel->name;
     }
+}
+
+TEST(EmaGolden, DecaysEqualDiffusers) {
+  const json cases = json::parse(read_file(golden("ema_decay.json")));
+  ASSERT_GE(cases.size(), 4u);
+  for (const json& c : cases) {
+    ASSERT_EQ(c.at("steps").size(), c.at("decays").size());
+    for (size_t i = 0; i < c["steps"].size(); ++i)
+      EXPECT_NEAR(ema_decay(ema_config(c["ema"]), c["steps"][i]), c["decays"][i].get<double>(), 1e-15)
+          << c["ema"].dump() << " step " << c["steps"][i];
+  }
 }
 
 TEST(LrScheduleGolden, EqualsPyTorchsSchedulers) {
