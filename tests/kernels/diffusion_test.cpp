@@ -132,18 +132,6 @@ Buffer uniform(const TensorSpec& spec, unsigned seed) {
   return b;
 }
 
-Buffer converted(const Buffer& b, DType to) {
-  TensorSpec s = b.spec();
-  s.dtype = to;
-  const Buffer r(s);
-  for (int64_t i = 0; i < s.stored_elements(); ++i)
-    if (to == DType::bf16)
-      r.as<bf16>()[i] = bf16(b.as<float>()[i]);
-    else
-      r.as<float>()[i] = static_cast<float>(b.as<bf16>()[i]);
-  return r;
-}
-
 // Samples [first, first + count) of a plain tensor.
 Buffer slice(const Buffer& b, int64_t first, int64_t count) {
   TensorSpec s = b.spec();
