@@ -60,10 +60,7 @@ BadJobs refused_names() {
       {"batch_size", change("global_batch_size", "batch_size"), "E_JOB_UNKNOWN_KEY", ":9:3", "hyperparameters.batch_size", {"per rank", "global_batch_size"}},
       {"reserved_precision", add("precision: bf16\n"), "E_JOB_RESERVED", ":11:1", "precision", {"reserved, not supported by this version"}},
       {"reserved_ema", add("  ema: 0.99\n"), "E_JOB_RESERVED", ":11:3", "hyperparameters.ema"},
-      {"reserved_recompute", add("recompute: true\n"), "E_JOB_RESERVED", ":11:1", "recompute"},
-      {"reserved_objective", add("objective: ddpm\n"), "E_JOB_RESERVED", ":11:1", "objective"},
       {"augment_in_test", change("hyperparameters:", "  test: {augment: {flip: true}}\nhyperparameters:"), "E_JOB_UNKNOWN_KEY", ":7:10", "inputs.test.augment", {"inputs.training only"}},
-      {"reserved_sample_every", add("sample_every: 5\n"), "E_JOB_RESERVED", ":11:1", "sample_every"},
   };
 }
 
