@@ -1,23 +1,11 @@
 #include "runtime/training/model_state.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
 #include "kernels/core/bf16.h"
-#include "kernels/core/philox.h"
+#include "kernels/core/normal.h"
 
 namespace lockstep {
-namespace {
-
-// Number k of the four normals in a draw (Box, Muller: "A note on the generation of random normal deviates",
-// 1958). Not the same bits on every machine: rank 0 draws for all.
-double normal(const Philox4& draw, size_t k) {
-  const double u = (draw.x[k & 2] + 0.5) * 0x1p-32, angle = 2 * std::numbers::pi * draw.x[k | 1] * 0x1p-32;
-  return std::sqrt(-2 * std::log(u)) * (k & 1 ? std::sin(angle) : std::cos(angle));
-}
-
-}  // namespace
 
 ModelState::ModelState(ParameterTable t, const ModelArrays& arrays) : table(std::move(t)) {
   const int64_t bytes = table.length * 4;
@@ -58,10 +46,13 @@ void ModelState::initialise(uint64_t seed) {
       std::fill(x.begin(), x.end(), e.init.constant);
       continue;
     }
-    for (size_t k = 0; k < x.size(); ++k) {
+    const bool uniform = e.init.kind == Init::Kind::uniform;
+    for (size_t k = 0; k < x.size(); k += 4) {
       const auto draw = random4(seed, stream::kInit, 0, static_cast<int64_t>(i), static_cast<int64_t>(k / 4));
-      x[k] = e.init.kind == Init::Kind::uniform ? e.init.bound * (2 * uniform01(draw.x[k % 4]) - 1)
-                                                : static_cast<float>(e.init.deviation * normal(draw, k % 4));
+      const Normal4 normals = uniform ? Normal4{} : normal4(draw);
+      for (size_t j = 0; j < std::min<size_t>(4, x.size() - k); ++j)
+        x[k + j] =
+            uniform ? e.init.bound * (2 * uniform01(draw.x[j]) - 1) : e.init.deviation * normals.x[j];
     }
   }
 }

@@ -30,7 +30,8 @@ struct ModelState {
 
   std::span<float> parameter(const std::string& name);
   std::span<float> buffer(const std::string& name);
-  // Each tensor's initial distribution, drawn by (seed, position in order of creation, element).
+  // Each tensor's initial distribution, drawn by (seed, position in order of creation, element):
+  // the same on every rank.
   void initialise(uint64_t seed);
   bool has_ema() const { return ema.bytes() > 0; }
   // The average begins with the parameters as they are.

@@ -99,7 +99,7 @@ INSTANTIATE_TEST_SUITE_P(
       return test.param.net + "_" + test.param.optimizer + "_" + std::to_string(test.param.ranks);
     });
 
-// The same global batch cut 1, 2, 3 (43, 43, 42) and 4 ways, dropout on.
+// The same global batch cut 1, 2, 3 (43, 43, 42) and 4 ways, dropout and augmentation on.
 TEST(RankCounts, SameLossesOnOneToFourRanks) {
   TestFolder runs;
   std::vector<double> one;
@@ -108,6 +108,7 @@ TEST(RankCounts, SameLossesOnOneToFourRanks) {
     ASSERT_TRUE(
         fit(LOCKSTEP_SOURCE_DIR "/configs/mnist_article.yaml", run,
             {"instance_count=" + std::to_string(ranks), "hyperparameters.steps=100", "log_every=1",
+             "inputs.training.augment={flip: true, crop_padding: 2}",
              "inputs.test={dataset: mnist, path: " LOCKSTEP_SOURCE_DIR "/configs/data/mnist, limit: 100}"}));
     const auto losses = step_losses(run, kSteps);
     if (one.empty()) one = losses;
