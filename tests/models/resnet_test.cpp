@@ -91,7 +91,7 @@ class Step {
     for (auto [parameter, d] : gradients)
       g.value(d).storage = Storage::output, g.value(d).name = "grad." + g.value(parameter).name;
 
-    model_ = std::make_unique<ModelState>(make_parameter_table(g), {.gradients = false});
+    model_ = std::make_unique<ModelState>(make_parameter_table(g), ModelArrays{.gradients = false});
     uint32_t number = 0;
     for (const auto& name : model_->table.order) {
       const FlatEntry& e = *model_->table.find(name);
