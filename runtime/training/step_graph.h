@@ -43,6 +43,8 @@ struct TrainingGraphOptions {
   bool finish = true;                  // allreduce and optimizer: the last micro-batch of a step
   int64_t bucket_bytes = 4 << 20;
 };
+// A step whose loss is not finite changes neither parameters nor optimizer state; on device cuda, where the
+// host sees it only after the next step has begun, nor does any step after it.
 Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
                      const TrainingGraphOptions& options);
 // Output "metrics": [loss sum, correct count] of this rank's samples; the loss without label smoothing.
