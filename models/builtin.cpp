@@ -38,7 +38,7 @@ LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
 
 }  // namespace
 
-std::vector<std::string> builtin_models() { return {"mnist_convnet", "mnist_convnet_dropout"}; }
+std::vector<std::string> builtin_models() { return {"mnist_convnet", "mnist_convnet_dropout", "unet2d"}; }
 
 std::vector<LayerSpec> builtin_layers(const std::string& name) {
   if (name == "mnist_convnet")

@@ -10,6 +10,7 @@
 #include "kernels/core/kernel.h"
 #include "kernels/pool2d/pool2d.h"
 #include "models/model.h"
+#include "models/unet2d.h"
 
 namespace lockstep {
 namespace {
@@ -192,6 +193,9 @@ struct Adder {
   ValueId operator()(const layer::LogSoftmax&) const { return b.add1("log_softmax", NoParams{}, {x}); }
 
   ValueId operator()(const layer::Residual& l) const {
+    // The outermost residual is what is recomputed as one.
+    const bool outermost = b.block().empty();
+    if (outermost) b.set_block(name);
     const ValueId main = add_layers(c, l.layers, x, name + ".layers.");
     const ValueId side = l.shortcut.empty() ? x : add_layers(c, l.shortcut, x, name + ".shortcut.");
     b.set_scope(name);
@@ -199,7 +203,9 @@ struct Adder {
       throw Error(Exit::config, "E_SHAPE",
                   fmt::format("residual: its layers give {}, its shortcut gives {}", b.spec(main).shape.text(),
                               b.spec(side).shape.text()));
-    return b.elementwise(Elt::add, {main, side});
+    const ValueId y = b.elementwise(Elt::add, {main, side});
+    if (outermost) b.set_block("");
+    return y;
   }
 };
 
@@ -223,6 +229,7 @@ ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueI
 }  // namespace
 
 ModelFunction make_model(const ModelSpec& spec) {
+  if (spec.name == "unet2d") return make_unet2d(spec.unet);
   auto layers = spec.name.empty() ? spec.layers : builtin_layers(spec.name);
   return [layers = std::move(layers)](ModelContext& c, ValueId image) { return add_layers(c, layers, image, ""); };
 }

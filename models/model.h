@@ -14,7 +14,8 @@ namespace lockstep {
 // "i.layers.j" and "i.shortcut.j". Initial values are drawn from PyTorch's default distributions.
 ModelFunction make_model(const ModelSpec& spec);
 std::vector<std::string> builtin_models();
-// mnist_convnet and mnist_convnet_dropout: the nets of PyTorch's MNIST example (conv1, conv2[, fc1, fc2]).
+// mnist_convnet and mnist_convnet_dropout: the nets of PyTorch's MNIST example (conv1, conv2[, fc1, fc2]). unet2d is no
+// list of layers.
 std::vector<LayerSpec> builtin_layers(const std::string& name);
 
 }  // namespace lockstep

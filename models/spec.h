@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -76,10 +77,46 @@ struct LayerSpec {
   std::string where;  // file:line:column, for messages
 };
 
+// unet2d: diffusers' UNet2DModel (models/unet2d.h).
+// Under diffusers' own names, with its defaults. Left out there and here: what needs blocks of other kinds (skip and
+// FIR blocks, cross attention), Fourier and learned time embeddings, class embeddings that are handed in as vectors.
+struct UNet2DConfig {
+  std::vector<int64_t> sample_size;  // [height, width], or one number for both; empty: the data's
+  int64_t in_channels = 3, out_channels = 3;
+  bool center_input_sample = false;  // the input is 2x - 1
+  std::string time_embedding_type = "positional";
+  std::optional<int64_t> time_embedding_dim;  // none: 4 * block_out_channels[0]
+  double freq_shift = 0;
+  bool flip_sin_to_cos = true;
+  std::vector<std::string> down_block_types = {"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D",
+                                               "AttnDownBlock2D"};
+  std::optional<std::string> mid_block_type = "UNetMidBlock2D";
+  std::vector<std::string> up_block_types = {"AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"};
+  std::vector<int64_t> block_out_channels = {224, 448, 672, 896};
+  int64_t layers_per_block = 2;
+  double mid_block_scale_factor = 1;
+  int64_t downsample_padding = 1;  // 0: one row below and one column to the right
+  std::string downsample_type = "conv", upsample_type = "conv";  // or resnet; of the attention blocks only
+  double dropout = 0;
+  std::string act_fn = "silu";  // or swish (the same), relu, gelu
+  // Width of a head; none: one head of all channels. (diffusers' default is 8, its DDPM weights have none.)
+  std::optional<int64_t> attention_head_dim = 8;
+  int64_t norm_num_groups = 32;
+  std::optional<int64_t> attn_norm_num_groups;  // of the mid block's attention; none: norm_num_groups
+  double norm_eps = 1e-5;
+  std::string resnet_time_scale_shift = "default";  // or scale_shift
+  bool add_attention = true;                        // in the mid block
+  std::optional<std::string> class_embed_type;      // timestep; none: a table of num_class_embeds
+  std::optional<int64_t> num_class_embeds;
+
+  bool conditional() const { return class_embed_type || num_class_embeds; }
+};
+
 struct ModelSpec {
   std::string name;               // a built-in model; or empty, with layers
   std::vector<LayerSpec> layers;
-  std::string init_from;          // safetensors file, checkpoint or run folder; empty: fresh
+  UNet2DConfig unet;              // of the model unet2d
+  std::string init_from;          // safetensors file, checkpoint, run or diffusers folder; empty: fresh
   std::string where;
 };
 

@@ -181,11 +181,11 @@ class GradSums final : public Kernel {
     float* sums = args.out[0].as<float>();
     with_width<T>(g_.wide, [&](auto width) {
       if (g_.columns)
-        launch(column_grad_sums<T, width, kThreads, kHeldNumbers>, g_.grid(), kThreads, 0, args.stream,
-               g_.matrix(), x, dy, stats, parts, g_.pieces());
+        launch(column_grad_sums<T, width, kThreads, kHeldNumbers, Straight>, g_.grid(), kThreads, 0,
+               args.stream, g_.matrix(), x, dy, stats, Straight{}, parts, g_.pieces());
       else
-        launch(run_grad_sums<T, width, kThreads, kHeldNumbers>, g_.grid(), kThreads, 0, args.stream,
-               g_.runs(), x, dy, stats, g_.c, parts);
+        launch(run_grad_sums<T, width, kThreads, kHeldNumbers, Straight>, g_.grid(), kThreads, 0, args.stream,
+               g_.runs(), x, dy, stats, Straight{}, g_.c, parts);
     });
     launch(sum_parts<>, blocks(g_.c, 32), 32 * kPartRows, 0, args.stream, parts, sums, sums + g_.c,
            g_.pieces(), g_.c);

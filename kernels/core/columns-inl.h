@@ -155,8 +155,36 @@ inline void tile_products(const float* x, const float* dy, const Tile& t, const 
   products<32, true>(x, dy, t, center, sum, product);
 }
 
+// Sums of dy and of dy * (x - center) over `length` contiguous floats, as rows of 16 and a rest.
+inline void products_of_run(const float* x, const float* dy, int64_t length, const float* center, double& sum,
+                            double& product) {
+  double s[kTileWidth], q[kTileWidth];
+  sum = product = 0;
+  const auto add = [&](int width) {
+    for (int j = 0; j < width; ++j) sum += s[j], product += q[j];
+  };
+  const Cut cut(1, length / kLanes);
+  for (int64_t i = 0; i < cut.pieces(); ++i) {
+    const auto p = cut.piece(i);
+    if (p.rows == 0) continue;
+    tile_products(x, dy, {p.row * kLanes, 1, 0, p.rows, kLanes, kLanes}, center, s, q);
+    add(kLanes);
+  }
+  if (const int rest = static_cast<int>(length % kLanes)) {
+    tile_products(x, dy, {length - rest, 1, 0, 1, 0, rest}, center, s, q);
+    add(rest);
+  }
+}
+
+// What normalize16 and normalize_rows do to numbers before they store them: after(numbers, where they stand
+// behind x, how many of them there are at most).
+struct AsTheyAre {
+  HWY_INLINE Vec operator()(Vec v, int64_t, int64_t) const { return v; }
+};
+
 // `length` floats, column of element i: i % 16.
-inline void normalize16(const float* x, float* y, int64_t length, const Normalize& c) {
+template <class F = AsTheyAre>
+inline void normalize16(const float* x, float* y, int64_t length, const Normalize& c, const F& after = F()) {
   const Floats d;
   constexpr int kVecs = kLanes / kVec;
   Vec mean[kVecs], scale[kVecs], shift[kVecs];
@@ -167,10 +195,15 @@ inline void normalize16(const float* x, float* y, int64_t length, const Normaliz
   }
   int64_t i = 0;
   for (; i + kLanes <= length; i += kLanes)
-    for (int v = 0; v < kVecs; ++v)
-      hn::StoreU(hn::Add(hn::Mul(hn::Sub(hn::LoadU(d, x + i + v * kVec), mean[v]), scale[v]), shift[v]), d,
-                 y + i + v * kVec);
-  for (int j = 0; i < length; ++i, ++j) y[i] = (x[i] - c.mean[j]) * c.scale[j] + c.shift[j];
+    for (int v = 0; v < kVecs; ++v) {
+      const int64_t at = i + v * kVec;
+      const Vec n = hn::Mul(hn::Sub(hn::LoadU(d, x + at), mean[v]), scale[v]);
+      hn::StoreU(after(hn::Add(n, shift[v]), at, kVec), d, y + at);
+    }
+  for (int v = 0; i < length; i += kVec, ++v) {
+    const Vec n = hn::Mul(hn::Sub(load(x + i, length - i), mean[v]), scale[v]);
+    store(after(hn::Add(n, shift[v]), i, length - i), y + i, length - i);
+  }
 }
 
 inline void normalize_grad16(const float* x, const float* dy, float* dx, int64_t length,
@@ -196,17 +229,15 @@ inline void normalize_grad16(const float* x, const float* dy, float* dx, int64_t
 }
 
 // `rows` rows of `width` columns, one after another.
-inline void normalize_rows(const float* x, float* y, int64_t rows, int64_t width, const Normalize& c) {
-  const Floats d;
-  for (int64_t r = 0; r < rows; ++r, x += width, y += width) {
-    int64_t i = 0;
-    for (; i + kVec <= width; i += kVec)
-      hn::StoreU(
-          hn::Add(hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::LoadU(d, c.mean + i)), hn::LoadU(d, c.scale + i)),
-                  hn::LoadU(d, c.shift + i)),
-          d, y + i);
-    for (; i < width; ++i) y[i] = (x[i] - c.mean[i]) * c.scale[i] + c.shift[i];
-  }
+template <class F = AsTheyAre>
+inline void normalize_rows(const float* x, float* y, int64_t rows, int64_t width, const Normalize& c,
+                           const F& after = F()) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < width; i += kVec) {
+      const int64_t at = r * width + i, left = width - i;
+      const Vec n = hn::Mul(hn::Sub(load(x + at, left), load(c.mean + i, left)), load(c.scale + i, left));
+      store(after(hn::Add(n, load(c.shift + i, left)), at, left), y + at, left);
+    }
 }
 
 inline void normalize_grad_rows(const float* x, const float* dy, float* dx, int64_t rows, int64_t width,

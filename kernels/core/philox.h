@@ -32,7 +32,8 @@ LOCKSTEP_HOST_DEVICE inline Philox4 philox4x32_10(Philox4 counter, uint32_t key0
 
 // Streams keep independent uses of one seed apart. Dropout layer i uses kDropout + i.
 namespace stream {
-inline constexpr uint32_t kInit = 0x1000, kShuffle = 0x2000, kSplit = 0x3000, kDropout = 0x10000;
+inline constexpr uint32_t kInit = 0x1000, kShuffle = 0x2000, kSplit = 0x3000, kAugment = 0x5000,
+                          kNoise = 0x6000, kTimestep = 0x7000, kLabelDropout = 0x8000, kDropout = 0x10000;
 }
 
 // Four draws for `index`/4 of `sample` at `step`: counter = (index/4, sample, step low, stream),
@@ -43,6 +44,13 @@ LOCKSTEP_HOST_DEVICE inline Philox4 random4(uint64_t seed, uint32_t stream, int6
                          static_cast<uint32_t>(step), stream}},
                        static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
 }
+
+// What the draws of one use at one step have in common.
+struct DrawKey {
+  uint64_t seed;
+  uint32_t stream;
+  int64_t step;
+};
 
 // Uniform in [0, 1) with 24 bits: the same float on every device.
 LOCKSTEP_HOST_DEVICE inline float uniform01(uint32_t bits) {

@@ -5,9 +5,12 @@ namespace lockstep {
 // One line per room; each room defines its own function in <room>/register.cpp.
 void register_attention(Registry&);
 void register_batch_norm(Registry&);
+void register_concat(Registry&);
 void register_conv2d(Registry&);
+void register_diffusion(Registry&);
 void register_dropout(Registry&);
 void register_elementwise(Registry&);
+void register_embedding(Registry&);
 void register_group_norm(Registry&);
 void register_image_normalize(Registry&);
 void register_linear(Registry&);
@@ -15,6 +18,9 @@ void register_loss(Registry&);
 void register_optimizer(Registry&);
 void register_pool2d(Registry&);
 void register_reorder(Registry&);
+void register_resample(Registry&);
+void register_scale_shift(Registry&);
+void register_timestep_embedding(Registry&);
 
 namespace simt {
 void register_rooms(Registry&, Device);  // kernels/core/gpu/rooms.cu
@@ -37,9 +43,12 @@ const Registry& Registry::builtin() {
     Registry r;
     register_attention(r);
     register_batch_norm(r);
+    register_concat(r);
     register_conv2d(r);
+    register_diffusion(r);
     register_dropout(r);
     register_elementwise(r);
+    register_embedding(r);
     register_group_norm(r);
     register_image_normalize(r);
     register_linear(r);
@@ -47,6 +56,9 @@ const Registry& Registry::builtin() {
     register_optimizer(r);
     register_pool2d(r);
     register_reorder(r);
+    register_resample(r);
+    register_scale_shift(r);
+    register_timestep_embedding(r);
     simt::register_rooms(r, Device::simt);
 #ifdef LOCKSTEP_HAS_CUDA
     cuda::register_rooms(r, Device::cuda);

@@ -3,7 +3,7 @@
 #define HWY_TARGET_INCLUDE "kernels/dropout/highway.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for each target.
-#include <hwy/highway.h>
+#include "kernels/core/philox-inl.h"
 
 #include <algorithm>
 
@@ -23,8 +23,8 @@ struct Task {
   const float* x;
   float* y;
   int64_t n, c, hw;
-  StepState state;
-  uint32_t stream;
+  DrawKey key;
+  int64_t first_sample;
   float p, scale;
   int threads;
 };
@@ -37,96 +37,7 @@ namespace lockstep::dropout {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
-
-constexpr int64_t kBatch = 16;  // counters per call: one vector of AVX-512
-
-#if HWY_TARGET == HWY_SCALAR
-
-// out[4 * i + w] = word w of counter (index4 + i, sample), i < 16.
-void words_along(const Task& t, int64_t sample, int64_t index4, uint32_t* out) {
-  for (int64_t i = 0; i < kBatch; ++i) {
-    const Philox4 r = random4(t.state.seed, t.stream, t.state.step, sample, index4 + i);
-    std::copy(r.x, r.x + 4, out + 4 * i);
-  }
-}
-
-// out[16 * w + i] = word w of counter (index4, sample + i), i < 16.
-void words_across(const Task& t, int64_t sample, int64_t index4, uint32_t* out) {
-  for (int64_t i = 0; i < kBatch; ++i) {
-    const Philox4 r = random4(t.state.seed, t.stream, t.state.step, sample + i, index4);
-    for (int64_t w = 0; w < 4; ++w) out[kBatch * w + i] = r.x[w];
-  }
-}
-
-#else
-
-using Words = hn::CappedTag<uint32_t, kBatch>;
-using Word = hn::Vec<Words>;
-
-// Counters in the even lanes; what the odd lanes hold does not matter, since a product reads the even ones
-// only. It leaves its low half in an even lane, its high half in the odd one above.
-struct Counters {
-  Word x0, x1, x2, x3;
-};
-
-HWY_INLINE Word high_half(Words d, Word product) {
-  const hn::Repartition<uint64_t, Words> wide;
-  return hn::BitCast(d, hn::ShiftRight<32>(hn::BitCast(wide, product)));
-}
-
-HWY_INLINE void philox_round(Words d, Counters& c, Word key0, Word key1) {
-  const Word p0 = hn::BitCast(d, hn::MulEven(c.x0, hn::Set(d, 0xD2511F53u)));
-  const Word p1 = hn::BitCast(d, hn::MulEven(c.x2, hn::Set(d, 0xCD9E8D57u)));
-  c = {hn::Xor3(high_half(d, p1), c.x1, key0), p1, hn::Xor3(high_half(d, p0), c.x3, key1), p0};
-}
-
-HWY_INLINE Word merge(Words d, Word even, Word odd) {
-  const hn::Repartition<uint64_t, Words> wide;
-  return hn::OddEven(hn::BitCast(d, hn::ShiftLeft<32>(hn::BitCast(wide, odd))), even);
-}
-
-// philox4x32_10 of Lanes(d) counters.
-HWY_INLINE Counters philox(Words d, const Task& t, Word x0, Word x1) {
-  const auto odd = [&](Word v) { return high_half(d, v); };
-  const Word step = hn::Set(d, static_cast<uint32_t>(t.state.step)), stream = hn::Set(d, t.stream);
-  Counters a{x0, x1, step, stream}, b{odd(x0), odd(x1), step, stream};
-  auto key0 = static_cast<uint32_t>(t.state.seed), key1 = static_cast<uint32_t>(t.state.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const Word k0 = hn::Set(d, key0), k1 = hn::Set(d, key1);
-    philox_round(d, a, k0, k1);
-    philox_round(d, b, k0, k1);
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
-  }
-  return {merge(d, a.x0, b.x0), merge(d, a.x1, b.x1), merge(d, a.x2, b.x2), merge(d, a.x3, b.x3)};
-}
-
-// out[4 * i + w] = word w of counter (index4 + i, sample), i < 16.
-void words_along(const Task& t, int64_t sample, int64_t index4, uint32_t* out) {
-  const Words d;
-  const Word x1 = hn::Set(d, static_cast<uint32_t>(sample));
-  for (size_t i = 0; i < kBatch; i += hn::Lanes(d)) {
-    const Counters r =
-        philox(d, t, hn::Iota(d, static_cast<uint32_t>(index4) + static_cast<uint32_t>(i)), x1);
-    hn::StoreInterleaved4(r.x0, r.x1, r.x2, r.x3, d, out + 4 * i);
-  }
-}
-
-// out[16 * w + i] = word w of counter (index4, sample + i), i < 16.
-void words_across(const Task& t, int64_t sample, int64_t index4, uint32_t* out) {
-  const Words d;
-  const Word x0 = hn::Set(d, static_cast<uint32_t>(index4));
-  for (size_t i = 0; i < kBatch; i += hn::Lanes(d)) {
-    const Counters r =
-        philox(d, t, x0, hn::Iota(d, static_cast<uint32_t>(sample) + static_cast<uint32_t>(i)));
-    hn::StoreU(r.x0, d, out + i);
-    hn::StoreU(r.x1, d, out + kBatch + i);
-    hn::StoreU(r.x2, d, out + 2 * kBatch + i);
-    hn::StoreU(r.x3, d, out + 3 * kBatch + i);
-  }
-}
-
-#endif
+using namespace lockstep::HWY_NAMESPACE;
 
 // uniform01(word) >= p
 template <class D>
@@ -146,7 +57,7 @@ HWY_INLINE void drop(const Task& t, const float* x, const uint32_t* words, int64
       hn::StoreU(hn::IfThenElseZero(kept(d, t, words + i), scaled), d, y + i);
     }
   };
-  go(hn::CappedTag<float, kBatch>());
+  go(hn::CappedTag<float, kCounters>());
   go(hn::CappedTag<float, 4>());
   go(hn::CappedTag<float, 1>());
 }
@@ -159,8 +70,6 @@ HWY_INLINE void drop_run(const Task& t, const float* x, uint32_t word, int64_t n
   }
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] * t.scale;
 }
-
-constexpr int64_t kWords = 4 * kBatch;
 
 // f(outer, begin, end) for [0, n) x pieces of [0, length) of `piece` each.
 template <class F>
@@ -177,17 +86,17 @@ void for_pieces(int64_t n, int64_t length, int64_t piece, int threads, F f) {
 
 void plain(const Task& t) {
   const int64_t inner = t.c * t.hw;
-  for_pieces(t.n, inner, kWords, t.threads, [&](int64_t n, int64_t begin, int64_t end) {
-    HWY_ALIGN uint32_t words[kWords];
-    words_along(t, t.state.first_sample + n, begin / 4, words);
+  for_pieces(t.n, inner, kDraws, t.threads, [&](int64_t n, int64_t begin, int64_t end) {
+    HWY_ALIGN uint32_t words[kDraws];
+    words_along(t.key, t.first_sample + n, begin / 4, words);
     drop(t, t.x + n * inner + begin, words, end - begin, t.y + n * inner + begin);
   });
 }
 
 void plain_channels(const Task& t) {
-  for_pieces(t.n, t.c, kWords, t.threads, [&](int64_t n, int64_t begin, int64_t end) {
-    HWY_ALIGN uint32_t words[kWords];
-    words_along(t, t.state.first_sample + n, begin / 4, words);
+  for_pieces(t.n, t.c, kDraws, t.threads, [&](int64_t n, int64_t begin, int64_t end) {
+    HWY_ALIGN uint32_t words[kDraws];
+    words_along(t.key, t.first_sample + n, begin / 4, words);
     for (int64_t c = begin; c < end; ++c)
       drop_run(t, t.x + (n * t.c + c) * t.hw, words[c - begin], t.hw, t.y + (n * t.c + c) * t.hw);
   });
@@ -197,7 +106,7 @@ void plain_channels(const Task& t) {
 void nhwc(const Task& t) {
   constexpr int64_t kPixels = 64, kChannels = 16;
   for_pieces(t.n, t.hw, kPixels, t.threads, [&](int64_t n, int64_t begin, int64_t end) {
-    HWY_ALIGN uint32_t words[kChannels][2 * kWords];
+    HWY_ALIGN uint32_t words[kChannels][2 * kDraws];
     const uint32_t* drawn[kChannels];  // each channel's word for pixel `begin`
     const float* x = t.x + n * t.hw * t.c;
     float* y = t.y + n * t.hw * t.c;
@@ -205,9 +114,9 @@ void nhwc(const Task& t) {
       const int64_t channels = std::min(kChannels, t.c - c0);
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t e = (c0 + c) * t.hw + begin, lead = e % 4;
-        words_along(t, t.state.first_sample + n, e / 4, words[c]);
-        if (lead + end - begin > kWords)
-          words_along(t, t.state.first_sample + n, e / 4 + kBatch, words[c] + kWords);
+        words_along(t.key, t.first_sample + n, e / 4, words[c]);
+        if (lead + end - begin > kDraws)
+          words_along(t.key, t.first_sample + n, e / 4 + kCounters, words[c] + kDraws);
         drawn[c] = words[c] + lead;
       }
       for (int64_t i = begin; i < end; ++i) {
@@ -220,9 +129,9 @@ void nhwc(const Task& t) {
 }
 
 void nhwc_channels(const Task& t) {
-  for_pieces(t.n, t.c, kWords, t.threads, [&](int64_t n, int64_t begin, int64_t end) {
-    HWY_ALIGN uint32_t words[kWords];
-    words_along(t, t.state.first_sample + n, begin / 4, words);
+  for_pieces(t.n, t.c, kDraws, t.threads, [&](int64_t n, int64_t begin, int64_t end) {
+    HWY_ALIGN uint32_t words[kDraws];
+    words_along(t.key, t.first_sample + n, begin / 4, words);
     for (int64_t i = n * t.hw; i < (n + 1) * t.hw; ++i)
       drop(t, t.x + i * t.c + begin, words, end - begin, t.y + i * t.c + begin);
   });
@@ -232,8 +141,8 @@ void nhwc_channels(const Task& t) {
 void lanes(const Task& t) {
   const int64_t inner = t.c * t.hw;
   for_pieces((t.n + kLanes - 1) / kLanes, inner, 4, t.threads, [&](int64_t b, int64_t begin, int64_t end) {
-    HWY_ALIGN uint32_t words[kWords];
-    words_across(t, t.state.first_sample + b * kLanes, begin / 4, words);
+    HWY_ALIGN uint32_t words[kDraws];
+    words_across(t.key, t.first_sample + b * kLanes, begin / 4, words);
     const int64_t at = (b * inner + begin) * kLanes;
     drop(t, t.x + at, words, (end - begin) * kLanes, t.y + at);
   });
@@ -241,8 +150,8 @@ void lanes(const Task& t) {
 
 void lanes_channels(const Task& t) {
   for_pieces((t.n + kLanes - 1) / kLanes, t.c, 4, t.threads, [&](int64_t b, int64_t begin, int64_t end) {
-    HWY_ALIGN uint32_t words[kWords];
-    words_across(t, t.state.first_sample + b * kLanes, begin / 4, words);
+    HWY_ALIGN uint32_t words[kDraws];
+    words_across(t.key, t.first_sample + b * kLanes, begin / 4, words);
     for (int64_t c = begin; c < end; ++c)
       for (int64_t i = (b * t.c + c) * t.hw; i < (b * t.c + c + 1) * t.hw; ++i)
         drop(t, t.x + i * kLanes, words + (c - begin) * kLanes, kLanes, t.y + i * kLanes);
@@ -272,13 +181,14 @@ HWY_EXPORT(run);
 
 void run_highway(const DropoutParams& p, const KernelArgs& args, int threads) {
   const View &x = args.in[0], &y = args.out[0];
+  const StepState& state = *args.in[1].as<const StepState>();
   const Task t{.x = x.as<const float>(),
                .y = y.as<float>(),
                .n = x.dim(0),
                .c = x.shape().rank() > 1 ? x.dim(1) : 1,
                .hw = x.shape().elements_from(2),
-               .state = *args.in[1].as<const StepState>(),
-               .stream = stream::kDropout + p.layer,
+               .key = {state.seed, stream::kDropout + p.layer, state.step},
+               .first_sample = state.first_sample,
                .p = p.p,
                .scale = p.p < 1 ? static_cast<float>(1 / (1 - double{p.p})) : 0,
                .threads = threads};

@@ -16,6 +16,7 @@ struct GroupNormSums {
 struct GroupNormGeometry {
   int64_t n, c, hw, groups;
   double eps;
+  bool silu;
   Layout layout;
 
   GroupNormGeometry(const GroupNormParams& p, const TensorSpec& x)
@@ -24,6 +25,7 @@ struct GroupNormGeometry {
         hw(x.shape.elements_from(2)),
         groups(p.groups),
         eps(double{p.eps}),
+        silu(p.activation == Activation::silu),
         layout(x.layout) {}
 
   int64_t per_group() const { return c / groups; }
@@ -51,7 +53,7 @@ struct GroupNormForward {
 };
 
 struct GroupNormBackward {
-  const float *x, *dy, *gamma, *stats;
+  const float *x, *dy, *gamma, *beta, *stats;
   float* dx;
   GroupNormSums* sums;  // [units, C]
   std::byte* scratch;

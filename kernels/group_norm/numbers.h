@@ -11,7 +11,7 @@ template <class T>
 struct GroupGeometry {
   int64_t n, c, hw, groups;
   float eps;
-  bool columns, wide;  // wide: 16 bytes hold numbers of one channel (plain), or of one pixel
+  bool silu, columns, wide;  // wide: 16 bytes hold numbers of one channel (plain), or of one pixel
 
   GroupGeometry(const GroupNormParams& p, const TensorSpec& x)
       : n(x.shape[0]),
@@ -19,6 +19,7 @@ struct GroupGeometry {
         hw(x.shape.elements_from(2)),
         groups(p.groups),
         eps(p.eps),
+        silu(p.activation == Activation::silu),
         columns(x.layout == Layout::nhwc),
         wide((columns ? c : hw) % kVector<T> == 0) {}
   int width() const { return wide ? kVector<T> : 1; }
@@ -40,6 +41,29 @@ __device__ __forceinline__ void finish_moments(float center, float sum1, float s
   mean = center + off;
   invstd = 1.0f / sqrtf((sum2 - off * sum1) / count + eps);
 }
+
+// What follows the norm: nothing, or a SiLU.
+struct Follows {
+  bool silu;
+  __device__ __forceinline__ float operator()(float z) const { return silu ? z / (1 + expf(-z)) : z; }
+};
+
+// The gradient of a channel's gamma * xhat + beta, from that of what follows it.
+struct BackFrom {
+  float gamma, beta;
+  bool silu;
+  __device__ __forceinline__ float operator()(float dy, float xhat) const {
+    if (!silu) return dy;
+    const float z = fmaf(xhat, gamma, beta), s = 1 / (1 + expf(-z));
+    return dy * s * fmaf(z, 1 - s, 1.0f);
+  }
+};
+struct BackFromChannels {
+  using Channel = BackFrom;
+  const float *gamma, *beta;
+  bool silu;
+  __device__ __forceinline__ BackFrom of(unsigned c) const { return {gamma[c], beta[c], silu}; }
+};
 
 // dgamma and dbeta of parts [count][C][2].
 inline void add_affine_grads(const KernelArgs& args, const float* parts, int64_t count, int64_t channels) {

@@ -64,7 +64,7 @@ struct OfNumbers {
 
 template <class T, int kWidth>
 __global__ void normalize_numbers(Numbers g, Statistics stats, const T* x, const float* gamma,
-                                  const float* beta, T* y, unsigned vectors) {
+                                  const float* beta, Follows follows, T* y, unsigned vectors) {
   const unsigned v = blockIdx.x * kPieceThreads + threadIdx.x;
   if (v >= vectors) return;
   unsigned n = 0, c = 0;
@@ -74,27 +74,28 @@ __global__ void normalize_numbers(Numbers g, Statistics stats, const T* x, const
   load_floats(f, x + int64_t{v} * kWidth);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k)
-    f[k] = fmaf((f[k] - of.mean[k]) * of.invstd[k], of.scale[k], beta[g.columns ? c + k : c]);
+    f[k] = follows(fmaf((f[k] - of.mean[k]) * of.invstd[k], of.scale[k], beta[g.columns ? c + k : c]));
   store_floats(y + int64_t{v} * kWidth, f);
 }
 
 template <class T, int kWidth>
 __global__ void normalize_numbers_grad(Numbers g, Statistics stats, const T* x, const T* dy,
-                                       const float* gamma, const float* means, T* dx, unsigned vectors) {
+                                       BackFromChannels back, const float* means, T* dx, unsigned vectors) {
   const unsigned v = blockIdx.x * kPieceThreads + threadIdx.x;
   if (v >= vectors) return;
   unsigned n = 0, c = 0;
   g.find<kWidth>(v, n, c);
-  const OfNumbers<kWidth> of(g, stats, gamma, n, c);
+  const OfNumbers<kWidth> of(g, stats, back.gamma, n, c);
   float f[kWidth], d[kWidth];
   load_floats(f, x + int64_t{v} * kWidth);
   load_floats(d, dy + int64_t{v} * kWidth);
   const unsigned groups = g.channels / stats.per_group;
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
-    const float* mean = means + 2 * (n * groups + (g.columns ? c + k : c) / stats.per_group);
-    const float xhat = (f[k] - of.mean[k]) * of.invstd[k];
-    d[k] = of.invstd[k] * (of.scale[k] * d[k] - mean[0] - xhat * mean[1]);
+    const unsigned channel = g.columns ? c + k : c;
+    const float* mean = means + 2 * (n * groups + channel / stats.per_group);
+    const float xhat = (f[k] - of.mean[k]) * of.invstd[k], dz = back.of(channel)(d[k], xhat);
+    d[k] = of.invstd[k] * (of.scale[k] * dz - mean[0] - xhat * mean[1]);
   }
   store_floats(dx + int64_t{v} * kWidth, d);
 }
@@ -172,8 +173,8 @@ class PiecesForward final : public Pieces<T> {
            pieces, parts, stats, this->groups(), g.groups, g.eps);
     this->number_by_number([&](auto width, int64_t from, int64_t vectors, int64_t sample) {
       launch(normalize_numbers<T, width>, blocks(vectors, kPieceThreads), kPieceThreads, 0, args.stream,
-             this->one_by_one(), g.statistics(stats + sample * 2 * g.groups), x + from, gamma, beta, y + from,
-             vectors);
+             this->one_by_one(), g.statistics(stats + sample * 2 * g.groups), x + from, gamma, beta,
+             Follows{g.silu}, y + from, vectors);
     });
   }
 
@@ -192,26 +193,28 @@ class PiecesBackward final : public Pieces<T> {
     const GroupGeometry<T>& g = this->g_;
     const T *x = args.in[0].as<T>(), *dy = args.in[1].as<T>();
     T* dx = args.out[0].as<T>();
-    const float *gamma = args.in[2].as<float>(), *stats = args.in[3].as<float>();
+    const BackFromChannels back{args.in[2].as<float>(), args.in[3].as<float>(), g.silu};
+    const float* stats = args.in[4].as<float>();
     auto* parts = static_cast<float*>(args.workspace);
     float* means = parts + part_count() * g.c * 2;
     const PieceParts pieces = p();
     with_width<T>(g.wide, [&](auto width) {
       if (g.columns)
-        launch(column_grad_sums<T, width, kPieceThreads, kPieceHeld>, this->column_grid(pieces.pieces),
-               kPieceThreads, 0, args.stream, g.matrices(), x, dy, g.statistics(stats), parts, pieces.pieces);
+        launch(column_grad_sums<T, width, kPieceThreads, kPieceHeld, BackFromChannels>,
+               this->column_grid(pieces.pieces), kPieceThreads, 0, args.stream, g.matrices(), x, dy,
+               g.statistics(stats), back, parts, pieces.pieces);
       else
         this->with_run_threads(g.hw, [&](auto threads) {
           const Runs runs{0, 1, unsigned(g.hw), unsigned(g.n * g.c)};
-          launch(run_grad_sums<T, width, threads, kPieceHeld>, pieces.pieces * runs.sets, threads(), 0,
-                 args.stream, runs, x, dy, g.statistics(stats), g.c, parts);
+          launch(run_grad_sums<T, width, threads, kPieceHeld, BackFromChannels>, pieces.pieces * runs.sets,
+                 threads(), 0, args.stream, runs, x, dy, g.statistics(stats), back, g.c, parts);
         });
     });
     launch(group_means, blocks(this->groups(), kPieceThreads / 32), kPieceThreads, 0, args.stream, pieces,
-           parts, gamma, means, this->groups(), g.groups);
+           parts, back.gamma, means, this->groups(), g.groups);
     this->number_by_number([&](auto width, int64_t from, int64_t vectors, int64_t sample) {
       launch(normalize_numbers_grad<T, width>, blocks(vectors, kPieceThreads), kPieceThreads, 0, args.stream,
-             this->one_by_one(), g.statistics(stats + sample * 2 * g.groups), x + from, dy + from, gamma,
+             this->one_by_one(), g.statistics(stats + sample * 2 * g.groups), x + from, dy + from, back,
              means + sample * 2 * g.groups, dx + from, vectors);
     });
     add_affine_grads(args, parts, part_count(), g.c);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/core/activate.h"
 #include "kernels/core/kernel.h"
 #include "kernels/core/padding.h"
 #include "kernels/group_norm/group_norm.h"
@@ -29,7 +30,8 @@ void forward(const GroupNormParams& p, const KernelArgs& args) {
       ps[stats.spec.offset(n, p.groups + g)] = static_cast<float>(invstd);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = x.spec.offset(n, i), c = i / hw;
-        py[at] = static_cast<float>(double{gamma[c]} * ((double{px[at]} - mean) * invstd) + double{beta[c]});
+        const double z = double{gamma[c]} * ((double{px[at]} - mean) * invstd) + double{beta[c]};
+        py[at] = static_cast<float>(activate(p.activation, z));
       }
     }
   zero_padding_lanes(y);
@@ -37,8 +39,8 @@ void forward(const GroupNormParams& p, const KernelArgs& args) {
 }
 
 void gradient(const GroupNormParams& p, const KernelArgs& args) {
-  const View &x = args.in[0], &stats = args.in[3], &dx = args.out[0];
-  const float *px = x.as<float>(), *dy = args.in[1].as<float>(), *gamma = args.in[2].as<float>();
+  const View &x = args.in[0], &dy = args.in[1], &stats = args.in[4], &dx = args.out[0];
+  const float *px = x.as<float>(), *gamma = args.in[2].as<float>(), *beta = args.in[3].as<float>();
   const float* ps = stats.as<float>();
   float *pdx = dx.as<float>(), *dgamma = args.out[1].as<float>(), *dbeta = args.out[2].as<float>();
   const int64_t batch = x.dim(0), hw = x.shape().elements_from(2), per_group = x.dim(1) / p.groups * hw;
@@ -47,20 +49,26 @@ void gradient(const GroupNormParams& p, const KernelArgs& args) {
     return (double{px[x.spec.offset(n, i)]} - double{ps[stats.spec.offset(n, g)]}) *
            double{ps[stats.spec.offset(n, p.groups + g)]};
   };
+  // The gradient of what goes into the activation.
+  const auto dz = [&](int64_t n, int64_t i) {
+    const double d = double{dy.as<float>()[dy.spec.offset(n, i)]};
+    if (p.activation == Activation::none) return d;
+    const double z = double{gamma[i / hw]} * xhat(n, i) + double{beta[i / hw]}, s = 1 / (1 + std::exp(-z));
+    return d * s * (1 + z * (1 - s));
+  };
   for (int64_t n = 0; n < batch; ++n)
     for (int64_t g = 0; g < p.groups; ++g) {
       const int64_t begin = g * per_group, end = begin + per_group;
       double mean = 0, mean_xhat = 0;  // of gamma * dy and of gamma * dy * xhat
       for (int64_t i = begin; i < end; ++i) {
-        const double d = double{gamma[i / hw]} * double{dy[x.spec.offset(n, i)]};
+        const double d = double{gamma[i / hw]} * dz(n, i);
         mean += d / static_cast<double>(per_group);
         mean_xhat += d * xhat(n, i) / static_cast<double>(per_group);
       }
       const double invstd = double{ps[stats.spec.offset(n, p.groups + g)]};
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t at = x.spec.offset(n, i);
-        const double d = double{gamma[i / hw]} * double{dy[at]};
-        pdx[at] = static_cast<float>(invstd * (d - mean - xhat(n, i) * mean_xhat));
+        const double d = double{gamma[i / hw]} * dz(n, i);
+        pdx[x.spec.offset(n, i)] = static_cast<float>(invstd * (d - mean - xhat(n, i) * mean_xhat));
       }
     }
   zero_padding_lanes(dx);
@@ -68,8 +76,8 @@ void gradient(const GroupNormParams& p, const KernelArgs& args) {
     double sum = 0, sum_xhat = 0;
     for (int64_t n = 0; n < batch; ++n)
       for (int64_t i = c * hw; i < (c + 1) * hw; ++i) {
-        sum += double{dy[x.spec.offset(n, i)]};
-        sum_xhat += double{dy[x.spec.offset(n, i)]} * xhat(n, i);
+        sum += dz(n, i);
+        sum_xhat += dz(n, i) * xhat(n, i);
       }
     dgamma[c] = static_cast<float>(sum_xhat);
     dbeta[c] = static_cast<float>(sum);

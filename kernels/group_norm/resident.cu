@@ -16,8 +16,8 @@ struct Group {
 
 template <class T, int kWidth, int kThreads, int kHeld>
 __global__ void __launch_bounds__(kThreads)
-    normalize_group(Group g, const T* x, const float* gamma, const float* beta, T* y, float* stats,
-                    float eps) {
+    normalize_group(Group g, const T* x, const float* gamma, const float* beta, Follows follows, T* y,
+                    float* stats, float eps) {
   const unsigned n = blockIdx.x / g.groups, group = blockIdx.x % g.groups, channel = group * g.per_group;
   const unsigned vectors = g.per_group * g.pixels / kWidth;
   const int64_t begin = int64_t{blockIdx.x} * g.per_group * g.pixels;
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads)
     const float scale = gamma[c], shift = beta[c];
     float f[kWidth];
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) f[k] = fmaf((held[i][k] - mean) * invstd, scale, shift);
+    for (int k = 0; k < kWidth; ++k) f[k] = follows(fmaf((held[i][k] - mean) * invstd, scale, shift));
     store_floats(y + begin + v * kWidth, f);
   }
 }
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kThreads)
 // parts[n][c]: sums of dy and of dy * xhat.
 template <class T, int kWidth, int kThreads, int kHeld>
 __global__ void __launch_bounds__(kThreads)
-    normalize_group_grad(Group g, const T* x, const T* dy, const float* gamma, const float* stats, T* dx,
+    normalize_group_grad(Group g, const T* x, const T* dy, BackFromChannels back, const float* stats, T* dx,
                          float* parts) {
   __shared__ float sums[2][kThreads * kHeld];  // of each vector
   const unsigned n = blockIdx.x / g.groups, group = blockIdx.x % g.groups, channel = group * g.per_group;
@@ -78,10 +78,13 @@ __global__ void __launch_bounds__(kThreads)
     if (v >= vectors) break;
     xs[i].load(x + begin + v * kWidth);
     ds[i].load(dy + begin + v * kWidth);
+    const BackFrom of = back.of(channel + v / of_channel);
     float sum = 0, sum_xhat = 0;
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k)
-      sum += ds[i][k], sum_xhat = fmaf(ds[i][k], (xs[i][k] - mean) * invstd, sum_xhat);
+    for (int k = 0; k < kWidth; ++k) {
+      const float xhat = (xs[i][k] - mean) * invstd, dz = of(ds[i][k], xhat);
+      sum += dz, sum_xhat = fmaf(dz, xhat, sum_xhat);
+    }
     sums[0][v] = sum, sums[1][v] = sum_xhat;
   }
   __syncthreads();
@@ -96,8 +99,8 @@ __global__ void __launch_bounds__(kThreads)
     if (lane != 0) continue;
     float* part = parts + 2 * (int64_t{n} * g.channels + channel + c);
     part[0] = sum, part[1] = sum_xhat;
-    mean_dy = fmaf(gamma[channel + c], sum, mean_dy),
-    mean_dy_xhat = fmaf(gamma[channel + c], sum_xhat, mean_dy_xhat);
+    mean_dy = fmaf(back.gamma[channel + c], sum, mean_dy),
+    mean_dy_xhat = fmaf(back.gamma[channel + c], sum_xhat, mean_dy_xhat);
   }
   block_sum<kThreads>(mean_dy, mean_dy_xhat);
   const float count = static_cast<float>(g.per_group * g.pixels);
@@ -106,11 +109,13 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < kHeld; ++i) {
     const unsigned v = i * kThreads + threadIdx.x;
     if (v >= vectors) break;
-    const float scale = gamma[channel + v / of_channel];
+    const BackFrom of = back.of(channel + v / of_channel);
     float f[kWidth];
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k)
-      f[k] = invstd * (scale * ds[i][k] - mean_dy - (xs[i][k] - mean) * invstd * mean_dy_xhat);
+    for (int k = 0; k < kWidth; ++k) {
+      const float xhat = (xs[i][k] - mean) * invstd;
+      f[k] = invstd * (of.gamma * of(ds[i][k], xhat) - mean_dy - xhat * mean_dy_xhat);
+    }
     store_floats(dx + begin + v * kWidth, f);
   }
 }
@@ -141,8 +146,8 @@ __device__ __forceinline__ void group_sum(float (&a)[kWidth], float (&b)[kWidth]
 
 template <class T, int kWidth, int kThreads, int kHeld>
 __global__ void __launch_bounds__(kThreads)
-    normalize_columns(Columns g, unsigned per_group, const T* x, const float* gamma, const float* beta, T* y,
-                      float* stats, float eps) {
+    normalize_columns(Columns g, unsigned per_group, const T* x, const float* gamma, const float* beta,
+                      Follows follows, T* y, float* stats, float eps) {
   const ColumnsPiece<kWidth, kThreads, kHeld> p(g, 1);
   const float count = static_cast<float>(g.rows * per_group);
   Held<T, kWidth> held[kHeld];
@@ -186,41 +191,43 @@ __global__ void __launch_bounds__(kThreads)
     if (i >= p.held) break;
     float f[kWidth];
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) f[k] = fmaf((held[i][k] - mean[k]) * invstd[k], scale[k], shift[k]);
+    for (int k = 0; k < kWidth; ++k)
+      f[k] = follows(fmaf((held[i][k] - mean[k]) * invstd[k], scale[k], shift[k]));
     store_floats(y + p.at(g, i), f);
   }
 }
 
 template <class T, int kWidth, int kThreads, int kHeld>
 __global__ void __launch_bounds__(kThreads)
-    normalize_columns_grad(Columns g, const T* x, const T* dy, const float* gamma, Statistics stats, T* dx,
+    normalize_columns_grad(Columns g, const T* x, const T* dy, BackFromChannels back, Statistics stats, T* dx,
                            float* parts) {
   const ColumnsPiece<kWidth, kThreads, kHeld> p(g, 1);
   Held<T, kWidth> xs[kHeld], ds[kHeld];
-  float mean[kWidth] = {}, invstd[kWidth] = {}, scale[kWidth] = {}, sum[kWidth] = {}, sum_xhat[kWidth] = {};
-  if (p.held > 0) {
-    load_row(scale, gamma + p.column);
+  float mean[kWidth] = {}, invstd[kWidth] = {}, sum[kWidth] = {}, sum_xhat[kWidth] = {};
+  BackFrom of[kWidth] = {};
+  if (p.held > 0)
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) {
       const unsigned s = stats.index(p.matrix, p.column + k);
-      mean[k] = stats.mean[s], invstd[k] = stats.invstd[s];
+      mean[k] = stats.mean[s], invstd[k] = stats.invstd[s], of[k] = back.of(p.column + k);
     }
-  }
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
     if (i >= p.held) break;
     xs[i].load(x + p.at(g, i));
     ds[i].load(dy + p.at(g, i));
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k)
-      sum[k] += ds[i][k], sum_xhat[k] = fmaf(ds[i][k], (xs[i][k] - mean[k]) * invstd[k], sum_xhat[k]);
+    for (int k = 0; k < kWidth; ++k) {
+      const float xhat = (xs[i][k] - mean[k]) * invstd[k], dz = of[k](ds[i][k], xhat);
+      sum[k] += dz, sum_xhat[k] = fmaf(dz, xhat, sum_xhat[k]);
+    }
   }
   column_sum<kWidth, kThreads>(sum, sum_xhat);
   const float share = 1.0f / static_cast<float>(g.rows * stats.per_group);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
     if (p.writes(g)) parts[p.part(g, 1) + 2 * k] = sum[k], parts[p.part(g, 1) + 2 * k + 1] = sum_xhat[k];
-    sum[k] *= scale[k], sum_xhat[k] *= scale[k];
+    sum[k] *= of[k].gamma, sum_xhat[k] *= of[k].gamma;
   }
   group_sum<kWidth>(sum, sum_xhat, stats.per_group);
 #pragma unroll
@@ -228,9 +235,11 @@ __global__ void __launch_bounds__(kThreads)
     if (i >= p.held) break;
     float f[kWidth];
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k)
-      f[k] = invstd[k] * (scale[k] * ds[i][k] - sum[k] * share -
-                          (xs[i][k] - mean[k]) * invstd[k] * (sum_xhat[k] * share));
+    for (int k = 0; k < kWidth; ++k) {
+      const float xhat = (xs[i][k] - mean[k]) * invstd[k];
+      f[k] =
+          invstd[k] * (of[k].gamma * of[k](ds[i][k], xhat) - sum[k] * share - xhat * (sum_xhat[k] * share));
+    }
     store_floats(dx + p.at(g, i), f);
   }
 }
@@ -296,12 +305,12 @@ class ResidentForward final : public Resident<T> {
       if (g.columns)
         with_threads<true, kForward, width>(g.hw, [&](auto threads, auto held) {
           launch(normalize_columns<T, width, threads, held>, this->grid(), threads(), 0, args.stream,
-                 g.matrices(), g.per_group(), x, gamma, beta, y, stats, g.eps);
+                 g.matrices(), g.per_group(), x, gamma, beta, Follows{g.silu}, y, stats, g.eps);
         });
       else
         with_threads<false, kForward, width>(g.group_numbers() / width, [&](auto threads, auto held) {
           launch(normalize_group<T, width, threads, held>, this->grid(), threads(), 0, args.stream,
-                 this->group(), x, gamma, beta, y, stats, g.eps);
+                 this->group(), x, gamma, beta, Follows{g.silu}, y, stats, g.eps);
         });
     });
   }
@@ -318,18 +327,19 @@ class ResidentBackward final : public Resident<T> {
     const GroupGeometry<T>& g = this->g_;
     const T *x = args.in[0].as<T>(), *dy = args.in[1].as<T>();
     T* dx = args.out[0].as<T>();
-    const float *gamma = args.in[2].as<float>(), *stats = args.in[3].as<float>();
+    const BackFromChannels back{args.in[2].as<float>(), args.in[3].as<float>(), g.silu};
+    const float* stats = args.in[4].as<float>();
     auto* parts = static_cast<float*>(args.workspace);
     with_width<T>(g.wide, [&](auto width) {
       if (g.columns)
         with_threads<true, kBackward, width>(g.hw, [&](auto threads, auto held) {
           launch(normalize_columns_grad<T, width, threads, held>, this->grid(), threads(), 0, args.stream,
-                 g.matrices(), x, dy, gamma, g.statistics(stats), dx, parts);
+                 g.matrices(), x, dy, back, g.statistics(stats), dx, parts);
         });
       else
         with_threads<false, kBackward, width>(g.group_numbers() / width, [&](auto threads, auto held) {
           launch(normalize_group_grad<T, width, threads, held>, this->grid(), threads(), 0, args.stream,
-                 this->group(), x, dy, gamma, stats, dx, parts);
+                 this->group(), x, dy, back, stats, dx, parts);
         });
     });
     add_affine_grads(args, parts, g.n, g.c);

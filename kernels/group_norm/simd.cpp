@@ -2,7 +2,8 @@
 //
 // Sums run in f32 over at most kTileRows rows, then in double, always in the same order; statistics in two
 // passes over each such piece. A group is read from memory once where it fits the cache: it is normalised
-// right after its statistics. No fma, so all instruction sets give equal bits.
+// right after its statistics. No fma, so all instruction sets give equal bits; with SiLU those that have fma
+// do.
 #include <array>
 #include <cmath>
 
@@ -14,6 +15,7 @@
 #define HWY_TARGET_INCLUDE "kernels/group_norm/simd.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h
+#include "kernels/core/activate-inl.h"
 #include "kernels/core/columns-inl.h"
 
 #ifndef LOCKSTEP_GROUP_NORM_SIMD_ONCE
@@ -56,24 +58,23 @@ inline Moments moments_of_run(const float* x, int64_t length) {
   return all;
 }
 
-inline void products_of_run(const float* x, const float* dy, int64_t length, const float* center, double& sum,
-                            double& product) {
-  double s[kTileWidth], q[kTileWidth];
-  sum = product = 0;
-  const auto add = [&](int width) {
-    for (int j = 0; j < width; ++j) sum += s[j], product += q[j];
-  };
-  const Cut cut(1, length / kLanes);
-  for (int64_t i = 0; i < cut.pieces(); ++i) {
-    const auto p = cut.piece(i);
-    if (p.rows == 0) continue;
-    tile_products(x, dy, {p.row * kLanes, 1, 0, p.rows, kLanes, kLanes}, center, s, q);
-    add(kLanes);
+struct Silu {
+  HWY_INLINE Vec operator()(Vec z, int64_t, int64_t) const { return activate(Floats(), Activation::silu, z); }
+};
+
+// dy times SiLU's derivative at z.
+struct SiluGrad {
+  const float* dy;
+  HWY_INLINE Vec operator()(Vec z, int64_t at, int64_t left) const {
+    const Floats d;
+    const Vec one = hn::Set(d, 1.0f), s = sigmoid(d, z);
+    const Vec slope = hn::Mul(s, hn::Add(one, hn::Mul(z, hn::Sub(one, s))));
+    return hn::Mul(load(dy + at, left), slope);
   }
-  if (const int rest = static_cast<int>(length % kLanes)) {
-    tile_products(x, dy, {length - rest, 1, 0, 1, 0, rest}, center, s, q);
-    add(rest);
-  }
+};
+
+inline void normalize16(bool silu, const float* x, float* y, int64_t length, const Normalize& of) {
+  silu ? normalize16(x, y, length, of, Silu()) : normalize16(x, y, length, of);
 }
 
 inline void forward_lanes(const GroupNormGeometry& g, const GroupNormForward& a, int64_t block,
@@ -99,7 +100,7 @@ inline void forward_lanes(const GroupNormGeometry& g, const GroupNormForward& a,
   HWY_ALIGN float scale[kLanes], shift[kLanes];
   for (int64_t c = begin; c < begin + g.per_group(); ++c) {
     for (int j = 0; j < kLanes; ++j) scale[j] = a.gamma[c] * invstds[j], shift[j] = a.beta[c];
-    normalize16(x + c * run, y + c * run, run, {means, scale, shift});
+    normalize16(g.silu, x + c * run, y + c * run, run, {means, scale, shift});
   }
 }
 
@@ -115,7 +116,7 @@ inline void forward_plain(const GroupNormGeometry& g, const GroupNormForward& a,
   for (int64_t c = begin; c < begin + g.per_group(); ++c) {
     std::fill_n(scale, kLanes, a.gamma[c] * s.invstd);
     std::fill_n(shift, kLanes, a.beta[c]);
-    normalize16(x + c * g.hw, y + c * g.hw, g.hw, {mean, scale, shift});
+    normalize16(g.silu, x + c * g.hw, y + c * g.hw, g.hw, {mean, scale, shift});
   }
 }
 
@@ -145,7 +146,9 @@ inline void forward_nhwc(const GroupNormGeometry& g, const GroupNormForward& a, 
     a.stats[(n * 2 + 1) * g.groups + group] = s.invstd;
     for (int64_t c = begin; c < end; ++c) mean[c] = s.mean, scale[c] = a.gamma[c] * s.invstd;
   }
-  normalize_rows(x, a.y + n * g.unit_elements(), g.hw, g.c, {mean, scale, a.beta});
+  const Normalize of{mean, scale, a.beta};
+  float* y = a.y + n * g.unit_elements();
+  g.silu ? normalize_rows(x, y, g.hw, g.c, of, Silu()) : normalize_rows(x, y, g.hw, g.c, of);
 }
 
 void group_norm_forward(const GroupNormGeometry& g, const GroupNormForward& a, int64_t begin, int64_t end) {
@@ -162,20 +165,28 @@ void group_norm_forward(const GroupNormGeometry& g, const GroupNormForward& a, i
     }
 }
 
-// dx = invstd (gamma dy - mean(gamma dy) - xhat mean(gamma dy xhat)), the means over the group.
+// dx = invstd (gamma dz - mean(gamma dz) - xhat mean(gamma dz xhat)), the means over the group. dz is dy or,
+// where a SiLU stands between, lies in dx until that is known.
 inline void backward_lanes(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t block,
                            int64_t group) {
   const int64_t begin = group * g.per_group(), end = begin + g.per_group(), run = g.hw * kLanes;
   const int64_t used = g.used(block), at = block * g.unit_elements();
   const float* means = a.stats + (block * 2 * g.groups + group) * kLanes;
   const float* invstds = means + g.groups * kLanes;
+  const float* dz = g.silu ? a.dx : a.dy;
+  HWY_ALIGN float scale[kLanes] = {}, shift[kLanes] = {}, slope[kLanes] = {};  // 0 in padding lanes
   double sum[kTileWidth], product[kTileWidth], dy[kLanes] = {}, dy_xhat[kLanes] = {};
   for (int64_t c = begin; c < end; ++c) {
     GroupNormSums& total = a.sums[block * g.c + c] = {};
+    if (g.silu) {
+      for (int64_t j = 0; j < used; ++j) scale[j] = a.gamma[c] * invstds[j], shift[j] = a.beta[c];
+      const int64_t i = at + c * run;
+      normalize16(a.x + i, a.dx + i, run, {means, scale, shift}, SiluGrad{a.dy + i});
+    }
     const Cut cut(1, g.hw);
     for (int64_t i = 0; i < cut.pieces(); ++i) {
       const auto p = cut.piece(i);
-      tile_products(a.x + at, a.dy + at, {c * run + p.row * kLanes, 1, 0, p.rows, kLanes, kLanes}, means, sum,
+      tile_products(a.x + at, dz + at, {c * run + p.row * kLanes, 1, 0, p.rows, kLanes, kLanes}, means, sum,
                     product);
       for (int64_t j = 0; j < used; ++j) {
         const double of_xhat = product[j] * double{invstds[j]};
@@ -186,7 +197,6 @@ inline void backward_lanes(const GroupNormGeometry& g, const GroupNormBackward& 
       }
     }
   }
-  HWY_ALIGN float scale[kLanes] = {}, shift[kLanes] = {}, slope[kLanes] = {};  // 0 in padding lanes
   const double count = static_cast<double>(g.per_group() * g.hw);
   for (int64_t j = 0; j < used; ++j) {
     const double invstd = double{invstds[j]};
@@ -196,7 +206,7 @@ inline void backward_lanes(const GroupNormGeometry& g, const GroupNormBackward& 
   for (int64_t c = begin; c < end; ++c) {
     for (int64_t j = 0; j < used; ++j) scale[j] = a.gamma[c] * invstds[j];
     const int64_t i = at + c * run;
-    normalize_grad16(a.x + i, a.dy + i, a.dx + i, run, {means, scale, shift, slope});
+    normalize_grad16(a.x + i, dz + i, a.dx + i, run, {means, scale, shift, slope});
   }
 }
 
@@ -204,11 +214,18 @@ inline void backward_plain(const GroupNormGeometry& g, const GroupNormBackward& 
   const int64_t begin = group * g.per_group(), end = begin + g.per_group(), at = n * g.unit_elements();
   const float mean = a.stats[n * 2 * g.groups + group], invstd = a.stats[(n * 2 + 1) * g.groups + group];
   HWY_ALIGN float center[kTileWidth], scale[kLanes], shift[kLanes], slope[kLanes];
+  const float* dz = g.silu ? a.dx : a.dy;
   std::fill_n(center, kTileWidth, mean);
   double dy = 0, dy_xhat = 0;
   for (int64_t c = begin; c < end; ++c) {
+    const int64_t i = at + c * g.hw;
+    if (g.silu) {
+      std::fill_n(scale, kLanes, a.gamma[c] * invstd);
+      std::fill_n(shift, kLanes, a.beta[c]);
+      normalize16(a.x + i, a.dx + i, g.hw, {center, scale, shift}, SiluGrad{a.dy + i});
+    }
     double sum, product;
-    products_of_run(a.x + at + c * g.hw, a.dy + at + c * g.hw, g.hw, center, sum, product);
+    products_of_run(a.x + i, dz + i, g.hw, center, sum, product);
     const GroupNormSums total = a.sums[n * g.c + c] = {sum, product * double{invstd}};
     dy += double{a.gamma[c]} * total.dy;
     dy_xhat += double{a.gamma[c]} * total.dy_xhat;
@@ -219,7 +236,7 @@ inline void backward_plain(const GroupNormGeometry& g, const GroupNormBackward& 
   for (int64_t c = begin; c < end; ++c) {
     std::fill_n(scale, kLanes, a.gamma[c] * invstd);
     const int64_t i = at + c * g.hw;
-    normalize_grad16(a.x + i, a.dy + i, a.dx + i, g.hw, {center, scale, shift, slope});
+    normalize_grad16(a.x + i, dz + i, a.dx + i, g.hw, {center, scale, shift, slope});
   }
 }
 
@@ -230,19 +247,23 @@ inline void backward_nhwc(const GroupNormGeometry& g, const GroupNormBackward& a
   float *mean = coefficients(scratch, g.c, 0), *scale = coefficients(scratch, g.c, 1);
   float *shift = coefficients(scratch, g.c, 2), *slope = coefficients(scratch, g.c, 3);
   GroupNormSums* total = a.sums + n * g.c;
-  float* invstd_of = scale;  // until the scale is known
+  float* invstd_of = slope;  // until the slope is known
+  const float* dz = g.silu ? a.dx : a.dy;
   std::fill_n(total, g.c, GroupNormSums());
   for (int64_t group = 0; group < g.groups; ++group) {
     std::fill_n(mean + group * g.per_group(), g.per_group(), means[group]);
     std::fill_n(invstd_of + group * g.per_group(), g.per_group(), invstds[group]);
   }
+  for (int64_t c = 0; c < g.c; ++c) scale[c] = a.gamma[c] * invstd_of[c];
   double sum[kTileWidth], product[kTileWidth];
   const Cut cut(1, g.hw);
   for (int64_t i = 0; i < cut.pieces(); ++i) {
     const auto p = cut.piece(i);
+    if (const int64_t k = at + p.row * g.c; g.silu)
+      normalize_rows(a.x + k, a.dx + k, p.rows, g.c, {mean, scale, a.beta}, SiluGrad{a.dy + k});
     for (int64_t first = 0; first < g.c; first += kTileWidth) {
       const int width = static_cast<int>(std::min<int64_t>(kTileWidth, g.c - first));
-      tile_products(a.x + at, a.dy + at, {p.row * g.c + first, 1, 0, p.rows, g.c, width}, mean + first, sum,
+      tile_products(a.x + at, dz + at, {p.row * g.c + first, 1, 0, p.rows, g.c, width}, mean + first, sum,
                     product);
       for (int j = 0; j < width; ++j) {
         total[first + j].dy += sum[j];
@@ -260,12 +281,11 @@ inline void backward_nhwc(const GroupNormGeometry& g, const GroupNormBackward& a
     }
     const double invstd = double{invstds[group]};
     for (int64_t c = begin; c < end; ++c) {
-      scale[c] = a.gamma[c] * invstds[group];
       shift[c] = static_cast<float>(invstd * dy / count);
       slope[c] = static_cast<float>(invstd * invstd * dy_xhat / count);
     }
   }
-  normalize_grad_rows(a.x + at, a.dy + at, a.dx + at, g.hw, g.c, {mean, scale, shift, slope});
+  normalize_grad_rows(a.x + at, dz + at, a.dx + at, g.hw, g.c, {mean, scale, shift, slope});
 }
 
 void group_norm_backward(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t begin, int64_t end) {
@@ -321,8 +341,13 @@ class Backward final : public Kernel {
   void run(const KernelArgs& args) override {
     std::byte* workspace = static_cast<std::byte*>(args.workspace);
     GroupNormSums* sums = reinterpret_cast<GroupNormSums*>(workspace);
-    const GroupNormBackward a{args.in[0].as<float>(),     args.in[1].as<float>(),  args.in[2].as<float>(),
-                              args.in[3].as<float>(),     args.out[0].as<float>(), sums,
+    const GroupNormBackward a{args.in[0].as<float>(),
+                              args.in[1].as<float>(),
+                              args.in[2].as<float>(),
+                              args.in[3].as<float>(),
+                              args.in[4].as<float>(),
+                              args.out[0].as<float>(),
+                              sums,
                               workspace + g_.sums_bytes()};
     const auto f = HWY_DYNAMIC_DISPATCH(group_norm_backward);
     parallel_ranges(g_.tasks(), threads_, kGrain / g_.task_elements(),
@@ -371,7 +396,7 @@ void add_group_norm_simd(Registry& r) {
            DType::f32,
            {.threads = true, .shard = false},
            [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-             return fits(q.in[0], q.in[3]) ? std::make_unique<Backward>(q) : nullptr;
+             return fits(q.in[0], q.in[4]) ? std::make_unique<Backward>(q) : nullptr;
            }});
   }
 }

@@ -4,11 +4,11 @@ namespace lockstep {
 
 // One line per command.
 extern const Command fit_command, check_command, plan_command, evaluate_command, predict_command,
-    data_command, kernels_command;
+    sample_command, data_command, kernels_command;
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> all = {fit_command,     check_command, plan_command,   evaluate_command,
-                                           predict_command, data_command,  kernels_command};
+                                           predict_command, sample_command, data_command,   kernels_command};
   return all;
 }
 

@@ -11,6 +11,28 @@ extern const Command evaluate_command;
 
 namespace {
 
+void print_json(const std::string& split, const Score& s) {
+  nlohmann::json j{{"split", split}, {"loss", s.loss}, {"count", s.count}};
+  if (s.accuracy) j["accuracy"] = *s.accuracy;
+  if (s.bands)
+    for (const auto& band : *s.bands) j["bands"].push_back({{"loss", band.loss}, {"count", band.count}});
+  fmt::print("{}\n", j.dump());
+}
+
+void print_text(const std::string& split, const Score& s, const Job& job) {
+  if (s.accuracy) {
+    fmt::print("{}: loss {:.4f}, accuracy {:.2f}% ({} of {} images)\n", split, s.loss, 100 * *s.accuracy,
+               static_cast<int64_t>(*s.accuracy * static_cast<double>(s.count) + 0.5), s.count);
+    return;
+  }
+  fmt::print("{}: loss {:.4f} ({} images); squared error by timestep:\n", split, s.loss, s.count);
+  const auto steps = static_cast<int64_t>(job.hyperparameters.diffusion->alphas_cumprod.size());
+  for (size_t i = 0; s.bands && i < s.bands->size(); ++i) {
+    const auto at = [&](size_t band) { return static_cast<int64_t>(band) * steps / Score::kBands; };
+    fmt::print("  {:>4} to {:>4}  {:.4f}  ({} images)\n", at(i), at(i + 1) - 1, (*s.bands)[i].loss, (*s.bands)[i].count);
+  }
+}
+
 int run(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
   std::string folder, split;
@@ -46,10 +68,9 @@ int run(const std::vector<std::string>& arguments) {
       open_run_model(folder, input_shape(job.training, images->channels, images->height, images->width, classes));
   const Score s = evaluate(*model.session, *images, subset);
   if (vm->count("json"))
-    fmt::print("{}\n", nlohmann::json{{"split", split}, {"loss", s.loss}, {"accuracy", s.accuracy}, {"count", s.count}}.dump());
+    print_json(split, s);
   else
-    fmt::print("{}: loss {:.4f}, accuracy {:.2f}% ({} of {} images)\n", split, s.loss, 100 * s.accuracy,
-               static_cast<int64_t>(s.accuracy * static_cast<double>(s.count) + 0.5), s.count);
+    print_text(split, s, job);
   return 0;
 }
 

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include "models/diffusion/folder.h"
+#include "models/diffusion/generate.h"
 #include "models/model.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -20,12 +22,56 @@ int64_t count_parameters(const ParameterTable& table) {
   return n;
 }
 
+StepGraphSpec step_graph_spec(const Job& job, const DatasetShape& data, Device device) {
+  return {make_model(job.model),
+          input_shape(job.training, data.channels, data.height, data.width, data.classes),
+          1,
+          static_cast<int>(job.instance_count),
+          device,
+          job.hyperparameters.diffusion};
+}
+
 int64_t training_samples(const Job& job, const DatasetShape& data) {
   if (job.validation_fraction <= 0) return data.count;
   return static_cast<int64_t>(training_indices(data.count, job.validation_fraction, job.hyperparameters.seed).size());
 }
 
+// What the trainer of a diffusion model does beside training: grids of samples, and the folder for diffusers.
+void add_diffusion(TrainerOptions& o, const Job& job) {
+  o.sample_every = job.sampling.every;
+  o.preview = [job](Session& session, int64_t step, const std::string& run, TensorBoardWriter* events) {
+    const InputShape& shape = session.options().input;
+    const auto images = diffusion::generate(session, job.scheduler, generate_request(job, shape.classes));
+    if (!events) return;
+    const Image grid = diffusion::grid(diffusion::pictures(images, shape));
+    const std::string folder = run + "/samples";
+    std::filesystem::create_directories(folder);
+    write_png(fmt::format("{}/step-{:08}.png", folder, step), grid);
+    events->image_png("samples", step, grid.height, grid.width, grid.channels, encode_png(grid));
+  };
+  o.export_weights = [job](const Session& session, const std::string& run) {
+    UNet2DConfig unet = job.model.unet;
+    unet.sample_size = {session.options().input.height, session.options().input.width};
+    diffusion::write_folder(run, unet, job.scheduler, session.model());
+  };
+}
+
 }  // namespace
+
+diffusion::GenerateRequest generate_request(const Job& job, int64_t classes) {
+  diffusion::GenerateRequest r;
+  r.sampler = job.sampling.sampler;
+  r.steps = job.sampling.steps;
+  r.eta = job.sampling.eta;
+  r.guidance = job.sampling.guidance;
+  r.count = job.sampling.count;
+  r.seed = job.hyperparameters.seed;
+  if (job.model.unet.conditional()) {
+    for (int64_t i = 0; i < r.count; ++i) r.labels.push_back(static_cast<int32_t>(i % classes));
+    r.null_label = static_cast<int32_t>(classes);
+  }
+  return r;
+}
 
 Device device_of(const Job& job) {
   if (job.device == "simt") return Device::simt;
@@ -56,6 +102,7 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   o.log_every = job.log_every;
   o.kernels = kernels;
   o.job_hash = job_hash(job);
+  if (job.objective.name == "diffusion") add_diffusion(o, job);
   return o;
 }
 
@@ -66,9 +113,7 @@ CheckedJob check_job(const Job& job) {
   if (job.test) probe_dataset(*job.test);
   const Schedule schedule(job.hyperparameters, training_samples(job, c.data), static_cast<int>(job.instance_count));
   c.steps_per_epoch = schedule.steps_per_epoch(), c.total_steps = schedule.total_steps();
-  const StepGraphSpec spec{make_model(job.model),
-                           input_shape(job.training, c.data.channels, c.data.height, c.data.width, c.data.classes), 1,
-                           static_cast<int>(job.instance_count)};
+  const StepGraphSpec spec = step_graph_spec(job, c.data, Device::cpu);
   const ParameterTable table = make_parameter_table(build_forward(spec, true));
   optimizer_params(job.hyperparameters, table);
   c.has_batch_norm = !table.buffers.empty();
@@ -112,9 +157,7 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   p.steps_per_epoch = schedule.steps_per_epoch(), p.total_steps = schedule.total_steps();
   p.nominal_batch = schedule.nominal_part();
 
-  StepGraphSpec spec{make_model(job.model),
-                     input_shape(job.training, p.data.channels, p.data.height, p.data.width, p.data.classes), 1, ranks,
-                     device_of(job)};
+  StepGraphSpec spec = step_graph_spec(job, p.data, device_of(job));
   p.table = make_parameter_table(build_forward(spec, true));
   p.parameter_count = count_parameters(p.table);
   p.optimizer = optimizer_params(c, p.table);
@@ -127,10 +170,15 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     else
       choose_first_kernels(t, g, how);
   };
+  p.memory.parameters = p.memory.gradients = p.table.length * 4;
+  p.memory.state = p.optimizer.state_count() * p.table.length * 4;
+  p.memory.buffers = p.table.buffer_length * 4;
+  const Recompute recompute = recompute_of(c, p.memory.total());
   for (int64_t m = 0; m < c.gradient_accumulation; ++m)
     for (int64_t n : schedule.part_sizes(m, 0)) {  // ascending: a full step's comes last
       spec.batch = n;
-      p.training.push_back(compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels, how, choose));
+      p.training.push_back(compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels,
+                                   how, choose, recompute));
       p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
     }
   std::vector<int64_t> evaluated;
@@ -142,9 +190,6 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     const Plan plan = compile(build_evaluation(spec, c), p.kernels, how, choose);
     p.memory.arena = std::max(p.memory.arena, plan.arena_bytes);
   }
-  p.memory.parameters = p.memory.gradients = p.table.length * 4;
-  p.memory.state = p.optimizer.state_count() * p.table.length * 4;
-  p.memory.buffers = p.table.buffer_length * 4;
   const int64_t sample = p.data.channels * p.data.height * p.data.width;
   p.data_bytes = p.data.count * (sample + 4) + loader_depth(c) * p.nominal_batch * (sample + 4);
   for (const auto& other : {job.validation, job.test})

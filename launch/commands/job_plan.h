@@ -2,6 +2,7 @@
 #pragma once
 
 #include "launch/job/job.h"
+#include "models/diffusion/generate.h"
 #include "runtime/data/dataset.h"
 #include "runtime/graph/plan.h"
 #include "runtime/training/trainer.h"
@@ -15,6 +16,9 @@ Device device_of(const Job& job);
 bool uses_nccl(const Job& job);
 // Kernel choice for a rank that shares its host with `local_size` ranks.
 KernelChoice kernel_choice(const Job& job, int local_size);
+
+// What the job's `sampling` says: images of each class in turn, where the model knows classes.
+diffusion::GenerateRequest generate_request(const Job& job, int64_t classes);
 
 struct JobPlan {
   DatasetShape data;

@@ -36,6 +36,7 @@ int run(const std::vector<std::string>& arguments) {
   const DatasetShape data = probe_dataset(job.training);
   const auto names = load_dataset(job.training)->class_names;
   TrainedModel model = open_run_model(folder, input_shape(job.training, data.channels, data.height, data.width, data.classes));
+  model.session->prepare_prediction(1);
   auto& plan = model.session->prediction(1);
   for (const auto& file : files) {
     const Image image = read_image(file, data.channels);

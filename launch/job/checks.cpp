@@ -2,6 +2,7 @@
 
 #include "launch/job/scalar.h"
 #include "models/model.h"
+#include "models/unet2d.h"
 
 namespace lockstep::job {
 namespace {
@@ -49,6 +50,43 @@ void check_optimizer(const TrainingConfig& training, const Reader& reader) {
         fmt::format("{} warm-up steps in a job of {}", training.lr_schedule.warmup_steps, *training.steps));
 }
 
+void check_diffusion(const Job& job, const Reader& reader) {
+  const bool unet = job.model.name == "unet2d", diffusion = job.objective.name == "diffusion";
+  if (unet != diffusion)
+    throw conflict(reader, unet ? "model.name" : "objective.name",
+                   unet ? "unet2d is a diffusion model" : "diffusion wants the model unet2d")
+        .hint(unet ? "objective: diffusion" : "model: {name: unet2d, config: {...}}");
+  if (!diffusion) return;
+  for (const char* key : {"hyperparameters.loss", "hyperparameters.label_smoothing"})
+    if (reader.given(key)) throw conflict(reader, key, "belongs to objective classification only");
+  if (job.checkpoint.best_by == "validation_accuracy")
+    throw conflict(reader, "checkpoint.best_by", "diffusion has no accuracy").hint("validation_loss");
+  for (const float x : {job.training.mean[0], job.training.std[0]})
+    if (job.training.mean.size() != 1 || job.training.std.size() != 1 || x != 0.5f)
+      throw conflict(reader, "inputs.training.normalize", "diffusion trains on pixels in [-1, 1]")
+          .hint("leave normalize out, or give mean 0.5 and std 0.5");
+  const UNet2DConfig& config = job.model.unet;
+  try {
+    check(config);
+  } catch (const Error& e) {
+    std::string key;
+    for (const auto& [name, value] : e.places())
+      if (name == "key") key = value;
+    throw job_error(reader.place_of("model.config." + key), "model.config." + key, e.id(), e.message());
+  }
+  const bool can_hide = config.num_class_embeds.has_value();
+  if (job.objective.label_dropout > 0 && !can_hide)
+    throw conflict(reader, "objective.label_dropout", "the UNet has no table of classes (num_class_embeds)");
+  if (job.sampling.guidance != 1 && job.objective.label_dropout == 0 && job.model.init_from.empty())
+    throw conflict(reader, "sampling.guidance", "guidance needs a model trained with objective.label_dropout");
+  // What the sampler cannot do is said now and not after the training.
+  try {
+    diffusion::make_sampler(job.sampling.sampler, job.scheduler, job.sampling.steps, job.sampling.eta);
+  } catch (const Error& e) {
+    throw job_error(reader.place_of("sampling"), "sampling", e.id(), e.message());
+  }
+}
+
 void check_loss(const Job& job, const Reader& reader) {
   if (job.hyperparameters.loss != "nll") return;
   const std::vector<LayerSpec> layers =
@@ -79,7 +117,11 @@ void check_exclusive(const Reader& reader) {
 void check_job(const Job& job, const Reader& reader) {
   check_hosts(job, reader);
   check_optimizer(job.hyperparameters, reader);
+  check_diffusion(job, reader);
   check_loss(job, reader);
+  if (job.hyperparameters.recompute == "auto" && job.hyperparameters.memory_budget_mb == 0)
+    throw job_error(reader.place_of("hyperparameters.recompute"), "hyperparameters.memory_budget_mb", "E_JOB_REQUIRED",
+                    "missing key: recompute auto needs it");
   if (job.hyperparameters.gradient_accumulation > job.hyperparameters.global_batch_size)
     throw conflict(reader, "hyperparameters.gradient_accumulation",
                    fmt::format("more parts than global_batch_size {} has samples",

@@ -10,6 +10,7 @@
 #include "launch/job/checks.h"
 #include "launch/job/overrides.h"
 #include "launch/job/reader.h"
+#include "launch/job/unet_config.h"
 
 namespace lockstep {
 
@@ -66,6 +67,9 @@ void fill_defaults(Job& job, const Reader& reader) {
   for (std::string& host : job.hosts)
     if (host.find(':') == std::string::npos) host += ":1";
   job.output_dir = std::filesystem::absolute(job.output_dir).lexically_normal().string();
+  if (job.model.name == "unet2d" && !reader.given("model.config"))
+    if (const std::string config = job.model.init_from + "/unet/config.json"; std::filesystem::exists(config))
+      job.model.unet = read_unet_config(config);
   job.model.where = reader.place_of(job.model.layers.empty() ? "model.name" : "model.layers").text();
   if (job.hyperparameters.optimizer.name == "adamw" &&
       !reader.given("hyperparameters.optimizer.weight_decay"))
@@ -74,6 +78,17 @@ void fill_defaults(Job& job, const Reader& reader) {
   if (!job.test && has_test_half(job.training.dataset)) {
     job.test = job.training;
     job.test->limit = 0;
+  }
+  if (job.objective.name == "diffusion") {
+    auto& d = job.hyperparameters.diffusion.emplace();
+    d.prediction = job.scheduler.schedule.prediction_type;
+    const auto alphas = diffusion::make_alphas_cumprod(job.scheduler.schedule);
+    d.alphas_cumprod.assign(alphas.begin(), alphas.end());
+    d.snr_gamma = job.objective.snr_gamma;
+    d.label_dropout = job.objective.label_dropout;
+    // Pixels in [-1, 1].
+    for (DatasetConfig* data : {&job.training, job.validation ? &*job.validation : nullptr, job.test ? &*job.test : nullptr})
+      if (data && data->mean.empty()) data->mean = data->std = {0.5f};
   }
   job.training.split = "training";
   if (job.validation) job.validation->split = "test";

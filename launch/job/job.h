@@ -8,11 +8,27 @@
 #include <string>
 #include <vector>
 
+#include "models/diffusion/sampler.h"
 #include "models/spec.h"
 #include "runtime/data/dataset.h"
 #include "runtime/training/config.h"
 
 namespace lockstep {
+
+struct ObjectiveConfig {
+  std::string name = "classification";  // classification, diffusion
+  double snr_gamma = 0;
+  double label_dropout = 0;
+};
+
+// What `lockstep sample` and the grids of a run in training do where nothing else is said.
+struct SamplingConfig {
+  int64_t every = 0;  // steps between grids; 0: at the end only
+  std::string sampler = "ddim";
+  int64_t steps = 50;
+  double eta = 0, guidance = 1;
+  int64_t count = 64;
+};
 
 struct Job {
   std::string file;  // the job file's path
@@ -30,6 +46,9 @@ struct Job {
   double validation_fraction = 0;
   TrainingConfig hyperparameters;
   CheckpointConfig checkpoint;
+  ObjectiveConfig objective;
+  diffusion::SchedulerConfig scheduler;
+  SamplingConfig sampling;
   int64_t log_every = 50;           // steps between training lines in metrics.jsonl
   std::string output_dir = "runs";  // absolute once read
   // Key path -> `file:line:column` or `--set KEY`, for keys that were given; "" is the whole file. For

@@ -42,7 +42,14 @@ struct TypeText {
   std::string operator()(Pair*) const { return "integer or [height, width]"; }
   std::string operator()(Betas) const { return "list of two numbers"; }
   std::string operator()(std::vector<float>*) const { return "number or list of numbers"; }
-  std::string operator()(std::vector<std::string>*) const { return "list of strings"; }
+  std::string operator()(std::vector<int64_t>*) const { return "integer or list of integers"; }
+  std::string operator()(std::vector<std::string>*) const {
+    return key.choices.empty() ? "list of strings" : fmt::format("list of {}", fmt::join(key.choices, ", "));
+  }
+  std::string operator()(std::optional<std::string>*) const {
+    return key.choices.empty() ? "string" : fmt::format("{}", fmt::join(key.choices, ", "));
+  }
+  std::string operator()(UNet2DConfig*) const { return "map"; }
   std::string operator()(DatasetConfig*) const { return "map"; }
   std::string operator()(std::optional<DatasetConfig>*) const { return "map"; }
   std::string operator()(std::vector<ParamGroupConfig>*) const { return "list of maps"; }
@@ -72,6 +79,7 @@ struct IsEmpty {
   bool operator()(Pair* value) const { return value->h == 0 && value->w == 0; }
   bool operator()(Betas) const { return false; }
   bool operator()(DatasetConfig*) const { return false; }
+  bool operator()(UNet2DConfig*) const { return false; }
   template <class T>
   bool operator()(std::optional<T>* value) const {
     return !value->has_value();

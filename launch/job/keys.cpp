@@ -21,7 +21,7 @@ Table make_job_keys() {
   const When adam = {"hyperparameters.optimizer.name", {"adam", "adamw"}};
   const When step = {"hyperparameters.lr_schedule.name", {"step"}};
   const When decay = {"hyperparameters.lr_schedule.name", {"cosine", "linear"}};
-  return {
+  Table table = {
       {.path = "job_name",
        .slot = FIELD(Job, job_name),
        .help = "Names the run folder: letters, digits, '.', '_', '-'.",
@@ -77,9 +77,16 @@ Table make_job_keys() {
        .help = "A net of one's own: a list of layers, each a word or {word: {keys}}. Either this or name.",
        .example = "[{conv2d: {out_channels: 8, kernel: 3}}, relu, flatten, {linear: {out_features: 10}}]",
        .absent = "name"},
+      {.path = "model.config",
+       .slot = FIELD(Job, model.unet),
+       .help = "Configuration of the UNet, under the names that diffusers' UNet2DModel has.",
+       .example = "{block_out_channels: [32, 64], down_block_types: [DownBlock2D, AttnDownBlock2D], "
+                  "up_block_types: [AttnUpBlock2D, UpBlock2D]}",
+       .absent = "that of the diffusers folder init_from; else diffusers' defaults",
+       .when = {"model.name", {"unet2d"}}},
       {.path = "model.init_from",
        .slot = FIELD(Job, model.init_from),
-       .help = "Weights to start from: a safetensors file, a checkpoint or a run folder.",
+       .help = "Weights to start from: a safetensors file, a checkpoint, a run folder, or a diffusers folder.",
        .example = "pretrained.safetensors",
        .text = Text::path,
        .absent = "PyTorch's initial distributions"},
@@ -245,6 +252,19 @@ Table make_job_keys() {
        .help = "Other settings for some tensors; the first group whose match fits a tensor's name decides.",
        .example = "[{match: \"*.bias\", weight_decay: 0}]",
        .absent = "one setting for all"},
+      {.path = "hyperparameters.recompute",
+       .slot = FIELD(Job, hyperparameters.recompute),
+       .help = "Compute activations again in the backward pass instead of keeping them: of all residual blocks, or "
+               "(auto) of as few as the memory budget asks for. The results keep their bits.",
+       .example = "blocks",
+       .choices = {"none", "blocks", "auto"}},
+      {.path = "hyperparameters.memory_budget_mb",
+       .slot = FIELD(Job, hyperparameters.memory_budget_mb),
+       .help = "What a rank's tensors may take, in 10^6 bytes.",
+       .example = "2000",
+       .range = {0, 1e9, true, false},
+       .absent = "none",
+       .when = {"hyperparameters.recompute", {"auto"}}},
       {.path = "checkpoint.every_steps",
        .slot = FIELD(Job, checkpoint.every_steps),
        .help = "A checkpoint every so many steps. Not together with every_epochs.",
@@ -279,6 +299,8 @@ Table make_job_keys() {
        .example = "runs",
        .text = Text::cwd_path},
   };
+  for (Key& key : diffusion_keys()) table.push_back(std::move(key));
+  return table;
 }
 
 }  // namespace
@@ -363,7 +385,7 @@ const std::vector<Exclusive>& exclusive_keys() {
 const std::vector<RefusedKey>& refused_keys() {
   static const std::vector<RefusedKey> rows = [] {
     std::vector<RefusedKey> all;
-    for (const char* name : {"precision", "ema", "recompute", "objective", "augment", "sample_every"})
+    for (const char* name : {"precision", "ema", "augment"})
       all.push_back({name, "E_JOB_RESERVED", "reserved, not supported by this version"});
     for (const char* name : {"batch_size", "train_batch_size", "per_device_batch_size"})
       all.push_back(

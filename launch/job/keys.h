@@ -19,9 +19,10 @@ namespace lockstep::job {
 // Where a key's value lives. Its type is the key's type.
 using Betas = std::array<double*, 2>;
 using Slot = std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std::optional<int64_t>*,
-                          std::optional<double>*, Pair*, Betas, std::vector<float>*,
-                          std::vector<std::string>*, DatasetConfig*, std::optional<DatasetConfig>*,
-                          std::vector<ParamGroupConfig>*, std::vector<LayerSpec>*>;
+                          std::optional<double>*, std::optional<std::string>*, Pair*, Betas, std::vector<float>*,
+                          std::vector<int64_t>*, std::vector<std::string>*, DatasetConfig*,
+                          std::optional<DatasetConfig>*, std::vector<ParamGroupConfig>*, std::vector<LayerSpec>*,
+                          UNet2DConfig*>;
 
 struct Range {
   double min = -std::numeric_limits<double>::infinity(), max = std::numeric_limits<double>::infinity();
@@ -54,6 +55,7 @@ struct Key {
   std::string absent = {};
   When when = {};
   bool short_form = false;  // `max_pool2d: 2` stands for `max_pool2d: {kernel: 2}`
+  bool nullable = false;    // an optional or list that `null` empties, which differs from leaving the key out
 };
 using Table = std::vector<Key>;
 
@@ -66,6 +68,8 @@ struct LayerWord {
 const Table& job_keys();      // slots take a Job
 const Table& dataset_keys();  // DatasetConfig
 const Table& group_keys();    // ParamGroupConfig
+const Table& unet_keys();     // UNet2DConfig
+Table diffusion_keys();       // a part of job_keys()
 const std::vector<LayerWord>& layer_words();
 const LayerWord* find_layer_word(std::string_view word);
 

@@ -126,6 +126,22 @@ bool is_name(const std::string& text, std::string_view punctuation) {
          });
 }
 
+// What `null` makes of a nullable key.
+struct Emptied {
+  template <class T>
+  void operator()(std::optional<T>* out) const {
+    out->reset();
+  }
+  template <class T>
+  void operator()(std::vector<T>* out) const {
+    out->clear();
+  }
+  template <class T>
+  void operator()(const T&) const {
+    LOCKSTEP_ASSERT(false, "only optionals and lists are nullable");
+  }
+};
+
 }  // namespace
 
 bool has_test_half(const std::string& dataset) {
@@ -241,6 +257,7 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
     void operator()(std::optional<int64_t>* out) const { *out = integer(key, node, path); }
     void operator()(std::optional<double>* out) const { *out = number(key, node, path); }
     void operator()(std::string* out) const { *out = reader.read_string(key, node, path); }
+    void operator()(std::optional<std::string>* out) const { *out = reader.read_string(key, node, path); }
     void operator()(Pair* out) const {
       if (node.kind != Node::Kind::list) {
         out->h = out->w = integer(key, node, path);
@@ -265,6 +282,16 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
         out->push_back(static_cast<float>(number(key, node.children[i], item_path(path, i))));
       expect_some();
     }
+    void operator()(std::vector<int64_t>* out) const {
+      out->clear();
+      if (node.kind != Node::Kind::list) {
+        out->push_back(integer(key, node, path));
+        return;
+      }
+      for (size_t i = 0; i < node.children.size(); ++i)
+        out->push_back(integer(key, node.children[i], item_path(path, i)));
+      expect_some();
+    }
     void operator()(std::vector<std::string>* out) const {
       expect_kind(key, node, path, Node::Kind::list, "a list of strings");
       out->clear();
@@ -283,6 +310,10 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
       expect_kind(key, node, path, Node::Kind::list, "a list of maps");
       *out = reader.read_groups(node, path);
     }
+    void operator()(UNet2DConfig* out) const {
+      expect_kind(key, node, path, Node::Kind::map, "a map");
+      reader.read(unet_keys(), node, out, path);
+    }
     void operator()(std::vector<LayerSpec>* out) const {
       expect_kind(key, node, path, Node::Kind::list, "a list of layers");
       *out = reader.read_layers(node, path);
@@ -294,7 +325,10 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
             .hint("for example " + key.example);
     }
   };
-  std::visit(Visitor{*this, key, node, path}, slot);
+  if (key.nullable && node.kind == Node::Kind::null)
+    std::visit(Emptied{}, slot);
+  else
+    std::visit(Visitor{*this, key, node, path}, slot);
 }
 
 void Reader::read_dataset(const Key& key, const Node& node, DatasetConfig& config, const std::string& path) {

@@ -48,6 +48,8 @@ std::vector<Section> sections() {
                  rows_of(dataset_keys(), &dataset)});
   all.push_back({"Parameter groups", "Keys of each item of hyperparameters.param_groups.",
                  rows_of(group_keys(), &group)});
+  UNet2DConfig unet;
+  all.push_back({"UNet", "Keys of model.config of the model unet2d.", rows_of(unet_keys(), &unet)});
   Section layers = {
       "Layers",
       "Items of model.layers. A layer without required keys may stand as a word alone. kernel, stride, "

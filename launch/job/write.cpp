@@ -40,8 +40,10 @@ struct FlowText {
   std::string operator()(uint64_t* value) const { return std::to_string(*value); }
   std::string operator()(double* value) const { return number_text(*value); }
   std::string operator()(std::string* value) const { return string_text(*value); }
-  std::string operator()(std::optional<int64_t>* value) const { return std::to_string(value->value()); }
-  std::string operator()(std::optional<double>* value) const { return number_text(value->value()); }
+  // Of what is given, or of a nullable key.
+  std::string operator()(std::optional<int64_t>* value) const { return *value ? std::to_string(**value) : "null"; }
+  std::string operator()(std::optional<double>* value) const { return *value ? number_text(**value) : "null"; }
+  std::string operator()(std::optional<std::string>* value) const { return *value ? string_text(**value) : "null"; }
   std::string operator()(Pair* value) const { return fmt::format("[{}, {}]", value->h, value->w); }
   std::string operator()(const Betas& value) const {
     return fmt::format("[{}, {}]", number_text(*value[0]), number_text(*value[1]));
@@ -50,6 +52,7 @@ struct FlowText {
     // As floats: 0.1307, not the double that the float is.
     return fmt::format("[{}]", fmt::join(*values, ", "));
   }
+  std::string operator()(std::vector<int64_t>* values) const { return fmt::format("[{}]", fmt::join(*values, ", ")); }
   std::string operator()(std::vector<std::string>* values) const {
     std::vector<std::string> texts;
     for (const std::string& value : *values) texts.push_back(string_text(value));
@@ -65,7 +68,8 @@ struct FlowText {
     for (LayerSpec& layer : *layers) texts.push_back(layer_text(layer));
     return fmt::format("[{}]", fmt::join(texts, ", "));
   }
-  // Data sets have dotted keys of their own: written as blocks.
+  // Maps with keys of their own: written as blocks.
+  std::string operator()(UNet2DConfig*) const { LOCKSTEP_ASSERT(false); }
   std::string operator()(DatasetConfig*) const { LOCKSTEP_ASSERT(false); }
   std::string operator()(std::optional<DatasetConfig>*) const { LOCKSTEP_ASSERT(false); }
 };
@@ -79,6 +83,8 @@ class BlockWriter {
         write(dataset_keys(), *dataset, path + ".");
       else if (const auto* optional = std::get_if<std::optional<DatasetConfig>*>(&slot))
         write(dataset_keys(), &(*optional)->value(), path + ".");
+      else if (const auto* unet = std::get_if<UNet2DConfig*>(&slot))
+        write(unet_keys(), *unet, path + ".");
       else if (const auto* layers = std::get_if<std::vector<LayerSpec>*>(&slot))
         write_layers(path, **layers);
       else

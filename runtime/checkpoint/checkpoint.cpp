@@ -221,17 +221,17 @@ std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
   if (!fs::is_directory(path)) return SafetensorsFile::open(path);
   if (fs::exists(path + "/manifest.json") || fs::exists(path + "/state.safetensors"))
     return load_checkpoint(path).model;
-  if (fs::exists(path + "/model.safetensors")) return SafetensorsFile::open(path + "/model.safetensors");
+  for (const char* name : {"/model.safetensors", "/unet/diffusion_pytorch_model.safetensors", "/diffusion_pytorch_model.safetensors"})
+    if (fs::exists(path + name)) return SafetensorsFile::open(path + name);
   if (auto newest = load_newest_checkpoint(path, warn)) return newest->model;
   throw Error(Exit::no_input, "E_NO_MODEL", "neither model.safetensors nor a checkpoint in this folder")
       .at("file", path)
       .hint(hint);
 }
 
-void export_model(const std::string& run_folder, std::span<const StoredTensor> tensors) {
+void export_model(const std::string& file, std::span<const StoredTensor> tensors) {
   const SafetensorsWriter writer(tensors, kPyTorch);
-  replace_file(run_folder + "/model.safetensors",
-               [&](const std::string& temporary) { writer.write(temporary); });
+  replace_file(file, [&](const std::string& temporary) { writer.write(temporary); });
 }
 
 }  // namespace lockstep

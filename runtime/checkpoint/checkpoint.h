@@ -51,12 +51,12 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_fo
 // Folders of complete checkpoints, oldest first.
 std::vector<std::string> list_checkpoints(const std::string& run_folder);
 
-// Weights to start from: a safetensors file, a checkpoint, or a run folder (its model.safetensors, else its
-// newest good checkpoint, see above). Errors: no_input (66), data (65).
+// Weights to start from: a safetensors file, a checkpoint, a run folder (its model.safetensors, else its newest good
+// checkpoint, see above) or a diffusers folder (its unet/). Errors: no_input (66), data (65).
 std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
                                                   const std::function<void(const std::string&)>& warn = {});
-// RUN/model.safetensors: the final weights. Replaced atomically. Errors: cannot_create (73), io (74).
-void export_model(const std::string& run_folder, std::span<const StoredTensor> tensors);
+// Weights as one file, replaced atomically. Errors: cannot_create (73), io (74).
+void export_model(const std::string& file, std::span<const StoredTensor> tensors);
 
 // Writes a file so that it is seen whole or not at all: temporary name, fsync, rename, fsync of the folder.
 void write_file_atomically(const std::string& path, std::string_view text);

@@ -102,5 +102,6 @@ struct Image {
 Image read_image(const std::string& path, int64_t channels);
 // Writes to a temporary name, then renames. Error cannot_create (73) or io (74).
 void write_png(const std::string& path, const Image& image);
+std::string encode_png(const Image& image);  // the bytes of such a file
 
 }  // namespace lockstep

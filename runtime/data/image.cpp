@@ -1,4 +1,4 @@
-// read_image and write_png.
+// read_image, encode_png and write_png.
 #include <png.h>
 
 #include <array>
@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "runtime/checkpoint/file_io.h"
+#include "runtime/checkpoint/checkpoint.h"
 #include "runtime/data/codec.h"
 #include "runtime/data/input_file.h"
 
@@ -95,7 +95,7 @@ Image read_image(const std::string& path, int64_t channels) {
   throw neither(path, bytes);
 }
 
-void write_png(const std::string& path, const Image& image) {
+std::string encode_png(const Image& image) {
   const auto [channels, height, width, pixels] = image;
   LOCKSTEP_ASSERT((channels == 1 || channels == 3) && height > 0 && width > 0 &&
                       pixels.size() == static_cast<size_t>(channels * height * width),
@@ -111,15 +111,15 @@ void write_png(const std::string& path, const Image& image) {
   png.height = static_cast<png_uint_32>(height);
   png.format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(png);
-  std::vector<uint8_t> encoded(size);
+  std::string encoded(size, '\0');
   LOCKSTEP_ASSERT(png_image_write_to_memory(&png, encoded.data(), &size, 0, rows.data(), 0, nullptr), "{}",
                   png.message);
+  encoded.resize(size);
+  return encoded;
+}
 
-  replace_file(path, [&](const std::string& temporary) {
-    OutputFile file(temporary);
-    file.write(std::as_bytes(std::span(encoded.data(), size)));
-    file.sync_and_close();
-  });
+void write_png(const std::string& path, const Image& image) {
+  write_file_atomically(path, encode_png(image));
 }
 
 }  // namespace lockstep

@@ -30,11 +30,11 @@ struct Executor::Bound {
   std::map<std::string, View> output_views;
   struct Patch {
     View* view;
-    bool labels;
+    std::string input;
   };
   std::vector<Patch> patches;  // views of what the host hands over anew each run; where it shares its memory
 
-  // Elsewhere: images, labels and step state in one block, at these offsets; the wish to stop at its end.
+  // Elsewhere: all inputs and the step state in one block, at these offsets; the wish to stop at its end.
   std::map<std::string, int64_t> input_at;
   int64_t stop_at = 0;
   DeviceMemory inputs;

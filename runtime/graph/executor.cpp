@@ -116,7 +116,7 @@ void Executor::resolve(Bound& b) {
       const Value& v = g.value(step.node->in[k]);
       step.in[k].data = address(step.node->in[k]);
       if (shared && v.storage == Storage::input && v.name != kStepState)
-        b.patches.push_back({&step.in[k], v.name == kLabels});
+        b.patches.push_back({&step.in[k], v.name});
     }
     for (size_t k = 0; k < step.out.size(); ++k) step.out[k].data = address(step.node->out[k]);
     step.workspace = arena_.as<std::byte>() + plan.workspace_offset[i];

@@ -22,14 +22,16 @@
 namespace lockstep {
 
 struct StepInputs {
-  const uint8_t* images = nullptr;
+  const void* images = nullptr;  // as the plan has them: u8, or f32 where a diffusion model is asked
   const int32_t* labels = nullptr;
   StepState state;
   bool stop = false;  // this rank wishes to stop: reaches all with the metrics
+  const float* timesteps = nullptr;
 };
 // Names of the graph inputs that the executor fills.
 inline constexpr const char* kImages = "images";
 inline constexpr const char* kLabels = "labels";
+inline constexpr const char* kTimesteps = "timesteps";
 inline constexpr const char* kStepState = "step_state";
 
 class Executor {

@@ -5,6 +5,15 @@
 #include "runtime/graph/bound_plan.h"
 
 namespace lockstep {
+namespace {
+
+const void* address_of(const StepInputs& inputs, const std::string& name) {
+  return name == kImages   ? inputs.images
+         : name == kLabels ? inputs.labels
+                           : static_cast<const void*>(inputs.timesteps);
+}
+
+}  // namespace
 
 void Executor::make_transfers(Bound& b) {
   const Graph& g = b.plan->graph;
@@ -31,18 +40,14 @@ void Executor::set_inputs(Bound& b, const StepInputs& inputs) {
   const float stop = inputs.stop ? 1.0f : 0.0f;
   if (device_.shares_host_memory()) {
     model_.gradients.as<float>()[kStopMetric] = stop;
-    for (auto& p : b.patches)
-      p.view->data = p.labels ? const_cast<int32_t*>(inputs.labels)
-                              : static_cast<void*>(const_cast<uint8_t*>(inputs.images));
+    for (auto& p : b.patches) p.view->data = const_cast<void*>(address_of(inputs, p.input));
     return;
   }
   auto* const to = static_cast<std::byte*>(b.upload->next());
   const Graph& g = b.plan->graph;
   for (ValueId v : g.values_in(Storage::input)) {
     const std::string& input = g.value(v).name;
-    const void* from = input == kImages   ? static_cast<const void*>(inputs.images)
-                       : input == kLabels ? static_cast<const void*>(inputs.labels)
-                                          : &b.state;
+    const void* from = input == kStepState ? &b.state : address_of(inputs, input);
     std::memcpy(to + b.input_at.at(input), from, static_cast<size_t>(g.value(v).spec.bytes()));
   }
   std::memcpy(to + b.stop_at, &stop, sizeof stop);

@@ -70,6 +70,7 @@ std::vector<ValueId> GraphBuilder::add_as(std::string_view op, Params params, st
   n.params = std::move(params);
   n.in = std::move(in);
   n.name = scope_;
+  n.block = block_;
   n.backward = backward_;
   for (const auto& rule : out) {
     Value v;
@@ -109,6 +110,7 @@ ValueId GraphBuilder::view(ValueId x, Shape shape) {
   n.in = {x};
   n.out = {graph_.add_value(v)};
   n.name = scope_;
+  n.block = block_;
   n.backward = backward_;
   const ValueId y = n.out[0];
   graph_.add_node(std::move(n));
@@ -124,6 +126,7 @@ ValueId GraphBuilder::all_gather(ValueId x, int ranks) {
   n.kind = NodeKind::all_gather;
   n.in = {x};
   n.name = scope_;
+  n.block = block_;
   n.backward = backward_;
   Value v;
   v.name = scope_;
@@ -140,6 +143,7 @@ ValueId GraphBuilder::allreduce(ValueId x) {
   n.kind = NodeKind::allreduce;
   n.in = {x};
   n.name = scope_;
+  n.block = block_;
   n.backward = backward_;
   Value v = graph_.value(x);
   n.out = {graph_.add_value(v)};

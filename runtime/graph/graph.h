@@ -32,11 +32,12 @@ enum class Storage : uint8_t {
 inline constexpr const char* kWholeArray = "*";
 inline constexpr const char* kMetrics = "metrics";
 
-// How an initial value is drawn: PyTorch's defaults.
+// How an initial value is drawn.
 struct Init {
-  enum class Kind : uint8_t { constant, uniform } kind = Kind::constant;
+  enum class Kind : uint8_t { constant, uniform, normal } kind = Kind::constant;
   float constant = 0;
-  float bound = 0;  // uniform in [-bound, bound)
+  float bound = 0;      // uniform in [-bound, bound)
+  float deviation = 0;  // normal around 0
 };
 
 struct Value {
@@ -61,6 +62,7 @@ struct Node {
   Params params;
   std::vector<ValueId> in, out;
   std::string name;      // the layer it came from: "conv1", "3.layers.0"
+  std::string block;     // the part of the model that is recomputed as one; "": none
   bool backward = false;
   std::string kernel;    // chosen by the plan
 };
@@ -122,12 +124,14 @@ class GraphBuilder {
   // Nodes added from here on carry this name and direction.
   void set_scope(std::string name) { scope_ = std::move(name); }
   const std::string& scope() const { return scope_; }
+  void set_block(std::string name) { block_ = std::move(name); }
+  const std::string& block() const { return block_; }
   void set_backward(bool b) { backward_ = b; }
   const TensorSpec& spec(ValueId v) const { return graph_.value(v).spec; }
 
  private:
   Graph& graph_;
-  std::string scope_;
+  std::string scope_, block_;
   bool backward_ = false;
 };
 

@@ -123,15 +123,43 @@ void plan_memory(Plan& plan, const KernelChoice& how) {
 }  // namespace
 
 Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
-             const std::function<void(KernelTable&, const Graph&)>& choose) {
-  Plan plan;
+             const std::function<void(KernelTable&, const Graph&)>& choose, const Recompute& how_to_recompute) {
   remove_dead_nodes(graph);
   fuse(graph);
   choose(table, graph);
   for (Node& n : graph.nodes())
     if (n.kind == NodeKind::compute) n.kernel = table.at(kernel_signature(graph, n));
-  plan.graph = std::move(graph);
-  plan_memory(plan, how);
+
+  // The largest `count` blocks recomputed.
+  auto blocks = how_to_recompute.mode == Recompute::Mode::none ? std::vector<RecomputableBlock>() : recomputable_blocks(graph);
+  std::stable_sort(blocks.begin(), blocks.end(), [](const auto& x, const auto& y) { return x.bytes > y.bytes; });
+  auto plan_with = [&](size_t count) {
+    Plan plan;
+    plan.graph = graph;
+    std::set<std::string> names;
+    for (size_t i = 0; i < count; ++i) names.insert(blocks[i].name);
+    recompute(plan.graph, names);
+    plan_memory(plan, how);
+    return plan;
+  };
+  if (how_to_recompute.mode != Recompute::Mode::automatic) return plan_with(blocks.size());
+  const int64_t allowed = how_to_recompute.arena_bytes;
+  Plan plan = plan_with(0);
+  if (plan.arena_bytes <= allowed) return plan;
+  size_t too_few = 0, enough = blocks.size();
+  plan = plan_with(enough);
+  if (plan.arena_bytes > allowed)
+    throw Error(Exit::config, "E_MEMORY_BUDGET",
+                fmt::format("activations need {} bytes even when all blocks are recomputed, the budget leaves {}",
+                            plan.arena_bytes, std::max<int64_t>(allowed, 0)))
+        .hint("a smaller global_batch_size or gradient_accumulation needs less");
+  while (enough - too_few > 1) {
+    const size_t middle = (too_few + enough) / 2;
+    Plan candidate = plan_with(middle);
+    const bool fits = candidate.arena_bytes <= allowed;
+    (fits ? enough : too_few) = middle;
+    if (fits) plan = std::move(candidate);
+  }
   return plan;
 }
 

@@ -30,9 +30,16 @@ struct Plan {
   std::string collective_schedule() const;
 };
 
-// Dead code out, fusion, kernel choice, memory. `choose` fills the table for the final graph.
+// Which activations are computed again in the backward pass instead of being kept.
+struct Recompute {
+  enum class Mode : uint8_t { none, blocks, automatic } mode = Mode::none;
+  int64_t arena_bytes = 0;  // automatic: as few blocks as keep the arena within this
+};
+
+// Dead code out, fusion, kernel choice, recomputation, memory. `choose` fills the table for the final graph. Error
+// config (78) where recomputing every block leaves more than the bytes allowed.
 Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
-             const std::function<void(KernelTable&, const Graph&)>& choose);
+             const std::function<void(KernelTable&, const Graph&)>& choose, const Recompute& recompute = {});
 
 // Bytes of everything that a rank allocates for training: flat arrays, arena, staging.
 struct MemoryReport {

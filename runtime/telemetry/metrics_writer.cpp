@@ -50,11 +50,11 @@ void MetricsWriter::write(const MetricsLine& line) {
   nlohmann::ordered_json json{{"step", line.step},
                               {"epoch", line.epoch},
                               {"split", line.split},
-                              {"loss", line.loss},
-                              {"accuracy", line.accuracy}};
+                              {"loss", line.loss}};
   const auto add = [&](const char* key, const std::optional<double>& value) {
     if (value) json[key] = *value;
   };
+  add("accuracy", line.accuracy);
   add("lr", line.lr);
   add("samples_per_second", line.samples_per_second);
   add("data_wait_percent", line.data_wait_percent);

@@ -135,7 +135,8 @@ Progress::~Progress() {
   if (impl_->live) impl_->print("\n");
 }
 
-void Progress::update(int64_t epoch, int64_t step, double loss, double accuracy, double samples_per_second) {
+void Progress::update(int64_t epoch, int64_t step, double loss, std::optional<double> accuracy,
+                      double samples_per_second) {
   Impl& p = *impl_;
   const std::lock_guard lock(p.mutex);
   const double now = p.now();

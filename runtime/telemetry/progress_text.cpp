@@ -120,6 +120,14 @@ StyledText within(Line line, const std::string& lead, int room) {
   return {cut, columns_of(cut)};
 }
 
+// Nothing where there is no accuracy.
+Line accuracy_piece(const ProgressStyle& style, const std::optional<double>& accuracy) {
+  return accuracy ? labelled(style, "  ", "acc", percent_text(*accuracy)) : Line(style.color);
+}
+std::string plain_accuracy(const std::optional<double>& accuracy) {
+  return accuracy ? fmt::format(" accuracy {:.2f}%", *accuracy * 100) : "";
+}
+
 using Rows = std::vector<std::pair<std::string, std::string>>;
 Rows summary_rows(const ProgressSummary& s) {
   Rows rows;
@@ -166,7 +174,7 @@ StyledText live_line(const ProgressState& s, const ProgressStyle& style) {
   std::vector<Piece> pieces{
       {Line(style.color).add(fmt::format(" {:3.0f}%", std::floor(share_done(s) * 100))), 4},
       {labelled(style, "  ", "loss", loss_text(s.loss)), 0},
-      {labelled(style, "  ", "acc", percent_text(s.accuracy)), 1},
+      {accuracy_piece(style, s.accuracy), 1},
       {rate_piece(style, s.samples_per_second), 3},
       {labelled(style, "  ", "ETA", eta), 2},
   };
@@ -186,11 +194,11 @@ StyledText epoch_line(const ProgressState& s, const MetricsLine& training, const
   Line line = Line(style.color).add(style.unicode ? "✓ " : "* ", kGreen).add(lead_text, kBold);
   std::vector<Piece> pieces{
       {labelled(style, "  ", "loss", loss_text(training.loss)), 2},
-      {labelled(style, "  ", "acc", percent_text(training.accuracy)), 3},
+      {accuracy_piece(style, training.accuracy), 3},
   };
   if (validation != nullptr) {
     pieces.push_back({labelled(style, "   ", "validation loss", loss_text(validation->loss)), 1});
-    pieces.push_back({labelled(style, "  ", "acc", percent_text(validation->accuracy)), 0});
+    pieces.push_back({accuracy_piece(style, validation->accuracy), 0});
   }
   pieces.push_back({Line(style.color).add("   ").add(duration_text(seconds)), 4});
   if (training.samples_per_second) pieces.push_back({rate_piece(style, *training.samples_per_second), 5});
@@ -230,18 +238,17 @@ std::string closing_table(const ProgressSummary& summary, const ProgressStyle& s
 }
 
 std::string plain_live_line(const ProgressState& s) {
-  return fmt::format("epoch {}/{} step {}/{}: loss {} accuracy {:.2f}%, {} samples/s, {} left", s.epoch,
-                     s.epochs, s.step, s.steps_per_epoch, loss_text(s.loss), s.accuracy * 100,
+  return fmt::format("epoch {}/{} step {}/{}: loss {}{}, {} samples/s, {} left", s.epoch, s.epochs, s.step,
+                     s.steps_per_epoch, loss_text(s.loss), plain_accuracy(s.accuracy),
                      rate_text(s.samples_per_second), s.seconds_left ? duration_text(*s.seconds_left) : "?");
 }
 
 std::string plain_epoch_line(const ProgressState& s, const MetricsLine& training,
                              const MetricsLine* validation, double seconds) {
-  std::string line = fmt::format("epoch {}/{} done: training loss {} accuracy {:.2f}%", s.epoch, s.epochs,
-                                 loss_text(training.loss), training.accuracy * 100);
+  std::string line = fmt::format("epoch {}/{} done: training loss {}{}", s.epoch, s.epochs, loss_text(training.loss),
+                                 plain_accuracy(training.accuracy));
   if (validation != nullptr)
-    line += fmt::format(", validation loss {} accuracy {:.2f}%", loss_text(validation->loss),
-                        validation->accuracy * 100);
+    line += fmt::format(", validation loss {}{}", loss_text(validation->loss), plain_accuracy(validation->accuracy));
   line += ", " + duration_text(seconds);
   if (training.samples_per_second)
     line += fmt::format(", {} samples/s", rate_text(*training.samples_per_second));

@@ -15,7 +15,8 @@ struct ProgressStyle {
 
 struct ProgressState {
   int64_t epoch = 1, epochs = 1, step = 0, steps_per_epoch = 1;
-  double loss = 0, accuracy = 0, samples_per_second = 0;
+  double loss = 0, samples_per_second = 0;
+  std::optional<double> accuracy;
   std::optional<double> seconds_left;  // of the whole training
 };
 

@@ -85,7 +85,7 @@ void TensorBoardWriter::image_png(const std::string& tag, int64_t step, int64_t 
 
 void TensorBoardWriter::write(const MetricsLine& line) {
   scalar("loss/" + line.split, line.step, line.loss);
-  scalar("accuracy/" + line.split, line.step, line.accuracy);
+  if (line.accuracy) scalar("accuracy/" + line.split, line.step, *line.accuracy);
   const auto add = [&](const char* tag, const std::optional<double>& value) {
     if (value) scalar(tag, line.step, *value);
   };

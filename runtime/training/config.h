@@ -34,6 +34,15 @@ struct ParamGroupConfig {
   std::string where;
 };
 
+// A diffusion model's objective: to tell noise from image in images noised by a step drawn for each sample
+// (kernels/diffusion/). No config: classification.
+struct DiffusionConfig {
+  std::string prediction = "epsilon";  // epsilon, v_prediction, sample: what the model gives
+  std::vector<double> alphas_cumprod;  // the noise schedule: the image's share of the variance at each timestep
+  double snr_gamma = 0;                // min-SNR weighting; 0: every timestep counts alike
+  double label_dropout = 0;            // share of samples whose class is hidden, for guidance without a classifier
+};
+
 struct TrainingConfig {
   std::optional<int64_t> epochs, steps;  // exactly one
   int64_t global_batch_size = 0;
@@ -41,12 +50,15 @@ struct TrainingConfig {
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   double clip_grad_norm = 0;  // 0: off
-  std::string loss = "cross_entropy";  // cross_entropy, nll
+  std::string loss = "cross_entropy";  // cross_entropy, nll; of classification
   double label_smoothing = 0;
   uint64_t seed = 0;
   bool shuffle = true;
   bool drop_last = false;
   std::vector<ParamGroupConfig> param_groups;
+  std::optional<DiffusionConfig> diffusion;
+  std::string recompute = "none";  // none, blocks, auto: activations computed again instead of kept
+  double memory_budget_mb = 0;     // auto: of a rank's tensors, in 10^6 bytes
 };
 
 struct CheckpointConfig {

@@ -1,15 +1,25 @@
 // Loss and accuracy over a set of images, split over the ranks.
 #pragma once
 
+#include <array>
+
 #include "runtime/data/dataset.h"
 #include "runtime/training/session.h"
 
 namespace lockstep {
 
 struct Score {
-  double loss = 0;      // mean
-  double accuracy = 0;  // 0..1
+  double loss = 0;                 // mean; of diffusion the weighted one that is trained on
+  std::optional<double> accuracy;  // 0..1; of classification
   int64_t count = 0;
+  // Diffusion: mean squared errors, unweighted, of tenths of the timesteps, from the least noise to the most. The noise
+  // and timestep of an image are functions of the seed and its index, so that scores can be compared.
+  struct Band {
+    double loss = 0;
+    int64_t count = 0;
+  };
+  static constexpr int kBands = 10;
+  std::optional<std::array<Band, kBands>> bands;
 };
 
 // The largest batch that evaluate() runs on a rank.

@@ -23,8 +23,9 @@ Session::Session(SessionOptions options, Communicator& comm)
                                          options_.collectives);
 }
 
-StepGraphSpec Session::spec(int64_t batch) const { 
-  return {options_.model, options_.input, batch, comm_.size(), options_.kernels.device};
+StepGraphSpec Session::spec(int64_t batch) const {
+  return {options_.model,   options_.input,          batch,
+          comm_.size(),     options_.kernels.device, options_.config.diffusion};
 }
 
 // Pinned kernels that any rank's build or machine lacks.
@@ -47,12 +48,13 @@ void Session::drop_lacking_kernels(KernelTable& table, const Graph& graph) {
   retuned_ = true;
 }
 
-std::shared_ptr<const Plan> Session::compile_plan(Graph graph, bool choose) {
-  auto plan = std::make_shared<Plan>(compile(std::move(graph), table_, options_.kernels, [&](KernelTable& t, const Graph& g) {
+std::shared_ptr<const Plan> Session::compile_plan(Graph graph, bool choose, const Recompute& recompute) {
+  const auto choose_for = [&](KernelTable& t, const Graph& g) {
     if (!choose) return;
     if (!options_.pinned.empty()) drop_lacking_kernels(t, g);
     choose_kernels(t, g, options_.kernels, *control_);
-  }));
+  };
+  auto plan = std::make_shared<Plan>(compile(std::move(graph), table_, options_.kernels, choose_for, recompute));
   arena_bytes_ = std::max(arena_bytes_, plan->arena_bytes);
   return plan;
 }
@@ -67,7 +69,7 @@ Session::Compiled& Session::training(int64_t batch, bool accumulate, bool finish
   Compiled& slot = training_[{batch, accumulate, finish}];
   if (slot.bound) return slot;
   const TrainingGraphOptions how{accumulate, finish};
-  return bind(slot, compile_plan(build_training(spec(batch), model_->table, options_.config, how), false));
+  return bind(slot, compile_plan(build_training(spec(batch), model_->table, options_.config, how), false, recompute()));
 }
 
 Session::Compiled& Session::evaluation(int64_t batch) {
@@ -79,13 +81,14 @@ Session::Compiled& Session::evaluation(int64_t batch) {
 Session::Compiled& Session::prediction(int64_t batch) {
   Compiled& slot = prediction_[batch];
   if (slot.bound) return slot;
-  return bind(slot, compile_plan(build_prediction(spec(batch)), true));
+  return bind(slot, compile_plan(build_prediction(spec(batch)), false));
 }
 
 void Session::prepare_training(int64_t nominal_batch) {
   const auto a = options_.config.gradient_accumulation;
   auto prepare = [&](bool accumulate, bool finish) {
-    compile_plan(build_training(spec(nominal_batch), model_->table, options_.config, {accumulate, finish}), true);
+    compile_plan(build_training(spec(nominal_batch), model_->table, options_.config, {accumulate, finish}), true,
+                 recompute());
   };
   if (a == 1) {
     prepare(false, true);
@@ -98,6 +101,16 @@ void Session::prepare_training(int64_t nominal_batch) {
 
 void Session::prepare_evaluation(int64_t nominal_batch) {
   compile_plan(build_evaluation(spec(nominal_batch), options_.config), true);
+}
+
+void Session::prepare_prediction(int64_t nominal_batch) {
+  compile_plan(build_prediction(spec(nominal_batch)), true);
+}
+
+Recompute Session::recompute() const {
+  MemoryReport flat = memory();
+  flat.arena = 0;
+  return recompute_of(options_.config, flat.total());
 }
 
 MemoryReport Session::memory() const {

@@ -49,6 +49,7 @@ class Session {
   // Chooses the kernels for every training variant at the nominal batch, the largest that any rank has. Collective.
   void prepare_training(int64_t nominal_batch);
   void prepare_evaluation(int64_t nominal_batch);
+  void prepare_prediction(int64_t nominal_batch);
 
   MemoryReport memory() const;  // of the plans made so far
   bool retuned() const { return retuned_; }  // whether a pinned kernel had to be replaced
@@ -56,7 +57,8 @@ class Session {
  private:
   StepGraphSpec spec(int64_t batch) const;
   void drop_lacking_kernels(KernelTable& table, const Graph& graph);
-  std::shared_ptr<const Plan> compile_plan(Graph graph, bool choose);
+  std::shared_ptr<const Plan> compile_plan(Graph graph, bool choose, const Recompute& recompute = {});
+  Recompute recompute() const;
   Compiled& bind(Compiled& slot, std::shared_ptr<const Plan> plan);
 
   SessionOptions options_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <set>
 
 namespace lockstep {
 namespace {
@@ -30,6 +31,20 @@ struct Target {
   void* data;
 };
 
+// The name that diffusers' attention had for it before version 0.14; empty for all else.
+std::string older_name(const std::string& name) {
+  for (const auto& [now, then] :
+       {std::pair{".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}})
+    if (const size_t at = name.rfind(now); at != std::string::npos)
+      return name.substr(0, at) + then + name.substr(at + std::string_view(now).size());
+  return {};
+}
+
+const StoredTensor* find(const SafetensorsFile& file, const std::string& name) {
+  const StoredTensor* found = file.find(name);
+  return found ? found : file.find(older_name(name));
+}
+
 void load(const std::map<std::string, Target>& targets, const SafetensorsFile& file, const std::string& path) {
   std::string wrong;
   auto complain = [&](std::string what) { wrong += (wrong.empty() ? "" : "; ") + what; };
@@ -38,18 +53,20 @@ void load(const std::map<std::string, Target>& targets, const SafetensorsFile& f
     for (size_t i = 0; i < t.shape.size(); ++i) s += (i ? ", " : "") + std::to_string(t.shape[i]);
     return s + "]";
   };
+  std::set<std::string> used;
   for (const auto& [name, target] : targets) {
-    const StoredTensor* t = file.find(name);
+    const StoredTensor* t = find(file, name);
+    if (t) used.insert(t->name);
     if (!t)
       complain(fmt::format("missing \"{}\"", name));
     else if (t->dtype != target.like.dtype || t->shape != target.like.shape)
       complain(fmt::format("\"{}\" is {}, expected {}", name, shape_text(*t), shape_text(target.like)));
   }
   for (const auto& t : file.tensors())
-    if (!targets.count(t.name)) complain(fmt::format("surplus \"{}\"", t.name));
+    if (!used.count(t.name)) complain(fmt::format("surplus \"{}\"", t.name));
   if (!wrong.empty()) throw Error(Exit::data, "E_TENSORS", wrong).at("file", path);
   for (const auto& [name, target] : targets) {
-    const auto bytes = file.find(name)->bytes;
+    const auto bytes = find(file, name)->bytes;
     std::memcpy(target.data, bytes.data(), bytes.size());
   }
 }

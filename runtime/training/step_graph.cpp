@@ -6,6 +6,8 @@
 #include <set>
 
 #include "kernels/core/step_state.h"
+#include "kernels/diffusion/label_dropout.h"
+#include "kernels/diffusion/noise.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "kernels/loss/loss.h"
 #include "runtime/graph/autodiff.h"
@@ -18,8 +20,31 @@ namespace {
 
 struct Forward {
   Graph graph;
-  ValueId labels = kNoValue, step_state = kNoValue, scores = kNoValue;
+  ValueId labels = kNoValue, step_state = kNoValue;
+  ValueId result = kNoValue;                                               // scores, or the diffusion model's prediction
+  ValueId target = kNoValue, weights = kNoValue, timesteps = kNoValue;  // diffusion
+
+  // Values that stay when the graph is copied.
+  std::vector<ValueId*> values() { return {&labels, &step_state, &result, &target, &weights, &timesteps}; }
 };
+
+DiffusionNoiseParams noise_params(const DiffusionConfig& d) {
+  const auto prediction = d.prediction == "v_prediction" ? Prediction::v_prediction
+                          : d.prediction == "sample"     ? Prediction::sample
+                                                         : Prediction::epsilon;
+  return {d.alphas_cumprod, prediction, d.snr_gamma};
+}
+
+void expect_result(const StepGraphSpec& spec, const Shape& s) {
+  const auto& in = spec.input;
+  const Shape image{s[0], in.channels, in.height, in.width};
+  if (spec.diffusion ? !(s == image) : s.rank() != 2 || s[1] != in.classes)
+    throw Error(Exit::config, "E_SHAPE",
+                spec.diffusion ? fmt::format("the model ends in {}, its images are {}", s.text(), image.text())
+                               : fmt::format("the model ends in {}, the data has {} classes: its last layer must give "
+                                             "[N, {}]",
+                                             s.text(), in.classes, in.classes));
+}
 
 Forward forward(const StepGraphSpec& spec, bool training) {
   Forward f;
@@ -30,21 +55,63 @@ Forward forward(const StepGraphSpec& spec, bool training) {
   f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
   f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
   b.set_scope("input");
-  const ValueId x = b.add1("image_normalize", ImageNormalizeParams{in.mean, in.std}, {images});
+  ValueId x = b.add1("image_normalize", ImageNormalizeParams{in.mean, in.std}, {images});
   ModelContext context{b, training, spec.ranks, f.step_state};
-  f.scores = spec.model(context, x);
-  const Shape& s = b.spec(f.scores).shape;
-  if (s.rank() != 2 || s[1] != in.classes)
-    throw Error(Exit::config, "E_SHAPE",
-                fmt::format("the model ends in {}, the data has {} classes: its last layer must give [N, {}]", s.text(),
-                            in.classes, in.classes));
+  if (const auto& d = spec.diffusion) {
+    const auto noised = b.add("diffusion_noise", noise_params(*d), {x, f.step_state});
+    x = noised[0], f.target = noised[1], f.timesteps = noised[2], f.weights = noised[3];
+    context.timesteps = f.timesteps;
+    context.labels = f.labels;
+    if (training && d->label_dropout > 0)
+      context.labels = b.add1("label_dropout",
+                              LabelDropoutParams{static_cast<float>(d->label_dropout), static_cast<int32_t>(in.classes)},
+                              {f.labels, f.step_state});
+  }
+  f.result = spec.model(context, x);
+  expect_result(spec, b.spec(f.result).shape);
   return f;
 }
 
-Forward laid_out(const StepGraphSpec& spec, bool training) {
-  Forward f = forward(spec, training);
-  f.graph = assign_layouts(f.graph, {&f.labels, &f.step_state, &f.scores}, spec.device);
+// The model alone, from noisy images, timesteps and labels that the host hands in.
+Forward denoiser(const StepGraphSpec& spec) {
+  Forward f;
+  GraphBuilder b(f.graph);
+  const auto& in = spec.input;
+  const ValueId images =
+      b.input(kImages, {DType::f32, {spec.batch, in.channels, in.height, in.width}, Layout::plain}, true);
+  f.timesteps = b.input(kTimesteps, {DType::f32, {spec.batch}, Layout::plain}, true);
+  f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
+  f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
+  ModelContext context{b, false, spec.ranks, f.step_state};
+  context.timesteps = f.timesteps;
+  context.labels = f.labels;
+  f.result = spec.model(context, b.elementwise(Elt::copy, {images}));
+  expect_result(spec, b.spec(f.result).shape);
   return f;
+}
+
+Forward laid_out(Forward f, Device device) {
+  f.graph = assign_layouts(f.graph, f.values(), device);
+  return f;
+}
+
+// The loss's sum over this rank's samples and a count, and (training) its gradient for the model's result.
+ValueId add_loss(GraphBuilder& b, const Forward& f, const TrainingConfig& config, float smoothing) {
+  b.set_scope("loss");
+  if (config.diffusion) return b.add1("weighted_mse", NoParams{}, {f.result, f.target, f.weights});
+  return b.add1("cross_entropy", LossParams{smoothing, config.loss == "nll"}, {f.result, f.labels});
+}
+ValueId add_loss_gradient(GraphBuilder& b, const Forward& f, const TrainingConfig& config, float smoothing) {
+  const std::vector<OutputRule> like = {{b.spec(f.result), true, true}};
+  if (config.diffusion)
+    return b.add_as("weighted_mse_grad", NoParams{}, {f.result, f.target, f.weights, f.step_state}, like)[0];
+  return b.add_as("cross_entropy_grad", LossParams{smoothing, config.loss == "nll"}, {f.result, f.labels, f.step_state},
+                  like)[0];
+}
+
+void add_output(Graph& g, ValueId v, const char* name) {
+  g.value(v).storage = Storage::output;
+  g.value(v).name = name;
 }
 
 ValueId whole_array(Graph& g, Storage storage, const std::string& name, int64_t length) {
@@ -102,15 +169,13 @@ Graph build_forward(const StepGraphSpec& spec, bool training) { return forward(s
 
 Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
                      const TrainingGraphOptions& options) {
-  Forward f = laid_out(spec, true);
+  Forward f = laid_out(forward(spec, true), spec.device);
   Graph& g = f.graph;
   GraphBuilder b(g);
-  const LossParams loss{static_cast<float>(config.label_smoothing), config.loss == "nll"};
-  b.set_scope("loss");
-  const ValueId metrics = b.add1("cross_entropy", loss, {f.scores, f.labels});
+  const auto smoothing = static_cast<float>(config.label_smoothing);
+  const ValueId metrics = add_loss(b, f, config, smoothing);
   b.set_backward(true);
-  const ValueId dscores = b.add_as("cross_entropy_grad", loss, {f.scores, f.labels, f.step_state},
-                                   {{b.spec(f.scores), true, true}})[0];
+  const ValueId dresult = add_loss_gradient(b, f, config, smoothing);
 
   const OptimizerParams optimizer = optimizer_params(config, table);
   std::vector<ValueId> wanted;
@@ -123,7 +188,7 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
     wanted.push_back(v);
     trained.insert(g.value(v).name);
   }
-  const auto gradients = append_gradients(b, {{f.scores, dscores}}, wanted);
+  const auto gradients = append_gradients(b, {{f.result, dresult}}, wanted);
 
   // What each step result is written to: tensor name (or the metrics) by value.
   std::map<ValueId, std::string> results = {{metrics, kMetrics}};
@@ -208,30 +273,36 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
 }
 
 Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) {
-  Forward f = laid_out(spec, false);
+  Forward f = laid_out(forward(spec, false), spec.device);
   GraphBuilder b(f.graph);
-  b.set_scope("loss");
-  const ValueId metrics =
-      b.add1("cross_entropy", LossParams{0, config.loss == "nll"}, {f.scores, f.labels});
-  f.graph.value(metrics).storage = Storage::output;
-  f.graph.value(metrics).name = "metrics";
+  add_output(f.graph, add_loss(b, f, config, 0), "metrics");
+  if (config.diffusion) {
+    b.set_scope("outputs");
+    add_output(f.graph, b.reorder(f.result, Layout::plain), "prediction");
+    add_output(f.graph, b.reorder(f.target, Layout::plain), "target");
+    add_output(f.graph, f.timesteps, "timesteps");
+  }
   return std::move(f.graph);
 }
 
 Graph build_prediction(const StepGraphSpec& spec) {
-  Forward f = laid_out(spec, false);
+  Forward f = laid_out(spec.diffusion ? denoiser(spec) : forward(spec, false), spec.device);
   GraphBuilder b(f.graph);
-  b.set_scope("probabilities");
-  // Of log-probabilities it is the identity, so models that end in log_softmax are served too.
-  ValueId y = b.add1("log_softmax", NoParams{}, {f.scores});
-  if (b.spec(y).layout == Layout::plain) {
-    f.graph.value(y).storage = Storage::output;
-  } else {
-    y = b.reorder(y, Layout::plain);
-    f.graph.value(y).storage = Storage::output;
-  }
-  f.graph.value(y).name = "log_probabilities";
+  b.set_scope("outputs");
+  // Of log-probabilities log_softmax is the identity, so models that end in it are served too.
+  if (spec.diffusion)
+    add_output(f.graph, b.reorder(f.result, Layout::plain), "prediction");
+  else
+    add_output(f.graph, b.reorder(b.add1("log_softmax", NoParams{}, {f.result}), Layout::plain), "log_probabilities");
   return std::move(f.graph);
+}
+
+Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes) {
+  Recompute r;
+  if (config.recompute == "blocks") r.mode = Recompute::Mode::blocks;
+  if (config.recompute == "auto") r.mode = Recompute::Mode::automatic;
+  r.arena_bytes = static_cast<int64_t>(config.memory_budget_mb * 1e6) - flat_bytes;
+  return r;
 }
 
 OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTable& table) {

@@ -7,6 +7,7 @@
 #include "kernels/optimizer/optimizer.h"
 #include "runtime/graph/graph.h"
 #include "runtime/graph/parameter_table.h"
+#include "runtime/graph/plan.h"
 #include "runtime/training/config.h"
 
 namespace lockstep {
@@ -18,8 +19,10 @@ struct ModelContext {
   int ranks = 1;                   // batch norm's statistics meet over so many
   ValueId step_state = kNoValue;   // dropout reads it
   uint32_t dropouts = 0;           // dropout layers so far
+  // Diffusion only: [N] each. A hidden class is number `classes`.
+  ValueId timesteps = kNoValue, labels = kNoValue;
 };
-// Adds the model's nodes; returns the scores [N, classes].
+// Adds the model's nodes; returns the scores [N, classes], or for diffusion an image shaped as its input.
 using ModelFunction = std::function<ValueId(ModelContext&, ValueId image)>;
 
 struct InputShape {
@@ -33,6 +36,7 @@ struct StepGraphSpec {
   int64_t batch = 0;  // this rank's samples
   int ranks = 1;
   Device device = Device::cpu;  // decides the layouts
+  std::optional<DiffusionConfig> diffusion = {};  // the objective; none: classification
 };
 
 // Forward only, batch 1, as the model was written: for the parameter table, and to check shapes.
@@ -47,10 +51,15 @@ struct TrainingGraphOptions {
 // host sees it only after the next step has begun, nor does any step after it.
 Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
                      const TrainingGraphOptions& options);
-// Output "metrics": [loss sum, correct count] of this rank's samples; the loss without label smoothing.
+// Output "metrics" of this rank's samples: [loss sum, correct count], the loss without label smoothing. Diffusion:
+// [weighted loss sum, ...], and "prediction", "target" (plain) and "timesteps" beside it.
 Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config);
-// Output "log_probabilities" [N, classes], plain.
+// Output "log_probabilities" [N, classes], plain. Diffusion: from noisy images f32 [N, C, H, W], timesteps f32 [N] and
+// labels the output "prediction", plain.
 Graph build_prediction(const StepGraphSpec& spec);
+
+// What `recompute` asks for, where so many bytes of flat arrays lie beside the arena.
+Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes);
 
 // The flat optimizer's parameters: segments in flat order from the table, lr scale, decay and freezing from the
 // job's groups. Throws Error(Exit::config, "E_PARAM_GROUP") for a group that matches no tensor.

@@ -36,7 +36,8 @@ json trajectory(const TrainerOptions& o, int64_t samples) {
           {"seed", c.seed},
           {"shuffle", c.shuffle},
           {"drop_last", c.drop_last},
-          {"optimizer", opt.name}};
+          {"optimizer", opt.name},
+          {"objective", c.diffusion ? "diffusion" : "classification"}};
 }
 
 class Trainer {
@@ -285,6 +286,7 @@ class Trainer {
       if (count > 0) continue;
       if (step_ % spe == 0) end_epoch();
       if (stop || saves_after(done.step)) save();
+      if (o_.preview && shows_after(done.step)) show();
       if (stop && step_ < total) return false;
       step_start_ = Clock::now();
     }
@@ -292,15 +294,18 @@ class Trainer {
     return true;
   }
 
-  // Whether a checkpoint is due, or anything else is to be done with the model as that step leaves it.
+  // Whether a checkpoint is due, a preview, or anything else to be done with the model as that step leaves it.
   bool saves_after(int64_t step) const {
     const auto& c = o_.checkpoint;
     const int64_t done = step + 1, spe = schedule_->steps_per_epoch();
     return done == schedule_->total_steps() || (c.every_steps && done % *c.every_steps == 0) ||
            (c.every_epochs && done % spe == 0 && (done / spe) % *c.every_epochs == 0);
   }
+  bool shows_after(int64_t step) const {
+    return step + 1 == schedule_->total_steps() || (o_.sample_every && (step + 1) % o_.sample_every == 0);
+  }
   bool pauses_after(int64_t step) const {
-    return saves_after(step) || (step + 1) % schedule_->steps_per_epoch() == 0;
+    return saves_after(step) || shows_after(step) || (step + 1) % schedule_->steps_per_epoch() == 0;
   }
 
   Started start_step(Loader& loader, int64_t step) {
@@ -355,7 +360,7 @@ class Trainer {
       tensorboard_->write(line);
       window_ = {}, data_wait_ = 0, window_start_ = Clock::now();
     }
-    progress_->update(schedule_->epoch(step) + 1, step % spe + 1, epoch_.loss(), epoch_.accuracy(), rate());
+    progress_->update(schedule_->epoch(step) + 1, step % spe + 1, epoch_.loss(), accuracy_of(epoch_), rate());
   }
 
   double rate() const { return training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0; }
@@ -365,15 +370,21 @@ class Trainer {
     if (validation_) {
       const auto start = Clock::now();
       const Score s = evaluate(*session_, *validation_, validation_subset_);
-      validation = line_of("validation", {s.loss * static_cast<double>(s.count), s.accuracy * static_cast<double>(s.count), s.count});
+      validation = line_of("validation", s);
       if (root()) metrics_->write(*validation), tensorboard_->write(*validation);
-      const double value = o_.checkpoint.best_by == "validation_loss" ? -s.loss : s.accuracy;
+      const double value = o_.checkpoint.best_by == "validation_loss" ? -s.loss : s.accuracy.value_or(0);
       if (!o_.checkpoint.best_by.empty() && (!best_ || value > *best_)) best_ = value, best_is_new_ = true;
       window_start_ += Clock::now() - start;  // not training time
       if (best_is_new_) save();
     }
     if (root()) progress_->epoch_end(schedule_->epoch(step_ - 1) + 1, line_of("training", epoch_), validation ? &*validation : nullptr);
     epoch_ = {};
+  }
+
+  void show() {
+    const auto start = Clock::now();
+    o_.preview(*session_, step_, o_.run_folder, tensorboard_.get());
+    window_start_ += Clock::now() - start;
   }
 
   // Rank 0 writes; an I/O error there is everybody's.
@@ -399,6 +410,7 @@ class Trainer {
       if (best_is_new_) best_folder_ = checkpoint_name(step_);
       if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
       write_checkpoint(o_.run_folder, c, static_cast<int>(o_.checkpoint.keep), best_folder_);
+      if (o_.export_weights) o_.export_weights(*session_, o_.run_folder);
       return "";
     });
     best_is_new_ = false;
@@ -410,13 +422,15 @@ class Trainer {
     std::optional<Score> score;
     if (test_) {
       score = evaluate(*session_, *test_, {});
-      test_line_ = line_of("test", {score->loss * static_cast<double>(score->count),
-                                    score->accuracy * static_cast<double>(score->count), score->count});
+      test_line_ = line_of("test", *score);
       if (root()) metrics_->write(test_line_), tensorboard_->write(test_line_), tensorboard_->flush();
     }
     on_root(comm_control(), [&]() -> std::string {
       session_->executor().download_model();
-      export_model(o_.run_folder, model_tensors(session_->model()));
+      if (o_.export_weights)
+        o_.export_weights(*session_, o_.run_folder);
+      else
+        export_model(o_.run_folder + "/model.safetensors", model_tensors(session_->model()));
       return "";
     });
     return score;
@@ -433,12 +447,20 @@ class Trainer {
     double accuracy() const { return count ? correct / static_cast<double>(count) : 0; }
   };
 
+  std::optional<double> accuracy_of(const Sums& s) const {
+    return o_.config.diffusion ? std::nullopt : std::optional(s.accuracy());
+  }
+  MetricsLine line_of(const std::string& split, const Score& s) const {
+    MetricsLine l = line_of(split, Sums{});
+    l.loss = s.loss, l.accuracy = s.accuracy;
+    return l;
+  }
   MetricsLine line_of(const std::string& split, const Sums& s) const {
     MetricsLine l;
     l.step = step_;
     l.epoch = static_cast<double>(step_) / static_cast<double>(schedule_->steps_per_epoch());
     l.split = split;
-    l.loss = s.loss(), l.accuracy = s.accuracy();
+    l.loss = s.loss(), l.accuracy = accuracy_of(s);
     l.seconds = elapsed();
     return l;
   }

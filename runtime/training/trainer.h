@@ -34,6 +34,13 @@ struct TrainerOptions {
   std::string job_hash;    // equal on all ranks, or they stop with 76
   bool resume = false, retune = false;
   std::function<bool()> stop_requested = [] { return false; };
+  // Shows what a diffusion model makes by now, every `sample_every` steps (0: never) and at the end. Collective; the
+  // event file is rank 0's, null elsewhere.
+  int64_t sample_every = 0;
+  std::function<void(Session& session, int64_t step, const std::string& run_folder, TensorBoardWriter* events)> preview;
+  // Writes the weights for other programs, at the end and with each checkpoint; on rank 0, when they are on the host.
+  // None: RUN/model.safetensors, at the end.
+  std::function<void(const Session& session, const std::string& run_folder)> export_weights;
   // After each step, on every rank: steps done, and how many there will be.
   std::function<void(int64_t step, int64_t steps)> on_step = [](int64_t, int64_t) {};
   double start_seconds = 0;  // what passed between the process's start and the trainer's, for the log

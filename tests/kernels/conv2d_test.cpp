@@ -41,6 +41,9 @@ Conv2dParams uneven() {
   return {.stride_h = 3, .stride_w = 2, .pad_top = 2, .pad_right = 1, .dilation_h = 1, .dilation_w = 2};
 }
 
+// A UNet's downsampling without padding: a rim on two sides only.
+Conv2dParams downsampling() { return {.stride_h = 2, .stride_w = 2, .pad_bottom = 1, .pad_right = 1}; }
+
 std::vector<Setting> settings() {
   return {
       {"1x1", conv(), {17, 5, 6, 7}, {17, 5, 1, 1}},
@@ -65,6 +68,8 @@ std::vector<Setting> settings() {
       {"stride 3, unused rim", conv(0, 3), {1, 2, 12, 13}, {3, 2, 3, 3}, false},
       {"asymmetric padding", pads(0, 1, 2, 3), {17, 3, 6, 5}, {5, 3, 3, 3}},
       {"padding wider than the kernel", pads(4, 3, 0, 5), {16, 1, 4, 4}, {2, 1, 3, 3}},
+      {"downsampling", downsampling(), {2, 16, 8, 10}, {24, 16, 3, 3}},
+      {"downsampling, odd sizes", downsampling(), {17, 5, 7, 9}, {6, 5, 3, 3}},
       {"dilation 2", conv(2, 1, 2), {15, 3, 9, 8}, {7, 3, 3, 3}},
       {"dilation 3, stride 2", conv(3, 2, 3), {17, 2, 12, 11}, {5, 2, 3, 3}},
       {"stride 2, dilation 2", conv(1, 2, 2), {16, 3, 9, 9}, {5, 3, 3, 3}},

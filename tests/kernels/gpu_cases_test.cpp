@@ -159,11 +159,15 @@ TEST(GpuCases, EveryKernelMatchesTheReferenceWithoutFindings) {
         << "no case runs " << info.op << " " << info.name << " " << name(info.dtype);
 }
 
-// Masks and optimizer steps are the CPU's to the bit (design: randomness by counters; optimizer.h), so that a job may move
-// between devices.
-TEST(GpuCases, DropoutAndOptimizerGiveTheCpusBits) {
-  const std::map<std::string, std::pair<const char*, const char*>> kernels = {{"dropout", {"highway", "philox"}},
-                                                                              {"optimizer_step", {"simd", "chunks"}}};
+// Masks, noise and optimizer steps are the CPU's to the bit (design: randomness by counters; optimizer.h), so that a job
+// may move between devices.
+TEST(GpuCases, RandomnessAndOptimizerGiveTheCpusBits) {
+  const std::map<std::string, std::pair<const char*, const char*>> kernels = {
+      {"dropout", {"highway", "philox"}},
+      {"diffusion_noise", {"highway", "philox"}},
+      {"label_dropout", {"reference", "philox"}},
+      {"weighted_mse_grad", {"highway", "direct"}},
+      {"optimizer_step", {"simd", "chunks"}}};
   std::map<std::string, int> compared;
   for (const KernelCase& c : all_kernel_cases()) {
     const auto pair = kernels.find(c.op);
@@ -200,7 +204,8 @@ TEST(GpuCases, EveryCudaKernelHasItsSimtTwinInBothTypes) {
       continue;  // cuDNN's and cuBLASLt's, which run on stand-ins (cuda/cuda_cases_test.cpp)
     EXPECT_TRUE(simt.contains({op, kernel, dtype})) << op << " " << kernel << " " << name(dtype);
   }
-  const std::set<std::string> only_f32 = {"grad_norm", "optimizer_step"};  // masters, gradients and state are f32
+  const std::set<std::string> only_f32 = {"grad_norm", "optimizer_step",  // masters, gradients and state are f32
+                                          "label_dropout"};               // whole numbers
   for (const auto& [op, kernel, dtype] : simt)
     for (DType other : {DType::f32, DType::bf16})
       EXPECT_TRUE(simt.contains({op, kernel, other}) || only_f32.contains(op)) << op << " " << kernel << " has no " << name(other);

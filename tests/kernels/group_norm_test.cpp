@@ -38,25 +38,23 @@ std::vector<KernelCase> kernel_cases() {
   std::vector<KernelCase> all;
   for (const auto& [shape, groups] : sizes()) {
     const TensorSpec x = f32(shape), v = f32({shape[1]}), stats = f32({shape[0], 2 * groups});
-    // The statistics are in x's layout in lanes and plain beside nhwc: once as a batch tensor, once not.
-    for (bool follows : {true, false}) {
+    for (Activation activation : {Activation::none, Activation::silu}) {
       KernelCase c;
       c.op = "group_norm";
-      c.label = fmt::format("{} groups={}{}", shape.text(), groups, follows ? "" : " plain statistics");
-      c.params = GroupNormParams{.groups = groups};
+      c.label = fmt::format("{} groups={} {}", shape.text(), groups, name(activation));
+      c.params = GroupNormParams{.groups = groups, .activation = activation};
       c.in = {x, v, v}, c.out = {x, stats};
-      c.batch_in = {0}, c.batch_out = follows ? std::vector<int>{0, 1} : std::vector<int>{0};
+      c.batch_in = {0}, c.batch_out = {0, 1};
       c.tolerance = 4e-6;            // 256-term f32 sums
       c.bf16_in = c.bf16_out = {0};  // statistics stay f32
       all.push_back(c);
       c.op = "group_norm_grad";
-      c.in = {x, x, v, stats}, c.out = {x, v, v};
-      c.batch_in = follows ? std::vector<int>{0, 1, 3} : std::vector<int>{0, 1};
-      c.gradient_in = {1}, c.batch_out = c.gradient_out = {0};
+      c.in = {x, x, v, v, stats}, c.out = {x, v, v};
+      c.batch_in = {0, 1, 4}, c.gradient_in = {1}, c.batch_out = c.gradient_out = {0};
       c.bf16_in = {0, 1};
       c.fill = [g = groups](std::vector<Buffer>& in, std::mt19937& random) {
-        for (size_t i = 0; i < 3; ++i) fill_uniform(in[i], random);
-        fill_stats(in[3], random, g);
+        for (size_t i = 0; i < 4; ++i) fill_uniform(in[i], random);
+        fill_stats(in[4], random, g);
       };
       all.push_back(c);
     }
@@ -66,25 +64,29 @@ std::vector<KernelCase> kernel_cases() {
 const bool cases = add_kernel_cases(kernel_cases);
 
 const bool gradients = add_gradient_cases([] {
-  const GroupNormParams params{.groups = 2};
+  std::vector<GradientCase> all;
   const TensorSpec x = f32({3, 4, 2, 3}), v = f32({4}), stats = f32({3, 4});
-  std::mt19937 random(8);
-  GradientCase c;
-  c.label = "group_norm";
-  c.ops = {"group_norm", "group_norm_grad"};
-  for (const auto& s : {x, v, v}) {
-    c.inputs.emplace_back(s);
-    fill_uniform(c.inputs.back(), random);
+  for (Activation activation : {Activation::none, Activation::silu}) {
+    const GroupNormParams params{.groups = 2, .activation = activation};
+    std::mt19937 random(8);
+    GradientCase c;
+    c.label = fmt::format("group_norm {}", name(activation));
+    c.ops = {"group_norm", "group_norm_grad"};
+    for (const auto& s : {x, v, v}) {
+      c.inputs.emplace_back(s);
+      fill_uniform(c.inputs.back(), random);
+    }
+    c.loss = [=](const std::vector<Buffer>& in) {
+      return weighted_sum({run_reference("group_norm", params, in, {x, stats})[0]}, 4);
+    };
+    c.gradient = [=](const std::vector<Buffer>& in) {
+      const auto out = run_reference("group_norm", params, in, {x, stats});
+      const Buffer dy = weighted_sum_gradient({x}, 4)[0];
+      return run_reference("group_norm_grad", params, {in[0], dy, in[1], in[2], out[1]}, {x, v, v});
+    };
+    all.push_back(c);
   }
-  c.loss = [=](const std::vector<Buffer>& in) {
-    return weighted_sum({run_reference("group_norm", params, in, {x, stats})[0]}, 4);
-  };
-  c.gradient = [=](const std::vector<Buffer>& in) {
-    const auto out = run_reference("group_norm", params, in, {x, stats});
-    return run_reference("group_norm_grad", params, {in[0], weighted_sum_gradient({x}, 4)[0], in[1], out[1]},
-                         {x, v, v});
-  };
-  return std::vector<GradientCase>{c};
+  return all;
 });
 
 Layout layout_of(const std::string& kernel) {
@@ -139,7 +141,7 @@ TEST(GroupNorm, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {
         set_cpu_target(target);
         const Buffer lx = to_layout(x, layout), ldy = to_layout(dy, layout);
         const auto y = run_kernel("group_norm", kernel, params, {lx, v, v}, {like, stats}, threads);
-        const auto d = run_kernel("group_norm_grad", kernel, params, {lx, ldy, v, y[1]},
+        const auto d = run_kernel("group_norm_grad", kernel, params, {lx, ldy, v, v, y[1]},
                                   {like, v.spec(), v.spec()}, threads);
         std::vector<float> bits;
         for (const auto& b : {y[0], y[1], d[0], d[1], d[2]})

@@ -167,10 +167,11 @@ bool has_layout(const KernelCase& c, Layout layout) {
   if (layout == Layout::plain) return true;
   if (c.batch_in.empty() && c.batch_out.empty()) return false;
   if (layout == Layout::lanes) return true;
-  // Images, and what belongs to their samples (attention's lse [N, heads, tokens]).
+  // Images, and what belongs to their samples (attention's lse [N, heads, tokens], a norm's statistics [N,
+  // 2G]).
   bool images = false;
   for (int i : c.batch_in) images |= c.in[static_cast<size_t>(i)].shape.rank() == 4;
-  const auto fits = [](const TensorSpec& s) { return s.shape.rank() == 4 || s.shape.rank() == 3; };
+  const auto fits = [](const TensorSpec& s) { return s.shape.rank() >= 2 && s.shape.rank() <= 4; };
   for (int i : c.batch_in) images &= fits(c.in[static_cast<size_t>(i)]);
   for (int o : c.batch_out) images &= fits(c.out[static_cast<size_t>(o)]);
   return images;
@@ -280,13 +281,17 @@ Buffer to_layout(const Buffer& b, Layout layout, float padding) {
 std::vector<Buffer> run_kernel(const std::string& op, const std::string& kernel_name, const Params& params,
                                const std::vector<Buffer>& in, const std::vector<TensorSpec>& out_specs, int threads,
                                Device device) {
-  const KernelInfo* info = Registry::builtin().find(op, kernel_name, device);
-  if (!info) throw std::runtime_error("no kernel " + op + " " + kernel_name);
   std::vector<Buffer> out;
   std::vector<TensorSpec> in_specs;
   std::vector<View> in_views, out_views;
   for (const auto& b : in) in_specs.push_back(b.spec()), in_views.push_back(b.view());
   for (const auto& s : out_specs) out.emplace_back(s), out_views.push_back(out.back().view());
+  const auto bf16 = [](const std::vector<TensorSpec>& specs) {
+    return std::any_of(specs.begin(), specs.end(), [](const TensorSpec& s) { return s.dtype == DType::bf16; });
+  };
+  const DType dtype = bf16(in_specs) || bf16(out_specs) ? DType::bf16 : DType::f32;
+  const KernelInfo* info = Registry::builtin().find(op, kernel_name, device, dtype);
+  if (!info) throw std::runtime_error("no kernel " + op + " " + kernel_name);
   auto kernel = info->make({params, in_specs, out_specs, threads});
   if (!kernel) throw std::runtime_error("kernel " + op + " " + kernel_name + " declines");
   const Buffer workspace({DType::u8, {kernel->workspace_bytes()}, Layout::plain});

@@ -39,6 +39,14 @@ struct Statistics {
   }
 };
 
+// How a gradient gets back to a norm's output: as it is, where nothing follows the norm.
+struct Straight {
+  struct Channel {
+    __device__ __forceinline__ float operator()(float dy, float /*xhat*/) const { return dy; }
+  };
+  __device__ __forceinline__ Channel of(unsigned /*channel*/) const { return {}; }
+};
+
 // What is known of a piece of numbers of which `sum1` and `sum2` are the sums of deviations from `center`,
 // and of their squares: mean and sum of squared deviations from it. A center beside the mean by its rounding
 // does no harm.
@@ -101,14 +109,15 @@ __global__ void __launch_bounds__(kThreads) run_moments(Runs g, const T* x, doub
 }
 
 // parts[piece][set]: sums of dy and of dy * xhat. Set s is channel s % channels of sample s / channels.
-template <class T, int kWidth, int kThreads, int kHeld>
-__global__ void __launch_bounds__(kThreads)
-    run_grad_sums(Runs g, const T* x, const T* dy, Statistics stats, unsigned channels, float* parts) {
+template <class T, int kWidth, int kThreads, int kHeld, class Back>
+__global__ void __launch_bounds__(kThreads) run_grad_sums(Runs g, const T* x, const T* dy, Statistics stats,
+                                                          Back back, unsigned channels, float* parts) {
   const unsigned set = blockIdx.x % g.sets, piece = blockIdx.x / g.sets;
   const unsigned first = piece * kThreads * kHeld,
                  vectors = min(g.numbers() / kWidth - first, unsigned{kThreads * kHeld});
   const unsigned s = stats.index(set / channels, set % channels);
   const float mean = stats.mean[s], invstd = stats.invstd[s];
+  const auto channel = back.of(set % channels);
   float sum = 0, sum_xhat = 0;
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
@@ -119,7 +128,10 @@ __global__ void __launch_bounds__(kThreads)
     load_floats(a, x + at);
     load_floats(b, dy + at);
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) sum += b[k], sum_xhat = fmaf(b[k], (a[k] - mean) * invstd, sum_xhat);
+    for (int k = 0; k < kWidth; ++k) {
+      const float xhat = (a[k] - mean) * invstd, d = channel(b[k], xhat);
+      sum += d, sum_xhat = fmaf(d, xhat, sum_xhat);
+    }
   }
   block_sum<kThreads>(sum, sum_xhat);
   if (threadIdx.x == 0) parts[2 * int64_t{blockIdx.x}] = sum, parts[2 * int64_t{blockIdx.x} + 1] = sum_xhat;
@@ -232,16 +244,19 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // parts[matrix][piece][column]: sums of dy and of dy * xhat. Matrix n is sample n, or all samples.
-template <class T, int kWidth, int kThreads, int kHeld>
+template <class T, int kWidth, int kThreads, int kHeld, class Back>
 __global__ void __launch_bounds__(kThreads)
-    column_grad_sums(Columns g, const T* x, const T* dy, Statistics stats, float* parts, unsigned pieces) {
+    column_grad_sums(Columns g, const T* x, const T* dy, Statistics stats, Back back, float* parts,
+                     unsigned pieces) {
   const ColumnsPiece<kWidth, kThreads, kHeld> p(g, pieces);
   float mean[kWidth] = {}, invstd[kWidth] = {}, sum[kWidth] = {}, sum_xhat[kWidth] = {};
+  typename Back::Channel channel[kWidth] = {};
   if (p.held > 0)
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) {
       const unsigned s = stats.index(p.matrix, p.column + k);
       mean[k] = stats.mean[s], invstd[k] = stats.invstd[s];
+      channel[k] = back.of(p.column + k);
     }
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
@@ -250,8 +265,10 @@ __global__ void __launch_bounds__(kThreads)
     load_floats(a, x + p.at(g, i));
     load_floats(b, dy + p.at(g, i));
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k)
-      sum[k] += b[k], sum_xhat[k] = fmaf(b[k], (a[k] - mean[k]) * invstd[k], sum_xhat[k]);
+    for (int k = 0; k < kWidth; ++k) {
+      const float xhat = (a[k] - mean[k]) * invstd[k], d = channel[k](b[k], xhat);
+      sum[k] += d, sum_xhat[k] = fmaf(d, xhat, sum_xhat[k]);
+    }
   }
   column_sum<kWidth, kThreads>(sum, sum_xhat);
   if (!p.writes(g)) return;
@@ -323,14 +340,5 @@ struct Numbers {
     c = columns ? first % channels : first % of_sample / pixels;
   }
 };
-
-// f(kWidth as a constant): 16 bytes where `wide`, else 1.
-template <class T, class F>
-void with_width(bool wide, F f) {
-  if (wide)
-    f(std::integral_constant<int, kVector<T>>());
-  else
-    f(std::integral_constant<int, 1>());
-}
 
 }  // namespace lockstep::LOCKSTEP_DEVICE

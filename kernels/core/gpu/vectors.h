@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/core/gpu/device_code.h"
 #include "kernels/core/kernel.h"
@@ -87,6 +88,15 @@ __device__ __forceinline__ void store_bytes(void* p, bytes_t<kBytes> w) {
   __builtin_memcpy(__builtin_assume_aligned(p, kBytes), &w, kBytes);
 }
 
+// f(kWidth as a constant): 16 bytes where `wide`, else 1.
+template <class T, class F>
+void with_width(bool wide, F f) {
+  if (wide)
+    f(std::integral_constant<int, kVector<T>>());
+  else
+    f(std::integral_constant<int, 1>());
+}
+
 // Kernels count elements in 32 bits. Calls f(first, count) for parts of `units` (samples, planes) that have
 // fewer than 2^31 elements each: one, save for huge tensors.
 constexpr int64_t kMostElements = (int64_t{1} << 31) - 1;
@@ -109,7 +119,17 @@ inline bool one_gpu_layout(const KernelRequest& r) {
   return true;
 }
 
-// The first `in` inputs and `out` outputs are of type T (activations), all others f32 (statistics, coefficients).
+// All tensors are of type T.
+template <class T>
+bool of_one_type(const KernelRequest& r) {
+  for (auto specs : {r.in, r.out})
+    for (const TensorSpec& s : specs)
+      if (s.dtype != dtype_of<T>) return false;
+  return true;
+}
+
+// The first `in` inputs and `out` outputs are of type T (activations), all others f32 (statistics,
+// coefficients).
 template <class T>
 bool norm_types(const KernelRequest& r, size_t in, size_t out) {
   const auto fit = [](std::span<const TensorSpec> specs, size_t activations) {

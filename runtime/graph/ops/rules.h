@@ -23,13 +23,18 @@ inline int64_t elements_of(const Graph& g, ValueId v) { return spec_of(g, v).sha
 // One function a file in this folder.
 std::vector<OpDef> attention_ops();
 std::vector<OpDef> batch_norm_ops();
+std::vector<OpDef> concat_ops();
 std::vector<OpDef> conv2d_ops();
+std::vector<OpDef> diffusion_ops();
 std::vector<OpDef> elementwise_ops();
+std::vector<OpDef> embedding_ops();
 std::vector<OpDef> group_norm_ops();
 std::vector<OpDef> linear_ops();
 std::vector<OpDef> loss_ops();
 std::vector<OpDef> optimizer_ops();
 std::vector<OpDef> pool2d_ops();
+std::vector<OpDef> resample_ops();
+std::vector<OpDef> scale_shift_ops();
 std::vector<OpDef> tensor_ops();
 
 }  // namespace lockstep

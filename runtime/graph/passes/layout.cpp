@@ -4,6 +4,14 @@
 #include "runtime/graph/passes.h"
 
 namespace lockstep {
+namespace {
+
+// Only images have a channel dimension to move; a vector of one number a sample is plain everywhere.
+Layout layout_for(const Shape& s, Layout layout) {
+  return s.rank() == 1 || (layout == Layout::nhwc && s.rank() != 4) ? Layout::plain : layout;
+}
+
+}  // namespace
 
 Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device device) {
   Graph to;
@@ -17,8 +25,8 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device dev
 
   // The producer's own choice, where it has one: an image can be normalised into any layout.
   auto in_layout = [&](ValueId v, Layout layout) {
+    layout = layout_for(b.spec(v).shape, layout);
     if (!to.value(v).batch || b.spec(v).layout == layout) return v;
-    if (layout == Layout::nhwc && b.spec(v).shape.rank() != 4) layout = Layout::plain;
     const auto key = std::pair{v, layout};
     if (auto it = reordered.find(key); it != reordered.end()) return it->second;
     if (!to.nodes().empty() && to.nodes().back().op == "image_normalize" && to.nodes().back().out[0] == v) {
@@ -30,6 +38,7 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device dev
 
   for (const Node& n : from.nodes()) {
     b.set_scope(n.name);
+    b.set_block(n.block);
     Node m = n;
     for (ValueId& v : m.in) v = copy[static_cast<size_t>(v)];
     // From here on as in `from`: its node, its values, with only layouts changed.
@@ -51,7 +60,7 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device dev
     for (size_t i = 0; i < n.out.size(); ++i) {
       Value value = from.value(n.out[i]);
       if (value.batch && n.op != "image_normalize")
-        value.spec.layout = layout == Layout::nhwc && value.spec.shape.rank() != 4 ? Layout::plain : layout;
+        value.spec.layout = layout_for(value.spec.shape, layout);
       m.out[i] = to.add_value(value);
       copy[static_cast<size_t>(n.out[i])] = m.out[i];
     }

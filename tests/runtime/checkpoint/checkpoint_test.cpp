@@ -160,7 +160,7 @@ TEST(OpenModel, TakesFileCheckpointOrRun) {
   expect_same(sample.contents().model, *open_model(folder + "/model.safetensors"));
   expect_same(sample.contents().model, *open_model(folder));
   EXPECT_EQ(open_model(run.path())->path(), folder + "/model.safetensors");
-  export_model(run.path(), sample.contents().model);
+  export_model(run.path() + "/model.safetensors", sample.contents().model);
   EXPECT_EQ(open_model(run.path())->path(), run.file("model.safetensors"));
   expect_error(
       Exit::no_input, [&] { open_model(run.file("nothing")); }, run.file("nothing"));

@@ -137,7 +137,7 @@ TEST(DiskFull, ALimitIsAnIoErrorAndHarmsNothing) {
 TEST(DiskFull, AReplacedFileStays) {
   const TestFolder run;
   write_file_atomically(run.file("status.json"), "old");
-  export_model(run.path(), SampleCheckpoint(1).contents().model);
+  export_model(run.path() + "/model.safetensors", SampleCheckpoint(1).contents().model);
   const std::string model = read_file(run.file("model.safetensors"));
   EXPECT_EQ(in_child([&] {
               ::signal(SIGXFSZ, SIG_IGN);
@@ -146,7 +146,7 @@ TEST(DiskFull, AReplacedFileStays) {
               const auto text =
                   error_of([&] { write_file_atomically(run.file("status.json"), std::string(101, 'x')); });
               const auto weights =
-                  error_of([&] { export_model(run.path(), SampleCheckpoint(2).contents().model); });
+                  error_of([&] { export_model(run.path() + "/model.safetensors", SampleCheckpoint(2).contents().model); });
               return text && text->exit() == Exit::io && weights && weights->exit() == Exit::io ? 0 : 3;
             }),
             0);

@@ -74,6 +74,40 @@ TEST(Fuse, ActivationWhoseInputIsReadAgainStays) {
   EXPECT_EQ(the(g, "conv2d").params.as<Conv2dParams>().activation, Activation::none);
 }
 
+TEST(Fuse, SiluGoesIntoGroupNormInBothDirections) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
+  const ValueId c = l.conv("conv", x, 4, 3), y = b.elementwise(Elt::silu, {l.group_norm("gn", c, 2)});
+  const ValueId dy = b.input("dy", b.spec(y), true);
+  g.value(y).storage = Storage::output;
+  for (auto [p, d] : append_gradients(b, {{y, dy}}, g.values_in(Storage::parameter)))
+    g.value(d).storage = Storage::gradient;
+  ASSERT_EQ(count(g, "elementwise"), 2);
+  fuse(g);
+  EXPECT_EQ(count(g, "elementwise"), 0);
+  for (const char* op : {"group_norm", "group_norm_grad"})
+    EXPECT_EQ(the(g, op).params.as<GroupNormParams>().activation, Activation::silu) << op;
+  EXPECT_EQ(the(g, "group_norm").out[0], y);
+  EXPECT_EQ(the(g, "group_norm_grad").in[1], dy);
+}
+
+TEST(Fuse, SiluOfAGroupNormThatIsReadAgainStays) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, 4, kSide, kSide}, Layout::plain}, true);
+  const ValueId z = l.group_norm("gn", x, 2), y = b.elementwise(Elt::silu, {z}), w = l.max_pool(z);
+  const ValueId dy = b.input("dy", b.spec(y), true), dw = b.input("dw", b.spec(w), true);
+  g.value(y).storage = g.value(w).storage = Storage::output;
+  for (auto [p, d] : append_gradients(b, {{y, dy}, {w, dw}}, g.values_in(Storage::parameter)))
+    g.value(d).storage = Storage::gradient;
+  fuse(g);
+  for (const char* op : {"group_norm", "group_norm_grad"})
+    EXPECT_EQ(the(g, op).params.as<GroupNormParams>().activation, Activation::none) << op;
+}
+
 TEST(Fuse, ChainsBecomeOneProgram) {
   Graph g;
   GraphBuilder b(g);

@@ -1,0 +1,11 @@
+// This room's kernels, one function a file; register.cpp calls them.
+#pragma once
+
+#include "kernels/core/kernel.h"
+
+namespace lockstep::concat {
+
+void register_copy(Registry&);
+void register_reference(Registry&);
+
+}  // namespace lockstep::concat

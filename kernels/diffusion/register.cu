@@ -1,0 +1,16 @@
+#include "kernels/core/gpu/device_code.h"
+#include "kernels/core/kernel.h"
+
+namespace lockstep::LOCKSTEP_DEVICE {
+
+void register_diffusion_noise(Registry&, Device);
+void register_weighted_mse(Registry&, Device);
+void register_label_dropout(Registry&, Device);
+
+void register_diffusion(Registry& r, Device device) {
+  register_diffusion_noise(r, device);
+  register_weighted_mse(r, device);
+  register_label_dropout(r, device);
+}
+
+}  // namespace lockstep::LOCKSTEP_DEVICE

@@ -1,0 +1,128 @@
+// Row by row: a row of pixels is repeated across once, then copied down; its gradient is added up from rows.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/resample/highway.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h, which includes this file once for each target.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/core/parallel.h"
+#include "kernels/core/vector-inl.h"
+#include "kernels/resample/geometry.h"
+#include "kernels/resample/kernels.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::resample {
+namespace HWY_NAMESPACE {
+
+namespace simd = lockstep::HWY_NAMESPACE;
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Row `row` of the small images: scale_h rows of the large ones.
+void repeat_row(const Geometry& g, int64_t row, const float* x, float* y) {
+  [[maybe_unused]] const simd::Floats d;
+  const float* from = x + row * g.small_row();
+  float* to = y + row * g.scale_h * g.large_row();
+  int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if (g.v == 1 && g.scale_w == 2)
+    for (; i + simd::kVec <= g.w; i += simd::kVec) {
+      const auto pixels = hn::LoadU(d, from + i);
+      hn::StoreInterleaved2(pixels, pixels, d, to + 2 * i);
+    }
+#endif
+  if (g.v == 1)
+    for (; i < g.w; ++i) std::fill_n(to + i * g.scale_w, g.scale_w, from[i]);
+  for (; i < g.w; ++i)
+    for (int64_t s = 0; s < g.scale_w; ++s)
+      std::memcpy(to + (i * g.scale_w + s) * g.v, from + i * g.v, static_cast<size_t>(g.v) * sizeof(float));
+  for (int64_t r = 1; r < g.scale_h; ++r)
+    std::memcpy(to + r * g.large_row(), to, static_cast<size_t>(g.large_row()) * sizeof(float));
+}
+
+// Numbers of pixels that have several side by side.
+HWY_INLINE void sum_pixel(const Geometry& g, const float* dy, float* dx) {
+  for (int64_t k = 0; k < g.v; k += simd::kVec) {
+    auto sum = hn::Zero(simd::Floats());
+    for (int64_t r = 0; r < g.scale_h; ++r)
+      for (int64_t s = 0; s < g.scale_w; ++s)
+        sum = hn::Add(sum, simd::load(dy + r * g.large_row() + s * g.v + k, g.v - k));
+    simd::store(sum, dx + k, g.v - k);
+  }
+}
+
+void sum_row(const Geometry& g, int64_t row, const float* dy, float* dx) {
+  [[maybe_unused]] const simd::Floats d;
+  const float* from = dy + row * g.scale_h * g.large_row();
+  float* to = dx + row * g.small_row();
+  int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if (g.v == 1 && g.scale_w == 2)
+    for (; i + simd::kVec <= g.w; i += simd::kVec) {
+      auto sum = hn::Zero(d), left = sum, right = sum;
+      for (int64_t r = 0; r < g.scale_h; ++r) {
+        hn::LoadInterleaved2(d, from + r * g.large_row() + 2 * i, left, right);
+        sum = hn::Add(hn::Add(sum, left), right);
+      }
+      hn::StoreU(sum, d, to + i);
+    }
+#endif
+  if (g.v == 1)
+    for (; i < g.w; ++i) {
+      float sum = 0;
+      for (int64_t r = 0; r < g.scale_h; ++r)
+        for (int64_t s = 0; s < g.scale_w; ++s) sum += from[r * g.large_row() + i * g.scale_w + s];
+      to[i] = sum;
+    }
+  for (; i < g.w; ++i) sum_pixel(g, from + i * g.scale_w * g.v, to + i * g.v);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lockstep::resample
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lockstep::resample {
+namespace {
+
+HWY_EXPORT(repeat_row);
+HWY_EXPORT(sum_row);
+
+constexpr int64_t kGrain = 16 << 10;  // numbers of the larger image that a thread should have at least
+
+template <class F>
+void for_rows(const Geometry& g, int threads, F f) {
+  const int64_t grain = kGrain / std::max<int64_t>(1, g.scale_h * g.large_row());
+  parallel_ranges(g.planes * g.h, threads, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) f(row);
+  });
+}
+
+void upsample(const UpsampleNearest2dParams& p, const KernelArgs& args, int threads) {
+  const Geometry g(p, args.in[0].spec);
+  const auto f = HWY_DYNAMIC_DISPATCH(repeat_row);
+  for_rows(g, threads, [&](int64_t row) { f(g, row, args.in[0].as<float>(), args.out[0].as<float>()); });
+}
+
+void gradient(const UpsampleNearest2dParams& p, const KernelArgs& args, int threads) {
+  const Geometry g(p, args.out[0].spec);
+  const auto f = HWY_DYNAMIC_DISPATCH(sum_row);
+  for_rows(g, threads, [&](int64_t row) { f(g, row, args.in[0].as<float>(), args.out[0].as<float>()); });
+}
+
+}  // namespace
+
+void register_highway(Registry& r) {
+  const auto add = [&](const char* op, auto make) {
+    r.add({.op = op,
+           .name = "highway",
+           .layout = LayoutClass::any,
+           .bit_exact = {.threads = true, .shard = true},
+           .make = make});
+  };
+  add("upsample_nearest2d", stateless<UpsampleNearest2dParams>(upsample));
+  add("upsample_nearest2d_grad", stateless<UpsampleNearest2dParams>(gradient));
+}
+
+}  // namespace lockstep::resample
+#endif

@@ -1,0 +1,11 @@
+// This room's kernels, one function a file; register.cpp calls them.
+#pragma once
+
+#include "kernels/core/kernel.h"
+
+namespace lockstep::resample {
+
+void register_highway(Registry&);
+void register_reference(Registry&);
+
+}  // namespace lockstep::resample

@@ -1,0 +1,73 @@
+// Timestep embedding on a GPU: a thread has one number.
+#include <cmath>
+
+#include "kernels/core/gpu/device_code.h"
+#include "kernels/core/gpu/vectors.h"
+#include "kernels/timestep_embedding/frequencies.h"
+
+namespace lockstep::LOCKSTEP_DEVICE {
+namespace {
+
+constexpr int kThreads = 128;
+
+template <class Time, class T>
+__global__ void embed_times(const Time* times, const float* frequencies, T* y, unsigned dim,
+                            bool cosines_first, float scale, unsigned count) {
+  const unsigned at = blockIdx.x * kThreads + threadIdx.x;
+  if (at >= count) return;
+  const unsigned n = at / dim, i = at % dim, half = dim / 2;
+  float v = 0;
+  if (i < 2 * half) {
+    const float angle = __fmul_rn(scale, __fmul_rn(float(times[n]), frequencies[i % half]));
+    v = (i < half) == cosines_first ? cosf(angle) : sinf(angle);
+  }
+  y[at] = T(v);
+}
+
+template <class T>
+class TimestepEmbedding final : public Kernel {
+ public:
+  explicit TimestepEmbedding(const TimestepEmbeddingParams& p)
+      : p_(p), frequencies_(timestep_frequencies(p)) {}
+  void run(const KernelArgs& args) override {
+    const View& t = args.in[0];
+    const auto start = [&](auto time) {
+      using Time = decltype(time);
+      const int64_t count = t.dim(0) * p_.dim;
+      launch(embed_times<Time, T>, blocks(count, kThreads), kThreads, 0, args.stream, t.as<const Time>(),
+             frequencies_.data(), args.out[0].as<T>(), p_.dim, p_.flip_sin_to_cos, p_.scale, count);
+    };
+    if (t.spec.dtype == DType::i32)
+      start(int32_t{});
+    else
+      start(float{});
+  }
+
+ private:
+  TimestepEmbeddingParams p_;
+  DeviceTable<float> frequencies_;
+};
+
+template <class T>
+void add_timestep_embedding(Registry& r, Device device) {
+  r.add({.op = "timestep_embedding",
+         .name = "direct",
+         .device = device,
+         .layout = LayoutClass::plain,
+         .dtype = dtype_of<T>,
+         .bit_exact = {.threads = true, .shard = true},
+         .make = [](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+           const bool time = q.in[0].dtype == DType::i32 || q.in[0].dtype == DType::f32;
+           if (!time || q.out[0].dtype != dtype_of<T>) return nullptr;
+           return std::make_unique<TimestepEmbedding<T>>(q.params.as<TimestepEmbeddingParams>());
+         }});
+}
+
+}  // namespace
+
+void register_timestep_embedding(Registry& r, Device device) {
+  add_timestep_embedding<float>(r, device);
+  add_timestep_embedding<bf16>(r, device);
+}
+
+}  // namespace lockstep::LOCKSTEP_DEVICE

@@ -1,0 +1,61 @@
+#include "models/diffusion/generate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "models/diffusion/denoiser.h"
+#include "models/diffusion/sample.h"
+#include "runtime/data/image_grid.h"
+#include "runtime/data/sampler.h"
+
+namespace lockstep::diffusion {
+
+std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, const GenerateRequest& r) {
+  Communicator& comm = session.control();
+  const bool guided = !r.labels.empty() && r.guidance != 1;
+  const int64_t widest = slice_of(r.count, comm.size(), 0).size();
+  Denoiser denoiser(session, guided ? 2 * widest : widest);
+  const Slice mine = slice_of(r.count, comm.size(), comm.rank());
+
+  SampleRequest s;
+  s.first = mine.begin;
+  s.count = mine.size();
+  s.elements = denoiser.elements();
+  s.batch = std::max<int64_t>(1, guided ? denoiser.batch() / 2 : denoiser.batch());
+  if (!r.labels.empty()) s.labels.assign(r.labels.begin() + mine.begin, r.labels.begin() + mine.end);
+  s.guidance = r.guidance;
+  s.null_label = r.null_label;
+  s.seed = r.seed;
+  if (!r.init_noise.empty())
+    s.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * s.elements), static_cast<size_t>(s.count * s.elements));
+  const auto sampler = make_sampler(r.sampler, scheduler, r.steps, r.eta);
+  std::vector<float> part = sample_images(*sampler, std::ref(denoiser), s, r.progress);
+  if (comm.size() == 1) return part;
+
+  // Parts differ by one image at most: all are sent as large as the first.
+  const auto padded = static_cast<size_t>(widest * s.elements);
+  part.resize(padded);
+  std::vector<float> all(padded * static_cast<size_t>(comm.size()));
+  comm.all_gather(std::as_bytes(std::span(part)), std::as_writable_bytes(std::span(all)));
+  std::vector<float> images;
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    const auto begin = all.begin() + static_cast<std::ptrdiff_t>(padded * static_cast<size_t>(rank));
+    images.insert(images.end(), begin, begin + slice_of(r.count, comm.size(), rank).size() * s.elements);
+  }
+  return images;
+}
+
+std::vector<Image> pictures(std::span<const float> images, const InputShape& shape) {
+  const auto elements = static_cast<size_t>(shape.channels * shape.height * shape.width);
+  std::vector<Image> all;
+  for (size_t at = 0; at < images.size(); at += elements)
+    all.push_back(image_of(images.subspan(at, elements), shape.channels, shape.height, shape.width));
+  return all;
+}
+
+Image grid(std::span<const Image> pictures) {
+  const auto columns = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(pictures.size()))));
+  return make_grid(pictures, columns);
+}
+
+}  // namespace lockstep::diffusion

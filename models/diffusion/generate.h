@@ -1,0 +1,36 @@
+// Images from a session's diffusion model, drawn by all its ranks together.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "models/diffusion/sampler.h"
+#include "runtime/data/dataset.h"
+#include "runtime/training/session.h"
+
+namespace lockstep::diffusion {
+
+struct GenerateRequest {
+  std::string sampler = "ddim";
+  int64_t steps = 50;
+  double eta = 0, guidance = 1;
+  int64_t count = 1;
+  std::vector<int32_t> labels;  // [count]; empty: a model without classes
+  int32_t null_label = 0;       // guidance's 'no class'
+  uint64_t seed = 0;
+  std::span<const float> init_noise;  // [count, C, H, W] standard normal, instead of the seed's
+  // On every rank, of its own share.
+  std::function<void(int64_t done, int64_t total)> progress = {};
+};
+
+// [count, C, H, W] in the model's range, [-1, 1] but for a sampler that does not clip; the same on every rank, and on
+// any number of ranks. Collective.
+std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, const GenerateRequest& request);
+
+// The images as pictures, and as one grid that is as square as it can be.
+std::vector<Image> pictures(std::span<const float> images, const InputShape& shape);
+Image grid(std::span<const Image> pictures);
+
+}  // namespace lockstep::diffusion

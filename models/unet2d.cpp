@@ -1,0 +1,360 @@
+#include "models/unet2d.h"
+
+#include <cmath>
+
+#include "kernels/attention/attention.h"
+#include "kernels/conv2d/conv2d.h"
+#include "kernels/dropout/dropout.h"
+#include "kernels/concat/concat.h"
+#include "kernels/group_norm/group_norm.h"
+#include "kernels/linear/linear.h"
+#include "kernels/pool2d/pool2d.h"
+#include "kernels/resample/resample.h"
+#include "kernels/timestep_embedding/timestep_embedding.h"
+
+namespace lockstep {
+namespace {
+
+using std::string;
+
+string at(const string& prefix, const char* list, size_t i) { return fmt::format("{}.{}.{}", prefix, list, i); }
+
+// One graph being built. Comments give shapes: C channels, E the width of the time embedding.
+class Builder {
+ public:
+  Builder(const UNet2DConfig& config, ModelContext& context) : k_(config), c_(context), b_(context.builder) {}
+
+  ValueId build(ValueId image) {
+    const auto& channels = k_.block_out_channels;
+    const size_t levels = channels.size();
+    expect_size(image);
+    if (k_.center_input_sample) image = b_.elementwise(Elt::add_imm, {b_.elementwise(Elt::scale, {image}, 2)}, -1);
+    ValueId x = conv(image, "conv_in", channels[0]);
+    embed();
+
+    std::vector<ValueId> skips = {x};
+    for (size_t i = 0; i < levels; ++i) {
+      const string name = at("", "down_blocks", i).substr(1);
+      const bool attention_block = k_.down_block_types[i] == "AttnDownBlock2D";
+      for (size_t j = 0; j < static_cast<size_t>(k_.layers_per_block); ++j) {
+        x = resnet(x, at(name, "resnets", j), channels[i]);
+        if (attention_block) x = attention(x, at(name, "attentions", j), k_.norm_num_groups, 1);
+        skips.push_back(x);
+      }
+      if (i + 1 == levels) continue;
+      const string down = name + ".downsamplers.0";
+      x = attention_block && k_.downsample_type == "resnet" ? resnet(x, down, channels[i], 1, Resample::down)
+                                                            : downsample(x, down + ".conv");
+      skips.push_back(x);
+    }
+
+    if (k_.mid_block_type) {
+      const double scale = k_.mid_block_scale_factor;
+      const int64_t c = channels.back();
+      x = resnet(x, "mid_block.resnets.0", c, scale);
+      // With scale_shift diffusers' mid block norms only if attn_norm_num_groups says so.
+      const bool scale_shift = k_.resnet_time_scale_shift == "scale_shift";
+      const int64_t groups = k_.attn_norm_num_groups.value_or(scale_shift ? 0 : k_.norm_num_groups);
+      if (k_.add_attention) x = attention(x, "mid_block.attentions.0", groups, scale);
+      x = resnet(x, "mid_block.resnets.1", c, scale);
+    }
+
+    for (size_t i = 0; i < levels; ++i) {
+      const string name = at("", "up_blocks", i).substr(1);
+      const int64_t c = channels[levels - 1 - i];
+      const bool attention_block = k_.up_block_types[i] == "AttnUpBlock2D";
+      for (size_t j = 0; j < static_cast<size_t>(k_.layers_per_block) + 1; ++j) {
+        b_.set_scope(at(name, "resnets", j));
+        b_.set_block(at(name, "resnets", j));  // put together again where the resnet is recomputed
+        x = b_.add1("concat", NoParams{}, {x, skips.back()});
+        skips.pop_back();
+        x = resnet(x, at(name, "resnets", j), c);
+        if (attention_block) x = attention(x, at(name, "attentions", j), k_.norm_num_groups, 1);
+      }
+      if (i + 1 == levels) continue;
+      const string up = name + ".upsamplers.0";
+      if (attention_block && k_.upsample_type == "resnet") {
+        x = resnet(x, up, c, 1, Resample::up);
+      } else {
+        b_.set_scope(up);
+        x = conv(upsample(x), up + ".conv", c);
+      }
+    }
+
+    x = activate(group_norm(x, "conv_norm_out", k_.norm_num_groups), Elt::silu);
+    return conv(x, "conv_out", k_.out_channels);
+  }
+
+ private:
+  enum class Resample { none, down, up };
+
+  const Shape& shape(ValueId x) const { return b_.spec(x).shape; }
+
+  void expect_size(ValueId image) const {
+    const Shape& s = shape(image);
+    if (s[1] != k_.in_channels)
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("the UNet takes {} channels (in_channels), the images have {}", k_.in_channels, s[1]));
+    if (k_.sample_size.empty()) return;
+    const int64_t h = k_.sample_size.front(), w = k_.sample_size.back();
+    if (h != s[2] || w != s[3])
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("the UNet's sample_size is {}x{}, the images are {}x{}", h, w, s[2], s[3]));
+  }
+
+  // PyTorch's default of Conv2d and Linear, weight and bias.
+  Init uniform_for(int64_t fan_in) const {
+    Init i;
+    i.kind = Init::Kind::uniform;
+    i.bound = static_cast<float>(1 / std::sqrt(static_cast<double>(fan_in)));
+    return i;
+  }
+
+  ValueId conv(ValueId x, const string& name, int64_t out, int64_t kernel = 3, int64_t stride = 1, bool centred = true) {
+    b_.set_scope(name);
+    const Shape w{out, shape(x)[1], kernel, kernel};
+    const Init init = uniform_for(w.elements_from(1));
+    Conv2dParams p;
+    p.stride_h = p.stride_w = stride;
+    p.pad_bottom = p.pad_right = kernel / 2;
+    p.pad_top = p.pad_left = centred ? kernel / 2 : 0;
+    return b_.add1("conv2d", p, {x, b_.parameter(name + ".weight", w, init), b_.parameter(name + ".bias", {out}, init)});
+  }
+
+  ValueId linear(ValueId x, const string& name, int64_t out) {
+    b_.set_scope(name);
+    const int64_t in = shape(x)[1];
+    const Init init = uniform_for(in);
+    return b_.add1("linear", LinearParams{},
+                   {x, b_.parameter(name + ".weight", {out, in}, init), b_.parameter(name + ".bias", {out}, init)});
+  }
+
+  // Linear from channels to channels at every pixel: a 1x1 convolution whose weight has a linear layer's shape.
+  ValueId project(ValueId x, const string& name) {
+    b_.set_scope(name);
+    const int64_t c = shape(x)[1];
+    const Init init = uniform_for(c);
+    const ValueId w = b_.parameter(name + ".weight", {c, c}, init), bias = b_.parameter(name + ".bias", {c}, init);
+    return b_.add1("conv2d", Conv2dParams{}, {x, b_.view(w, {c, c, 1, 1}), bias});
+  }
+
+  ValueId group_norm(ValueId x, const string& name, int64_t groups) {
+    b_.set_scope(name);
+    const int64_t c = shape(x)[1];
+    if (c % groups)
+      throw Error(Exit::config, "E_SHAPE", fmt::format("{}: {} groups do not divide {} channels", name, groups, c));
+    GroupNormParams p;
+    p.groups = groups, p.eps = static_cast<float>(k_.norm_eps);
+    Init one;
+    one.constant = 1;
+    return b_.add("group_norm", p, {x, b_.parameter(name + ".weight", {c}, one), b_.parameter(name + ".bias", {c}, {})})[0];
+  }
+
+  ValueId activate(ValueId x, Elt elt) { return b_.elementwise(elt, {x}); }
+  Elt activation() const { return k_.act_fn == "relu" ? Elt::relu : k_.act_fn == "gelu" ? Elt::gelu : Elt::silu; }
+  ValueId divided(ValueId x, double by) {
+    return by == 1 ? x : b_.elementwise(Elt::scale, {x}, static_cast<float>(1 / by));
+  }
+
+  ValueId dropout(ValueId x) {
+    if (!c_.training || k_.dropout == 0) return x;
+    DropoutParams p;
+    p.p = static_cast<float>(k_.dropout);
+    p.layer = c_.dropouts++;
+    return b_.add1("dropout", p, {x, c_.step_state});
+  }
+
+  ValueId upsample(ValueId x) { return b_.add1("upsample_nearest2d", UpsampleNearest2dParams{2, 2}, {x}); }
+  ValueId downsample(ValueId x, const string& name) {
+    return conv(x, name, shape(x)[1], 3, 2, k_.downsample_padding == 1);
+  }
+  ValueId halve(ValueId x) {
+    Pool2dParams p;
+    p.kernel_h = p.kernel_w = p.stride_h = p.stride_w = 2;
+    return b_.add1("avg_pool2d", p, {x});
+  }
+
+  // Sets embedding_: act(time embedding [+ class embedding]) [N, E], which every resnet projects.
+  void embed() {
+    const int64_t width = k_.time_embedding_dim.value_or(4 * k_.block_out_channels[0]);
+    auto sinusoids = [&](ValueId numbers) {
+      TimestepEmbeddingParams p;
+      p.dim = k_.block_out_channels[0];
+      p.flip_sin_to_cos = k_.flip_sin_to_cos;
+      p.freq_shift = k_.freq_shift;
+      return b_.add1("timestep_embedding", p, {numbers});
+    };
+    auto mlp = [&](ValueId x, const string& name) {
+      return linear(activate(linear(x, name + ".linear_1", width), Elt::silu), name + ".linear_2", width);
+    };
+    b_.set_scope("time_proj");
+    ValueId sum = mlp(sinusoids(c_.timesteps), "time_embedding");
+    if (k_.conditional()) {
+      b_.set_scope("class_embedding");
+      ValueId classes;
+      if (k_.class_embed_type) {
+        classes = mlp(sinusoids(c_.labels), "class_embedding");
+      } else {
+        Init normal;
+        normal.kind = Init::Kind::normal;
+        normal.deviation = 1;
+        classes = b_.add1("embedding", NoParams{},
+                          {b_.parameter("class_embedding.weight", {*k_.num_class_embeds, width}, normal), c_.labels});
+      }
+      b_.set_scope("class_embedding");
+      sum = b_.elementwise(Elt::add, {sum, classes});
+    }
+    embedding_ = activate(sum, activation());
+  }
+
+  // x [N, C, H, W] -> [N, out, H, W], or at half or twice the size.
+  ValueId resnet(ValueId x, const string& name, int64_t out, double scale = 1, Resample resample = Resample::none) {
+    b_.set_block(name);
+    ValueId h = activate(group_norm(x, name + ".norm1", k_.norm_num_groups), activation());
+    if (resample != Resample::none) {
+      b_.set_scope(name);
+      auto resize = [&](ValueId v) { return resample == Resample::down ? halve(v) : upsample(v); };
+      h = resize(h);
+      x = resize(x);
+    }
+    h = conv(h, name + ".conv1", out);
+    const bool scale_shift = k_.resnet_time_scale_shift == "scale_shift";
+    const ValueId time = linear(embedding_, name + ".time_emb_proj", scale_shift ? 2 * out : out);
+    if (!scale_shift) h = b_.add1("scale_shift", NoParams{}, {h, time});
+    h = group_norm(h, name + ".norm2", k_.norm_num_groups);
+    if (scale_shift) {
+      const ValueId factor = b_.add1("slice_channels", SliceChannelsParams{0, out}, {time});
+      const ValueId shift = b_.add1("slice_channels", SliceChannelsParams{out, out}, {time});
+      h = b_.add1("scale_shift", NoParams{}, {h, factor, shift});
+    }
+    h = dropout(activate(h, activation()));
+    h = conv(h, name + ".conv2", out);
+    if (shape(x)[1] != out) x = conv(x, name + ".conv_shortcut", out, 1);
+    b_.set_scope(name);
+    const ValueId y = divided(b_.elementwise(Elt::add, {x, h}), scale);
+    b_.set_block("");
+    return y;
+  }
+
+  // (x + to_out(attention(group_norm(x)))) / scale; groups 0: no norm.
+  ValueId attention(ValueId x, const string& name, int64_t groups, double scale) {
+    b_.set_block(name);
+    const int64_t c = shape(x)[1], width = k_.attention_head_dim.value_or(c);
+    if (c % width)
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("{}: attention_head_dim {} does not divide {} channels", name, width, c));
+    const ValueId normed = groups ? group_norm(x, name + ".group_norm", groups) : x;
+    AttentionParams p;
+    p.heads = c / width;
+    p.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+    const ValueId q = project(normed, name + ".to_q"), k = project(normed, name + ".to_k");
+    const ValueId v = project(normed, name + ".to_v");
+    b_.set_scope(name);
+    const ValueId seen = b_.add("attention", p, {q, k, v})[0];
+    const ValueId out = project(seen, name + ".to_out.0");
+    b_.set_scope(name);
+    const ValueId y = divided(b_.elementwise(Elt::add, {out, x}), scale);
+    b_.set_block("");
+    return y;
+  }
+
+  const UNet2DConfig& k_;
+  ModelContext& c_;
+  GraphBuilder& b_;
+  ValueId embedding_ = kNoValue;
+};
+
+[[noreturn]] void refuse(const string& key, const string& problem) {
+  throw Error(Exit::config, "E_UNET", problem).at("key", key);
+}
+
+void expect_choice(const string& key, const string& value, std::initializer_list<const char*> choices) {
+  string all;
+  for (const char* c : choices) {
+    if (value == c) return;
+    all += (all.empty() ? "" : ", ") + string(c);
+  }
+  refuse(key, fmt::format("{} is not supported; one of {}", value, all));
+}
+
+}  // namespace
+
+void check(const UNet2DConfig& k) {
+  const size_t levels = k.block_out_channels.size();
+  if (levels == 0) refuse("block_out_channels", "the list is empty");
+  for (const auto& [key, list] : {std::pair{"down_block_types", &k.down_block_types}, {"up_block_types", &k.up_block_types}})
+    if (list->size() != levels)
+      refuse(key, fmt::format("{} blocks for {} block_out_channels", list->size(), levels));
+  for (const auto& t : k.down_block_types) expect_choice("down_block_types", t, {"DownBlock2D", "AttnDownBlock2D"});
+  for (const auto& t : k.up_block_types) expect_choice("up_block_types", t, {"UpBlock2D", "AttnUpBlock2D"});
+  if (k.mid_block_type) expect_choice("mid_block_type", *k.mid_block_type, {"UNetMidBlock2D"});
+  expect_choice("time_embedding_type", k.time_embedding_type, {"positional"});
+  expect_choice("downsample_type", k.downsample_type, {"conv", "resnet"});
+  expect_choice("upsample_type", k.upsample_type, {"conv", "resnet"});
+  expect_choice("act_fn", k.act_fn, {"silu", "swish", "relu", "gelu"});
+  expect_choice("resnet_time_scale_shift", k.resnet_time_scale_shift, {"default", "scale_shift"});
+  if (k.class_embed_type) {
+    if (*k.class_embed_type == "identity")
+      refuse("class_embed_type", "identity takes vectors for classes, and data sets have numbers");
+    expect_choice("class_embed_type", *k.class_embed_type, {"timestep"});
+    if (k.num_class_embeds) refuse("num_class_embeds", "not together with class_embed_type");
+  }
+  if (k.downsample_padding != 0 && k.downsample_padding != 1)
+    refuse("downsample_padding", fmt::format("{} is not supported; 0 or 1", k.downsample_padding));
+  if (k.sample_size.size() > 2) refuse("sample_size", "one number, or [height, width]");
+  if (k.out_channels != k.in_channels)
+    refuse("out_channels", fmt::format("{} for {} in_channels: learned variances are not supported", k.out_channels,
+                                       k.in_channels));
+  for (int64_t c : k.block_out_channels)
+    if (c % k.norm_num_groups)
+      refuse("norm_num_groups", fmt::format("{} groups do not divide {} channels", k.norm_num_groups, c));
+}
+
+ModelFunction make_unet2d(const UNet2DConfig& config) {
+  check(config);
+  return [config](ModelContext& context, ValueId image) {
+    LOCKSTEP_ASSERT(context.timesteps != kNoValue, "a UNet is trained with objective diffusion");
+    return Builder(config, context).build(image);
+  };
+}
+
+nlohmann::ordered_json to_json(const UNet2DConfig& k) {
+  auto optional = [](const auto& v) { return v ? nlohmann::ordered_json(*v) : nlohmann::ordered_json(nullptr); };
+  nlohmann::ordered_json size = nullptr;
+  if (k.sample_size.size() == 1 || (k.sample_size.size() == 2 && k.sample_size[0] == k.sample_size[1]))
+    size = k.sample_size[0];
+  else if (!k.sample_size.empty())
+    size = k.sample_size;
+  return {{"_class_name", "UNet2DModel"},
+          {"_diffusers_version", "0.42.1"},
+          {"act_fn", k.act_fn},
+          {"add_attention", k.add_attention},
+          {"attention_head_dim", optional(k.attention_head_dim)},
+          {"attn_norm_num_groups", optional(k.attn_norm_num_groups)},
+          {"block_out_channels", k.block_out_channels},
+          {"center_input_sample", k.center_input_sample},
+          {"class_embed_type", optional(k.class_embed_type)},
+          {"down_block_types", k.down_block_types},
+          {"downsample_padding", k.downsample_padding},
+          {"downsample_type", k.downsample_type},
+          {"dropout", k.dropout},
+          {"flip_sin_to_cos", k.flip_sin_to_cos},
+          {"freq_shift", k.freq_shift},
+          {"in_channels", k.in_channels},
+          {"layers_per_block", k.layers_per_block},
+          {"mid_block_scale_factor", k.mid_block_scale_factor},
+          {"mid_block_type", optional(k.mid_block_type)},
+          {"norm_eps", k.norm_eps},
+          {"norm_num_groups", k.norm_num_groups},
+          {"num_class_embeds", optional(k.num_class_embeds)},
+          {"num_train_timesteps", nullptr},
+          {"out_channels", k.out_channels},
+          {"resnet_time_scale_shift", k.resnet_time_scale_shift},
+          {"sample_size", size},
+          {"time_embedding_dim", optional(k.time_embedding_dim)},
+          {"time_embedding_type", k.time_embedding_type},
+          {"up_block_types", k.up_block_types},
+          {"upsample_type", k.upsample_type}};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,44 @@
+// embedding and timestep_embedding: what a number or a time is to a net.
+#include "kernels/embedding/embedding.h"
+
+#include "kernels/timestep_embedding/timestep_embedding.h"
+#include "runtime/graph/ops/rules.h"
+
+namespace lockstep {
+namespace {
+
+std::vector<OutputRule> infer_embedding(const Graph& g, const Params&, In in) {
+  const TensorSpec &table = spec_of(g, in[0]), &ids = spec_of(g, in[1]);
+  if (table.shape.rank() != 2 || ids.shape.rank() != 1 || ids.dtype != DType::i32)
+    shape_error(fmt::format("embedding needs a table [K, D] and i32 ids [N], got {} and {}",
+                            table.shape.text(), ids.text()));
+  return {{{table.dtype, {ids.shape[0], table.shape[1]}, Layout::plain}, g.value(in[1]).batch}};
+}
+
+std::vector<ValueId> gradient_embedding(GraphBuilder& b, const Node& n, In dy, const Wanted&) {
+  return {b.add_as("embedding_grad", n.params, {n.in[1], dy[0]}, {{b.spec(n.in[0]), false}})[0], kNoValue};
+}
+
+std::vector<OutputRule> infer_timesteps(const Graph& g, const Params& params, In in) {
+  const auto& p = params.as<TimestepEmbeddingParams>();
+  const TensorSpec& t = spec_of(g, in[0]);
+  if (t.shape.rank() != 1 || (t.dtype != DType::i32 && t.dtype != DType::f32))
+    shape_error(fmt::format("timestep_embedding needs i32 or f32 timesteps [N], got {}", t.text()));
+  if (p.dim < 2 || static_cast<double>(p.dim / 2) <= p.freq_shift)
+    shape_error(fmt::format("timestep_embedding: half of {} columns is not above the shift of {}", p.dim,
+                            p.freq_shift));
+  return {{plain_f32({t.shape[0], p.dim}), g.value(in[0]).batch}};
+}
+
+int64_t no_flops(const Graph&, const Node&) { return 0; }
+
+}  // namespace
+
+std::vector<OpDef> embedding_ops() {
+  return {{"embedding", infer_embedding, gradient_embedding, no_flops},
+          {"embedding_grad", nullptr, nullptr,
+           [](const Graph& g, const Node& n) { return elements_of(g, n.in[1]); }},
+          {"timestep_embedding", infer_timesteps}};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,28 @@
+#include "kernels/resample/resample.h"
+
+#include "runtime/graph/ops/rules.h"
+
+namespace lockstep {
+namespace {
+
+std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
+  const auto& p = params.as<UpsampleNearest2dParams>();
+  const TensorSpec& x = spec_of(g, in[0]);
+  if (x.shape.rank() != 4)
+    shape_error(fmt::format("upsample_nearest2d needs an image [N, C, H, W], got {}", x.shape.text()));
+  if (p.scale_h < 1 || p.scale_w < 1)
+    shape_error(fmt::format("upsample_nearest2d: factors {}x{} are not at least 1", p.scale_h, p.scale_w));
+  return {{{x.dtype, {x.shape[0], x.shape[1], x.shape[2] * p.scale_h, x.shape[3] * p.scale_w}, x.layout}}};
+}
+
+std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted&) {
+  return b.add_as("upsample_nearest2d_grad", n.params, {dy[0]}, {gradient_like(b.graph(), n.in[0])});
+}
+
+}  // namespace
+
+std::vector<OpDef> resample_ops() {
+  return {{"upsample_nearest2d", infer, gradient}, {"upsample_nearest2d_grad"}};
+}
+
+}  // namespace lockstep

@@ -1,0 +1,165 @@
+// A diffusion model trained and sampled by the real program: on one rank and several, kept and recomputed activations,
+// interrupted and resumed, on the CPU and on the SIMT executor.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "runtime/checkpoint/safetensors.h"
+#include "tests/distributed/fit.h"
+#include "tests/support/temporary_folder.h"
+
+namespace lockstep::testing {
+namespace {
+
+using namespace std::chrono_literals;
+const std::string kJob = LOCKSTEP_SOURCE_DIR "/tests/golden/diffusion/tiny.yaml";
+constexpr int64_t kSteps = 20;
+
+struct Outcome {
+  int code;
+  std::string text;
+};
+
+Outcome run(const TestFolder& folder, std::vector<std::string> command) {
+  Process process(std::move(command), {{"XDG_CACHE_HOME", folder.file("cache")}, {"TMPDIR", folder.path()}});
+  const int code = process.wait(120s);
+  return {code, process.output()};
+}
+
+std::vector<float> tensor(const std::string& path, const std::string& name) {
+  const auto file = SafetensorsFile::open(path);
+  const StoredTensor* t = file->find(name);
+  if (!t) throw std::runtime_error(path + " has no " + name);
+  std::vector<float> values(t->bytes.size() / sizeof(float));
+  std::memcpy(values.data(), t->bytes.data(), t->bytes.size());
+  return values;
+}
+
+class Diffusion : public ::testing::Test {
+ protected:
+  std::string train(const std::string& name, const std::vector<std::string>& more) {
+    const std::string path = folder_.file(name);
+    EXPECT_TRUE(fit(kJob, path, more)) << name;
+    return path;
+  }
+  std::vector<std::string> sample(const std::string& from, const std::string& raw, int ranks,
+                                  const std::vector<std::string>& more = {}) {
+    std::vector<std::string> command;
+    if (ranks > 1)
+      command = {"mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", std::to_string(ranks)};
+    command.insert(command.end(), {LOCKSTEP_BINARY, "sample", from, "--raw", raw, "--out", folder_.file("grid.png")});
+    command.insert(command.end(), more.begin(), more.end());
+    return command;
+  }
+  TestFolder folder_;
+};
+
+// Noise, timesteps, hidden labels and dropout are drawn by sample: only the order of sums differs.
+TEST_F(Diffusion, SameLossesAndSamplesOnOneTwoAndFourRanks) {
+  std::vector<double> one;
+  std::vector<float> images;
+  for (int ranks : {1, 2, 4}) {
+    const std::string path = train(std::to_string(ranks), {"instance_count=" + std::to_string(ranks)});
+    const auto losses = step_losses(path, kSteps);
+    if (one.empty()) one = losses;
+    for (size_t s = 0; s < losses.size(); ++s) ASSERT_NEAR(losses[s], one[s], 1e-5 * one[s]) << ranks << " step " << s + 1;
+
+    // The first model's images, by so many ranks.
+    const std::string raw = folder_.file("images.safetensors");
+    const Outcome drawn = run(folder_, sample(folder_.file("1"), raw, ranks, {"--count", "7", "--seed", "5"}));
+    ASSERT_EQ(drawn.code, 0) << drawn.text;
+    const auto got = tensor(raw, "images");
+    ASSERT_EQ(got.size(), 7u * 28 * 28);
+    if (images.empty()) images = got;
+    // 2/255 of a range of 2; other batch sizes may choose other vector tails, never other numbers.
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], images[i], 4.0 / 255) << ranks << " ranks, " << i;
+  }
+  EXPECT_TRUE(std::filesystem::exists(folder_.file("1") + "/samples/step-00000020.png"));
+}
+
+TEST_F(Diffusion, RecomputedActivationsKeepTheBitsAndHalveTheMemory) {
+  const auto arena = [&](const std::string& path) {
+    return nlohmann::json::parse(read_file(path + "/plan.json")).at("memory").at("activations").get<int64_t>();
+  };
+  const std::string kept = train("kept", {"hyperparameters.gradient_accumulation=2"});
+  const std::string again =
+      train("again", {"hyperparameters.gradient_accumulation=2", "hyperparameters.recompute=blocks"});
+  EXPECT_EQ(step_losses(again, kSteps), step_losses(kept, kSteps));
+  EXPECT_EQ(tensor(again + "/unet/diffusion_pytorch_model.safetensors", "conv_in.weight"),
+            tensor(kept + "/unet/diffusion_pytorch_model.safetensors", "conv_in.weight"));
+  // Two levels of a small net keep much of their memory in what crosses blocks; the DDPM net halves it.
+  EXPECT_LT(static_cast<double>(arena(again)), 0.75 * static_cast<double>(arena(kept)));
+
+  const Outcome impossible = run(folder_, {LOCKSTEP_BINARY, "plan", kJob, "--set", "hyperparameters.recompute=auto", "--set",
+                                           "hyperparameters.memory_budget_mb=1"});
+  EXPECT_EQ(impossible.code, 78) << impossible.text;
+  EXPECT_NE(impossible.text.find("E_MEMORY_BUDGET"), std::string::npos) << impossible.text;
+}
+
+TEST_F(Diffusion, ResumedInTheMiddleWithTheSameBits) {
+  const std::string whole = train("whole", {});
+  const std::string path = train("parts", {"checkpoint.every_steps=7", "checkpoint.keep=0"});
+  for (const char* step : {"14", "20"}) std::filesystem::remove_all(path + "/checkpoints/step-000000" + std::string(step));
+  const Outcome resumed = run(folder_, {LOCKSTEP_BINARY, "fit", kJob, "--output", path, "--resume", "--set",
+                                        "checkpoint.every_steps=7", "--set", "checkpoint.keep=0"});
+  ASSERT_EQ(resumed.code, 0) << resumed.text;
+  EXPECT_EQ(step_losses(path, kSteps), step_losses(whole, kSteps));
+  EXPECT_EQ(read_file(path + "/unet/diffusion_pytorch_model.safetensors"),
+            read_file(whole + "/unet/diffusion_pytorch_model.safetensors"));
+}
+
+TEST_F(Diffusion, OnTheSimtExecutorAsOnTheCpu) {
+  const std::vector<std::string> few = {"hyperparameters.steps=5", "hyperparameters.lr_schedule=constant",
+                                        "hyperparameters.global_batch_size=4", "sampling.count=1", "sampling.steps=1",
+                                        "sampling.guidance=1", "inputs.test.limit=2"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), few.begin(), few.end());
+    return more;
+  };
+  const auto expected = step_losses(train("cpu", with({"device=cpu"})), 5);
+  for (int ranks : {1, 2}) {
+    const auto got = step_losses(train("simt" + std::to_string(ranks), with({"device=simt", "instance_count=" + std::to_string(ranks)})), 5);
+    for (size_t s = 0; s < got.size(); ++s) ASSERT_NEAR(got[s], expected[s], 1e-4 * expected[s]) << ranks << " step " << s + 1;
+  }
+}
+
+// The folder alone, without job and data, and noise that is handed in.
+TEST_F(Diffusion, AFolderSamplesAsItsRun) {
+  const std::string path = train("run", {});
+  const std::string noise = folder_.file("noise.safetensors");
+  const Outcome first = run(folder_, sample(path, folder_.file("a.safetensors"), 1, {"--save-noise", noise, "--each", folder_.file("each")}));
+  ASSERT_EQ(first.code, 0) << first.text;
+  const std::string alone = folder_.file("alone");
+  std::filesystem::create_directory(alone);
+  for (const char* part : {"unet", "scheduler", "model_index.json"})
+    std::filesystem::copy(path + "/" + part, alone + "/" + part, std::filesystem::copy_options::recursive);
+  const Outcome second = run(folder_, sample(alone, folder_.file("b.safetensors"), 1,
+                                             {"--init-noise", noise, "--count", "6", "--guidance", "1.5", "--sampler", "ddim",
+                                              "--steps", "4", "--seed", "99"}));
+  ASSERT_EQ(second.code, 0) << second.text;
+  EXPECT_EQ(tensor(folder_.file("a.safetensors"), "images"), tensor(folder_.file("b.safetensors"), "images"));
+  EXPECT_TRUE(std::filesystem::exists(folder_.file("each") + "/000005-class-5.png"));
+
+  // What the program says where it cannot.
+  const auto expect = [&](const std::string& from, const std::vector<std::string>& more, int code, const std::string& words) {
+    const Outcome o = run(folder_, sample(from, folder_.file("c.safetensors"), 1, more));
+    EXPECT_EQ(o.code, code) << o.text;
+    EXPECT_NE(o.text.find(words), std::string::npos) << words << " in " << o.text;
+  };
+  expect(path, {"--class", "11"}, 78, "class 11 is out of range");
+  expect(path, {"--sampler", "ddpm", "--steps", "2000"}, 78, "steps");
+  expect(path, {"--sampler", "nonsense"}, 78, "nonsense");
+  expect(folder_.file("nowhere"), {}, 66, "no such run or folder");
+  expect(path, {"--init-noise", noise, "--count", "5"}, 65, "noise");
+  std::filesystem::remove(alone + "/scheduler/scheduler_config.json");
+  expect(alone, {}, 66, "scheduler_config.json");
+  std::ofstream(alone + "/unet/config.json") << R"({"time_embedding_type": "fourier"})";
+  expect(alone, {}, 78, "time_embedding_type");
+  std::ofstream(alone + "/unet/config.json") << "{";
+  expect(alone, {}, 65, "config.json");
+}
+
+}  // namespace
+}  // namespace lockstep::testing

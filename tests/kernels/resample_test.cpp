@@ -1,0 +1,72 @@
+// Tolerances: upsampling copies (0); its gradient adds at most 12 floats here: 1e-6 of the largest.
+#include "kernels/resample/resample.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/kernel_cases.h"
+
+namespace lockstep::testing {
+namespace {
+
+struct Setting {
+  UpsampleNearest2dParams p;
+  Shape x;
+  Shape y() const { return {x[0], x[1], x[2] * p.scale_h, x[3] * p.scale_w}; }
+};
+
+// Whole vectors of channels and of pixels, and neither; other factors than 2; no sample; enough for three
+// threads.
+std::vector<Setting> settings() {
+  return {{{2, 2}, {1, 1, 1, 1}},  {{2, 2}, {17, 3, 4, 5}},  {{2, 2}, {2, 8, 3, 16}},
+          {{2, 2}, {3, 5, 2, 19}}, {{2, 2}, {2, 24, 4, 4}},  {{1, 1}, {16, 2, 3, 3}},
+          {{3, 4}, {5, 4, 3, 2}},  {{1, 2}, {2, 3, 5, 7}},   {{2, 1}, {15, 16, 2, 3}},
+          {{2, 2}, {0, 3, 2, 2}},  {{2, 2}, {4, 16, 16, 16}}};
+}
+
+std::vector<KernelCase> cases() {
+  std::vector<KernelCase> all;
+  for (const Setting& s : settings()) {
+    KernelCase c{.op = "upsample_nearest2d",
+                 .label = s.x.text(),
+                 .params = s.p,
+                 .in = {f32(s.x)},
+                 .out = {f32(s.y())}};
+    c.batch_in = {0}, c.batch_out = {0}, c.tolerance = 0, c.watched = s.x.elements() < 10'000;
+    all.push_back(c);
+    c.op = "upsample_nearest2d_grad";
+    std::swap(c.in, c.out);
+    c.gradient_in = {0}, c.gradient_out = {0}, c.tolerance = 1e-6;
+    all.push_back(c);
+  }
+  return all;
+}
+const bool added_cases = add_kernel_cases(cases);
+
+const bool added_gradients = add_gradient_cases([] {
+  const UpsampleNearest2dParams p{2, 3};
+  const TensorSpec x = f32({2, 3, 3, 2}), y = f32({2, 3, 6, 6});
+  GradientCase c{.label = "upsample_nearest2d", .ops = {"upsample_nearest2d", "upsample_nearest2d_grad"}};
+  std::mt19937 random(1);
+  c.inputs.emplace_back(x);
+  fill_uniform(c.inputs[0], random);
+  c.loss = [=](const std::vector<Buffer>& in) {
+    return weighted_sum(run_reference("upsample_nearest2d", p, in, {y}), 3);
+  };
+  c.gradient = [=](const std::vector<Buffer>&) {
+    return run_reference("upsample_nearest2d_grad", p, weighted_sum_gradient({y}, 3), {x});
+  };
+  return std::vector<GradientCase>{c};
+});
+
+// The reference against numbers worked out by hand.
+TEST(Resample, RepeatsPixels) {
+  const Buffer x(f32({1, 1, 2, 2}));
+  for (int i = 0; i < 4; ++i) x.as<float>()[i] = static_cast<float>(i);
+  const auto y =
+      run_reference("upsample_nearest2d", UpsampleNearest2dParams{1, 2}, {x}, {f32({1, 1, 2, 4})})[0];
+  EXPECT_EQ(std::vector<float>(y.as<float>(), y.as<float>() + 8),
+            (std::vector<float>{0, 0, 1, 1, 2, 2, 3, 3}));
+}
+
+}  // namespace
+}  // namespace lockstep::testing

@@ -1,0 +1,174 @@
+// Schedules and samplers against diffusers: tests/golden/make_samplers.py, whose model and noise are repeated
+// here.
+#include "models/diffusion/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "models/diffusion/scheduler_config.h"
+#include "runtime/checkpoint/safetensors.h"
+#include "tests/support/files.h"
+
+namespace lockstep::testing {
+namespace {
+
+using namespace lockstep::diffusion;
+using nlohmann::json;
+
+constexpr int64_t kElements = 48, kBatch = 2, kNumber = kElements * kBatch;
+
+struct Golden {
+  json text = json::parse(read_file(LOCKSTEP_SOURCE_DIR "/tests/golden/samplers.json"));
+  std::shared_ptr<const SafetensorsFile> tensors =
+      SafetensorsFile::open(LOCKSTEP_SOURCE_DIR "/tests/golden/samplers.safetensors");
+
+  std::vector<float> floats(const std::string& name) const {
+    const StoredTensor* t = tensors->find(name);
+    if (t == nullptr || t->dtype != "F32") throw std::runtime_error("no tensor " + name);
+    std::vector<float> values(t->bytes.size() / sizeof(float));
+    std::memcpy(values.data(), t->bytes.data(), t->bytes.size());
+    return values;
+  }
+};
+
+const Golden& golden() {
+  static const Golden kGolden;
+  return kGolden;
+}
+
+void evaluate_model(std::span<const float> x, float t, std::span<float> output) {
+  const float u = t * 0.001F;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float own = static_cast<float>(37 * i % 64) / 64 - 0.5F;
+    output[i] = x[i] * (0.3F + 0.6F * u) + own * (1 - u) * 0.5F + (0.25F * x[i]) / (1 + x[i] * x[i]);
+  }
+}
+
+std::vector<float> draw_noise(int64_t draw) {
+  std::vector<float> noise;
+  for (uint64_t i = 0; i < kNumber; ++i) {
+    const uint64_t index = i + kNumber * static_cast<uint64_t>(draw);
+    const auto bits = static_cast<uint32_t>((index * 2654435761U + 12345U) * 40503U);
+    noise.push_back((static_cast<float>(bits >> 8) * 0x1p-24F * 2 - 1) * 1.7320508F);
+  }
+  return noise;
+}
+
+std::vector<float> run(Sampler& sampler) {
+  std::vector<float> x = draw_noise(0), input(kNumber), output(kNumber), noise;
+  for (float& v : x) v *= sampler.init_noise_sigma();
+  for (int64_t i = 0; i < sampler.steps(); ++i) {
+    sampler.scale_model_input(i, x, input);
+    evaluate_model(input, sampler.timesteps()[static_cast<size_t>(i)], output);
+    if (sampler.needs_noise(i)) noise = draw_noise(i + 1);
+    sampler.step(i, output, x, noise, kElements);
+  }
+  return x;
+}
+
+std::string sampler_of(const std::string& diffusers_class) {
+  for (const SamplerName& s : sampler_names())
+    if (s.diffusers_class == diffusers_class) return s.name;
+  throw std::runtime_error("no sampler for " + diffusers_class);
+}
+
+// One combination of a group: the scheduler_config.json that it stands for, steps, eta.
+struct Combination {
+  std::string file;
+  int64_t steps = 0;
+  double eta = 0;
+  std::string name;
+};
+
+Combination combination_of(const json& group, size_t index) {
+  json file = {{"_class_name", group.at("class")}};
+  const json& axes = group.at("axes");
+  for (size_t a = axes.size(); a-- > 0;) {
+    file.update(axes[a][index % axes[a].size()]);
+    index /= axes[a].size();
+  }
+  Combination c{.steps = file.at("steps"), .eta = file.value("eta", 0.0)};
+  file.erase("steps");
+  file.erase("eta");
+  c.name = fmt::format("{} steps, eta {}, {}", c.steps, c.eta, file.dump());
+  c.file = group.value("file", file.dump());
+  return c;
+}
+
+TEST(NoiseSchedule, AlphasCumprodAreDiffusers) {
+  const json& schedules = golden().text.at("schedules");
+  ASSERT_GE(schedules.size(), 8U);
+  for (size_t i = 0; i < schedules.size(); ++i) {
+    json file = schedules[i];
+    file["_class_name"] = "DDPMScheduler";
+    ScheduleConfig schedule = parse_scheduler_config(file.dump(), "golden").config.schedule;
+    if (schedule.rescale_betas_zero_snr) schedule.prediction_type = "v_prediction";
+    const std::vector<float> ours = make_alphas_cumprod(schedule);
+    const std::vector<float> theirs = golden().floats(fmt::format("alphas_cumprod.{}", i));
+    ASSERT_EQ(ours.size(), theirs.size());
+    // Both round to float32 after each operation. What may differ is the last bit of exp (sigmoid): through a
+    // beta of at most 0.5 it changes alphas_cumprod by less than 1e-6 of itself after 1000 factors.
+    for (size_t t = 0; t < ours.size(); ++t)
+      ASSERT_LE(std::abs(ours[t] - theirs[t]), 1e-6F * theirs[t]) << file.dump() << " t=" << t;
+  }
+}
+
+class SamplerGolden : public ::testing::TestWithParam<std::string> {};
+
+// The tolerance is the one that users are promised: diffusers' results but for the last bits of exp, log and
+// pow, which accumulate over the steps.
+TEST_P(SamplerGolden, FinalSamplesAreDiffusersAndWhatItCannotDoIsRefused) {
+  const json& group = golden().text.at("groups").at(GetParam());
+  const std::string sampler = sampler_of(group.at("class"));
+  const std::string outcomes = group.at("outcomes");
+  const std::vector<float> finals = golden().floats("finals." + GetParam());
+  size_t row = 0;
+  double worst = 0;
+  for (size_t index = 0; index < outcomes.size(); ++index) {
+    const Combination c = combination_of(group, index);
+    const auto make = [&] {
+      return make_sampler(sampler, parse_scheduler_config(c.file, "golden").config, c.steps, c.eta);
+    };
+    const float* expected = finals.data() + 9 * row;
+    row += outcomes[index] == '.';
+    // Zero terminal signal with epsilon prediction is refused whether or not the division by zero is clipped
+    // away.
+    const bool impossible = c.file.find("\"rescale_betas_zero_snr\":true") != std::string::npos &&
+                            c.file.find("\"prediction_type\":\"epsilon\"") != std::string::npos;
+    if (outcomes[index] != '.' || impossible) {
+      const std::optional<Error> error = error_of([&] { make(); });
+      EXPECT_TRUE(error && error->exit() == Exit::config) << outcomes[index] << ": " << c.name;
+      continue;
+    }
+    std::vector<float> x;
+    try {
+      x = run(*make());
+    } catch (const Error& error) {
+      ADD_FAILURE() << error.what() << ": " << c.name;
+      continue;
+    }
+    const float tolerance = (c.steps >= 1000 ? 1e-4F : 1e-5F) * expected[8];
+    float difference = 0, magnitude = 0;
+    for (const float v : x) magnitude = std::max(magnitude, std::abs(v));
+    for (size_t k = 0; k < 8; ++k) difference = std::max(difference, std::abs(x[12 * k] - expected[k]));
+    difference = std::max(difference, std::abs(magnitude - expected[8]));
+    EXPECT_LE(difference, tolerance) << c.name << ": relative " << difference / expected[8];
+    worst = std::max(worst, static_cast<double>(difference / expected[8]));
+  }
+  EXPECT_EQ(row * 9, finals.size());
+  RecordProperty("worst_relative_difference", fmt::format("{:.1e}", worst));
+}
+
+std::vector<std::string> groups() {
+  std::vector<std::string> names;
+  for (const auto& [name, group] : golden().text.at("groups").items()) names.push_back(name);
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(Diffusers, SamplerGolden, ::testing::ValuesIn(groups()),
+                         [](const auto& param_info) { return param_info.param; });
+
+}  // namespace
+}  // namespace lockstep::testing
