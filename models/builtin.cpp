@@ -1,17 +1,11 @@
 #include <algorithm>
 
 #include "models/model.h"
+#include "models/resnet.h"
 
 namespace lockstep {
 namespace {
 
-LayerSpec named(std::string type, decltype(LayerSpec::kind) kind, std::string name = "") {
-  LayerSpec l;
-  l.type = std::move(type);
-  l.kind = std::move(kind);
-  l.name = std::move(name);
-  return l;
-}
 LayerSpec conv5(int64_t out, std::string name) {
   layer::Conv2d c;
   c.out_channels = out;
@@ -38,14 +32,23 @@ LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
 
 }  // namespace
 
-std::vector<std::string> builtin_models() { return {"mnist_convnet", "mnist_convnet_dropout", "unet2d"}; }
+std::vector<std::string> builtin_models() {
+  std::vector<std::string> names = {"mnist_convnet", "mnist_convnet_dropout"};
+  for (const auto& name : resnet_models()) names.push_back(name);
+  names.push_back("unet2d");
+  return names;
+}
 
-std::vector<LayerSpec> builtin_layers(const std::string& name) {
+std::vector<LayerSpec> layers_of(const ModelSpec& spec) {
+  const std::string& name = spec.name;
+  if (name.empty()) return spec.layers;
   if (name == "mnist_convnet")
     return {conv5(10, "conv1"), pool2(), relu(), conv5(20, "conv2"), pool2(), relu(), flatten(), linear(10, "fc")};
   if (name == "mnist_convnet_dropout")
     return {conv5(10, "conv1"), pool2(), relu(), conv5(20, "conv2"), dropout(true), pool2(), relu(), flatten(),
             linear(50, "fc1"), relu(), dropout(false), linear(10, "fc2"), named("log_softmax", layer::LogSoftmax{})};
+  const auto resnets = resnet_models();
+  if (std::find(resnets.begin(), resnets.end(), name) != resnets.end()) return resnet_layers(name, spec.stem);
   std::string names;
   for (const auto& m : builtin_models()) names += (names.empty() ? "" : ", ") + m;
   throw Error(Exit::config, "E_MODEL_NAME", fmt::format("no built-in model '{}'", name))

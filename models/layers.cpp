@@ -23,6 +23,14 @@ Init uniform_for(int64_t fan_in) {
   i.bound = static_cast<float>(1 / std::sqrt(static_cast<double>(fan_in)));
   return i;
 }
+// torch.nn.init.kaiming_normal_(mode="fan_out", nonlinearity="relu"), as torchvision initialises
+// convolutions.
+Init kaiming_normal_for(int64_t fan_out) {
+  Init i;
+  i.kind = Init::Kind::normal;
+  i.deviation = static_cast<float>(std::sqrt(2 / static_cast<double>(fan_out)));
+  return i;
+}
 Init constant(float value) {
   Init i;
   i.constant = value;
@@ -56,7 +64,9 @@ struct Adder {
                               l.out_channels));
     const Shape w{l.out_channels, channels / l.groups, l.kernel.h, l.kernel.w};
     const int64_t fan_in = w.elements_from(1);
-    std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", w, uniform_for(fan_in))};
+    const Init weight_init =
+        l.kaiming_normal ? kaiming_normal_for(l.out_channels * w.elements_from(2)) : uniform_for(fan_in);
+    std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", w, weight_init)};
     if (l.bias) inputs.push_back(b.parameter(name + ".bias", {l.out_channels}, uniform_for(fan_in)));
     Conv2dParams p;
     p.stride_h = l.stride.h, p.stride_w = l.stride.w;
@@ -73,9 +83,9 @@ struct Adder {
     if (l.in_features && l.in_features != in()[1])
       throw Error(Exit::config, "E_SHAPE",
                   fmt::format("linear has in_features {}, its input {} has {}", l.in_features, in().text(), in()[1]));
-    const int64_t k = in()[1];
-    std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", {l.out_features, k}, uniform_for(k))};
-    if (l.bias) inputs.push_back(b.parameter(name + ".bias", {l.out_features}, uniform_for(k)));
+    const int64_t k = in()[1], out = l.out_features ? l.out_features : c.classes;
+    std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", {out, k}, uniform_for(k))};
+    if (l.bias) inputs.push_back(b.parameter(name + ".bias", {out}, uniform_for(k)));
     return b.add1("linear", LinearParams{}, inputs);
   }
 
@@ -196,8 +206,8 @@ struct Adder {
     // The outermost residual is what is recomputed as one.
     const bool outermost = b.block().empty();
     if (outermost) b.set_block(name);
-    const ValueId main = add_layers(c, l.layers, x, name + ".layers.");
-    const ValueId side = l.shortcut.empty() ? x : add_layers(c, l.shortcut, x, name + ".shortcut.");
+    const ValueId main = add_layers(c, l.layers, x, name + l.layers_prefix);
+    const ValueId side = l.shortcut.empty() ? x : add_layers(c, l.shortcut, x, name + l.shortcut_prefix);
     b.set_scope(name);
     if (!(b.spec(main).shape == b.spec(side).shape))
       throw Error(Exit::config, "E_SHAPE",
@@ -230,8 +240,8 @@ ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueI
 
 ModelFunction make_model(const ModelSpec& spec) {
   if (spec.name == "unet2d") return make_unet2d(spec.unet);
-  auto layers = spec.name.empty() ? spec.layers : builtin_layers(spec.name);
-  return [layers = std::move(layers)](ModelContext& c, ValueId image) { return add_layers(c, layers, image, ""); };
+  return
+      [layers = layers_of(spec)](ModelContext& c, ValueId image) { return add_layers(c, layers, image, ""); };
 }
 
 }  // namespace lockstep

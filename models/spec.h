@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -23,9 +24,10 @@ struct Conv2d {
   Pair kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
   int64_t groups = 1;
   bool bias = true;
+  bool kaiming_normal = false;  // the weight's init: kaiming_normal_(mode="fan_out", nonlinearity="relu")
 };
 struct Linear {
-  int64_t out_features = 0;
+  int64_t out_features = 0;  // 0: the data's classes
   int64_t in_features = 0;  // 0: taken from the input; else checked
   bool bias = true;
 };
@@ -64,6 +66,8 @@ struct Flatten {};
 struct LogSoftmax {};
 struct Residual {
   std::vector<LayerSpec> layers, shortcut;  // y = layers(x) + shortcut(x); no shortcut: + x
+  // Between the block's own name and that of a layer within it.
+  std::string layers_prefix = ".layers.", shortcut_prefix = ".shortcut.";
 };
 }  // namespace layer
 
@@ -76,6 +80,9 @@ struct LayerSpec {
   std::string name;   // "" : its index in the list, as nn.Sequential names it
   std::string where;  // file:line:column, for messages
 };
+inline LayerSpec named(std::string type, decltype(LayerSpec::kind) kind, std::string name = "") {
+  return {std::move(kind), std::move(type), std::move(name), ""};
+}
 
 // unet2d: diffusers' UNet2DModel (models/unet2d.h).
 // Under diffusers' own names, with its defaults. Left out there and here: what needs blocks of other kinds (skip and
@@ -114,6 +121,7 @@ struct UNet2DConfig {
 
 struct ModelSpec {
   std::string name;               // a built-in model; or empty, with layers
+  std::string stem = "imagenet";  // of a resnet: imagenet, cifar
   std::vector<LayerSpec> layers;
   UNet2DConfig unet;              // of the model unet2d
   std::string init_from;          // safetensors file, checkpoint, run or diffusers folder; empty: fresh

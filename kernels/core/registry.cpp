@@ -12,6 +12,7 @@ void register_dropout(Registry&);
 void register_elementwise(Registry&);
 void register_embedding(Registry&);
 void register_group_norm(Registry&);
+void register_image_augment(Registry&);
 void register_image_normalize(Registry&);
 void register_linear(Registry&);
 void register_loss(Registry&);
@@ -50,6 +51,7 @@ const Registry& Registry::builtin() {
     register_elementwise(r);
     register_embedding(r);
     register_group_norm(r);
+    register_image_augment(r);
     register_image_normalize(r);
     register_linear(r);
     register_loss(r);

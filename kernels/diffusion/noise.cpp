@@ -157,8 +157,10 @@ class Highway final : public Kernel {
     constexpr int64_t kGrain = 4096;  // normals that are worth a thread
     const int64_t each = std::max<int64_t>(1, t.elements * t.block());
     parallel_ranges((t.n + t.block() - 1) / t.block(), threads_, kGrain / each,
-                    [&](int64_t first, int64_t last) { HWY_DYNAMIC_DISPATCH(run_noise)
-                                                       (t, first, last); });
+                    [&](int64_t first, int64_t last) {
+                      HWY_DYNAMIC_DISPATCH(run_noise)
+                      (t, first, last);
+                    });
     zero_padding_lanes(x_t);
     zero_padding_lanes(target);
   }

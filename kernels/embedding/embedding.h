@@ -2,7 +2,7 @@
 //
 // Op                  inputs        outputs
 //   embedding         table, ids    y          y[n] = table[ids[n]]
-//   embedding_grad    ids, dy       dtable     dtable[k] = sum of dy[n] over the n with ids[n] = k, in their order
+//   embedding_grad    ids, dy       dtable     dtable[k] = sum of dy[n] over the n with ids[n] = k, in order
 // table, dtable [K, D] plain; ids i32 [N] plain; y, dy [N, D]; dtable is a sum over this rank's samples, in
 // float. y has the table's dtype, or is bf16.
 // Whoever makes ids keeps them in [0, K): labels are checked against the number of classes when they are

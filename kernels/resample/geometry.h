@@ -1,6 +1,8 @@
 // How the fast kernels see images.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/core/tensor.h"
 #include "kernels/resample/resample.h"
 

@@ -3,13 +3,11 @@
 //
 // Op                       inputs       outputs
 //   timestep_embedding     timesteps    y
-// timesteps [N] of i32 or f32, plain; y [N, dim] of f32 or bf16. With half = dim / 2, for i < half:
-//   frequency_i = exp(-ln(max_period) * i / (half - freq_shift))
-//   y[n, i] = sin(scale * (t_n * frequency_i)), y[n, half + i] = cos of the same; flip_sin_to_cos: the halves
-//   swapped
+// timesteps [N] of i32 or f32, plain; y [N, dim] of f32 or bf16. With half = dim / 2 > freq_shift, i < half:
+//   frequency_i = exp(-ln(max_period) * i / (half - freq_shift)), angle = scale * (t_n * frequency_i)
+//   y[n, i] = sin(angle), y[n, half + i] = cos(angle); flip_sin_to_cos: the halves swapped
 // An odd dim's last column is 0. Frequencies and angles are rounded to f32, as PyTorch has them: at angles
-// around 1000 that rounding, 3e-5, is larger than what sine and cosine add to it. No gradient. half >
-// freq_shift.
+// around 1000 that rounding, 3e-5, is larger than what sine and cosine add to it. No gradient.
 #pragma once
 
 #include <fmt/format.h>

@@ -39,7 +39,7 @@ int run(const std::vector<std::string>& arguments) {
   model.session->prepare_prediction(1);
   auto& plan = model.session->prediction(1);
   for (const auto& file : files) {
-    const Image image = read_image(file, data.channels);
+    const Image image = read_image(file, data.channels, job.training.fit);
     if (image.height != data.height || image.width != data.width)
       throw Error(Exit::data, "E_IMAGE_SIZE",
                   fmt::format("the image is {}x{}, the model was trained on {}x{}", image.height, image.width, data.height, data.width))

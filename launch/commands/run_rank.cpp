@@ -118,6 +118,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     const TrainingResult result = train(o, comm);
     Status s;
     s.step = result.step, s.steps = result.steps;
+    s.skipped_images = result.skipped_images;
     s.state = result.interrupted ? "interrupted" : "completed";
     s.code = result.interrupted ? static_cast<int>(Exit::try_again) : 0;
     if (result.interrupted) s.cause = "stopped on request", s.hint = "resume with: " + options.resume_command;

@@ -60,7 +60,8 @@ Model open_folder(const std::string& folder) {
     throw Error(Exit::config, "E_SAMPLE_SIZE", "the configuration says no sample_size").at("file", folder + "/unet/config.json");
   // With a table of classes its last row is taken for 'no class', as guidance has it.
   const int64_t classes = m.unet.num_class_embeds.value_or(1);
-  m.input = {m.unet.in_channels, m.unet.sample_size.front(), m.unet.sample_size.back(), classes, {}, {}};
+  const std::vector<float> half(static_cast<size_t>(m.unet.in_channels), 0.5f);
+  m.input = {m.unet.in_channels, m.unet.sample_size.front(), m.unet.sample_size.back(), classes, half, half};
   m.request.count = 16;
   m.request.null_label = static_cast<int32_t>(classes - 1);
   if (m.unet.conditional())

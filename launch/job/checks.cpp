@@ -57,8 +57,6 @@ void check_diffusion(const Job& job, const Reader& reader) {
                    unet ? "unet2d is a diffusion model" : "diffusion wants the model unet2d")
         .hint(unet ? "objective: diffusion" : "model: {name: unet2d, config: {...}}");
   if (!diffusion) return;
-  for (const char* key : {"hyperparameters.loss", "hyperparameters.label_smoothing"})
-    if (reader.given(key)) throw conflict(reader, key, "belongs to objective classification only");
   if (job.checkpoint.best_by == "validation_accuracy")
     throw conflict(reader, "checkpoint.best_by", "diffusion has no accuracy").hint("validation_loss");
   for (const float x : {job.training.mean[0], job.training.std[0]})
@@ -89,8 +87,7 @@ void check_diffusion(const Job& job, const Reader& reader) {
 
 void check_loss(const Job& job, const Reader& reader) {
   if (job.hyperparameters.loss != "nll") return;
-  const std::vector<LayerSpec> layers =
-      job.model.name.empty() ? job.model.layers : builtin_layers(job.model.name);
+  const std::vector<LayerSpec> layers = layers_of(job.model);
   const bool log_probabilities = !layers.empty() && layers.back().type == "log_softmax";
   if (!log_probabilities)
     throw conflict(reader, "hyperparameters.loss",

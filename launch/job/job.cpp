@@ -78,6 +78,7 @@ void fill_defaults(Job& job, const Reader& reader) {
   if (!job.test && has_test_half(job.training.dataset)) {
     job.test = job.training;
     job.test->limit = 0;
+    job.test->augment = {};
   }
   if (job.objective.name == "diffusion") {
     auto& d = job.hyperparameters.diffusion.emplace();

@@ -40,6 +40,7 @@ struct TypeText {
   std::string operator()(std::optional<int64_t>*) const { return "integer"; }
   std::string operator()(std::optional<double>*) const { return "number"; }
   std::string operator()(Pair*) const { return "integer or [height, width]"; }
+  std::string operator()(Extent*) const { return "integer or [height, width]"; }
   std::string operator()(Betas) const { return "list of two numbers"; }
   std::string operator()(std::vector<float>*) const { return "number or list of numbers"; }
   std::string operator()(std::vector<int64_t>*) const { return "integer or list of integers"; }
@@ -77,6 +78,7 @@ struct IsEmpty {
   bool operator()(double* value) const { return *value == 0; }
   bool operator()(std::string* value) const { return value->empty(); }
   bool operator()(Pair* value) const { return value->h == 0 && value->w == 0; }
+  bool operator()(Extent* value) const { return !value->given(); }
   bool operator()(Betas) const { return false; }
   bool operator()(DatasetConfig*) const { return false; }
   bool operator()(UNet2DConfig*) const { return false; }

@@ -1,6 +1,7 @@
 #include "launch/job/keys.h"
 
 #include "models/model.h"
+#include "models/resnet.h"
 
 namespace lockstep::job {
 
@@ -15,12 +16,16 @@ constexpr Range kFraction = {0, 1, false, true};  // [0, 1)
 // The optimizer's lr and decay become fp32; a bound far inside its range catches slips such as a missing
 // minus.
 constexpr Range kScale = {0, 1e6};
+constexpr Range kSide = {1, 65500};  // the decoders' limit
 
 Table make_job_keys() {
   const When sgd = {"hyperparameters.optimizer.name", {"sgd"}};
   const When adam = {"hyperparameters.optimizer.name", {"adam", "adamw"}};
   const When step = {"hyperparameters.lr_schedule.name", {"step"}};
+  const When classification = {"objective.name", {"classification"}};
   const When decay = {"hyperparameters.lr_schedule.name", {"cosine", "linear"}};
+  const When one_cycle = {"hyperparameters.lr_schedule.name", {"one_cycle"}};
+  const When warmup = {"hyperparameters.lr_schedule.name", {"constant", "step", "cosine", "linear"}};
   Table table = {
       {.path = "job_name",
        .slot = FIELD(Job, job_name),
@@ -72,6 +77,14 @@ Table make_job_keys() {
        .example = "mnist_convnet",
        .choices = builtin_models(),
        .absent = "layers"},
+      {.path = "model.stem",
+       .slot = FIELD(Job, model.stem),
+       .help = "How a resnet begins: imagenet, a 7x7 convolution and max pooling that leave a quarter of "
+               "each side; cifar, "
+               "a 3x3 convolution for images of some 32x32.",
+       .example = "cifar",
+       .choices = {"imagenet", "cifar"},
+       .when = {"model.name", resnet_models()}},
       {.path = "model.layers",
        .slot = FIELD(Job, model.layers),
        .help = "A net of one's own: a list of layers, each a word or {word: {keys}}. Either this or name.",
@@ -192,13 +205,14 @@ Table make_job_keys() {
        .slot = FIELD(Job, hyperparameters.lr_schedule.name),
        .help = "How lr changes over the steps. `lr_schedule: cosine` is short for {name: cosine}.",
        .example = "cosine",
-       .choices = {"constant", "step", "cosine", "linear"},
+       .choices = {"constant", "step", "cosine", "linear", "one_cycle"},
        .short_form = true},
       {.path = "hyperparameters.lr_schedule.warmup_steps",
        .slot = FIELD(Job, hyperparameters.lr_schedule.warmup_steps),
        .help = "Steps over which lr first rises linearly to its full value.",
        .example = "100",
-       .range = {0, 1e12}},
+       .range = {0, 1e12},
+       .when = warmup},
       {.path = "hyperparameters.lr_schedule.step_size",
        .slot = FIELD(Job, hyperparameters.lr_schedule.step_size),
        .help = "lr is multiplied by gamma every so many steps; step needs it.",
@@ -218,6 +232,30 @@ Table make_job_keys() {
        .example = "0.01",
        .range = {0, 1},
        .when = decay},
+      {.path = "hyperparameters.lr_schedule.pct_start",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.pct_start),
+       .help = "Share of the steps over which lr rises. As PyTorch's OneCycleLR, momentum left alone.",
+       .example = "0.25",
+       .range = {0, 1},
+       .when = one_cycle},
+      {.path = "hyperparameters.lr_schedule.anneal",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.anneal),
+       .help = "How it rises and falls.",
+       .example = "linear",
+       .choices = {"cos", "linear"},
+       .when = one_cycle},
+      {.path = "hyperparameters.lr_schedule.div_factor",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.div_factor),
+       .help = "It begins at lr divided by this.",
+       .example = "10",
+       .range = {1, 1e12},
+       .when = one_cycle},
+      {.path = "hyperparameters.lr_schedule.final_div_factor",
+       .slot = FIELD(Job, hyperparameters.lr_schedule.final_div_factor),
+       .help = "It ends at its beginning divided by this.",
+       .example = "100",
+       .range = {1, 1e12},
+       .when = one_cycle},
       {.path = "hyperparameters.clip_grad_norm",
        .slot = FIELD(Job, hyperparameters.clip_grad_norm),
        .help = "Gradients are scaled down to this L2 norm over all parameters; 0: off.",
@@ -228,12 +266,14 @@ Table make_job_keys() {
        .help =
            "cross_entropy takes logits; nll takes the log-probabilities of a net that ends in log_softmax.",
        .example = "cross_entropy",
-       .choices = {"cross_entropy", "nll"}},
+       .choices = {"cross_entropy", "nll"},
+       .when = classification},
       {.path = "hyperparameters.label_smoothing",
        .slot = FIELD(Job, hyperparameters.label_smoothing),
        .help = "Share of the target spread evenly over all classes.",
        .example = "0.1",
-       .range = kFraction},
+       .range = kFraction,
+       .when = classification},
       {.path = "hyperparameters.seed",
        .slot = FIELD(Job, hyperparameters.seed),
        .help = "Of everything random: weights, order, dropout. Independent of the number of ranks.",
@@ -311,6 +351,7 @@ const Table& job_keys() {
 }
 
 const Table& dataset_keys() {
+  static const When folder = {"dataset", {"image_folder"}};
   static const Table table = {
       {.path = "dataset",
        .slot = FIELD(DatasetConfig, dataset),
@@ -341,7 +382,57 @@ const Table& dataset_keys() {
        .example = "0.3081",
        .range = {0, 1e6, true, false},
        .absent = "as for training; there 1"},
+      {.path = "resize",
+       .slot = FIELD(DatasetConfig, fit.resize),
+       .help = "Pictures are scaled to this size (antialiased bilinear), or, where one number is given, so "
+               "that their "
+               "shorter side has it.",
+       .example = "72",
+       .range = kSide,
+       .absent = "as for training; there not",
+       .when = folder},
+      {.path = "crop",
+       .slot = FIELD(DatasetConfig, fit.crop),
+       .help = "The middle of so many pixels is then cut out; one number gives both sides.",
+       .example = "64",
+       .range = kSide,
+       .absent = "as for training; there not",
+       .when = folder},
+      {.path = "on_bad_image",
+       .slot = FIELD(DatasetConfig, on_bad_image),
+       .help = "A damaged image, or one with transparent pixels, stops the job (exit code 65), or is left "
+               "out, counted "
+               "and named in the log.",
+       .example = "skip",
+       .choices = {"stop", "skip"},
+       .when = folder},
   };
+  return table;
+}
+
+const Table& augment_keys() {
+  static const Table table = {
+      {.path = "augment.flip",
+       .slot = FIELD(DatasetConfig, augment.flip),
+       .help = "Mirror every second image left to right, another one at each step.",
+       .example = "true"},
+      {.path = "augment.crop_padding",
+       .slot = FIELD(DatasetConfig, augment.crop_padding),
+       .help = "Pad images by so many black pixels on each side and cut a random window of their size out; "
+               "0: off. "
+               "Random crops of larger pictures (scale, aspect) are not offered.",
+       .example = "4",
+       .range = {0, 1024}},
+  };
+  return table;
+}
+
+const Table& training_keys() {
+  static const Table table = [] {
+    Table all = dataset_keys();
+    all.insert(all.end(), augment_keys().begin(), augment_keys().end());
+    return all;
+  }();
   return table;
 }
 
@@ -385,8 +476,9 @@ const std::vector<Exclusive>& exclusive_keys() {
 const std::vector<RefusedKey>& refused_keys() {
   static const std::vector<RefusedKey> rows = [] {
     std::vector<RefusedKey> all;
-    for (const char* name : {"precision", "ema", "augment"})
+    for (const char* name : {"precision", "ema"})
       all.push_back({name, "E_JOB_RESERVED", "reserved, not supported by this version"});
+    all.push_back({"augment", "E_JOB_UNKNOWN_KEY", "belongs to inputs.training only"});
     for (const char* name : {"batch_size", "train_batch_size", "per_device_batch_size"})
       all.push_back(
           {name, "E_JOB_UNKNOWN_KEY",

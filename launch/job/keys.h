@@ -19,8 +19,8 @@ namespace lockstep::job {
 // Where a key's value lives. Its type is the key's type.
 using Betas = std::array<double*, 2>;
 using Slot = std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std::optional<int64_t>*,
-                          std::optional<double>*, std::optional<std::string>*, Pair*, Betas, std::vector<float>*,
-                          std::vector<int64_t>*, std::vector<std::string>*, DatasetConfig*,
+                          std::optional<double>*, std::optional<std::string>*, Pair*, Extent*, Betas,
+                          std::vector<float>*, std::vector<int64_t>*, std::vector<std::string>*, DatasetConfig*,
                           std::optional<DatasetConfig>*, std::vector<ParamGroupConfig>*, std::vector<LayerSpec>*,
                           UNet2DConfig*>;
 
@@ -67,6 +67,8 @@ struct LayerWord {
 
 const Table& job_keys();      // slots take a Job
 const Table& dataset_keys();  // DatasetConfig
+const Table& augment_keys();  // the same, of inputs.training only
+const Table& training_keys();  // both
 const Table& group_keys();    // ParamGroupConfig
 const Table& unet_keys();     // UNet2DConfig
 Table diffusion_keys();       // a part of job_keys()

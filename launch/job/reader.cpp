@@ -267,6 +267,15 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
       *out = {integer(key, node.children[0], item_path(path, 0)),
               integer(key, node.children[1], item_path(path, 1))};
     }
+    void operator()(Extent* out) const {
+      if (node.kind != Node::Kind::list) {
+        *out = {integer(key, node, path), 0};
+        return;
+      }
+      expect_size(key, node, path, 2);
+      *out = {integer(key, node.children[0], item_path(path, 0)),
+              integer(key, node.children[1], item_path(path, 1))};
+    }
     void operator()(Betas out) const {
       expect_kind(key, node, path, Node::Kind::list, "a list of two numbers");
       expect_size(key, node, path, 2);
@@ -334,12 +343,13 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
 void Reader::read_dataset(const Key& key, const Node& node, DatasetConfig& config, const std::string& path) {
   expect_kind(key, node, path, Node::Kind::map, "a map");
   config.where = node.key_place.text();
-  // What is evaluated is normalised as what was trained on, and a test set is that of the training set,
-  // unless the job says otherwise.
+  // What is evaluated is normalised and fitted as what was trained on, and a test set is that of the training
+  // set, unless the job says otherwise.
   bool complete = false;
   if (training_) {
     config.mean = training_->mean;
     config.std = training_->std;
+    config.fit = training_->fit;
     complete = key.path == "inputs.test" && has_test_half(training_->dataset) && !node.find("dataset") &&
                !node.find("path");
     if (complete) {
@@ -347,7 +357,7 @@ void Reader::read_dataset(const Key& key, const Node& node, DatasetConfig& confi
       config.path = training_->path;
     }
   }
-  read(dataset_keys(), node, &config, path, complete);
+  read(key.path == "inputs.training" ? training_keys() : dataset_keys(), node, &config, path, complete);
   if (const Node* normalize = node.find("normalize"))
     for (const char* name : {"mean", "std"})
       if (!normalize->find(name))

@@ -45,6 +45,10 @@ struct FlowText {
   std::string operator()(std::optional<double>* value) const { return *value ? number_text(**value) : "null"; }
   std::string operator()(std::optional<std::string>* value) const { return *value ? string_text(**value) : "null"; }
   std::string operator()(Pair* value) const { return fmt::format("[{}, {}]", value->h, value->w); }
+  std::string operator()(Extent* value) const {
+    return value->width ? fmt::format("[{}, {}]", value->height, value->width)
+                        : std::to_string(value->height);
+  }
   std::string operator()(const Betas& value) const {
     return fmt::format("[{}, {}]", number_text(*value[0]), number_text(*value[1]));
   }
@@ -80,7 +84,7 @@ class BlockWriter {
     for_each_value(table, object, [&](const Key& key, const Slot& slot) {
       const std::string path = prefix + key.path;
       if (const auto* dataset = std::get_if<DatasetConfig*>(&slot))
-        write(dataset_keys(), *dataset, path + ".");
+        write(training_keys(), *dataset, path + ".");
       else if (const auto* optional = std::get_if<std::optional<DatasetConfig>*>(&slot))
         write(dataset_keys(), &(*optional)->value(), path + ".");
       else if (const auto* unet = std::get_if<UNet2DConfig*>(&slot))

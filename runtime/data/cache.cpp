@@ -19,20 +19,20 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kMagic[] =
-    "LSIMG01";  // 8 bytes with its zero; change it with the format or a decoder's output
+    "LSIMG02";  // 8 bytes with its zero; change it with the format or a decoder's output
 constexpr size_t kMinBytes = 1 << 20;
 // Two changes within one tick of a file system's clock look alike; a tick is 1 to 10 ms.
 constexpr double kSettledSeconds = 0.1;
 
-// The file: header, class names (each with its zero), labels as int32, pixels.
+// The file: header, class names and then what was skipped (each with its zero), labels as int32, pixels.
 struct Header {
   char magic[8];
   uint64_t checksum;  // of everything after this field
   char state[64], content_hash[64];
-  uint64_t file_bytes, names_bytes;
+  uint64_t file_bytes, names_bytes, skipped_bytes;
   int64_t count, channels, height, width, classes;
 
-  uint64_t labels_at() const { return (sizeof(Header) + names_bytes + 63) / 64 * 64; }
+  uint64_t labels_at() const { return (sizeof(Header) + names_bytes + skipped_bytes + 63) / 64 * 64; }
   uint64_t pixels_at() const { return (labels_at() + static_cast<uint64_t>(count) * 4 + 63) / 64 * 64; }
   uint64_t pixels_bytes() const { return static_cast<uint64_t>(count * channels * height * width); }
 };
@@ -65,6 +65,18 @@ std::string cache_folder() {
   return "";
 }
 
+// Texts without zeros, each followed by one.
+std::string joined_texts(const std::vector<std::string>& texts) {
+  std::string all;
+  for (const std::string& text : texts) all.append(text.c_str()).push_back('\0');
+  return all;
+}
+std::vector<std::string> split_texts(std::string_view all) {
+  std::vector<std::string> texts;
+  for (; !all.empty(); all.remove_prefix(texts.back().size() + 1)) texts.emplace_back(all.data());
+  return texts;
+}
+
 double seconds(const timespec& t) {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
@@ -83,13 +95,14 @@ bool write_all(int fd, const void* data, size_t n) {
 
 }  // namespace
 
-DatasetCache::DatasetCache(const std::string& dataset, const std::vector<std::string>& sources) {
+DatasetCache::DatasetCache(const std::string& dataset, const std::string& options,
+                           const std::vector<std::string>& sources) {
   folder_ = cache_folder();
   if (folder_.empty()) return;
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   Digest name("sha256"), state("sha256");
-  name.add(dataset);
+  name.add(dataset + " " + options);
   for (const std::string& path : sources) {
     struct stat st {};
     if (::stat(path.c_str(), &st) != 0) {
@@ -131,9 +144,9 @@ std::optional<ImageSet> DatasetCache::load() const {
   set.width = h.width;
   set.classes = h.classes;
   set.content_hash.assign(h.content_hash, sizeof h.content_hash);
-  const char* names = reinterpret_cast<const char*>(file.get()) + sizeof h;
-  for (const char* end = names + h.names_bytes; names < end; names += set.class_names.back().size() + 1)
-    set.class_names.emplace_back(names);
+  const char* text = reinterpret_cast<const char*>(file.get()) + sizeof h;
+  set.class_names = split_texts({text, h.names_bytes});
+  set.skipped = split_texts({text + h.names_bytes, h.skipped_bytes});
   set.labels.resize(static_cast<size_t>(h.count));
   std::memcpy(set.labels.data(), file.get() + h.labels_at(), set.labels.size() * sizeof(int32_t));
   set.pixels = Pixels(std::shared_ptr<const uint8_t>(file, file.get() + h.pixels_at()), h.pixels_bytes());
@@ -142,14 +155,14 @@ std::optional<ImageSet> DatasetCache::load() const {
 
 void DatasetCache::store(const ImageSet& set) const {
   if (folder_.empty() || !settled_ || set.pixels.size() < kMinBytes) return;
-  std::string names;
-  for (const std::string& name : set.class_names) names.append(name).push_back('\0');
+  const std::string names = joined_texts(set.class_names), skipped = joined_texts(set.skipped);
   Header h{};
   std::memcpy(h.magic, kMagic, sizeof h.magic);
   std::memcpy(h.state, state_.data(), sizeof h.state);
   LOCKSTEP_ASSERT(set.content_hash.size() == sizeof h.content_hash);
   std::memcpy(h.content_hash, set.content_hash.data(), sizeof h.content_hash);
   h.names_bytes = names.size();
+  h.skipped_bytes = skipped.size();
   h.count = set.count();
   h.channels = set.channels;
   h.height = set.height;
@@ -167,6 +180,7 @@ void DatasetCache::store(const ImageSet& set) const {
     written = written && ::lseek(fd, static_cast<off_t>(at), SEEK_SET) >= 0 && write_all(fd, data, n);
   };
   put(sizeof h, names.data(), names.size());
+  put(sizeof h + names.size(), skipped.data(), skipped.size());
   put(h.labels_at(), set.labels.data(), set.labels.size() * sizeof(int32_t));
   put(h.pixels_at(), set.pixels.data(), set.pixels.size());
   put(0, &h, sizeof h);

@@ -1,6 +1,6 @@
 // Decoded sets on disk, mapped instead of decoded again: $XDG_CACHE_HOME/lockstep or ~/.cache/lockstep, one
-// file for each list of source files, replaced when a source changes. Inflating MNIST takes 100 ms, mapping
-// it 5.
+// file for each list of source files and way to read them, replaced when a source changes. Inflating MNIST
+// takes 100 ms, mapping it 5.
 #pragma once
 
 #include <optional>
@@ -13,8 +13,10 @@ namespace lockstep {
 
 class DatasetCache {
  public:
-  // sources: every file that the set is read from. They are only looked at, not opened.
-  DatasetCache(const std::string& dataset, const std::vector<std::string>& sources);
+  // sources: every file that the set is read from. They are only looked at, not opened. options: what else
+  // decides what is read from them.
+  DatasetCache(const std::string& dataset, const std::string& options,
+               const std::vector<std::string>& sources);
   // The set as it was stored, unless a source has changed since (device, inode, size, time of modification or
   // of status change) or the cache file is damaged in any bit.
   std::optional<ImageSet> load() const;

@@ -10,7 +10,8 @@
 namespace lockstep {
 
 struct ImageShape {
-  int64_t channels = 0, height = 0, width = 0;  // channels: 1 grey, 3 colour; what decoding will give
+  int64_t channels = 0, height = 0,
+          width = 0;  // channels: 1 grey, 3 colour; what decoding will give, upright
   bool operator==(const ImageShape&) const = default;
 };
 
@@ -22,7 +23,7 @@ Image decode_png(const std::string& path, std::span<const uint8_t> bytes);
 ImageShape jpeg_shape(const std::string& path, std::span<const uint8_t> bytes);
 Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes);
 
-// Either format, from its file.
+// Either format, from its file, as its EXIF orientation turns it.
 ImageShape read_image_shape(const std::string& path);
 
 }  // namespace lockstep

@@ -25,6 +25,7 @@ struct Source {
   std::vector<std::string> files;
   std::function<ImageSet()> read;
   std::function<DatasetShape()> probe;
+  std::string options = {};  // what else decides what is read, for the cache
 };
 
 Source idx_source(const IdxPaths& paths, int64_t classes, const std::vector<std::string>& names) {
@@ -39,7 +40,7 @@ Source idx_source(const IdxPaths& paths, int64_t classes, const std::vector<std:
           [=] { return probe_idx(paths, classes); }};
 }
 
-Source find(const DatasetConfig& c) {
+Source find(const DatasetConfig& c, int threads) {
   LOCKSTEP_ASSERT(c.split == "training" || c.split == "test", "split \"{}\"", c.split);
   const bool test = c.split == "test";
   if (c.dataset == "mnist" || c.dataset == "fashion_mnist")
@@ -58,8 +59,9 @@ Source find(const DatasetConfig& c) {
   }
   if (c.dataset == "image_folder") {
     const auto folder = std::make_shared<const ImageFolder>(find_image_folder(c.path, test));
-    return {folder->files, [=] { return read_image_folder(*folder); },
-            [=] { return probe_image_folder(*folder); }};
+    const ImageFolderOptions options{c.fit, c.on_bad_image == "skip", threads};
+    return {folder->files, [=] { return read_image_folder(*folder, options); },
+            [=] { return probe_image_folder(*folder, options); }, c.fit.text() + " " + c.on_bad_image};
   }
   throw Error(
       Exit::config, "E_DATASET_NAME",
@@ -91,10 +93,10 @@ auto located(const DatasetConfig& config, F f) {
 
 }  // namespace
 
-std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config) {
+std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads) {
   return located(config, [&] {
-    const Source source = find(config);
-    const DatasetCache cache(config.dataset, source.files);
+    const Source source = find(config, threads);
+    const DatasetCache cache(config.dataset, source.options, source.files);
     std::optional<ImageSet> set = cache.load();
     if (!set) {
       set = source.read();
@@ -112,7 +114,7 @@ std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config) {
 
 DatasetShape probe_dataset(const DatasetConfig& config) {
   return located(config, [&] {
-    DatasetShape shape = find(config).probe();
+    DatasetShape shape = find(config, 1).probe();
     if (config.limit > 0) shape.count = std::min(shape.count, config.limit);
     return shape;
   });

@@ -10,6 +10,29 @@
 
 namespace lockstep {
 
+// Done to every image of a training batch on its way in (kernels/image_augment/).
+struct AugmentConfig {
+  bool flip = false;         // mirrored left to right, every second one
+  int64_t crop_padding = 0;  // a random window of the image padded by so many black pixels; 0: none
+  bool any() const { return flip || crop_padding > 0; }
+};
+
+// Height and width in pixels. 0, 0: not given; width 0: one number was given.
+struct Extent {
+  int64_t height = 0, width = 0;
+  bool given() const { return height > 0; }
+};
+// How pictures of any size become images of one. First `resize`: to height x width, whatever the proportions,
+// or, where one number is given, so that the shorter side has it and the longer one floor(it x longer /
+// shorter), as torchvision's Resize. Then `crop`: the middle height x width, one number giving both, as
+// torchvision's CenterCrop.
+struct Fit {
+  Extent resize, crop;
+  std::string text() const {
+    return fmt::format("resize {}x{} crop {}x{}", resize.height, resize.width, crop.height, crop.width);
+  }
+};
+
 // `inputs.training`, `.validation`, `.test` of the job file.
 struct DatasetConfig {
   std::string dataset;  // mnist, fashion_mnist, cifar10, idx, image_folder
@@ -18,6 +41,9 @@ struct DatasetConfig {
                         // train/ and test/ below them the one to read
   int64_t limit = 0;    // first n samples only (of an image_folder: of its first classes); 0: all
   std::vector<float> mean, std;  // `normalize`, one per channel or one for all; empty: 0 and 1
+  AugmentConfig augment;         // of inputs.training only
+  Fit fit;                       // of an image_folder, as is the next
+  std::string on_bad_image = "stop";  // stop: error data (65); skip: left out, see ImageSet::skipped
   std::string where;             // file:line:column of the entry, for messages
 };
 
@@ -72,6 +98,7 @@ class ImageSet {
   Pixels pixels;
   std::vector<int32_t> labels;
   std::string content_hash;  // SHA-256 over shape, classes, labels and pixels, hex
+  std::vector<std::string> skipped;  // of images that were left out: file, and what is wrong with it
 };
 
 // Throws Error: no_input (66) naming the path and the command that gets the data; data (65) naming file,
@@ -80,26 +107,29 @@ class ImageSet {
 //   idx           path is the images file; its labels lie beside it under the same name with `labels` for
 //                 `images` and `idx1` for `idx3`, with or without .gz. Classes: the largest label + 1
 //   cifar10       the binary version: path or path/cifar-10-batches-bin
-//   image_folder  a folder per class, in the order of their names; PNG and JPEG files at any depth below
+//   image_folder  a folder per class, in the order of their names; PNG and JPEG files at any depth below,
+//   fitted to
+//                 one size; decoded by `threads` threads
 // Decoded sets of a megabyte or more are kept under $XDG_CACHE_HOME/lockstep (~/.cache/lockstep).
-std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config);
+std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads = 1);
 
 // Reads only headers, labels and folder listings: what `check` and `plan` need, without decoding. The same
-// errors as load_dataset, as far as headers show them.
+// errors as load_dataset, as far as headers show them; so may on_bad_image: skip still leave out more.
 struct DatasetShape {
   int64_t count = 0, channels = 0, height = 0, width = 0, classes = 0;
 };
 DatasetShape probe_dataset(const DatasetConfig& config);
 
-// One PNG or JPEG as [channels, height, width], converted to the channel count asked for: 1 grey (ITU-R
-// BT.601 luma of a colour image), 3 RGB (grey repeated). 16 bits are cut to 8; palettes are expanded. Error
-// data (65) for a damaged file, other channels counts (CMYK) and pixels that are not opaque; no_input (66)
-// where there is none.
+// One PNG or JPEG as [channels, height, width], upright as its EXIF orientation says, converted to the
+// channel count asked for: 1 grey (ITU-R BT.601 luma of a colour image), 3 RGB (grey repeated; CMYK and YCCK
+// as Pillow converts them); then fitted. 16 bits are scaled to 8; palettes are expanded. Error data (65) for
+// a damaged file and for pixels that are not opaque (what lies behind them is not ours to choose); no_input
+// (66) where there is none.
 struct Image {
   int64_t channels = 0, height = 0, width = 0;
   std::vector<uint8_t> pixels;
 };
-Image read_image(const std::string& path, int64_t channels);
+Image read_image(const std::string& path, int64_t channels, const Fit& fit = {});
 // Writes to a temporary name, then renames. Error cannot_create (73) or io (74).
 void write_png(const std::string& path, const Image& image);
 std::string encode_png(const Image& image);  // the bytes of such a file

@@ -8,6 +8,7 @@
 
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/data/codec.h"
+#include "runtime/data/fit.h"
 #include "runtime/data/input_file.h"
 
 namespace lockstep {
@@ -87,12 +88,12 @@ ImageShape read_image_shape(const std::string& path) {
   }
 }
 
-Image read_image(const std::string& path, int64_t channels) {
+Image read_image(const std::string& path, int64_t channels, const Fit& fit) {
   LOCKSTEP_ASSERT(channels == 1 || channels == 3, "channels {}", channels);
   const std::vector<uint8_t> bytes = read_bytes(path, SIZE_MAX);
-  if (is_png(bytes)) return converted(decode_png(path, bytes), channels);
-  if (is_jpeg(bytes)) return converted(decode_jpeg(path, bytes), channels);
-  throw neither(path, bytes);
+  if (!is_png(bytes) && !is_jpeg(bytes)) throw neither(path, bytes);
+  Image image = is_png(bytes) ? decode_png(path, bytes) : decode_jpeg(path, bytes);
+  return fitted(path, converted(std::move(image), channels), fit);
 }
 
 std::string encode_png(const Image& image) {

@@ -1,9 +1,15 @@
 #include "runtime/data/image_folder.h"
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
 
 #include "runtime/data/codec.h"
+#include "runtime/data/fit.h"
 #include "runtime/data/input_file.h"
 
 namespace lockstep {
@@ -51,8 +57,88 @@ Error other_size(const std::string& path, int64_t height, int64_t width, const s
   return Error(Exit::data, "E_IMAGE_SIZE",
                fmt::format("expected height x width {}x{}, the size of {}, found {}x{}", expected.height,
                            expected.width, first, height, width))
-      .at("file", path);
+      .at("file", path)
+      .hint("resize: [height, width], or one number and crop, makes one size of them");
 }
+
+// f(i) for i in [0, n) on a pool of threads. Returns what went wrong, by i. Where an error ends it all,
+// nothing is begun after one; what comes before it is done all the same, so that the first error is always
+// the same one.
+template <class F>
+std::map<size_t, Error> each(size_t n, const ImageFolderOptions& options, F f) {
+  std::map<size_t, Error> errors;
+  std::mutex mutex;
+  std::atomic<size_t> next = 0;
+  std::atomic<bool> ended = false;
+  const auto work = [&] {
+    for (size_t i; !ended && (i = next++) < n;) {
+      std::optional<Error> error;
+      try {
+        f(i);
+      } catch (const Error& e) {
+        error = e;
+      } catch (const std::exception& e) {
+        error = Error(Exit::internal, "E_INTERNAL", e.what());
+      }
+      if (!error) continue;
+      ended = ended || !options.skip_bad;
+      const std::lock_guard lock(mutex);
+      errors.emplace(i, std::move(*error));
+    }
+  };
+  std::vector<std::jthread> pool;
+  for (int t = 1; t < options.threads; ++t) pool.emplace_back(work);
+  work();
+  pool.clear();  // waits
+  return errors;
+}
+
+// What the headers say, and which files are to be read.
+struct Survey {
+  Survey(const ImageFolder& f, const ImageFolderOptions& o) : folder(f), options(o) {
+    std::vector<ImageShape> shapes(folder.files.size());
+    const auto errors = each(shapes.size(), options, [&](size_t i) {
+      shapes[i] = fitted(folder.files[i], read_image_shape(folder.files[i]), options.fit);
+    });
+    for (const auto& [i, error] : errors) leave_out(i, error);
+    expect_all_classes();
+    for (size_t i = 0; i < shapes.size(); ++i)
+      if (!errors.contains(i)) files.push_back(i);
+    const ImageShape& first = shapes[files[0]];
+    shape = {static_cast<int64_t>(files.size()), 1, first.height, first.width,
+             static_cast<int64_t>(folder.classes.size())};
+    for (size_t i : files) {
+      if (shapes[i].height != shape.height || shapes[i].width != shape.width)
+        throw other_size(folder.files[i], shapes[i].height, shapes[i].width, folder.files[files[0]], shape);
+      shape.channels = std::max(shape.channels, shapes[i].channels);
+    }
+  }
+
+  // Or stops, where that is what was asked for, and always where the data isn't to blame.
+  void leave_out(size_t file, const Error& error) {
+    if (!options.skip_bad || error.exit() != Exit::data) throw error;
+    left_out.emplace(file, error.message());
+  }
+  void expect_all_classes() const {
+    std::vector<int64_t> left(folder.classes.size());
+    for (size_t i = 0; i < folder.files.size(); ++i)
+      left[static_cast<size_t>(folder.labels[i])] += !left_out.contains(i);
+    for (const auto& [file, what] : left_out) {
+      const auto c = static_cast<size_t>(folder.labels[file]);
+      if (left[c] == 0)
+        throw Error(
+            Exit::data, "E_IMAGE_FOLDER",
+            fmt::format("no image of class \"{}\" can be read; the first: {}", folder.classes[c], what))
+            .at("file", folder.files[file]);
+    }
+  }
+
+  const ImageFolder& folder;
+  const ImageFolderOptions& options;
+  DatasetShape shape;
+  std::vector<size_t> files;  // by their place in the folder
+  std::map<size_t, std::string> left_out;
+};
 
 }  // namespace
 
@@ -77,39 +163,44 @@ ImageFolder find_image_folder(const std::string& path, bool test) {
   return folder;
 }
 
-DatasetShape probe_image_folder(const ImageFolder& folder) {
-  const std::string& first = folder.files.front();
-  const ImageShape size = read_image_shape(first);
-  DatasetShape all{static_cast<int64_t>(folder.files.size()), size.channels, size.height, size.width,
-                   static_cast<int64_t>(folder.classes.size())};
-  for (const std::string& path : folder.files) {
-    const ImageShape shape = read_image_shape(path);
-    if (shape.height != all.height || shape.width != all.width)
-      throw other_size(path, shape.height, shape.width, first, all);
-    all.channels = std::max(all.channels, shape.channels);
-  }
-  return all;
+DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options) {
+  return Survey(folder, options).shape;
 }
 
-ImageSet read_image_folder(const ImageFolder& folder) {
-  const DatasetShape shape = probe_image_folder(folder);
+ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& options) {
+  Survey survey(folder, options);
   ImageSet set;
-  set.channels = shape.channels;
-  set.height = shape.height;
-  set.width = shape.width;
-  set.classes = shape.classes;
+  set.channels = survey.shape.channels, set.height = survey.shape.height, set.width = survey.shape.width;
+  set.classes = survey.shape.classes;
   set.class_names = folder.classes;
-  set.labels = folder.labels;
+  const int64_t bytes = set.sample_bytes();
+  const std::vector<size_t> files = survey.files;
   std::vector<uint8_t> pixels;
-  for (const std::string& path : folder.files) {
-    const Image image = read_image(path, shape.channels);
-    if (image.height != shape.height || image.width != shape.width)
-      throw other_size(path, image.height, image.width, folder.files.front(), shape);
-    // Not before the first image has shown that headers tell the truth.
-    if (pixels.empty()) pixels.reserve(folder.files.size() * image.pixels.size());
-    pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
+  std::once_flag allocated;
+  const auto errors = each(files.size(), options, [&](size_t i) {
+    const Image image = read_image(folder.files[files[i]], set.channels, options.fit);
+    if (image.height != set.height || image.width != set.width)
+      throw other_size(folder.files[files[i]], image.height, image.width, folder.files[files[0]],
+                       survey.shape);
+    // Not before an image has shown that headers tell the truth.
+    std::call_once(allocated, [&] { pixels.resize(files.size() * static_cast<size_t>(bytes)); });
+    std::copy_n(image.pixels.data(), bytes, pixels.data() + static_cast<int64_t>(i) * bytes);
+  });
+  for (const auto& [i, error] : errors) survey.leave_out(files[i], error);
+  survey.expect_all_classes();
+
+  // What was left out leaves no gap.
+  uint8_t* to = pixels.data();
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (errors.contains(i)) continue;
+    const uint8_t* from = pixels.data() + static_cast<int64_t>(i) * bytes;
+    if (to != from) std::copy_n(from, bytes, to);
+    to += bytes;
+    set.labels.push_back(folder.labels[files[i]]);
   }
+  pixels.resize(static_cast<size_t>(to - pixels.data()));
   set.pixels = std::move(pixels);
+  for (const auto& [file, what] : survey.left_out) set.skipped.push_back(folder.files[file] + ": " + what);
   return set;
 }
 

@@ -19,8 +19,15 @@ struct ImageFolder {
 // passed over; any other file within a class must be an image, so that none is left out in silence. Error
 // no_input (66): the folder or its class folders are missing; data (65): a class without images.
 ImageFolder find_image_folder(const std::string& path, bool test);
-// One channel if every image is grey, else three. Error data (65) naming the first image of another size.
-ImageSet read_image_folder(const ImageFolder& folder);
-DatasetShape probe_image_folder(const ImageFolder& folder);
+struct ImageFolderOptions {
+  Fit fit;
+  bool skip_bad = false;  // leave out what cannot be read, instead of stopping at the first
+  int threads = 1;
+};
+// One channel if every image is grey, else three. Error data (65) naming the first image that cannot be read
+// or, fitted, is of another size than the one before; with skip_bad a class of which none can be read.
+ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& options);
+// By the images' headers alone.
+DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options);
 
 }  // namespace lockstep

@@ -3,9 +3,11 @@
 #include <jpeglib.h>
 
 #include <csetjmp>
+#include <cstring>
 
 #include "kernels/core/error.h"
 #include "runtime/data/codec.h"
+#include "runtime/data/exif.h"
 
 namespace lockstep {
 namespace {
@@ -41,9 +43,18 @@ bool start(Reader& r, std::span<const uint8_t> bytes) {
   if (setjmp(r.jump)) return false;
   jpeg_create_decompress(&r.jpeg);
   jpeg_mem_src(&r.jpeg, bytes.data(), bytes.size());
+  jpeg_save_markers(&r.jpeg, JPEG_APP0 + 1, 0xffff);  // EXIF
   jpeg_read_header(&r.jpeg, TRUE);
-  r.jpeg.out_color_space = r.jpeg.num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  r.jpeg.out_color_space = r.jpeg.num_components == 1   ? JCS_GRAYSCALE
+                           : r.jpeg.num_components == 4 ? JCS_CMYK
+                                                        : JCS_RGB;
   return true;
+}
+
+// Ink as Adobe stores it, 255 being none, to light: what its black lets through, less what its colour takes.
+uint8_t light(uint8_t ink, uint8_t black) {
+  const int taken = (255 - ink) * black + 128;  // divided by 255 and rounded below
+  return static_cast<uint8_t>(black - ((taken >> 8) + taken) / 256);
 }
 
 bool decode(Reader& r, Image& image) {
@@ -54,6 +65,9 @@ bool decode(Reader& r, Image& image) {
     const int64_t y = r.jpeg.output_scanline;
     JSAMPROW row = r.row.data();
     jpeg_read_scanlines(&r.jpeg, &row, 1);
+    if (r.jpeg.num_components == 4)
+      for (int64_t x = 0; x < image.width; ++x)
+        for (int64_t c = 0; c < 3; ++c) row[x * 3 + c] = light(row[x * 4 + c], row[x * 4 + 3]);
     for (int64_t c = 0; c < image.channels; ++c) {
       uint8_t* to = image.pixels.data() + c * plane + y * image.width;
       for (int64_t x = 0; x < image.width; ++x) to[x] = row[x * image.channels + c];
@@ -71,12 +85,22 @@ Error damaged(const std::string& path, const Reader& r, std::span<const uint8_t>
 }
 
 ImageShape checked_shape(const std::string& path, const Reader& r) {
-  if (r.jpeg.num_components != 1 && r.jpeg.num_components != 3)
+  const int components = r.jpeg.num_components;
+  if (components != 1 && components != 3 && components != 4)
     throw Error(Exit::data, "E_IMAGE_CHANNELS",
-                fmt::format("expected a grey or RGB JPEG, found {} components (CMYK)", r.jpeg.num_components))
+                fmt::format("expected a JPEG of 1, 3 or 4 components, found {}", components))
         .at("file", path)
         .hint("convert it to RGB");
-  return {r.jpeg.num_components, r.jpeg.image_height, r.jpeg.image_width};
+  return {components == 1 ? 1 : 3, r.jpeg.image_height, r.jpeg.image_width};
+}
+
+int orientation(const Reader& r) {
+  constexpr char kExif[] = "Exif\0";  // and the string's own zero
+  for (auto* marker = r.jpeg.marker_list; marker; marker = marker->next)
+    if (marker->marker == JPEG_APP0 + 1 && marker->data_length >= sizeof kExif &&
+        std::memcmp(marker->data, kExif, sizeof kExif) == 0)
+      return exif_orientation({marker->data + sizeof kExif, marker->data_length - sizeof kExif});
+  return 1;
 }
 
 }  // namespace
@@ -84,7 +108,7 @@ ImageShape checked_shape(const std::string& path, const Reader& r) {
 ImageShape jpeg_shape(const std::string& path, std::span<const uint8_t> bytes) {
   Reader r;
   if (!start(r, bytes)) throw damaged(path, r, bytes);
-  return checked_shape(path, r);
+  return upright(checked_shape(path, r), orientation(r));
 }
 
 Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes) {
@@ -98,9 +122,10 @@ Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes) {
         fmt::format("{} bytes cannot hold the {}x{} pixels of the header", bytes.size(), height, width))
         .at("file", path);
   Image image{channels, height, width, std::vector<uint8_t>(static_cast<size_t>(channels * height * width))};
-  r.row.resize(static_cast<size_t>(channels * width));
+  r.row.resize(static_cast<size_t>(r.jpeg.num_components * width));
+  const int turned = orientation(r);  // the markers are gone after decoding
   if (!decode(r, image)) throw damaged(path, r, bytes);
-  return image;
+  return upright(std::move(image), turned);
 }
 
 }  // namespace lockstep

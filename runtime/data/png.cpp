@@ -6,6 +6,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/data/codec.h"
+#include "runtime/data/exif.h"
 
 namespace lockstep {
 namespace {
@@ -21,6 +22,7 @@ struct Reader {
   png_infop info = nullptr;
   ImageShape shape;        // channels as decoded, 1 to 4
   uint64_t raw_bytes = 0;  // of the pixels as the file stores them
+  int orientation = 1;
   std::vector<uint8_t> pixels;
   std::vector<png_bytep> rows;
 
@@ -56,6 +58,9 @@ bool start(Reader& r) {
   png_set_chunk_malloc_max(r.png, 64 << 20);
   png_read_info(r.png, r.info);
   r.raw_bytes = uint64_t{png_get_rowbytes(r.png, r.info)} * png_get_image_height(r.png, r.info);
+  png_bytep exif = nullptr;
+  png_uint_32 exif_size = 0;
+  if (png_get_eXIf_1(r.png, r.info, &exif_size, &exif)) r.orientation = exif_orientation({exif, exif_size});
   png_set_expand(r.png);
   png_set_scale_16(r.png);
   png_set_interlace_handling(r.png);
@@ -83,7 +88,7 @@ Error damaged(const std::string& path, const Reader& r) {
 ImageShape png_shape(const std::string& path, std::span<const uint8_t> bytes) {
   Reader r(bytes);
   if (!start(r)) throw damaged(path, r);
-  return {r.shape.channels <= 2 ? 1 : 3, r.shape.height, r.shape.width};
+  return upright(ImageShape{r.shape.channels <= 2 ? 1 : 3, r.shape.height, r.shape.width}, r.orientation);
 }
 
 Image decode_png(const std::string& path, std::span<const uint8_t> bytes) {
@@ -118,7 +123,7 @@ Image decode_png(const std::string& path, std::span<const uint8_t> bytes) {
           .at("file", path)
           .hint("put the image on a background of your choice first");
   }
-  return image;
+  return upright(std::move(image), r.orientation);
 }
 
 }  // namespace lockstep

@@ -46,6 +46,7 @@ struct Status {
   int code = 0;
   int rank = -1;  // the rank that failed, where one did
   int64_t step = 0, steps = 0;
+  int64_t skipped_images = 0;  // damaged ones that on_bad_image: skip left out, of all sets together
   std::string op, error_id, cause, hint;
   std::string time;  // UTC, ISO 8601; filled by write_status
 };

@@ -27,6 +27,7 @@ void for_each_field(StatusType& status, Visit&& visit) {
   visit("rank", status.rank);
   visit("step", status.step);
   visit("steps", status.steps);
+  visit("skipped_images", status.skipped_images);
   visit("op", status.op);
   visit("error_id", status.error_id);
   visit("cause", status.cause);

@@ -18,11 +18,16 @@ struct OptimizerConfig {
 };
 
 struct LrScheduleConfig {
-  std::string name = "constant";  // constant, step, cosine, linear
+  std::string name = "constant";  // constant, step, cosine, linear, one_cycle
   int64_t warmup_steps = 0;       // linear from 0: step s (0-based) has lr * (s+1)/warmup_steps
   int64_t step_size = 0;          // step: every step_size steps ...
   double gamma = 0.1;             // ... lr *= gamma
   double final_lr_scale = 0;      // cosine, linear: lr ends at lr * final_lr_scale
+  // one_cycle (Smith, Topin, 2018; torch.optim.lr_scheduler.OneCycleLR, cycle_momentum=False): from lr /
+  // div_factor up to lr at step pct_start * total - 1, down to lr / (div_factor * final_div_factor) at the
+  // last.
+  double pct_start = 0.3, div_factor = 25, final_div_factor = 1e4;
+  std::string anneal = "cos";  // cos, linear: the shape of both ways
 };
 
 // The first group whose `match` (a glob over the tensor's name) fits decides; no group: the defaults.

@@ -20,7 +20,7 @@ struct ModelState {
 
   std::span<float> parameter(const std::string& name);
   std::span<float> buffer(const std::string& name);
-  // PyTorch's default distributions, drawn by (seed, position in order of creation, element): the same on every rank.
+  // Each tensor's initial distribution, drawn by (seed, position in order of creation, element).
   void initialise(uint64_t seed);
 };
 

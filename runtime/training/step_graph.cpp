@@ -8,6 +8,7 @@
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/label_dropout.h"
 #include "kernels/diffusion/noise.h"
+#include "kernels/image_augment/image_augment.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "kernels/loss/loss.h"
 #include "runtime/graph/autodiff.h"
@@ -50,13 +51,16 @@ Forward forward(const StepGraphSpec& spec, bool training) {
   Forward f;
   GraphBuilder b(f.graph);
   const auto& in = spec.input;
-  const ValueId images =
+  ValueId images =
       b.input(kImages, {DType::u8, {spec.batch, in.channels, in.height, in.width}, Layout::plain}, true);
   f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
   f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
   b.set_scope("input");
+  if (training && in.augment.any())
+    images = b.add1("image_augment", ImageAugmentParams{in.augment.flip, in.augment.crop_padding},
+                    {images, f.step_state});
   ValueId x = b.add1("image_normalize", ImageNormalizeParams{in.mean, in.std}, {images});
-  ModelContext context{b, training, spec.ranks, f.step_state};
+  ModelContext context{b, training, spec.ranks, in.classes, f.step_state};
   if (const auto& d = spec.diffusion) {
     const auto noised = b.add("diffusion_noise", noise_params(*d), {x, f.step_state});
     x = noised[0], f.target = noised[1], f.timesteps = noised[2], f.weights = noised[3];
@@ -82,7 +86,7 @@ Forward denoiser(const StepGraphSpec& spec) {
   f.timesteps = b.input(kTimesteps, {DType::f32, {spec.batch}, Layout::plain}, true);
   f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
   f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
-  ModelContext context{b, false, spec.ranks, f.step_state};
+  ModelContext context{b, false, spec.ranks, in.classes, f.step_state};
   context.timesteps = f.timesteps;
   context.labels = f.labels;
   f.result = spec.model(context, b.elementwise(Elt::copy, {images}));
@@ -96,9 +100,12 @@ Forward laid_out(Forward f, Device device) {
 }
 
 // The loss's sum over this rank's samples and a count, and (training) its gradient for the model's result.
-ValueId add_loss(GraphBuilder& b, const Forward& f, const TrainingConfig& config, float smoothing) {
+ValueId add_loss(GraphBuilder& b, Forward& f, const TrainingConfig& config, float smoothing) {
   b.set_scope("loss");
-  if (config.diffusion) return b.add1("weighted_mse", NoParams{}, {f.result, f.target, f.weights});
+  if (config.diffusion) {
+    f.target = b.reorder(f.target, b.spec(f.result).layout);
+    return b.add1("weighted_mse", NoParams{}, {f.result, f.target, f.weights});
+  }
   return b.add1("cross_entropy", LossParams{smoothing, config.loss == "nll"}, {f.result, f.labels});
 }
 ValueId add_loss_gradient(GraphBuilder& b, const Forward& f, const TrainingConfig& config, float smoothing) {

@@ -5,6 +5,7 @@
 
 #include "kernels/core/kernel.h"
 #include "kernels/optimizer/optimizer.h"
+#include "runtime/data/dataset.h"
 #include "runtime/graph/graph.h"
 #include "runtime/graph/parameter_table.h"
 #include "runtime/graph/plan.h"
@@ -17,6 +18,7 @@ struct ModelContext {
   GraphBuilder& builder;
   bool training = true;
   int ranks = 1;                   // batch norm's statistics meet over so many
+  int64_t classes = 0;             // the data's
   ValueId step_state = kNoValue;   // dropout reads it
   uint32_t dropouts = 0;           // dropout layers so far
   // Diffusion only: [N] each. A hidden class is number `classes`.
@@ -28,6 +30,7 @@ using ModelFunction = std::function<ValueId(ModelContext&, ValueId image)>;
 struct InputShape {
   int64_t channels = 0, height = 0, width = 0, classes = 0;
   std::vector<float> mean, std;  // one per channel
+  AugmentConfig augment;         // while training
 };
 
 struct StepGraphSpec {

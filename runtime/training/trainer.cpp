@@ -36,6 +36,8 @@ json trajectory(const TrainerOptions& o, int64_t samples) {
           {"seed", c.seed},
           {"shuffle", c.shuffle},
           {"drop_last", c.drop_last},
+          {"flip", o.training_data.augment.flip},
+          {"crop_padding", o.training_data.augment.crop_padding},
           {"optimizer", opt.name},
           {"objective", c.diffusion ? "diffusion" : "classification"}};
 }
@@ -56,6 +58,7 @@ class Trainer {
     TrainingResult r;
     r.interrupted = !finished;
     r.step = step_, r.steps = schedule_->total_steps();
+    r.skipped_images = skipped_images_;
     if (finished) r.test = finish();
     r.training_seconds = training_seconds_;
     r.samples_per_second = training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0;
@@ -68,11 +71,23 @@ class Trainer {
  private:
   bool root() const { return comm_.rank() == 0; }
 
+  std::shared_ptr<const ImageSet> load(const DatasetConfig& config) {
+    auto set = load_dataset(config, o_.kernels.threads);
+    const auto left_out = static_cast<int64_t>(set->skipped.size());
+    skipped_images_ += left_out;
+    if (root() && left_out > 0) {
+      for (const std::string& image : set->skipped) spdlog::info("skipped {}", image);
+      spdlog::warn("{} of {} images in {} are damaged and were skipped; the log names them", left_out,
+                   left_out + set->count(), config.path);
+    }
+    return set;
+  }
+
   void load_data() {
     together(comm_, [&] {
-      training_ = load_dataset(o_.training_data);
-      if (o_.validation_data) validation_ = load_dataset(*o_.validation_data);
-      if (o_.test_data) test_ = load_dataset(*o_.test_data);
+      training_ = load(o_.training_data);
+      if (o_.validation_data) validation_ = load(*o_.validation_data);
+      if (o_.test_data) test_ = load(*o_.test_data);
       if (o_.validation_fraction > 0) {
         validation_subset_ = validation_indices(training_->count(), o_.validation_fraction, o_.config.seed);
         training_subset_ = training_indices(training_->count(), o_.validation_fraction, o_.config.seed);
@@ -479,7 +494,7 @@ class Trainer {
 
   int64_t step_ = 0, saved_step_ = -1;
   double training_seconds_ = 0, earlier_seconds_ = 0;
-  int64_t samples_seen_ = 0;
+  int64_t samples_seen_ = 0, skipped_images_ = 0;
   std::optional<double> best_;
   bool best_is_new_ = false;
   std::string best_folder_;
@@ -496,7 +511,7 @@ class Trainer {
 }  // namespace
 
 InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width, int64_t classes) {
-  InputShape s{channels, height, width, classes, config.mean, config.std};
+  InputShape s{channels, height, width, classes, config.mean, config.std, config.augment};
   auto widen = [&](std::vector<float>& v, float fallback) {
     if (v.empty()) v = {fallback};
     if (v.size() == 1) v.assign(static_cast<size_t>(channels), v[0]);

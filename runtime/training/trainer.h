@@ -51,6 +51,7 @@ struct TrainingResult {
   int64_t step = 0, steps = 0;
   double training_seconds = 0;  // in training steps, all parts of a resumed run
   double samples_per_second = 0;
+  int64_t skipped_images = 0;  // of all sets, left out by on_bad_image: skip
   std::optional<Score> test;
 };
 

@@ -37,6 +37,11 @@ std::vector<float> tensor(const std::string& path, const std::string& name) {
   return values;
 }
 
+bool same_weights(const std::string& run, const std::string& other) {
+  const std::string file = "/unet/diffusion_pytorch_model.safetensors";
+  return read_file(run + file) == read_file(other + file);
+}
+
 class Diffusion : public ::testing::Test {
  protected:
   std::string train(const std::string& name, const std::vector<std::string>& more) {
@@ -87,8 +92,7 @@ TEST_F(Diffusion, RecomputedActivationsKeepTheBitsAndHalveTheMemory) {
   const std::string again =
       train("again", {"hyperparameters.gradient_accumulation=2", "hyperparameters.recompute=blocks"});
   EXPECT_EQ(step_losses(again, kSteps), step_losses(kept, kSteps));
-  EXPECT_EQ(tensor(again + "/unet/diffusion_pytorch_model.safetensors", "conv_in.weight"),
-            tensor(kept + "/unet/diffusion_pytorch_model.safetensors", "conv_in.weight"));
+  EXPECT_TRUE(same_weights(again, kept));
   // Two levels of a small net keep much of their memory in what crosses blocks; the DDPM net halves it.
   EXPECT_LT(static_cast<double>(arena(again)), 0.75 * static_cast<double>(arena(kept)));
 
@@ -106,8 +110,7 @@ TEST_F(Diffusion, ResumedInTheMiddleWithTheSameBits) {
                                         "checkpoint.every_steps=7", "--set", "checkpoint.keep=0"});
   ASSERT_EQ(resumed.code, 0) << resumed.text;
   EXPECT_EQ(step_losses(path, kSteps), step_losses(whole, kSteps));
-  EXPECT_EQ(read_file(path + "/unet/diffusion_pytorch_model.safetensors"),
-            read_file(whole + "/unet/diffusion_pytorch_model.safetensors"));
+  EXPECT_TRUE(same_weights(path, whole));
 }
 
 TEST_F(Diffusion, OnTheSimtExecutorAsOnTheCpu) {
@@ -139,7 +142,7 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
                                              {"--init-noise", noise, "--count", "6", "--guidance", "1.5", "--sampler", "ddim",
                                               "--steps", "4", "--seed", "99"}));
   ASSERT_EQ(second.code, 0) << second.text;
-  EXPECT_EQ(tensor(folder_.file("a.safetensors"), "images"), tensor(folder_.file("b.safetensors"), "images"));
+  EXPECT_TRUE(tensor(folder_.file("a.safetensors"), "images") == tensor(folder_.file("b.safetensors"), "images"));
   EXPECT_TRUE(std::filesystem::exists(folder_.file("each") + "/000005-class-5.png"));
 
   // What the program says where it cannot.

@@ -67,7 +67,7 @@ def trajectory(settings, params, grads):
     return torch.stack(steps).float()
 
 
-def schedule(name, lr, total, warmup=0, step_size=None, gamma=None, final_lr_scale=0.0):
+def schedule(name, lr, total, warmup=0, step_size=None, gamma=None, final_lr_scale=0.0, **one_cycle):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     if name == "cosine":
         main = lr_scheduler.CosineAnnealingLR(optimizer, total - warmup, eta_min=lr * final_lr_scale)
@@ -75,6 +75,9 @@ def schedule(name, lr, total, warmup=0, step_size=None, gamma=None, final_lr_sca
         main = lr_scheduler.LinearLR(optimizer, 1.0, final_lr_scale, total_iters=total - warmup)
     elif name == "step":
         main = lr_scheduler.StepLR(optimizer, step_size, gamma)
+    elif name == "one_cycle":
+        shape = {"anneal_strategy" if key == "anneal" else key: value for key, value in one_cycle.items()}
+        main = lr_scheduler.OneCycleLR(optimizer, lr, total, cycle_momentum=False, **shape)
     else:
         main = lr_scheduler.ConstantLR(optimizer, 1.0)
     if warmup:
@@ -88,7 +91,8 @@ def schedule(name, lr, total, warmup=0, step_size=None, gamma=None, final_lr_sca
     for _ in range(total):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        main.step()
+        if len(rates) < total:  # OneCycleLR counts
+            main.step()
     return rates
 
 
@@ -114,6 +118,11 @@ def main():
         {"name": "linear", "lr": 0.3, "total": 40, "warmup": 10, "final_lr_scale": 0.25},
         {"name": "step", "lr": 0.1, "total": 35, "step_size": 10, "gamma": 0.3},
         {"name": "step", "lr": 0.1, "total": 35, "step_size": 10, "gamma": 0.5, "warmup": 6},
+        {"name": "one_cycle", "lr": 0.1, "total": 50},
+        {"name": "one_cycle", "lr": 0.2, "total": 41, "pct_start": 0.23, "anneal": "linear"},
+        {"name": "one_cycle", "lr": 0.1, "total": 30, "pct_start": 0.5, "div_factor": 10, "final_div_factor": 100},
+        {"name": "one_cycle", "lr": 0.1, "total": 20, "pct_start": 0.0},
+        {"name": "one_cycle", "lr": 0.1, "total": 20, "pct_start": 1.0, "anneal": "linear"},
     ]
     text = ",\n".join(json.dumps({**case, "rates": schedule(**case)}) for case in cases)
     (HERE / "lr_schedule.json").write_text("[" + text + "]\n")

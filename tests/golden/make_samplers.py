@@ -124,8 +124,8 @@ for module in (scheduling_ddim, scheduling_ddpm, scheduling_dpmsolver_multistep,
 
 # PyTorch's sqrt on CPUs is MKL's, which errs by up to 0.75 ulp: with AVX-512 one result in five is not the nearest number.
 # Rescaling to zero terminal SNR takes roots of numbers next to 1 whose distance from 1 matters. With betas that begin as
-# small as squaredcos_cap_v2's, their last bit changes samples by up to 5e-5 (a single step at t = 0 by 1e-3). So that the
-# reference is the same on every processor, these roots are rounded to nearest, as IEEE 754 and C++ do.
+# small as squaredcos_cap_v2's, their last bit changes samples by up to 5e-5, after a single step or with Karras sigmas by up
+# to 2e-3. So that the reference is the same on every processor, these roots are rounded to nearest, as IEEE 754 and C++ do.
 torch.Tensor.sqrt = lambda x: torch.from_numpy(np.sqrt(x.numpy()))
 
 

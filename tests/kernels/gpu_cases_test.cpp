@@ -165,6 +165,7 @@ TEST(GpuCases, RandomnessAndOptimizerGiveTheCpusBits) {
   const std::map<std::string, std::pair<const char*, const char*>> kernels = {
       {"dropout", {"highway", "philox"}},
       {"diffusion_noise", {"highway", "philox"}},
+      {"image_augment", {"rows", "gather"}},
       {"label_dropout", {"reference", "philox"}},
       {"weighted_mse_grad", {"highway", "direct"}},
       {"optimizer_step", {"simd", "chunks"}}};
@@ -205,7 +206,7 @@ TEST(GpuCases, EveryCudaKernelHasItsSimtTwinInBothTypes) {
     EXPECT_TRUE(simt.contains({op, kernel, dtype})) << op << " " << kernel << " " << name(dtype);
   }
   const std::set<std::string> only_f32 = {"grad_norm", "optimizer_step",  // masters, gradients and state are f32
-                                          "label_dropout"};               // whole numbers
+                                          "label_dropout", "image_augment"};  // whole numbers
   for (const auto& [op, kernel, dtype] : simt)
     for (DType other : {DType::f32, DType::bf16})
       EXPECT_TRUE(simt.contains({op, kernel, other}) || only_f32.contains(op)) << op << " " << kernel << " has no " << name(other);

@@ -96,7 +96,6 @@ TEST(Normal, LogarithmIsRightToOneUlp) {
     check(__builtin_bit_cast(float, bits));
   for (uint32_t back = 1; back < 10000; ++back) check(__builtin_bit_cast(float, 0x3f800000 - back));
   EXPECT_LE(worst, 1.0);
- 
   EXPECT_EQ(normal::log(1.0f), 0);
 }
 
@@ -134,8 +133,8 @@ TEST(Normal, NumbersAreNearTheExactTransform) {
     worst = std::max({worst, std::fabs(double{n.x[0]} - radius * std::cos(angle)) / std::max(radius, 1e-3),
                       std::fabs(double{n.x[1]} - radius * std::sin(angle)) / std::max(radius, 1e-3)});
   }
+  // Of the pair's radius: half the logarithm's ulp, sine's or cosine's, and two more roundings.
   EXPECT_LE(worst, 3e-7);
-   // of the pair's radius: halves of the logarithm's ulp, and four more roundings
 }
 
 TEST(Normal, ExtremeWords) {

@@ -12,6 +12,7 @@
 
 #include "runtime/comm/device_collectives.h"
 #include "runtime/device/device_runtime.h"
+#include "runtime/data/dataset.h"
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
 
@@ -188,6 +189,36 @@ TEST_F(FailuresTest, BadData) {
   expect(lockstep("check job.yaml"), Exit::data, "offset=13");
   expect(lockstep("fit job.yaml --set instance_count=2"), Exit::data, labels, "offset=13",
          "found 10");
+}
+
+// Pictures of many sizes, one cut short: named and the end of it, or skipped, counted and named in the log.
+TEST_F(FailuresTest, DamagedImage) {
+  for (int i = 0; i < 12; ++i) {
+    const int64_t height = 8 + i % 3, width = 9 + i % 4;
+    Image image{1, height, width,
+                std::vector<uint8_t>(static_cast<size_t>(height * width), static_cast<uint8_t>(20 * i))};
+    const std::string path = folder_.file(fmt::format("pictures/{}/{:02}.png", i % 2 ? "dark" : "light", i));
+    fs::create_directories(fs::path(path).parent_path());
+    write_png(path, image);
+    if (i == 5) fs::resize_file(path, 60);
+  }
+  const std::string job =
+      "job_name: test\nmodel: {layers: [flatten, {linear: {out_features: 2}}]}\n"
+      "inputs: {training: {dataset: image_folder, path: pictures, resize: 8, crop: 7, augment: {flip: "
+      "true}}}\n"
+      "hyperparameters: {epochs: 1, global_batch_size: 4, optimizer: {name: sgd, lr: 0.01}}\n";
+  write_file(folder_.file("job.yaml"), job);
+  const std::string bad = folder_.file("pictures/dark/05.png");
+  expect(lockstep("fit job.yaml --output stopped"), Exit::data, "E_IMAGE_PNG", "file=" + bad);
+
+  const auto ended = lockstep("fit job.yaml --output run --set inputs.training.on_bad_image=skip");
+  expect(ended, Exit::ok, "1 of 12 images in " + folder_.file("pictures"));
+  const auto status = nlohmann::json::parse(read_file(folder_.file("run/status.json")));
+  EXPECT_EQ(status.at("skipped_images"), 1);
+  EXPECT_EQ(status.at("steps"), 3);  // 11 images
+  EXPECT_NE(read_file(folder_.file("run/log.txt")).find("skipped " + bad), std::string::npos);
+  // Pictures of any size are fitted for the model.
+  expect(lockstep("predict run pictures/light/00.png pictures/dark/07.png"), Exit::ok, "00.png", "07.png");
 }
 
 TEST_F(FailuresTest, DamagedCheckpoint) {

@@ -62,7 +62,7 @@ BadJobs refused_names() {
       {"reserved_ema", add("  ema: 0.99\n"), "E_JOB_RESERVED", ":11:3", "hyperparameters.ema"},
       {"reserved_recompute", add("recompute: true\n"), "E_JOB_RESERVED", ":11:1", "recompute"},
       {"reserved_objective", add("objective: ddpm\n"), "E_JOB_RESERVED", ":11:1", "objective"},
-      {"reserved_augment", change("path: data", "path: data, augment: flip"), "E_JOB_RESERVED", ":6:42", "inputs.training.augment"},
+      {"augment_in_test", change("hyperparameters:", "  test: {augment: {flip: true}}\nhyperparameters:"), "E_JOB_UNKNOWN_KEY", ":7:10", "inputs.test.augment", {"inputs.training only"}},
       {"reserved_sample_every", add("sample_every: 5\n"), "E_JOB_RESERVED", ":11:1", "sample_every"},
   };
 }
@@ -175,6 +175,10 @@ BadJobs contradictions() {
       {"two_backends", add("  backend: nccl\n"), "E_JOB_CONFLICT", ":11:3", "hyperparameters.backend", {":3:1", "mpi"}},
       {"momentum_with_adam", change("{name: sgd, lr: 0.1}", "{name: adam, lr: 0.1, momentum: 0.9}"), "E_JOB_CONFLICT", ":10:36", "hyperparameters.optimizer.momentum", {"sgd"}},
       {"betas_with_sgd", change("lr: 0.1", "lr: 0.1, betas: [0.9, 0.9]"), "E_JOB_CONFLICT", ":10:35", "hyperparameters.optimizer.betas", {"adam"}},
+      {"resize_of_mnist", change("path: data", "path: data, resize: 32"), "E_JOB_CONFLICT", ":6:42", "inputs.training.resize", {"image_folder"}},
+      {"stem_of_no_resnet", change("{name: mnist_convnet}", "{name: mnist_convnet, stem: cifar}"), "E_JOB_CONFLICT", ":4:30", "model.stem", {"resnet18"}},
+      {"pct_start_with_cosine", add("  lr_schedule: {name: cosine, pct_start: 0.2}\n"), "E_JOB_CONFLICT", ":11:31", "hyperparameters.lr_schedule.pct_start", {"one_cycle"}},
+      {"warmup_with_one_cycle", add("  lr_schedule: {name: one_cycle, warmup_steps: 5}\n"), "E_JOB_CONFLICT", ":11:34", "hyperparameters.lr_schedule.warmup_steps", {"constant"}},
       {"gamma_with_cosine", add("  lr_schedule: {name: cosine, gamma: 0.5}\n"), "E_JOB_CONFLICT", ":11:31", "hyperparameters.lr_schedule.gamma", {"step"}},
       {"nesterov_alone", change("lr: 0.1", "lr: 0.1, nesterov: true"), "E_JOB_CONFLICT", ":10:35", "hyperparameters.optimizer.nesterov", {"momentum"}},
       {"nesterov_dampened", change("lr: 0.1", "lr: 0.1, momentum: 0.9, dampening: 0.1, nesterov: true"), "E_JOB_CONFLICT", ":10:66", "hyperparameters.optimizer.nesterov", {"dampening"}},

@@ -35,8 +35,8 @@ model:
     - log_softmax
   init_from: weights.safetensors
 inputs:
-  training: {dataset: image_folder, path: pictures, limit: 1000, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}}
-  validation: {dataset: image_folder, path: /abs/held_out}
+  training: {dataset: image_folder, path: pictures, limit: 1000, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}, resize: 72, crop: [64, 60], on_bad_image: skip, augment: {flip: true, crop_padding: 4}}
+  validation: {dataset: image_folder, path: /abs/held_out, crop: 48}
   test: {dataset: idx, path: ../t10k, normalize: {mean: 0.1307, std: 0.3081}}
 hyperparameters:
   steps: 1000
@@ -78,7 +78,14 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.training.mean, (std::vector<float>{0.4914f, 0.4822f, 0.4465f}));
   EXPECT_EQ(job.training.std, (std::vector<float>{0.25f}));
   EXPECT_EQ(job.training.where, folder.file() + ":29:3");
+  EXPECT_EQ(job.training.fit.text(), "resize 72x0 crop 64x60");
+  EXPECT_EQ(job.training.on_bad_image, "skip");
+  EXPECT_TRUE(job.training.augment.flip);
+  EXPECT_EQ(job.training.augment.crop_padding, 4);
   ASSERT_TRUE(job.validation && job.test);
+  EXPECT_EQ(job.validation->fit.text(), "resize 72x0 crop 48x0") << "fitted as the training samples";
+  EXPECT_EQ(job.validation->on_bad_image, "stop");
+  EXPECT_FALSE(job.validation->augment.any());
   EXPECT_EQ(job.validation->path, "/abs/held_out");
   EXPECT_EQ(job.validation->split, "test");
   EXPECT_EQ(job.validation->mean, job.training.mean) << "normalised as the training samples";

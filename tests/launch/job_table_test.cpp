@@ -18,6 +18,7 @@ void for_each_table(const Visit& visit) {
   ParamGroupConfig group;
   visit("job", job::job_keys(), &job);
   visit("dataset", job::dataset_keys(), &dataset);
+  visit("augment", job::augment_keys(), &dataset);
   visit("group", job::group_keys(), &group);
   for (const job::LayerWord& word : job::layer_words()) {
     LayerSpec layer = word.prototype;

@@ -13,6 +13,7 @@ void register_dropout(Registry&, Device);
 void register_elementwise(Registry&, Device);
 void register_embedding(Registry&, Device);
 void register_group_norm(Registry&, Device);
+void register_image_augment(Registry&, Device);
 void register_image_normalize(Registry&, Device);
 void register_linear(Registry&, Device);
 void register_loss(Registry&, Device);
@@ -33,6 +34,7 @@ void register_rooms(Registry& r, Device d) {
   register_elementwise(r, d);
   register_embedding(r, d);
   register_group_norm(r, d);
+  register_image_augment(r, d);
   register_image_normalize(r, d);
   register_linear(r, d);
   register_loss(r, d);

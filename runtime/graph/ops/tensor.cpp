@@ -1,10 +1,14 @@
-// Ops that move or draw data: image_normalize, reorder, dropout.
+// Ops that move or draw data: image_augment, image_normalize, reorder, dropout.
 #include "kernels/dropout/dropout.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "runtime/graph/ops/rules.h"
 
 namespace lockstep {
 namespace {
+
+std::vector<OutputRule> infer_image_augment(const Graph& g, const Params&, In in) {
+  return {{spec_of(g, in[0])}};
+}
 
 std::vector<OutputRule> infer_image_normalize(const Graph& g, const Params& params, In in) {
   const auto& p = params.as<ImageNormalizeParams>();
@@ -36,7 +40,8 @@ std::vector<OpDef> tensor_ops() {
   dropout.in_place = {{0, 0}};
   OpDef reorder{"reorder"};
   reorder.gradient = gradient_reorder;
-  return {{"image_normalize", infer_image_normalize}, dropout, reorder};
+  return {
+      {"image_augment", infer_image_augment}, {"image_normalize", infer_image_normalize}, dropout, reorder};
 }
 
 }  // namespace lockstep

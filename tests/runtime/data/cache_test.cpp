@@ -35,13 +35,14 @@ class Cache : public ::testing::Test {
     ImageSet s;
     s.channels = 1, s.height = s.width = 29, s.classes = 3;
     s.class_names = {"a", "", "c"};
+    s.skipped = {"d: damaged", ""};
     for (int64_t i = 0; i < count; ++i) s.labels.push_back(static_cast<int32_t>(i % 3));
     s.pixels.resize(static_cast<size_t>(count * 29 * 29));
     for (size_t i = 0; i < s.pixels.size(); ++i) s.pixels[i] = static_cast<uint8_t>(i * 7);
     s.content_hash = std::string(64, 'f');
     return s;
   }
-  DatasetCache cache() const { return {"x", {source}}; }
+  DatasetCache cache() const { return {"x", "plain", {source}}; }
   std::string file() const {
     for (const auto& entry : fs::directory_iterator(folder.file("cache/lockstep")))
       return entry.path().string();
@@ -68,7 +69,9 @@ TEST_F(Cache, GivesBackWhatWasStored) {
   EXPECT_EQ(loaded->content_hash, stored.content_hash);
   EXPECT_TRUE(std::equal(loaded->pixels.begin(), loaded->pixels.end(), std::as_const(stored).pixels.begin(),
                          std::as_const(stored).pixels.end()));
-  EXPECT_FALSE(DatasetCache("y", {source}).load());
+  EXPECT_EQ(loaded->skipped, stored.skipped);
+  EXPECT_FALSE(DatasetCache("y", "plain", {source}).load());
+  EXPECT_FALSE(DatasetCache("x", "other", {source}).load());
 }
 
 TEST_F(Cache, AChangedSourceIsReadAgain) {

@@ -18,9 +18,7 @@ constexpr int64_t kRecord = 3073, kBytes = 10000 * kRecord;
 
 class Cifar10 : public ::testing::Test {
  protected:
-  DatasetConfig config(const std::string& split) const {
-    return {"cifar10", folder.path(), split, 0, {}, {}, ""};
-  }
+  DatasetConfig config(const std::string& split) const { return {"cifar10", folder.path(), split}; }
   // Sparse: zeros but for `byte` at `offset`.
   std::string put(const std::string& name, int64_t offset = 0, char byte = 0, int64_t size = kBytes) const {
     const std::string path = folder.file(name);

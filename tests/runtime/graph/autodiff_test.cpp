@@ -68,6 +68,23 @@ TEST(Autodiff, NothingFlowsIntoWhatTheLossDoesNotReach) {
   EXPECT_EQ(d.at(q), kNoValue);
 }
 
+TEST(Autodiff, AnEmbeddingsGradientIsThatOfItsTable) {
+  Graph g;
+  GraphBuilder b(g);
+  const ValueId table = b.parameter("table", {7, 4}, {});
+  const ValueId ids = b.input("ids", {DType::i32, {3}, Layout::plain}, true);
+  const ValueId y = b.elementwise(Elt::tanh, {b.add1("embedding", NoParams{}, {table, ids})});
+  EXPECT_EQ(b.spec(y).text(), "f32[3, 4]:plain");
+  const ValueId dy = b.input("dy", b.spec(y), true);
+  const ValueId d = append_gradients(b, {{y, dy}}, {table}).at(table);
+  ASSERT_NE(d, kNoValue);
+  EXPECT_TRUE(b.spec(d) == b.spec(table));
+  EXPECT_FALSE(g.value(d).batch);
+  const Node& n = g.nodes().back();
+  EXPECT_EQ(n.op, "embedding_grad");
+  EXPECT_EQ(n.in, (std::vector<ValueId>{ids, g.nodes()[2].out[0]}));
+}
+
 // A frozen part's gradients cost nothing: no node is made for what nobody wants.
 TEST(Autodiff, UnwantedGradientsAreNotComputed) {
   for (const bool both : {true, false}) {

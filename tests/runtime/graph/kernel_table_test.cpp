@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "kernels/timestep_embedding/timestep_embedding.h"
 #include "runtime/graph/op.h"
 #include "runtime/training/session.h"
 #include "tests/runtime/graph/nets.h"
@@ -207,9 +208,13 @@ TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
   };
   const std::map<std::string, std::string> no_gradient = {
       {"image_normalize", "nobody wants the image's"},
+      {"timestep_embedding", "nobody wants that of a time"},
       {"batch_norm_running", "leads to buffers only"},
       {"batch_norm_eval", "not in a training graph"},
       {"cross_entropy", "seeded by cross_entropy_grad"},
+      {"weighted_mse", "seeded by weighted_mse_grad"},
+      {"diffusion_noise", "nobody wants the image's"},
+      {"label_dropout", "labels are whole numbers"},
       {"grad_norm", "after the gradients"},
       {"optimizer_step", "after the gradients"},
       {"batch_norm_grad_sums", "a gradient"},
@@ -222,6 +227,40 @@ TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
   }
   for (const auto* list : {&no_shape_rule, &no_gradient})
     for (const auto& [name, why] : *list) EXPECT_EQ(op_def(name).name, name) << why;
+}
+
+// What does not fit is refused when the graph is built, with the shapes.
+TEST(Ops, ShapesThatDontFitAreNamed) {
+  Graph g;
+  GraphBuilder b(g);
+  const auto value = [&](Shape s, DType type = DType::f32) {
+    return b.input("v", {type, s, Layout::plain}, true);
+  };
+  const ValueId image = value({2, 4, 8, 8}), other = value({2, 3, 8, 7}), features = value({2, 4});
+  const ValueId ids = value({2}, DType::i32), table = b.parameter("table", {5, 4}, {});
+  struct Bad {
+    std::string op;
+    Params params;
+    std::vector<ValueId> in;
+    std::string says;
+  };
+  for (const Bad& bad :
+       std::vector<Bad>{{"upsample_nearest2d", UpsampleNearest2dParams{}, {features}, "[2, 4]"},
+                        {"upsample_nearest2d", UpsampleNearest2dParams{0, 2}, {image}, "0x2"},
+                        {"concat", NoParams{}, {image, other}, "[2, 4, 8, 8] and [2, 3, 8, 7]"},
+                        {"slice_channels", SliceChannelsParams{2, 3}, {image}, "no channels 2 to 4"},
+                        {"scale_shift", NoParams{}, {other, features}, "[2, 3, 8, 7] and [2, 4]"},
+                        {"embedding", NoParams{}, {table, features}, "f32[2, 4]"},
+                        {"timestep_embedding", TimestepEmbeddingParams{.dim = 2}, {ids}, "half of 2"},
+                        {"timestep_embedding", TimestepEmbeddingParams{.dim = 8}, {features}, "f32[2, 4]"}}) {
+    try {
+      b.add(bad.op, bad.params, bad.in);
+      ADD_FAILURE() << bad.op << " took " << bad.says;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.exit(), Exit::config) << bad.op;
+      EXPECT_NE(std::string(e.what()).find(bad.says), std::string::npos) << e.what();
+    }
+  }
 }
 
 }  // namespace

@@ -21,7 +21,6 @@
 #include "kernels/loss/loss.h"
 #include "kernels/pool2d/pool2d.h"
 #include "kernels/resample/resample.h"
-#include "kernels/timestep_embedding/timestep_embedding.h"
 #include "runtime/graph/autodiff.h"
 #include "runtime/graph/executor.h"
 #include "runtime/graph/passes.h"
@@ -35,7 +34,6 @@ inline constexpr int64_t kChannels = 3, kSide = 8, kClasses = 5;
 struct Layers {
   GraphBuilder& b;
   ValueId step_state;
-  ValueId labels = kNoValue;
 
   static Init uniform(double bound) { return {Init::Kind::uniform, 0, static_cast<float>(bound)}; }
   ValueId conv(const std::string& name, ValueId x, int64_t out, int64_t kernel, int64_t padding = 0,
@@ -155,14 +153,11 @@ inline std::vector<Net> nets() {
          x = l.b.elementwise(Elt::add, {x, y});
          return l.linear("fc", l.avg_pool(l.conv("conv4", x, 6, 1)), kClasses);
        }},
-      // What a diffusion UNet is made of; the label is the time, too.
+      // What a diffusion UNet is made of, the image itself in the time's place.
       {"unet",
        [](const Layers& l, ValueId x) {
          GraphBuilder& b = l.b;
-         const ValueId table = b.parameter("table", {kClasses, 12}, Layers::uniform(1));
-         const ValueId time = b.add1("timestep_embedding", TimestepEmbeddingParams{.dim = 7}, {l.labels});
-         const ValueId emb = b.elementwise(
-             Elt::add, {l.linear("time", time, 12), b.add1("embedding", NoParams{}, {table, l.labels})});
+         const ValueId emb = l.linear("time", l.avg_pool(l.avg_pool(x)), 12);
          const auto part = [&](int64_t begin) {
            return b.add1("slice_channels", SliceChannelsParams{begin, 6}, {emb});
          };
@@ -171,8 +166,8 @@ inline std::vector<Net> nets() {
          y = b.add1("scale_shift", NoParams{}, {l.conv("down", y, 6, 3, 1, 2), part(3)});
          y = b.add1("scale_shift", NoParams{}, {l.group_norm("gn2", y, 2), part(0), part(6)});
          y = b.add1("upsample_nearest2d", UpsampleNearest2dParams{}, {b.elementwise(Elt::silu, {y})});
-         y = l.conv("conv2", b.add1("concat", NoParams{}, {y, first}), 4, 3, 1);
-         y = b.elementwise(Elt::silu, {l.group_norm("gn3", y, 2)});
+         y = l.group_norm("gn3", b.add1("concat", NoParams{}, {y, first}), 4);
+         y = l.conv("conv2", b.elementwise(Elt::silu, {y}), 4, 3, 1);
          return l.linear("fc", l.avg_pool(y), kClasses);
        }},
       {"dropout",
@@ -194,7 +189,7 @@ inline Graph training_graph(const Net& net, int64_t batch, bool laid_out) {
   ValueId state =
       b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
   const ImageNormalizeParams normalize{{0.5f, 0.4f, 0.6f}, {0.3f, 0.25f, 0.35f}};
-  ValueId scores = net.build(Layers{b, state, labels}, b.add1("image_normalize", normalize, {images}));
+  ValueId scores = net.build(Layers{b, state}, b.add1("image_normalize", normalize, {images}));
   if (laid_out) g = assign_layouts(g, {&labels, &state, &scores});
   const LossParams loss{0.1f, net.log_probabilities};
   b.set_scope("loss");

@@ -129,6 +129,7 @@ TEST(Status, ReadsBackWhatWasWritten) {
   status.rank = 3;
   status.step = 5'000'000'000;
   status.steps = 6'000'000'000;
+  status.skipped_images = 7;
   status.op = "conv2d \"1\"";
   status.error_id = "E_DIVERGED";
   status.cause = "caf\xe9";  // not UTF-8
@@ -140,6 +141,7 @@ TEST(Status, ReadsBackWhatWasWritten) {
   EXPECT_EQ(found.rank, 3);
   EXPECT_EQ(found.step, 5'000'000'000);
   EXPECT_EQ(found.steps, 6'000'000'000);
+  EXPECT_EQ(found.skipped_images, 7);
   EXPECT_EQ(found.op, status.op);
   EXPECT_EQ(found.error_id, status.error_id);
   EXPECT_EQ(found.cause, "caf\xef\xbf\xbd");

@@ -161,7 +161,7 @@ TEST(OptimizerGolden, EveryKernelFollowsPyTorchFor30Steps) {
 
 TEST(LrScheduleGolden, EqualsPyTorchsSchedulers) {
   const json cases = json::parse(read_file(golden("lr_schedule.json")));
-  ASSERT_GE(cases.size(), 8u);
+  ASSERT_GE(cases.size(), 13u);
   for (const json& c : cases) {
     LrScheduleConfig s;
     s.name = c.at("name");
@@ -169,6 +169,10 @@ TEST(LrScheduleGolden, EqualsPyTorchsSchedulers) {
     s.step_size = c.value("step_size", 0);
     s.gamma = c.value("gamma", 0.1);
     s.final_lr_scale = c.value("final_lr_scale", 0.0);
+    s.pct_start = c.value("pct_start", s.pct_start);
+    s.div_factor = c.value("div_factor", s.div_factor);
+    s.final_div_factor = c.value("final_div_factor", s.final_div_factor);
+    s.anneal = c.value("anneal", s.anneal);
     const int64_t total = c.at("total");
     const std::vector<double> rates = c.at("rates");
     ASSERT_EQ(static_cast<int64_t>(rates.size()), total);

@@ -1,0 +1,11 @@
+// This room's kernels, one function a file; register.cpp calls them.
+#pragma once
+
+#include "kernels/core/kernel.h"
+
+namespace lockstep::image_augment {
+
+void register_rows(Registry&);
+void register_reference(Registry&);
+
+}  // namespace lockstep::image_augment

@@ -1,0 +1,18 @@
+// Pictures of any size to images of one.
+#pragma once
+
+#include "runtime/data/codec.h"
+
+namespace lockstep {
+
+// Bilinear and antialiased, to the bit as Pillow's Image.resize(BILINEAR) of 8-bit bands: along each side
+// that changes, rows first, a pixel is the mean of those within max(1, scale) of its centre, weighted by a
+// triangle of that half width (scale: stored pixels a new one), in 22-bit fixed point and rounded to 8 bits
+// after each of the two passes.
+Image resized(const Image& image, int64_t height, int64_t width);
+
+// What Fit says, on the shape and on the picture. Error data (65) where the picture is smaller than the crop.
+ImageShape fitted(const std::string& path, const ImageShape& shape, const Fit& fit);
+Image fitted(const std::string& path, Image image, const Fit& fit);
+
+}  // namespace lockstep
