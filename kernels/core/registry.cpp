@@ -32,6 +32,13 @@ namespace cuda {
 void register_rooms(Registry&, Device);
 }
 #endif
+#ifdef LOCKSTEP_HAS_CUDNN
+void register_conv2d_cudnn(Registry&);
+void register_pool2d_cudnn(Registry&);
+#endif
+#ifdef LOCKSTEP_HAS_CUBLASLT
+void register_linear_cublaslt(Registry&);
+#endif
 
 const Registry& Registry::builtin() {
   static const Registry registry = [] {
@@ -59,6 +66,13 @@ const Registry& Registry::builtin() {
     simt::register_rooms(r, Device::simt);
 #ifdef LOCKSTEP_HAS_CUDA
     cuda::register_rooms(r, Device::cuda);
+#endif
+#ifdef LOCKSTEP_HAS_CUDNN
+    register_conv2d_cudnn(r);
+    register_pool2d_cudnn(r);
+#endif
+#ifdef LOCKSTEP_HAS_CUBLASLT
+    register_linear_cublaslt(r);
 #endif
     return r;
   }();

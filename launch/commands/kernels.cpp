@@ -1,6 +1,7 @@
 // `lockstep kernels`: the registry.
 #include <fmt/format.h>
 
+#include "kernels/core/gpu_libraries.h"
 #include "kernels/core/kernel.h"
 #include "launch/commands/command.h"
 
@@ -25,6 +26,7 @@ int run(const std::vector<std::string>& arguments) {
                k.bit_exact.threads ? ", threads" : "", k.bit_exact.shard ? ", shard" : "");
   }
   if (!any) throw Error(Exit::usage, "E_OP", fmt::format("no op '{}'", op)).hint("`lockstep kernels` lists all");
+  for (const std::string& library : gpu_library_descriptions()) fmt::print("{}\n", library);
   return 0;
 }
 

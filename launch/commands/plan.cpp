@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <fstream>
+#include <set>
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
@@ -26,6 +27,18 @@ nlohmann::json collectives(const Plan& plan) {
   return list;
 }
 
+// Kernels of the plan's ops that it doesn't use, but that are timed beside them where the job runs; on a GPU
+// that isn't here, that is.
+std::set<std::string> other_kernels(const Job& job, const Plan& plan) {
+  std::set<std::string> ops, chosen, others;
+  for (const Node& n : plan.graph.nodes())
+    if (n.kind == NodeKind::compute) ops.insert(n.op), chosen.insert(n.kernel);
+  if (device_of(job) != Device::cuda) return others;
+  for (const KernelInfo& k : Registry::builtin().all())
+    if (k.device == Device::cuda && ops.contains(k.op) && !chosen.contains(k.name)) others.insert(k.name);
+  return others;
+}
+
 nlohmann::json describe(const Job& job, const JobPlan& p) {
   const auto& m = p.memory;
   nlohmann::json j = to_json(p.training.back());
@@ -37,6 +50,7 @@ nlohmann::json describe(const Job& job, const JobPlan& p) {
   j["steps_per_epoch"] = p.steps_per_epoch;
   j["steps"] = p.total_steps;
   j["kernels"] = p.kernels;
+  if (device_of(job) == Device::cuda) j["kernels_timed_on_the_gpu"] = other_kernels(job, p.training.back());
   j["collectives"] = collectives(p.training.back());
   j["memory"] = {{"parameters", m.parameters}, {"gradients", m.gradients},
                  {"optimizer_state", m.state}, {"ema", m.ema},
@@ -65,6 +79,12 @@ void print(const Job& job, const JobPlan& p) {
   }
   fmt::print("\nFLOPs of a {} on one rank: {:.3f} GFLOP\n", job.hyperparameters.gradient_accumulation > 1 ? "micro-batch" : "step",
              static_cast<double>(total) / 1e9);
+  if (const auto others = other_kernels(job, plan); !others.empty())
+    fmt::print(
+        "\nKernels are chosen on the GPU when the job starts, by their time there; these are the first that "
+        "accept. Beside "
+        "them: {}\n",
+        fmt::join(others, ", "));
   const auto list = collectives(plan);
   if (!list.empty()) {
     fmt::print("\nCollectives, in this order on every rank:\n");
@@ -82,11 +102,14 @@ void print(const Job& job, const JobPlan& p) {
 
 int run(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
-  std::string file, dot;
+  std::string file, dot, device;
   std::vector<std::string> set;
   po::options_description visible("Options"), hidden;
-  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"), "override a key of the job (repeatable)")(
-      "json", "print the plan as JSON")("dot", po::value(&dot)->value_name("FILE"), "write the graph for Graphviz");
+  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"),
+                        "override a key of the job (repeatable)")(
+      "device", po::value(&device)->value_name("NAME"), "short for --set device=NAME; cuda needs no GPU")(
+      "json", "print the plan as JSON")("dot", po::value(&dot)->value_name("FILE"),
+                                        "write the graph for Graphviz");
   hidden.add_options()("job", po::value(&file));
   po::positional_options_description positional;
   positional.add("job", 1);
@@ -94,8 +117,9 @@ int run(const std::vector<std::string>& arguments) {
                                   arguments, visible, hidden, positional);
   if (!vm) return 0;
   if (file.empty()) missing_argument(plan_command, "JOB");
+  if (!device.empty()) set.push_back("device=" + device);
   const Job job = read_job(file, set);
-  require_available(job);
+  require_built(job);
   const JobPlan p = plan_job(job, true);
   if (!dot.empty()) {
     std::ofstream out(dot);

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "kernels/core/gpu_libraries.h"
 #include "launch/commands/fit.h"
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
@@ -96,6 +97,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
       o.kernels.processor = gpu->name();
       if (uses_nccl(job)) collectives = make_nccl_collectives(*gpu, comm, {job.deadline_seconds, options.on_peer_lost});
       spdlog::info("rank {} computes on {}{}", comm.rank(), gpu->name(), collectives ? ", gradients over NCCL" : "");
+      for (const std::string& library : gpu_library_descriptions()) spdlog::info("{}", library);
     }
     o.device = gpu.get(), o.collectives = collectives.get();
     o.run_folder = run;

@@ -22,11 +22,15 @@ Error unavailable(const Job& job, const std::string& key, std::string message) {
 
 }  // namespace
 
-void require_available(const Job& job) {
+void require_built(const Job& job) {
   if (job.backend == "nccl" && !has_nccl())
     throw unavailable(job, "backend", "backend nccl: this build has no NCCL").hint("backend: mpi works here");
   if (job.device == "cuda" && !has_cuda())
     throw unavailable(job, "device", "device cuda: this build has no CUDA").hint("device: cpu works here");
+}
+
+void require_available(const Job& job) {
+  require_built(job);
   // On other hosts nobody can look from here.
   if ((job.device == "cuda" || job.backend == "nccl") && job.hosts.empty() && job.hostfile.empty()) {
     const int gpus = gpu_count();

@@ -15,6 +15,8 @@ namespace lockstep {
 class DeviceCollectives {
  public:
   virtual ~DeviceCollectives() = default;
+  // Zeroed memory for what will be allreduced, known to the network where that is possible.
+  virtual DeviceMemory allocate(int64_t bytes) = 0;
   // Sum over the ranks, in place: after the work so far, and beside the work that follows until join().
   virtual void start_allreduce(float* data, int64_t count) = 0;
   // What follows comes after every allreduce that was started.

@@ -1,5 +1,7 @@
 #include "runtime/cuda/cuda_runtime.h"
 
+#include <nvtx3/nvToolsExt.h>
+
 #include <thread>
 
 namespace lockstep {
@@ -8,7 +10,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-// A step's end is polled for this long without giving the core away, then at this interval.
+// An event is polled for this long without giving the core away, then at this interval.
 constexpr std::chrono::microseconds kSpin = 200us, kPoll = 50us, kWatch = 5ms;
 
 class CudaGraph final : public DeviceRuntime::Recording {
@@ -26,25 +28,26 @@ class CudaGraph final : public DeviceRuntime::Recording {
 
 }  // namespace
 
-CudaRuntime::CudaRuntime(int index) : index_(index) {
+CudaStream::CudaStream(int priority) {
+  LOCKSTEP_CUDA(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority));
+}
+
+int CudaRuntime::select(int index) {
   LOCKSTEP_CUDA(cudaSetDevice(index));
+  return index;
+}
+
+CudaRuntime::CudaRuntime(int index) : index_(select(index)) {
   cudaDeviceProp properties{};
   LOCKSTEP_CUDA(cudaGetDeviceProperties(&properties, index));
   name_ = properties.name;
-  LOCKSTEP_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-  LOCKSTEP_CUDA(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
-}
-
-CudaRuntime::~CudaRuntime() {
-  if (done_) cudaEventDestroy(done_);
-  if (stream_) cudaStreamDestroy(stream_);
 }
 
 void* CudaRuntime::allocate(int64_t bytes) {
   void* memory = nullptr;
   const auto size = static_cast<size_t>(bytes < 1 ? 1 : bytes);
   LOCKSTEP_CUDA(cudaMalloc(&memory, size));
-  LOCKSTEP_CUDA(cudaMemsetAsync(memory, 0, size, stream_));
+  LOCKSTEP_CUDA(cudaMemsetAsync(memory, 0, size, compute_));
   return memory;
 }
 // Waits for work that may still use it.
@@ -59,19 +62,28 @@ void CudaRuntime::release_host(void* memory) noexcept { cudaFreeHost(memory); }
 
 void CudaRuntime::copy_to_device(void* to, const void* from, int64_t bytes) {
   if (bytes > 0)
-    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_));
+    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, compute_));
 }
 void CudaRuntime::copy_to_host(void* to, const void* from, int64_t bytes) {
   if (bytes > 0)
-    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_));
+    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, compute_));
+}
+
+void CudaRuntime::copy_on_device(void* to, const void* from, int64_t bytes) {
+  if (bytes > 0)
+    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, compute_));
 }
 
 void CudaRuntime::synchronize() {
-  LOCKSTEP_CUDA(cudaEventRecord(done_, stream_));
+  done_.record(compute_);
+  wait(done_);
+}
+
+void CudaRuntime::wait(cudaEvent_t event) {
   const auto start = Clock::now();
   auto watched = start;
   for (;;) {
-    const cudaError_t status = cudaEventQuery(done_);
+    const cudaError_t status = cudaEventQuery(event);
     if (status == cudaSuccess) return;
     if (status != cudaErrorNotReady) cuda_call(status, "waiting for the GPU");
     const auto now = Clock::now();
@@ -83,18 +95,21 @@ void CudaRuntime::synchronize() {
   }
 }
 
+void CudaRuntime::begin_range(const char* name) { nvtxRangePushA(name); }
+void CudaRuntime::end_range() { nvtxRangePop(); }
+
 void CudaRuntime::begin_recording() {
-  LOCKSTEP_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+  LOCKSTEP_CUDA(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal));
 }
 
 std::unique_ptr<DeviceRuntime::Recording> CudaRuntime::end_recording() {
   cudaGraph_t recorded = nullptr;
-  LOCKSTEP_CUDA(cudaStreamEndCapture(stream_, &recorded));
+  LOCKSTEP_CUDA(cudaStreamEndCapture(compute_, &recorded));
   cudaGraphExec_t graph = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&graph, recorded, 0);
   cudaGraphDestroy(recorded);
   cuda_call(status, "cudaGraphInstantiate");
-  return std::make_unique<CudaGraph>(graph, stream_);
+  return std::make_unique<CudaGraph>(graph, compute_);
 }
 
 bool has_cuda() { return true; }

@@ -1,4 +1,4 @@
-// One GPU: its memory, one stream of compute, recording into CUDA graphs.
+// One GPU: its memory, one stream of compute and one of copies beside it, recording into CUDA graphs.
 #pragma once
 
 #include <chrono>
@@ -9,10 +9,36 @@
 
 namespace lockstep {
 
+class CudaStream {
+ public:
+  explicit CudaStream(int priority = 0);
+  ~CudaStream() { cudaStreamDestroy(stream_); }
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+  operator cudaStream_t() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class CudaEvent {
+ public:
+  CudaEvent() { LOCKSTEP_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+  ~CudaEvent() { cudaEventDestroy(event_); }
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+  operator cudaEvent_t() const { return event_; }
+  void record(cudaStream_t stream) { LOCKSTEP_CUDA(cudaEventRecord(event_, stream)); }
+  // What follows on `stream` comes after the last record.
+  void delay(cudaStream_t stream) const { LOCKSTEP_CUDA(cudaStreamWaitEvent(stream, event_, 0)); }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
 class CudaRuntime final : public DeviceRuntime {
  public:
   explicit CudaRuntime(int index);
-  ~CudaRuntime() override;
   CudaRuntime(const CudaRuntime&) = delete;
   CudaRuntime& operator=(const CudaRuntime&) = delete;
 
@@ -26,25 +52,37 @@ class CudaRuntime final : public DeviceRuntime {
   void release_host(void* memory) noexcept override;
   void copy_to_device(void* to, const void* from, int64_t bytes) override;
   void copy_to_host(void* to, const void* from, int64_t bytes) override;
+  void copy_on_device(void* to, const void* from, int64_t bytes) override;
   void synchronize() override;
-  void* stream() const override { return stream_; }
+  void* stream() const override { return compute_; }
+
+  std::unique_ptr<Upload> make_upload(void* to, int64_t bytes) override;
+  std::unique_ptr<Download> make_download(std::vector<Piece> pieces) override;
+
+  void begin_range(const char* name) override;
+  void end_range() override;
 
   bool can_record() const override { return true; }
   void begin_recording() override;
   std::unique_ptr<Recording> end_recording() override;
 
-  cudaStream_t compute() const { return stream_; }
+  cudaStream_t compute() const { return compute_; }
+  cudaStream_t copies() const { return copies_; }
   int index() const { return index_; }
-  // Called every few milliseconds while synchronize() waits, with how long it has waited: collectives look
+  // Until the event's last record is reached.
+  void wait(cudaEvent_t event);
+  // Called every few milliseconds while the host waits, with how long it has waited: collectives look
   // after their peers there. It throws, or ends the process.
   using Watch = std::function<void(std::chrono::duration<double> waited)>;
   void set_watch(Watch watch) { watch_ = std::move(watch); }
 
  private:
+  static int select(int index);  // before anything else is made on it
+
   int index_;
   std::string name_;
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t done_ = nullptr;
+  CudaStream compute_, copies_;
+  CudaEvent done_;
   Watch watch_;
 };
 

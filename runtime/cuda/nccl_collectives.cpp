@@ -1,5 +1,6 @@
 // Collectives by NCCL, on a stream of their own beside the compute stream.
 #include <nccl.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -19,18 +20,19 @@ using namespace std::chrono_literals;
 // An abort may spin until recorded graphs are destroyed: nobody waits longer for it.
 constexpr auto kAbort = 2s;
 
+int highest_priority() {
+  int least = 0, greatest = 0;
+  LOCKSTEP_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  return greatest;
+}
+
 class NcclCollectives final : public DeviceCollectives {
  public:
   NcclCollectives(CudaRuntime& device, Communicator& control, NcclOptions options)
-      : device_(device), options_(std::move(options)) {
+      : device_(device), options_(std::move(options)), stream_(highest_priority()) {
     ncclUniqueId id{};
     if (control.rank() == 0) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
     control.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0);
-    int least = 0, greatest = 0;
-    LOCKSTEP_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
-    LOCKSTEP_CUDA(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest));
-    LOCKSTEP_CUDA(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming));
-    LOCKSTEP_CUDA(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     check(ncclCommInitRankConfig(&comm_, control.size(), id, control.rank(), &config),
@@ -44,12 +46,33 @@ class NcclCollectives final : public DeviceCollectives {
       ncclCommFinalize(comm_);
       ncclCommDestroy(comm_);
     }
-    if (ready_) cudaEventDestroy(ready_);
-    if (done_) cudaEventDestroy(done_);
-    if (stream_) cudaStreamDestroy(stream_);
   }
   NcclCollectives(const NcclCollectives&) = delete;
   NcclCollectives& operator=(const NcclCollectives&) = delete;
+
+  DeviceMemory allocate(int64_t bytes) override {
+#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 19, 0)
+    const auto size = static_cast<size_t>(bytes);
+    void* memory = nullptr;
+    if (const ncclResult_t r = ncclMemAlloc(&memory, size); r != ncclSuccess) {
+      spdlog::info("gradients are not in NCCL's memory: {}", ncclGetErrorString(r));
+      return DeviceMemory(device_, bytes);
+    }
+    void* handle = nullptr;
+    if (const ncclResult_t r = ncclCommRegister(comm_, memory, size, &handle);
+        r != ncclSuccess && r != ncclInProgress)
+      spdlog::info("gradients are not registered with NCCL: {}", ncclGetErrorString(r));
+    settle("registering the gradients");
+    DeviceMemory owned(bytes, memory, [this, handle](void* p) {
+      if (handle) ncclCommDeregister(comm_, handle);
+      ncclMemFree(p);
+    });
+    LOCKSTEP_CUDA(cudaMemsetAsync(memory, 0, size, device_.compute()));
+    return owned;
+#else
+    return DeviceMemory(device_, bytes);
+#endif
+  }
 
   void start_allreduce(float* data, int64_t count) override {
     fork();
@@ -60,8 +83,8 @@ class NcclCollectives final : public DeviceCollectives {
 
   void join() override {
     if (!forked_) return;
-    LOCKSTEP_CUDA(cudaEventRecord(done_, stream_));
-    LOCKSTEP_CUDA(cudaStreamWaitEvent(device_.compute(), done_, 0));
+    done_.record(stream_);
+    done_.delay(device_.compute());
     forked_ = false;
   }
 
@@ -75,8 +98,8 @@ class NcclCollectives final : public DeviceCollectives {
  private:
   // What follows on the stream of collectives comes after the compute stream's work so far.
   void fork() {
-    LOCKSTEP_CUDA(cudaEventRecord(ready_, device_.compute()));
-    LOCKSTEP_CUDA(cudaStreamWaitEvent(stream_, ready_, 0));
+    ready_.record(device_.compute());
+    ready_.delay(stream_);
     forked_ = true;
   }
 
@@ -128,8 +151,8 @@ class NcclCollectives final : public DeviceCollectives {
   CudaRuntime& device_;
   NcclOptions options_;
   ncclComm_t comm_ = nullptr;
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t ready_ = nullptr, done_ = nullptr;
+  CudaStream stream_;
+  CudaEvent ready_, done_;
   bool forked_ = false, started_ = false;
 };
 

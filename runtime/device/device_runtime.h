@@ -33,8 +33,39 @@ class DeviceRuntime {
 
   virtual void copy_to_device(void* to, const void* from, int64_t bytes) = 0;
   virtual void copy_to_host(void* to, const void* from, int64_t bytes) = 0;
+  virtual void copy_on_device(void* to, const void* from, int64_t bytes) = 0;
   virtual void synchronize() = 0;
   virtual void* stream() const = 0;  // KernelArgs::stream
+
+  // Host data on its way to one place on the device, beside the device's work. Two may be under way.
+  class Upload {
+   public:
+    virtual ~Upload() = default;
+    // Host memory to fill; waits until what was sent from there, two sends ago, has left it.
+    virtual void* next() = 0;
+    // Its copy waits for no work but what reads the data before; the work that follows has it in place.
+    virtual void send() = 0;
+  };
+  virtual std::unique_ptr<Upload> make_upload(void* to, int64_t bytes) = 0;
+
+  // Data of the device on its way to the host, in the order of the work. Two may be under way.
+  struct Piece {
+    const void* from = nullptr;
+    int64_t bytes = 0;
+  };
+  class Download {
+   public:
+    virtual ~Download() = default;
+    virtual void send() = 0;
+    // Waits for the oldest that was sent and not waited for: the pieces, each at a multiple of 64 bytes.
+    // Valid until the next send but one.
+    virtual const std::byte* wait() = 0;
+  };
+  virtual std::unique_ptr<Download> make_download(std::vector<Piece> pieces) = 0;
+
+  // Names the work between them on a profiler's timeline; they nest.
+  virtual void begin_range(const char* /*name*/) {}
+  virtual void end_range() {}
 
   // Between them work is recorded, not done. replay() does it, any number of times, in the stream's order.
   class Recording {
@@ -47,12 +78,17 @@ class DeviceRuntime {
   virtual std::unique_ptr<Recording> end_recording() = 0;
 };
 
+// Where piece after piece lies, each at a multiple of 64 bytes.
+constexpr int64_t next_piece(int64_t end) { return (end + 63) / 64 * 64; }
+
 // Memory of a device, given back when it goes.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
   DeviceMemory(DeviceRuntime& device, int64_t bytes)
-      : bytes_(bytes), memory_(device.allocate(bytes), [&device](void* p) { device.release(p); }) {}
+      : DeviceMemory(bytes, device.allocate(bytes), [&device](void* p) { device.release(p); }) {}
+  DeviceMemory(int64_t bytes, void* memory, std::function<void(void*)> release)
+      : bytes_(bytes), memory_(memory, std::move(release)) {}
   void* data() const { return memory_.get(); }
   template <class T>
   T* as() const {

@@ -27,8 +27,16 @@ class HostRuntime final : public DeviceRuntime {
 
   void copy_to_device(void* to, const void* from, int64_t bytes) override { copy(to, from, bytes); }
   void copy_to_host(void* to, const void* from, int64_t bytes) override { copy(to, from, bytes); }
+  void copy_on_device(void* to, const void* from, int64_t bytes) override { copy(to, from, bytes); }
   void synchronize() override {}
   void* stream() const override { return nullptr; }
+
+  std::unique_ptr<Upload> make_upload(void*, int64_t) override {
+    LOCKSTEP_ASSERT(false, "the host's memory is the device's");
+  }
+  std::unique_ptr<Download> make_download(std::vector<Piece>) override {
+    LOCKSTEP_ASSERT(false, "the host's memory is the device's");
+  }
 
   bool can_record() const override { return false; }
   void begin_recording() override { LOCKSTEP_ASSERT(false, "the host records nothing"); }

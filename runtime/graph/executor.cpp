@@ -1,51 +1,12 @@
 #include "runtime/graph/executor.h"
 
 #include <cmath>
-#include <cstring>
-#include <functional>
-#include <map>
+
+#include "runtime/graph/bound_plan.h"
 
 #include "kernels/core/bf16.h"
 
 namespace lockstep {
-
-// A graph input of the host's: where the plan reads it, and where it waits for its copy.
-struct InputSlot {
-  DeviceMemory device;
-  std::unique_ptr<void, std::function<void(void*)>> host;
-};
-
-struct Executor::Bound {
-  struct Step {
-    const Node* node = nullptr;
-    std::unique_ptr<Kernel> kernel;
-    std::vector<View> in, out;
-    void* workspace = nullptr;
-    bool waits = false;  // reads gradients that other ranks have added to
-    std::span<float> bucket;
-  };
-  std::shared_ptr<const Plan> plan;
-  std::vector<Step> steps;
-  StepState state;
-  struct Output {
-    ValueId value;
-    DeviceMemory device;
-    AlignedBuffer host;
-  };
-  std::vector<Output> outputs;
-  std::map<std::string, View> output_views;
-  struct Patch {
-    View* view;
-    std::string input;
-  };
-  std::vector<Patch> patches;  // views of what the host hands over anew each run; where it shares its memory
-  // Elsewhere: images, labels, step state, and collectives' sums on their way over the host.
-  std::map<std::string, InputSlot> inputs;
-  std::vector<std::byte> staging;
-  int runs = 0;
-  bool recordable = true;
-  std::unique_ptr<DeviceRuntime::Recording> recording;
-};
 
 Executor::Executor(ModelState& model, Communicator& gradients, Communicator& statistics,
                    const KernelChoice& how, DeviceRuntime& device, DeviceCollectives* collectives)
@@ -58,7 +19,8 @@ Executor::Executor(ModelState& model, Communicator& gradients, Communicator& sta
   tickets_.reserve(1024);
   if (device_.shares_host_memory()) return;
   parameters_ = DeviceMemory(device_, model_.parameters.bytes());
-  gradients_on_device_ = DeviceMemory(device_, model_.gradients.bytes());
+  gradients_on_device_ = collectives_ ? collectives_->allocate(model_.gradients.bytes())
+                                      : DeviceMemory(device_, model_.gradients.bytes());
   buffers_ = DeviceMemory(device_, model_.buffers.bytes());
   for (const auto& s : model_.state) state_.emplace_back(device_, s.bytes());
   if (model_.ema.bytes() > 0) ema_ = DeviceMemory(device_, model_.ema.bytes());
@@ -76,21 +38,17 @@ Executor::Bound& Executor::bind(std::shared_ptr<const Plan> plan) {
     const int64_t bytes = g.value(v).spec.bytes();
     b.outputs.push_back({v, shared ? DeviceMemory() : DeviceMemory(device_, bytes), AlignedBuffer(bytes)});
   }
-  if (!shared)
-    for (ValueId v : g.values_in(Storage::input)) {
-      const int64_t bytes = g.value(v).spec.bytes();
-      b.inputs[g.value(v).name] = {
-          DeviceMemory(device_, bytes),
-          {device_.allocate_host(bytes), [this](void* p) { device_.release_host(p); }}};
-    }
+  if (!shared) make_transfers(b);
   b.steps.resize(g.nodes().size());
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     auto& step = b.steps[i];
     const Node& n = g.nodes()[i];
     step.node = &n;
+    step.label = n.op + " " + n.name;
     for (ValueId v : n.in) {
       step.in.push_back({g.value(v).spec, nullptr});
-      step.waits |= g.value(v).storage == Storage::gradient && g.value(v).name == kWholeArray;
+      step.waits |= g.value(v).storage == Storage::gradient &&
+                    (g.value(v).name == kWholeArray || g.value(v).name == kDiverged);
     }
     for (ValueId v : n.out) step.out.push_back({g.value(v).spec, nullptr});
     const bool collective = n.kind == NodeKind::allreduce || n.kind == NodeKind::all_gather;
@@ -142,6 +100,7 @@ void Executor::resolve(Bound& b) {
       case Storage::parameter:
         return parameters + (whole ? 0 : model_.table.parameter(v.name).begin);
       case Storage::gradient:
+        if (v.name == kDiverged) return gradients + kDivergedMetric;
         return gradients + (whole || v.name == kMetrics ? 0 : model_.table.parameter(v.name).begin);
       case Storage::state: {
         const auto i = static_cast<size_t>(v.name[1] - '0');
@@ -154,7 +113,7 @@ void Executor::resolve(Bound& b) {
       case Storage::buffer:
         return buffers + model_.table.buffer(v.name).begin;
       case Storage::input:
-        if (!shared) return b.inputs.at(v.name).device.data();
+        if (!shared) return b.inputs.as<std::byte>() + b.input_at.at(v.name);
         return v.name == kStepState ? &b.state : nullptr;
       case Storage::output:
         for (auto& o : b.outputs)
@@ -178,34 +137,6 @@ void Executor::resolve(Bound& b) {
     }
   }
   for (auto& o : b.outputs) b.output_views[g.value(o.value).name] = {g.value(o.value).spec, o.host.data()};
-}
-
-namespace {
-
-const void* address_of(const StepInputs& inputs, const std::string& name) {
-  return name == kImages ? inputs.images : name == kLabels ? inputs.labels : static_cast<const void*>(inputs.timesteps);
-}
-
-}  // namespace
-
-void Executor::set_inputs(Bound& b, const StepInputs& inputs) {
-  b.state = inputs.state;
-  const float stop = inputs.stop ? 1.0f : 0.0f;
-  if (device_.shares_host_memory()) {
-    model_.gradients.as<float>()[kStopMetric] = stop;
-    for (auto& p : b.patches) p.view->data = const_cast<void*>(address_of(inputs, p.input));
-    return;
-  }
-  // Whoever ran before has been waited for: the staging memory is free.
-  for (auto& [input, slot] : b.inputs) {
-    const void* from = input == kStepState ? &b.state : address_of(inputs, input);
-    std::memcpy(slot.host.get(), from, static_cast<size_t>(slot.device.bytes()));
-    device_.copy_to_device(slot.device.data(), slot.host.get(), slot.device.bytes());
-  }
-  float* metrics = model_.gradients.as<float>();
-  metrics[kStopMetric] = stop;
-  device_.copy_to_device(gradients_on_device_.as<float>() + kStopMetric, metrics + kStopMetric,
-                         sizeof(float));
 }
 
 void Executor::upload_model() {
@@ -304,32 +235,15 @@ void Executor::run_node(Bound& b, size_t i) {
 }
 
 void Executor::run_nodes(Bound& b) {
-  for (size_t i = 0; i < b.steps.size(); ++i) run_node(b, i);
-  wait_all();
-}
-
-void Executor::fetch_results(Bound& b) {
-  if (device_.shares_host_memory()) return;
-  const int64_t metrics = std::min<int64_t>(kMetricsFloats * 4, gradients_on_device_.bytes());
-  device_.copy_to_host(model_.gradients.data(), gradients_on_device_.data(), metrics);
-  for (auto& o : b.outputs) device_.copy_to_host(o.host.data(), o.device.data(), o.device.bytes());
-  device_.synchronize();
-}
-
-void Executor::run(Bound& b, const StepInputs& inputs) {
-  set_inputs(b, inputs);
-  // The first run does what is done once (a kernel's attributes), which cannot be recorded.
-  if (b.recordable && b.runs == 1 && device_.can_record()) {
-    device_.begin_recording();
-    run_nodes(b);
-    b.recording = device_.end_recording();
+  if (!device_.shares_host_memory())
+    device_.copy_on_device(gradients_on_device_.as<float>() + kStopMetric,
+                           b.inputs.as<std::byte>() + b.stop_at, sizeof(float));
+  for (size_t i = 0; i < b.steps.size(); ++i) {
+    device_.begin_range(b.steps[i].label.c_str());
+    run_node(b, i);
+    device_.end_range();
   }
-  if (b.recording)
-    b.recording->replay();
-  else
-    run_nodes(b);
-  b.runs = std::min(b.runs + 1, 2);
-  fetch_results(b);
+  wait_all();
 }
 
 const View& Executor::output(const Bound& b, const std::string& name) const {

@@ -3,7 +3,8 @@
 //
 // Where the device has memory of its own, the ModelState is the host's copy: upload_model() and
 // download_model() move it, and after run() the gradients' metrics and the plan's outputs are on the host. A
-// plan that needs no host in between is recorded at its second run and replayed from then on.
+// plan that needs no host in between is recorded at its second run and replayed from then on. The device
+// works on its own then: its next batch is copied, and its last results are read, while it computes.
 #pragma once
 
 #include <memory>
@@ -45,6 +46,14 @@ class Executor {
   // Makes the plan's kernels and resolves its addresses. The reference stays valid as long as the executor.
   Bound& bind(std::shared_ptr<const Plan> plan);
   void run(Bound& plan, const StepInputs& inputs);
+  // The same in parts. start() returns when the run is under way; send_results() sends the metrics and
+  // outputs as they are after it; await_results() waits for the oldest that was sent, at most two may be.
+  // Where the host's memory is the device's, start() does it all.
+  void start(Bound& plan, const StepInputs& inputs);
+  void send_results(Bound& plan);
+  void await_results(Bound& plan);
+  // Whether the next start() may come before await_results().
+  bool runs_ahead() const { return !device_.shares_host_memory(); }
   // The model from the host to the device, with fresh bf16 copies of the parameters, after it was initialised
   // or loaded; and back, before it is stored.
   void upload_model();
@@ -62,7 +71,8 @@ class Executor {
   void set_inputs(Bound& bound, const StepInputs& inputs);
   void run_node(Bound& bound, size_t node);
   void run_nodes(Bound& bound);
-  void fetch_results(Bound& bound);
+  void make_transfers(Bound& bound);
+  int64_t metrics_bytes() const;
   void reduce_on_host(std::span<float> device, std::span<float> host);
   void wait_all();
 

@@ -14,7 +14,9 @@
 namespace lockstep {
 
 inline constexpr int64_t kMetricsFloats = 16;
-inline constexpr int64_t kStopMetric = 2;  // above 0 where a rank wishes to stop
+inline constexpr int64_t kStopMetric = 2;      // above 0 where a rank wishes to stop
+inline constexpr int64_t kDivergedMetric = 4;  // 0; NaN from the first step on whose loss is not finite
+inline constexpr const char* kDiverged = "diverged";  // the value there, beside kMetrics
 
 struct FlatEntry {
   std::string name;

@@ -136,6 +136,24 @@ ValueId whole_array(Graph& g, Storage storage, const std::string& name, int64_t 
   return g.add_value(std::move(v));
 }
 
+// loss += diverged; diverged = 0 * loss: once a loss was not finite, no later one is, and no step changes
+// anything.
+void add_divergence_guard(Graph& g) {
+  ElementwiseParams guard;
+  guard.inputs = 2;
+  guard.code = {{Elt::add, 0, 1}, {Elt::scale, 2, 0, 0.0f}};
+  guard.outputs = {2, 3};
+  Node n;
+  n.op = "elementwise";
+  n.params = guard;
+  n.name = kDiverged;
+  n.backward = true;
+  for (auto* values : {&n.in, &n.out})
+    *values = {whole_array(g, Storage::gradient, kMetrics, 1),
+               whole_array(g, Storage::gradient, kDiverged, 1)};
+  g.add_node(std::move(n));
+}
+
 struct Bucket {
   int64_t begin = 0, end = 0;
   std::set<std::string> waiting;  // tensors whose gradients are not yet done
@@ -244,6 +262,7 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
   if (!options.finish) return std::move(g);
   LOCKSTEP_ASSERT(spec.ranks == 1 || next_bucket == buckets.size());
 
+  if (spec.device == Device::cuda) add_divergence_guard(g);
   b.set_scope("optimizer");
   b.set_backward(true);
   const ValueId parameters = whole_array(g, Storage::parameter, kWholeArray, table.length);

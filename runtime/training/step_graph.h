@@ -53,6 +53,8 @@ struct TrainingGraphOptions {
   bool finish = true;                  // allreduce and optimizer: the last micro-batch of a step
   int64_t bucket_bytes = 4 << 20;
 };
+// A step whose loss is not finite changes neither parameters nor optimizer state; on device cuda, where the
+// host sees it only after the next step has begun, nor does any step after it.
 Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
                      const TrainingGraphOptions& options);
 // Output "metrics" of this rank's samples: [loss sum, correct count], the loss without label smoothing. Diffusion:

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 
@@ -257,49 +258,89 @@ class Trainer {
     return in;
   }
 
-  // The steps from step_ on. False where a stop was asked for.
+  // A step whose results are on their way.
+  struct Started {
+    int64_t step = 0;
+    Executor::Bound* plan = nullptr;
+  };
+
+  // The steps from step_ on. False where a stop was asked for. On a device that works on its own the next
+  // step is started before the results of the last are read: a stop is seen one step later then, by all ranks
+  // alike; steps after a loss that isn't finite change nothing (step_graph.h).
   bool loop() {
     const int64_t total = schedule_->total_steps(), spe = schedule_->steps_per_epoch();
-    const int64_t a = o_.config.gradient_accumulation;
     Loader loader = make_loader();
-    const int64_t ahead = loader_depth() / a - 1;  // whole steps
-    int64_t requested = step_;
-    const float* step_metrics = session_->model().gradients.as<float>();
-    run_start_ = Clock::now();
-    window_start_ = run_start_;
+    const int64_t ahead = loader_depth() / o_.config.gradient_accumulation - 1;  // whole steps
+    int64_t requested = step_, next = step_;
+    std::array<Started, 2> under_way;
+    size_t count = 0;
+    bool stop = false;
+    window_start_ = step_start_ = Clock::now();
     while (step_ < total) {
-      const int64_t step = step_;
-      const auto step_start = Clock::now();
-      for (; requested < std::min(total, step + 1 + ahead); ++requested) request(loader, requested);
-      for (int64_t m = 0; m < a; ++m) {
-        const Batch& batch = loader.next();
-        StepInputs inputs = inputs_for(batch, step, m);
-        inputs.stop = m + 1 == a && o_.stop_requested();
-        session_->executor().run(*session_->training(batch.count, m > 0, m + 1 == a).bound, inputs);
+      const bool pauses = count > 0 && pauses_after(under_way[count - 1].step);
+      if (next < total && !stop && !pauses) {
+        for (; requested < std::min(total, next + 1 + ahead); ++requested) request(loader, requested);
+        under_way[count++] = start_step(loader, next++);
+        if (session_->executor().runs_ahead() && count < under_way.size() && !pauses_after(next - 1))
+          continue;
       }
-      session_->model().batches_tracked += a;
+      const Started done = under_way[0];
+      under_way[0] = under_way[--count];
+      session_->executor().await_results(*done.plan);
+      const float* metrics = session_->model().gradients.as<float>();
+      const double loss = double{metrics[0]} / static_cast<double>(schedule_->global_samples(done.step));
+      if (!std::isfinite(loss)) {
+        if (count > 0) session_->executor().await_results(*under_way[0].plan);
+        report_divergence(done.step, loss);
+      }
+      stop |= metrics[kStopMetric] > 0;
+      training_seconds_ += since(step_start_);
+      step_start_ = Clock::now();
       data_wait_ += loader.take_wait_seconds();
-      const double loss = double{step_metrics[0]} / static_cast<double>(schedule_->global_samples(step));
-      if (!std::isfinite(loss)) report_divergence(step, loss);
-      const bool stop = step_metrics[kStopMetric] > 0;
-      training_seconds_ += since(step_start);
       if (samples_seen_ == 0) spdlog::info("first step done {:.3f} s after the start", o_.start_seconds + since(created_));
-      samples_seen_ += schedule_->global_samples(step);
+      samples_seen_ += schedule_->global_samples(done.step);
       ++step_;
       o_.on_step(step_, total);
-      note_step(step, step_metrics[0], step_metrics[1]);
+      note_step(done.step, metrics[0], metrics[1]);
 
-      const bool epoch_done = step_ % spe == 0;
-      if (epoch_done) end_epoch();
-      const auto& c = o_.checkpoint;
-      const bool due = (c.every_steps && step_ % *c.every_steps == 0) ||
-                       (c.every_epochs && epoch_done && (step_ / spe) % *c.every_epochs == 0);
-      if (due || stop || step_ == total) save();
-      if (o_.preview && (step_ == total || (o_.sample_every && step_ % o_.sample_every == 0))) show();
+      if (count > 0) continue;
+      if (step_ % spe == 0) end_epoch();
+      if (stop || saves_after(done.step)) save();
+      if (o_.preview && shows_after(done.step)) show();
       if (stop && step_ < total) return false;
+      step_start_ = Clock::now();
     }
     if (total % spe != 0) end_epoch();
     return true;
+  }
+
+  // Whether a checkpoint is due, a preview, or anything else to be done with the model as that step leaves it.
+  bool saves_after(int64_t step) const {
+    const auto& c = o_.checkpoint;
+    const int64_t done = step + 1, spe = schedule_->steps_per_epoch();
+    return done == schedule_->total_steps() || (c.every_steps && done % *c.every_steps == 0) ||
+           (c.every_epochs && done % spe == 0 && (done / spe) % *c.every_epochs == 0);
+  }
+  bool shows_after(int64_t step) const {
+    return step + 1 == schedule_->total_steps() || (o_.sample_every && (step + 1) % o_.sample_every == 0);
+  }
+  bool pauses_after(int64_t step) const {
+    return saves_after(step) || shows_after(step) || (step + 1) % schedule_->steps_per_epoch() == 0;
+  }
+
+  Started start_step(Loader& loader, int64_t step) {
+    const int64_t a = o_.config.gradient_accumulation;
+    Executor::Bound* plan = nullptr;
+    for (int64_t m = 0; m < a; ++m) {
+      const Batch& batch = loader.next();
+      StepInputs inputs = inputs_for(batch, step, m);
+      inputs.stop = m + 1 == a && o_.stop_requested();
+      plan = session_->training(batch.count, m > 0, m + 1 == a).bound;
+      session_->executor().start(*plan, inputs);
+    }
+    session_->executor().send_results(*plan);
+    session_->model().batches_tracked += a;
+    return {step, plan};
   }
 
   // Every rank comes here, since the loss is the global one; no parameter has been touched by this step.
@@ -463,7 +504,7 @@ class Trainer {
   bool best_is_new_ = false;
   std::string best_folder_;
 
-  Clock::time_point run_start_, window_start_;
+  Clock::time_point step_start_, window_start_;
   double data_wait_ = 0;
   Sums window_, epoch_;
   MetricsLine test_line_;

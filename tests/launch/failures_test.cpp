@@ -10,6 +10,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "runtime/comm/device_collectives.h"
+#include "runtime/device/device_runtime.h"
 #include "runtime/data/dataset.h"
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
@@ -322,9 +324,13 @@ TEST_F(FailuresTest, MessageThatCannotBeWritten) {
 // Of builds with CUDA too, the tests run where no GPU is to be seen.
 TEST_F(FailuresTest, WhatThisBuildOrMachineLacks) {
   for (const std::string command : {"check", "fit", "plan"}) {
+    if (command == "plan" && has_cuda() && has_nccl()) continue;  // a plan needs no GPU
     expect(lockstep(command + " job.yaml --set backend=nccl"), Exit::config, "nccl", "key=backend", "works here");
     expect(lockstep(command + " job.yaml --set device=cuda"), Exit::config, "key=device", "device: cpu");
   }
+  if (!has_cuda()) return;
+  expect(lockstep("plan job.yaml --device cuda"), Exit::ok,
+         "Kernels are chosen on the GPU when the job starts");
 }
 
 }  // namespace

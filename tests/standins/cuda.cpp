@@ -32,15 +32,21 @@ struct Capture {
   bool broken = false;
 };
 
-struct CUevent_st {
+// What recordings and waits share; as the real one's, it lasts until the last of them is done, the event
+// itself may be destroyed before.
+struct EventState {
   std::mutex mutex;
   std::condition_variable changed;
   uint64_t recorded = 0, reached = 0;
+};
+using SharedEvent = std::shared_ptr<EventState>;
+void record(const SharedEvent& e, cudaStream_t s);
+void delay(const SharedEvent& e, cudaStream_t s);
+
+struct CUevent_st {
+  SharedEvent state = std::make_shared<EventState>();
   std::shared_ptr<Capture> capture;  // recorded in one
   cudaStream_t stream = nullptr;     // there
-
-  void record(cudaStream_t s);
-  void delay(cudaStream_t s);
 };
 
 // Those that are there, for cudaFree.
@@ -116,30 +122,30 @@ struct CUgraphExec_st {
   std::shared_ptr<Capture> capture;
 };
 
-void CUevent_st::record(cudaStream_t s) {
+void record(const SharedEvent& e, cudaStream_t s) {
   uint64_t place;
   {
-    std::lock_guard lock(mutex);
-    place = ++recorded;
+    std::lock_guard lock(e->mutex);
+    place = ++e->recorded;
   }
-  s->add_now([this, place] {
+  s->add_now([e, place] {
     {
-      std::lock_guard lock(mutex);
-      reached = place;
+      std::lock_guard lock(e->mutex);
+      e->reached = place;
     }
-    changed.notify_all();
+    e->changed.notify_all();
   });
 }
 
-void CUevent_st::delay(cudaStream_t s) {
+void delay(const SharedEvent& e, cudaStream_t s) {
   uint64_t place;
   {
-    std::lock_guard lock(mutex);
-    place = recorded;
+    std::lock_guard lock(e->mutex);
+    place = e->recorded;
   }
-  s->add_now([this, place] {
-    std::unique_lock lock(mutex);
-    changed.wait(lock, [&] { return reached >= place; });
+  s->add_now([e, place] {
+    std::unique_lock lock(e->mutex);
+    e->changed.wait(lock, [&] { return e->reached >= place; });
   });
 }
 
@@ -178,11 +184,6 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
   *least = 0, *greatest = -1;
   return cudaSuccess;
 }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
-  FATE("cudaStreamCreateWithFlags");
-  *s = new CUstream_st;
-  return cudaSuccess;
-}
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* s, unsigned, int) {
   FATE("cudaStreamCreateWithPriority");
   *s = new CUstream_st;
@@ -208,15 +209,15 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   FATE("cudaEventRecord");
   e->capture = s->capture, e->stream = s;
   if (s->capture)
-    s->capture->calls.push_back([=] { e->record(s); });
+    s->capture->calls.push_back([state = e->state, s] { record(state, s); });
   else
-    e->record(s);
+    record(e->state, s);
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
   FATE("cudaEventQuery");
-  std::lock_guard lock(e->mutex);
-  return e->reached == e->recorded ? cudaSuccess : cudaErrorNotReady;
+  std::lock_guard lock(e->state->mutex);
+  return e->state->reached == e->state->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
   FATE("cudaStreamWaitEvent");
@@ -226,14 +227,14 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
       s->capture->streams.push_back(s);
     }
     e->stream->unjoined = false;
-    s->capture->calls.push_back([=] { e->delay(s); });
+    s->capture->calls.push_back([state = e->state, s] { delay(state, s); });
     return cudaSuccess;
   }
   if (s->capture) {  // work outside the capture
     s->capture->broken = true;
     return cudaErrorStreamCaptureIsolation;
   }
-  e->delay(s);
+  delay(e->state, s);
   return cudaSuccess;
 }
 

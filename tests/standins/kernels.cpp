@@ -2,12 +2,19 @@
 #include <vector>
 
 #include "kernels/core/kernel.h"
+#define LOCKSTEP_DEVICE cuda
+#include "kernels/core/gpu/library_parts.h"
 #include "tests/standins/stream.h"
 
 namespace lockstep {
 namespace simt {
 void register_rooms(Registry&, Device);
-}
+void add_bias_and_activate(const View& y, const float* bias, Activation, void* stream);
+int64_t bias_grad_workspace_bytes(const TensorSpec& dy);
+void bias_grad(const View& dy, float* db, void* workspace, void* stream);
+void unpack_weight_grad(const View& from, float* to, void* stream);
+void set_to_zero(const View& f32, void* stream);
+}  // namespace simt
 
 namespace {
 
@@ -41,6 +48,21 @@ void register_rooms(Registry& r, Device device) {
     };
     r.add(std::move(info));
   }
+}
+
+// Our parts of library kernels.
+void add_bias_and_activate(const View& y, const float* bias, Activation activation, void* stream) {
+  standins::enqueue(stream, [=] { simt::add_bias_and_activate(y, bias, activation, nullptr); });
+}
+int64_t bias_grad_workspace_bytes(const TensorSpec& dy) { return simt::bias_grad_workspace_bytes(dy); }
+void bias_grad(const View& dy, float* db, void* workspace, void* stream) {
+  standins::enqueue(stream, [=] { simt::bias_grad(dy, db, workspace, nullptr); });
+}
+void unpack_weight_grad(const View& from, float* to, void* stream) {
+  standins::enqueue(stream, [=] { simt::unpack_weight_grad(from, to, nullptr); });
+}
+void set_to_zero(const View& f32, void* stream) {
+  standins::enqueue(stream, [=] { simt::set_to_zero(f32, nullptr); });
 }
 
 }  // namespace cuda

@@ -118,6 +118,30 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
   return ncclSuccess;
 }
 
+ncclResult_t ncclMemAlloc(void** memory, size_t bytes) {
+  if (fate_of("ncclMemAlloc") != Fate::succeed) return ncclSystemError;
+  *memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  std::memset(*memory, 0xA5, bytes);
+  count(1);
+  return ncclSuccess;
+}
+ncclResult_t ncclMemFree(void* memory) {
+  std::free(memory);
+  count(-1);
+  return ncclSuccess;
+}
+ncclResult_t ncclCommRegister(const ncclComm_t, void* memory, size_t bytes, void** handle) {
+  if (fate_of("ncclCommRegister") != Fate::succeed) return ncclSystemError;
+  log_call("register " + std::to_string(bytes));
+  *handle = memory;
+  count(1);
+  return ncclSuccess;
+}
+ncclResult_t ncclCommDeregister(const ncclComm_t, void*) {
+  count(-1);
+  return ncclSuccess;
+}
+
 ncclResult_t ncclAllReduce(const void* send, void* recv, size_t n, ncclDataType_t type, ncclRedOp_t op,
                            ncclComm_t comm, cudaStream_t stream) {
   if (type != ncclFloat || op != ncclSum) return ncclInvalidArgument;

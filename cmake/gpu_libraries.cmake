@@ -1,0 +1,60 @@
+# NCCL, cuDNN and cuBLASLt, wherever they are: in the toolkit, in the distribution's folders, or in pip's nvidia/* folders
+# (of an active virtual environment, or of the one that bench/peers/install makes). Included where nvcc is.
+#
+#   LOCKSTEP_HAS_NCCL, NCCL_INCLUDE_DIR, NCCL_LIBRARY      linked
+#   LOCKSTEP_HAS_CUDNN, LOCKSTEP_HAS_CUBLASLT              compiled in; loaded at run time, from where they are now, else by
+#                                                          name. Where they don't load, their kernels decline.
+set(pip_folders)
+foreach(environment $ENV{VIRTUAL_ENV} $ENV{LOCKSTEP_PEERS} $ENV{HOME}/.cache/lockstep/peers)
+  file(GLOB found ${environment}/lib/python3*/site-packages/nvidia/*)
+  list(APPEND pip_folders ${found})
+endforeach()
+
+# lockstep_find_gpu_library(NAME LIBRARY HEADER VERSION_FILE REGEX): <NAME>_INCLUDE_DIR, the major version in <NAME>_MAJOR (from
+# the first number that REGEX finds in VERSION_FILE), and the library of that version in <NAME>_LIBRARY.
+function(lockstep_find_gpu_library name library header version_file regex)
+  find_path(${name}_INCLUDE_DIR ${header} HINTS ${CUDAToolkit_INCLUDE_DIRS} ${pip_folders} PATH_SUFFIXES include)
+  if(NOT ${name}_INCLUDE_DIR OR NOT EXISTS ${${name}_INCLUDE_DIR}/${version_file})
+    return()
+  endif()
+  file(STRINGS ${${name}_INCLUDE_DIR}/${version_file} line REGEX ${regex} LIMIT_COUNT 1)
+  string(REGEX MATCH "[0-9]+" major "${line}")
+  set(${name}_MAJOR ${major} PARENT_SCOPE)
+  get_filename_component(beside ${${name}_INCLUDE_DIR} DIRECTORY)
+  find_library(${name}_LIBRARY lib${library}.so.${major}
+               HINTS ${beside} ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT} ${pip_folders} PATH_SUFFIXES lib lib64)
+endfunction()
+
+lockstep_find_gpu_library(NCCL nccl nccl.h nccl.h "define NCCL_MAJOR")
+if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+  set(LOCKSTEP_HAS_NCCL TRUE)
+endif()
+
+set(LOCKSTEP_GPU_LIBRARY_SOURCES)
+set(LOCKSTEP_GPU_LIBRARY_DEFINITIONS)
+set(LOCKSTEP_GPU_LIBRARY_INCLUDES)
+macro(lockstep_use_gpu_library name library sources)
+  set(LOCKSTEP_HAS_${name} TRUE)
+  file(GLOB_RECURSE found CONFIGURE_DEPENDS kernels/${sources})
+  list(APPEND LOCKSTEP_GPU_LIBRARY_SOURCES ${found})
+  list(APPEND LOCKSTEP_GPU_LIBRARY_DEFINITIONS LOCKSTEP_HAS_${name} LOCKSTEP_${name}_LIBRARY="${${name}_LIBRARY}"
+       LOCKSTEP_${name}_NAME="lib${library}.so.${${name}_MAJOR}")
+  list(APPEND LOCKSTEP_GPU_LIBRARY_INCLUDES ${${name}_INCLUDE_DIR})
+endmacro()
+lockstep_find_gpu_library(CUDNN cudnn cudnn.h cudnn_version.h "define CUDNN_MAJOR")
+if(CUDNN_LIBRARY AND CUDNN_MAJOR GREATER_EQUAL 9)
+  lockstep_use_gpu_library(CUDNN cudnn cudnn.cpp)
+endif()
+lockstep_find_gpu_library(CUBLASLT cublasLt cublasLt.h cublas_api.h "define CUBLAS_VER_MAJOR")
+if(CUBLASLT_LIBRARY AND CUBLASLT_MAJOR GREATER_EQUAL CUDAToolkit_VERSION_MAJOR)
+  lockstep_use_gpu_library(CUBLASLT cublasLt cublaslt.cpp)
+endif()
+# The rooms' ones call our GPU kernels (kernels/core/gpu/library_parts.h).
+set_source_files_properties(${LOCKSTEP_GPU_LIBRARY_SOURCES} PROPERTIES COMPILE_DEFINITIONS LOCKSTEP_DEVICE=cuda)
+foreach(library NCCL CUDNN CUBLASLT)
+  if(LOCKSTEP_HAS_${library})
+    message(STATUS "${library}: ${${library}_LIBRARY}")
+  else()
+    message(STATUS "${library}: not found")
+  endif()
+endforeach()

@@ -1,0 +1,23 @@
+// Libraries that are loaded when first needed: the program starts, and quickly, with and without them
+// (libcublasLt alone is half a gigabyte).
+#pragma once
+
+#include <initializer_list>
+#include <string>
+
+namespace lockstep {
+
+class SharedLibrary {
+ public:
+  // The first of `files` that loads: paths, or names that the loader looks for. It stays loaded.
+  explicit SharedLibrary(std::initializer_list<const char*> files);
+  bool loaded() const { return handle_ != nullptr; }
+  const std::string& problem() const { return problem_; }  // why none loads, in the loader's words
+  void* symbol(const char* name) const;                    // null where the library lacks it
+
+ private:
+  void* handle_ = nullptr;
+  std::string problem_;
+};
+
+}  // namespace lockstep

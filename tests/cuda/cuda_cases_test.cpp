@@ -1,0 +1,281 @@
+// Every kernel of device cuda against the CPU reference, on the ops' ordinary cases, in memory of its own
+// with sentinels around. Built twice: against CUDA itself (skipped where no GPU is), and against the
+// stand-ins for CUDA, cuDNN and cuBLASLt (LOCKSTEP_STANDINS), where it is about the libraries' kernels: our
+// own run on the SIMT executor (kernels/gpu_cases_test.cpp).
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "kernels/core/gpu_libraries.h"
+#include "runtime/device/device_runtime.h"
+#include "tests/support/kernel_cases.h"
+#include "tests/support/kernel_cases.h"
+
+namespace lockstep::testing {
+namespace {
+
+#ifdef LOCKSTEP_STANDINS
+constexpr bool kStandIns = true;
+#else
+constexpr bool kStandIns = false;
+#endif
+
+// Of a bf16 library kernel: an output that is rounded before bias and activation, and again after; a weight
+// gradient that is rounded before it is widened.
+constexpr double kLibraryRounding = 0x1p-8;
+// fp32 by other algorithms than sums in order (Winograd's, Fourier's), which a library may take on a GPU.
+constexpr double kLibraryFactor = kStandIns ? 1 : 20;
+
+// cuDNN's and cuBLASLt's.
+bool is_library_kernel(const std::string& name) { return name.starts_with("cu"); }
+
+constexpr int64_t kMargin = 320;  // 64-aligned, as values of the arena are, and no more
+constexpr auto kSentinel = std::byte{0xA5};
+
+// A tensor on the device, with sentinels on both sides.
+class OnDevice {
+ public:
+  OnDevice(DeviceRuntime& device, int64_t bytes, const void* from)
+      : device_(device), memory_(device, bytes + 2 * kMargin) {
+    image_.assign(static_cast<size_t>(bytes + 2 * kMargin), kSentinel);
+    if (from)
+      std::memcpy(image_.data() + kMargin, from, static_cast<size_t>(bytes));
+    else
+      std::memset(image_.data() + kMargin, 0xFF, static_cast<size_t>(bytes));  // NaN in f32 and bf16
+    device.copy_to_device(memory_.data(), image_.data(), memory_.bytes());
+    device.synchronize();
+  }
+  void* data() const { return memory_.as<std::byte>() + kMargin; }
+
+  // What lies there now; `intact` tells whether the sentinels do.
+  std::vector<std::byte> fetch(bool& intact) const {
+    std::vector<std::byte> now(image_.size());
+    device_.copy_to_host(now.data(), memory_.data(), memory_.bytes());
+    device_.synchronize();
+    intact = std::equal(now.begin(), now.begin() + kMargin, image_.begin()) &&
+             std::equal(now.end() - kMargin, now.end(), image_.end() - kMargin);
+    return {now.begin() + kMargin, now.end() - kMargin};
+  }
+  bool unchanged() const {
+    bool intact = false;
+    return std::equal(image_.begin() + kMargin, image_.end() - kMargin, fetch(intact).begin()) && intact;
+  }
+
+ private:
+  DeviceRuntime& device_;
+  DeviceMemory memory_;
+  std::vector<std::byte> image_;
+};
+
+struct Made {
+  std::vector<Buffer> in;
+  std::vector<TensorSpec> in_specs, out_specs;
+  std::unique_ptr<Kernel> kernel;  // null: declines
+};
+Made make(const TypedCase& r, const KernelInfo& info, Layout layout) {
+  Made m;
+  const KernelCase& c = r.c;
+  const auto follows = [&](const std::vector<int>& batch, size_t i, const TensorSpec& s) {
+    return contains(batch, i) ? layout_for(s, layout) : Layout::plain;
+  };
+  for (size_t i = 0; i < r.inputs.size(); ++i) {
+    m.in.push_back(converted(to_layout(r.inputs[i], follows(c.batch_in, i, c.in[i])),
+                             contains(r.bf16_in, i) ? DType::bf16 : c.in[i].dtype));
+    m.in_specs.push_back(m.in.back().spec());
+  }
+  for (size_t o = 0; o < c.out.size(); ++o)
+    m.out_specs.push_back({contains(r.bf16_out, o) ? DType::bf16 : c.out[o].dtype, c.out[o].shape,
+                           follows(c.batch_out, o, c.out[o])});
+  m.kernel = info.make({c.params, m.in_specs, m.out_specs});
+  return m;
+}
+
+// False where the kernel declines.
+bool run_case(DeviceRuntime& device, const TypedCase& r, const KernelInfo& info, Layout layout) {
+  const KernelCase& c = r.c;
+  const std::string where = fmt::format("{} '{}' {} {} {} layout={}", c.op, c.label, info.name,
+                                        name(info.dtype), c.params.text(), name(layout));
+  const Made m = make(r, info, layout);
+  if (!m.kernel) return false;
+  std::vector<OnDevice> in, out;
+  std::vector<View> in_views, out_views;
+  in.reserve(m.in.size()), out.reserve(m.out_specs.size());
+  for (const Buffer& b : m.in) {
+    in.emplace_back(device, b.spec().bytes(), b.data());
+    in_views.push_back({b.spec(), in.back().data()});
+  }
+  for (const TensorSpec& s : m.out_specs) {
+    out.emplace_back(device, s.bytes(), nullptr);
+    out_views.push_back({s, out.back().data()});
+  }
+  const OnDevice workspace(device, m.kernel->workspace_bytes(), nullptr);
+  m.kernel->run({in_views, out_views, workspace.data(), device.stream()});
+  device.synchronize();
+
+  bool intact = false;
+  workspace.fetch(intact);
+  EXPECT_TRUE(intact) << where << ": wrote outside its workspace";
+  for (size_t i = 0; i < in.size(); ++i) EXPECT_TRUE(in[i].unchanged()) << where << ": changed input " << i;
+  for (size_t o = 0; o < out.size(); ++o) {
+    const std::vector<std::byte> bytes = out[o].fetch(intact);
+    EXPECT_TRUE(intact) << where << ": wrote outside output " << o;
+    const Buffer got(m.out_specs[o]);
+    std::memcpy(got.data(), bytes.data(), bytes.size());
+    const double tolerance = r.tolerance(o);
+    const bool library = is_library_kernel(info.name);
+    compare(
+        converted(got, r.expected[o].spec().dtype), r.expected[o],
+        library ? tolerance * kLibraryFactor + (info.dtype == DType::bf16 ? kLibraryRounding : 0) : tolerance,
+        fmt::format("{} output {}", where, o));
+  }
+  return true;
+}
+
+std::vector<const KernelInfo*> kernels_under_test() {
+  std::vector<const KernelInfo*> found;
+  for (const auto& info : Registry::builtin().all())
+    if (info.device == Device::cuda && (!kStandIns || is_library_kernel(info.name))) found.push_back(&info);
+  return found;
+}
+
+class CudaCases : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (gpu_count() == 0) GTEST_SKIP() << "no GPU here";
+    device_ = make_cuda_runtime(0, 1, true);
+  }
+  std::unique_ptr<DeviceRuntime> device_;
+};
+
+TEST_F(CudaCases, EveryKernelMatchesTheReference) {
+  const auto kernels = kernels_under_test();
+  std::map<const KernelInfo*, int> ran;
+  for (const KernelCase& c : all_kernel_cases()) {
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      std::optional<TypedCase> now;
+      for (const KernelInfo* info : kernels) {
+        if (info->op != c.op || info->dtype != dtype) continue;
+        if (!now) now = typed_case(c, dtype);
+        for (Layout layout : {Layout::plain, Layout::nhwc})
+          if (takes(info->layout, layout) && has_layout(c, layout))
+            ran[info] += run_case(*device_, *now, *info, layout);
+      }
+      if (HasFatalFailure()) return;
+    }
+  }
+  for (const KernelInfo* info : kernels)
+    EXPECT_GT(ran[info], 0) << "no case runs " << info->op << " " << info->name << " " << name(info->dtype);
+}
+
+// One choice of kernels serves ranks of other batch sizes, and a rank without samples.
+TEST_F(CudaCases, NoKernelDeclinesForItsBatch) {
+  for (const KernelCase& c : all_kernel_cases()) {
+    const auto kernels = kernels_under_test();
+    if (std::none_of(kernels.begin(), kernels.end(),
+                     [&](const KernelInfo* i) { return i->op == c.op && is_library_kernel(i->name); }))
+      continue;
+    KernelCase none = c;
+    for (int i : c.batch_in) none.in[static_cast<size_t>(i)].shape.set(0, 0);
+    for (int o : c.batch_out) none.out[static_cast<size_t>(o)].shape.set(0, 0);
+    none.fill = [](std::vector<Buffer>& in, std::mt19937&) {
+      for (const Buffer& b : in) std::memset(b.data(), 0, static_cast<size_t>(b.spec().bytes()));
+    };
+    for (const KernelInfo* info : kernels) {
+      if (info->op != c.op || !is_library_kernel(info->name)) continue;
+      for (Layout layout : {Layout::plain, Layout::nhwc})
+        if (takes(info->layout, layout) && has_layout(c, layout)) {
+          const bool made = make(typed_case(c, info->dtype), *info, layout).kernel != nullptr;
+          EXPECT_EQ(make(typed_case(none, info->dtype), *info, layout).kernel != nullptr, made)
+              << c.op << " '" << c.label << "' " << info->name;
+        }
+    }
+  }
+}
+
+#ifdef LOCKSTEP_STANDINS
+const KernelCase& case_of(const std::vector<KernelCase>& all, const std::string& op,
+                          const std::string& label) {
+  for (const KernelCase& c : all)
+    if (c.op == op && c.label == label) return c;
+  throw std::runtime_error("no case " + op + " " + label);
+}
+
+TEST_F(CudaCases, WhatLibrariesCannotDoTheyDecline) {
+  const std::vector<KernelCase> all = all_kernel_cases();
+  const auto makes = [&](const std::string& op, const std::string& label, const std::string& kernel) {
+    const KernelCase& c = case_of(all, op, label);
+    const KernelInfo* info = Registry::builtin().find(op, kernel, Device::cuda);
+    const Layout layout = info->layout == LayoutClass::nhwc ? Layout::nhwc : Layout::plain;
+    return make(typed_case(c, DType::f32), *info, layout).kernel != nullptr;
+  };
+  for (const std::string op : {"conv2d", "conv2d_input_grad", "conv2d_weight_grad"}) {
+    EXPECT_TRUE(makes(op, "3x3, same", "cudnn"));
+    EXPECT_TRUE(makes(op, "depthwise", "cudnn_nhwc"));
+    EXPECT_FALSE(makes(op, "asymmetric padding", "cudnn"));
+  }
+}
+
+// Each entry point of the libraries, failing once: the kernel's maker or its run says which. (The handles'
+// are made once a process: distributed/gpu_test.cpp.)
+TEST_F(CudaCases, EveryFailureNamesItsCall) {
+  struct Failure {
+    std::string op, label, kernel;
+    std::vector<std::string> calls;
+  };
+  const std::vector<Failure> failures = {
+      {"conv2d",
+       "3x3, same",
+       "cudnn_nhwc",
+       {"cudnnCreateTensorDescriptor", "cudnnSetTensor4dDescriptor", "cudnnCreateFilterDescriptor",
+        "cudnnSetFilter4dDescriptor", "cudnnCreateConvolutionDescriptor", "cudnnSetConvolution2dDescriptor",
+        "cudnnSetConvolutionGroupCount", "cudnnSetConvolutionMathType",
+        "cudnnGetConvolutionForwardAlgorithm_v7", "cudnnSetStream", "cudnnConvolutionForward"}},
+      {"conv2d_input_grad",
+       "3x3, same",
+       "cudnn",
+       {"cudnnGetConvolutionBackwardDataAlgorithm_v7", "cudnnConvolutionBackwardData"}},
+      {"conv2d_weight_grad",
+       "3x3, same",
+       "cudnn",
+       {"cudnnGetConvolutionBackwardFilterAlgorithm_v7", "cudnnConvolutionBackwardFilter"}},
+      {"avg_pool2d",
+       "",
+       "cudnn",
+       {"cudnnCreatePoolingDescriptor", "cudnnSetPooling2dDescriptor", "cudnnPoolingForward"}},
+      {"avg_pool2d_grad", "", "cudnn", {"cudnnPoolingBackward"}},
+      {"linear",
+       "mnist",
+       "cublaslt",
+       {"cublasLtMatmulDescCreate", "cublasLtMatmulDescSetAttribute", "cublasLtMatrixLayoutCreate",
+        "cublasLtMatmulPreferenceCreate", "cublasLtMatmulPreferenceSetAttribute",
+        "cublasLtMatmulAlgoGetHeuristic", "cublasLtMatmul"}},
+  };
+  const std::vector<KernelCase> all = all_kernel_cases();
+  for (const Failure& f : failures) {
+    const KernelInfo* info = Registry::builtin().find(f.op, f.kernel, Device::cuda);
+    ASSERT_NE(info, nullptr) << f.op << " " << f.kernel;
+    const Layout layout = info->layout == LayoutClass::nhwc ? Layout::nhwc : Layout::plain;
+    for (const std::string& call : f.calls) {
+      ::setenv("LOCKSTEP_STANDIN_FAIL", call.c_str(), 1);
+      std::string message;
+      for (const KernelCase& c : all) {
+        if (c.op != f.op || (!f.label.empty() && c.label != f.label)) continue;
+        try {
+          if (!run_case(*device_, typed_case(c, DType::f32), *info, layout)) continue;
+        } catch (const Error& e) {
+          message = e.what();
+          EXPECT_EQ(e.exit(), Exit::internal);
+        }
+        break;
+      }
+      ::unsetenv("LOCKSTEP_STANDIN_FAIL");
+      EXPECT_NE(message.find(call + ": injected failure"), std::string::npos) << call << ": " << message;
+    }
+  }
+}
+#endif
+
+}  // namespace
+}  // namespace lockstep::testing
