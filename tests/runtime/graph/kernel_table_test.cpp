@@ -208,6 +208,7 @@ TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
       {"batch_norm_grad_sums", "a gradient"},
   };
   const std::map<std::string, std::string> no_gradient = {
+      {"image_augment", "whole numbers"},
       {"image_normalize", "nobody wants the image's"},
       {"timestep_embedding", "nobody wants that of a time"},
       {"batch_norm_running", "leads to buffers only"},
