@@ -11,7 +11,6 @@
 #include "kernels/core/gpu_libraries.h"
 #include "runtime/device/device_runtime.h"
 #include "tests/support/kernel_cases.h"
-#include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
 namespace {

@@ -12,7 +12,9 @@
 #include <random>
 
 #include "kernels/core/activate.h"
+#include "kernels/core/bf16.h"
 #include "kernels/core/gpu/watch/watch.h"
+#include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
 namespace {
