@@ -114,8 +114,10 @@ TEST_F(Diffusion, ResumedInTheMiddleWithTheSameBits) {
 }
 
 TEST_F(Diffusion, OnTheSimtExecutorAsOnTheCpu) {
-  const std::vector<std::string> few = {"hyperparameters.steps=5", "hyperparameters.lr_schedule=constant",
-                                        "hyperparameters.global_batch_size=4", "sampling.count=1", "sampling.steps=1",
+  // Small enough for threads that are fibers.
+  const std::vector<std::string> few = {"model.config.block_out_channels=[4, 8]", "model.config.norm_num_groups=2",
+                                        "model.config.attention_head_dim=4", "hyperparameters.steps=5", "hyperparameters.lr_schedule=constant",
+                                        "hyperparameters.global_batch_size=2", "sampling.count=1", "sampling.steps=1",
                                         "sampling.guidance=1", "inputs.test.limit=2"};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.end(), few.begin(), few.end());

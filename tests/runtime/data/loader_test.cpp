@@ -103,11 +103,11 @@ TEST(Loader, RequestBlocksUntilABatchIsTaken) {
   requester.join();
 }
 
-TEST(Loader, ReportsTheTimeThatNextWaited) {
-  // A batch of 4M bytes takes the worker a measurable time; next() right after request() waits for it.
+TEST(LoaderTiming, ReportsTheTimeThatNextWaited) {
+  // A batch of 16M bytes takes the worker a measurable time; next() right after request() waits for it.
   auto set = std::make_shared<ImageSet>();
-  set->channels = 1, set->height = 1024, set->width = 4096, set->classes = 1;
-  set->pixels.resize(1024 * 4096);
+  set->channels = 1, set->height = 4096, set->width = 4096, set->classes = 1;
+  set->pixels.resize(4096 * 4096);
   set->labels = {0};
   Loader loader(set, {}, Sampler(1, 1, false), 1);
   loader.request(0, 0, 1);

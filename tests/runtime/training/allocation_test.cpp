@@ -77,7 +77,8 @@ TEST_P(Trainer, StepsBetweenLogsAllocateNothing) {
   }
   EXPECT_EQ(quiet, 4 * kEpoch - 1 - 2 - 3);
 }
-INSTANTIATE_TEST_SUITE_P(ThreadsAndParts, Trainer,
+// Timing: alone, since a run of more than five seconds prints a line of progress, which allocates.
+INSTANTIATE_TEST_SUITE_P(TimingThreadsAndParts, Trainer,
                          ::testing::Values(std::pair(1, 1), std::pair(2, 1), std::pair(1, 2)));
 
 }  // namespace
