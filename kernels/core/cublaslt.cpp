@@ -6,8 +6,9 @@ namespace lockstep {
 namespace {
 
 constexpr uint64_t kMostWorkspace = 64 << 20;
-// Addresses are multiples of that: values of the arena, and slices of the flat arrays (tensor.h).
-constexpr uint32_t kAlignment = 64;
+// Addresses are multiples of that at least: slices of the flat array of bf16 parameters begin every 16
+// numbers.
+constexpr uint32_t kAlignment = 32;
 
 struct Loaded {
   std::unique_ptr<CublasLt> lt;

@@ -51,7 +51,7 @@ struct RowMajor {
 };
 
 // d = a b (+ bias[column]), row-major all; sums in fp32, and for fp32 a and b their products too (no TF32).
-// Algorithms: only those that repeat bit for bit, for addresses that are multiples of 64.
+// Algorithms: only those that repeat bit for bit, for addresses that are multiples of 32.
 class MatrixProduct {
  public:
   // False: cuBLASLt has none for it.

@@ -30,7 +30,7 @@ constexpr double kLibraryFactor = kStandIns ? 1 : 20;
 // cuDNN's and cuBLASLt's.
 bool is_library_kernel(const std::string& name) { return name.starts_with("cu"); }
 
-constexpr int64_t kMargin = 320;  // 64-aligned, as values of the arena are, and no more
+constexpr int64_t kMargin = 288;  // 32-aligned, as slices of the bf16 parameters are, and no more
 constexpr auto kSentinel = std::byte{0xA5};
 
 // A tensor on the device, with sentinels on both sides.

@@ -162,7 +162,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   const cublasStatus_t status = judge(of(product), of(a), of(b), of(c), of(d));
   if (status != CUBLAS_STATUS_SUCCESS) return status;
   const Preference& p = of(preference);
-  const bool good = p.reductions == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE && p.alignment == 64;
+  const bool good = p.reductions == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE && p.alignment == 32;
   results[0] = {};
   results[0].algo.data[0] = good ? kAlgorithm : 0;
   results[0].workspaceSize = kWorkspace;
