@@ -195,6 +195,11 @@ class Builder {
       if (k_.class_embed_type) {
         classes = mlp(sinusoids(c_.labels), "class_embedding");
       } else {
+        if (*k_.num_class_embeds < c_.classes)
+          throw Error(Exit::config, "E_SHAPE",
+                      fmt::format("the UNet embeds {} classes (num_class_embeds), labels have {} values", *k_.num_class_embeds,
+                                  c_.classes))
+              .hint("one for each class of the data, and one more with objective.label_dropout");
         Init normal;
         normal.kind = Init::Kind::normal;
         normal.deviation = 1;

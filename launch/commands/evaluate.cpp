@@ -28,7 +28,8 @@ void print_text(const std::string& split, const Score& s, const Job& job) {
   fmt::print("{}: loss {:.4f} ({} images); squared error by timestep:\n", split, s.loss, s.count);
   const auto steps = static_cast<int64_t>(job.hyperparameters.diffusion->alphas_cumprod.size());
   for (size_t i = 0; s.bands && i < s.bands->size(); ++i) {
-    const auto at = [&](size_t band) { return static_cast<int64_t>(band) * steps / Score::kBands; };
+    // The first timestep of a band: the least t with t * kBands / steps equal to it.
+    const auto at = [&](size_t band) { return (static_cast<int64_t>(band) * steps + Score::kBands - 1) / Score::kBands; };
     fmt::print("  {:>4} to {:>4}  {:.4f}  ({} images)\n", at(i), at(i + 1) - 1, (*s.bands)[i].loss, (*s.bands)[i].count);
   }
 }

@@ -7,6 +7,7 @@
 #include "models/model.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/data/sampler.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/training/evaluation.h"
@@ -46,7 +47,9 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
     if (!events) return;
     const Image grid = diffusion::grid(diffusion::pictures(images, shape));
     const std::string folder = run + "/samples";
-    std::filesystem::create_directories(folder);
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) throw_io(IoStage::creating, "cannot create the folder", folder, error.value());
     write_png(fmt::format("{}/step-{:08}.png", folder, step), grid);
     events->image_png("samples", step, grid.height, grid.width, grid.channels, encode_png(grid));
   };
@@ -68,7 +71,7 @@ diffusion::GenerateRequest generate_request(const Job& job, int64_t classes) {
   r.count = job.sampling.count;
   r.seed = job.hyperparameters.seed;
   if (job.model.unet.conditional()) {
-    for (int64_t i = 0; i < r.count; ++i) r.labels.push_back(static_cast<int32_t>(i % classes));
+    r.labels = diffusion::labels_in_turn(r.count, classes);
     r.null_label = static_cast<int32_t>(classes);
   }
   return r;

@@ -33,6 +33,10 @@ int run(const std::vector<std::string>& arguments) {
   if (top < 1) throw Error(Exit::usage, "E_OPTION", "predict: --top is at least 1");
 
   const Job job = read_run_job(folder);
+  if (job.hyperparameters.diffusion)
+    throw Error(Exit::config, "E_PREDICT_MODEL", "the run trained a diffusion model, which names no classes")
+        .at("run", folder)
+        .hint("`lockstep sample` draws from it");
   const DatasetShape data = probe_dataset(job.training);
   const auto names = load_dataset(job.training)->class_names;
   TrainedModel model = open_run_model(folder, input_shape(job.training, data.channels, data.height, data.width, data.classes));

@@ -65,7 +65,7 @@ Model open_folder(const std::string& folder) {
   m.request.count = 16;
   m.request.null_label = static_cast<int32_t>(classes - 1);
   if (m.unet.conditional())
-    for (int64_t i = 0; i < m.request.count; ++i) m.request.labels.push_back(static_cast<int32_t>(i % std::max<int64_t>(1, classes - 1)));
+    m.request.labels = diffusion::labels_in_turn(m.request.count, std::max<int64_t>(1, classes - 1));
   auto& d = m.config.diffusion.emplace();
   d.prediction = m.scheduler.schedule.prediction_type;
   const auto alphas = diffusion::make_alphas_cumprod(m.scheduler.schedule);
@@ -77,18 +77,15 @@ void apply(const boost::program_options::variables_map& vm, const Options& o, Mo
   auto& r = m.request;
   if (vm.count("count")) {
     if (o.count < 1 || o.count > 1 << 20) throw Error(Exit::usage, "E_OPTION", "sample: --count is 1 to 1048576");
-    const auto classes = static_cast<int64_t>(r.null_label);
     r.count = o.count;
-    if (!r.labels.empty()) {
-      r.labels.clear();
-      for (int64_t i = 0; i < r.count; ++i) r.labels.push_back(static_cast<int32_t>(i % std::max<int64_t>(1, classes)));
-    }
+    if (!r.labels.empty()) r.labels = diffusion::labels_in_turn(r.count, std::max<int64_t>(1, r.null_label));
   }
   if (vm.count("class")) {
     if (r.labels.empty()) throw Error(Exit::config, "E_SAMPLE_CLASS", "sample: --class, but the model knows no classes");
-    if (o.label < 0 || o.label > r.null_label)
+    const int64_t numbers = m.unet.num_class_embeds.value_or(r.null_label);  // the hidden class's included
+    if (o.label < 0 || o.label >= numbers)
       throw Error(Exit::config, "E_SAMPLE_CLASS",
-                  fmt::format("sample: class {} is out of range, the model has 0 to {}", o.label, r.null_label - 1));
+                  fmt::format("sample: class {} is out of range, the model has 0 to {}", o.label, numbers - 1));
     r.labels.assign(r.labels.size(), static_cast<int32_t>(o.label));
   }
   if (vm.count("guidance")) r.guidance = o.guidance;

@@ -75,7 +75,7 @@ void check_diffusion(const Job& job, const Reader& reader) {
   const bool can_hide = config.num_class_embeds.has_value();
   if (job.objective.label_dropout > 0 && !can_hide)
     throw conflict(reader, "objective.label_dropout", "the UNet has no table of classes (num_class_embeds)");
-  if (job.sampling.guidance != 1 && job.objective.label_dropout == 0 && job.model.init_from.empty())
+  if (job.sampling.guidance != 1 && job.objective.label_dropout == 0)
     throw conflict(reader, "sampling.guidance", "guidance needs a model trained with objective.label_dropout");
   // What the sampler cannot do is said now and not after the training.
   try {

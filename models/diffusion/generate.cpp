@@ -45,6 +45,12 @@ std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, 
   return images;
 }
 
+std::vector<int32_t> labels_in_turn(int64_t count, int64_t classes) {
+  std::vector<int32_t> labels(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) labels[static_cast<size_t>(i)] = static_cast<int32_t>(i % classes);
+  return labels;
+}
+
 std::vector<Image> pictures(std::span<const float> images, const InputShape& shape) {
   const auto elements = static_cast<size_t>(shape.channels * shape.height * shape.width);
   std::vector<Image> all;

@@ -29,6 +29,9 @@ struct GenerateRequest {
 // any number of ranks. Collective.
 std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, const GenerateRequest& request);
 
+// One label an image, of each class in turn.
+std::vector<int32_t> labels_in_turn(int64_t count, int64_t classes);
+
 // The images as pictures, and as one grid that is as square as it can be.
 std::vector<Image> pictures(std::span<const float> images, const InputShape& shape);
 Image grid(std::span<const Image> pictures);

@@ -112,6 +112,7 @@ void Session::prepare_evaluation(int64_t nominal_batch) {
 }
 
 void Session::prepare_prediction(int64_t nominal_batch) {
+  if (!prediction_prepared_.insert(nominal_batch).second) return;
   compile_plan(build_prediction(spec(nominal_batch)), true);
 }
 

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <tuple>
 
 #include "runtime/graph/executor.h"
@@ -72,6 +73,7 @@ class Session {
   bool retuned_ = false;
   std::map<std::tuple<int64_t, bool, bool>, Compiled> training_;
   std::map<int64_t, Compiled> evaluation_, prediction_;
+  std::set<int64_t> prediction_prepared_;  // nominal batches
 };
 
 }  // namespace lockstep

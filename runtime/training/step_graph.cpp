@@ -47,6 +47,11 @@ void expect_result(const StepGraphSpec& spec, const Shape& s) {
                                              s.text(), in.classes, in.classes));
 }
 
+// What labels may be: the data's classes and, where some are hidden, the number that says so.
+int64_t label_count(const StepGraphSpec& spec) {
+  return spec.input.classes + (spec.diffusion && spec.diffusion->label_dropout > 0 ? 1 : 0);
+}
+
 Forward forward(const StepGraphSpec& spec, bool training) {
   Forward f;
   GraphBuilder b(f.graph);
@@ -60,7 +65,7 @@ Forward forward(const StepGraphSpec& spec, bool training) {
     images = b.add1("image_augment", ImageAugmentParams{in.augment.flip, in.augment.crop_padding},
                     {images, f.step_state});
   ValueId x = b.add1("image_normalize", ImageNormalizeParams{in.mean, in.std}, {images});
-  ModelContext context{b, training, spec.ranks, in.classes, f.step_state};
+  ModelContext context{b, training, spec.ranks, label_count(spec), f.step_state};
   if (const auto& d = spec.diffusion) {
     const auto noised = b.add("diffusion_noise", noise_params(*d), {x, f.step_state});
     x = noised[0], f.target = noised[1], f.timesteps = noised[2], f.weights = noised[3];
@@ -86,7 +91,7 @@ Forward denoiser(const StepGraphSpec& spec) {
   f.timesteps = b.input(kTimesteps, {DType::f32, {spec.batch}, Layout::plain}, true);
   f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
   f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
-  ModelContext context{b, false, spec.ranks, in.classes, f.step_state};
+  ModelContext context{b, false, spec.ranks, label_count(spec), f.step_state};
   context.timesteps = f.timesteps;
   context.labels = f.labels;
   f.result = spec.model(context, b.elementwise(Elt::copy, {images}));

@@ -19,7 +19,7 @@ struct ModelContext {
   GraphBuilder& builder;
   bool training = true;
   int ranks = 1;                   // batch norm's statistics meet over so many
-  int64_t classes = 0;             // the data's
+  int64_t classes = 0;             // the data's, and the hidden one where labels are hidden
   ValueId step_state = kNoValue;   // dropout reads it
   uint32_t dropouts = 0;           // dropout layers so far
   // Diffusion only: [N] each. A hidden class is number `classes`.

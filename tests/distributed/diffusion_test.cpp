@@ -154,6 +154,19 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
     EXPECT_NE(o.text.find(words), std::string::npos) << words << " in " << o.text;
   };
   expect(path, {"--class", "11"}, 78, "class 11 is out of range");
+  // A class's number without a row of its own would silently be no class at all.
+  const auto refused = [&](const std::vector<std::string>& words, const std::string& said) {
+    std::vector<std::string> command = {LOCKSTEP_BINARY};
+    command.insert(command.end(), words.begin(), words.end());
+    const Outcome o = run(folder_, command);
+    EXPECT_EQ(o.code, 78) << o.text;
+    EXPECT_NE(o.text.find(said), std::string::npos) << o.text;
+  };
+  refused({"check", kJob, "--set", "model.config.num_class_embeds=10"}, "labels have 11 values");
+  refused({"check", kJob, "--set", "objective.label_dropout=0"}, "guidance needs");
+  refused({"predict", path, LOCKSTEP_SOURCE_DIR "/tests/golden/digits/" + std::filesystem::directory_iterator(
+                                LOCKSTEP_SOURCE_DIR "/tests/golden/digits")->path().filename().string()},
+          "lockstep sample");
   expect(path, {"--sampler", "ddpm", "--steps", "2000"}, 78, "steps");
   expect(path, {"--sampler", "nonsense"}, 78, "nonsense");
   expect(folder_.file("nowhere"), {}, 66, "no such run or folder");
