@@ -3,10 +3,13 @@
 
 #include <fmt/format.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "launch/commands/command.h"
+#include "launch/commands/job_plan.h"
 #include "launch/job/availability.h"
 #include "launch/launcher/launcher.h"
 #include "runtime/device/cpu_topology.h"
@@ -44,6 +47,8 @@ int run(const std::vector<std::string>& arguments) {
       "output", po::value(&o.output)->value_name("DIR"), "the run folder itself, instead of a numbered one below output.dir")(
       "resume", po::bool_switch(&o.resume), "go on from the newest good checkpoint of the job's newest run, or of --output")(
       "retune", po::bool_switch(&o.retune), "with --resume: choose other kernels where this machine lacks the checkpoint's")(
+      "trace", po::value(&o.trace_file)->value_name("FILE"), "write what all ranks do in ten steps as a Chrome trace")(
+      "profile", po::bool_switch(&o.profile), "print the most expensive work of ten steps")(
       "help-keys", "what a job file may say");
   hidden.add_options()("job", po::value(&file))("help-keys-markdown", "the same for the README");
   po::positional_options_description positional;
@@ -60,6 +65,13 @@ int run(const std::vector<std::string>& arguments) {
 
   const Job job = read_job(file, set);
   require_available(job);
+  if ((o.profile || !o.trace_file.empty()) && device_of(job) == Device::cuda)
+    throw Error(Exit::config, "E_TRACE_DEVICE", "fit: --trace and --profile see what the host computes, not a GPU")
+        .hint("nsys profile lockstep fit ... shows the ops as NVTX ranges; or --set device=cpu");
+  if (!o.trace_file.empty())
+    if (const auto folder = std::filesystem::absolute(o.trace_file).parent_path(); ::access(folder.c_str(), W_OK) != 0)
+      throw Error(Exit::cannot_create, "E_CANNOT_CREATE", "cannot create the trace: no such folder, or not writable")
+          .at("file", o.trace_file);
   o.resume_command = "lockstep fit " + shell_word(file);
   for (const auto& s : set) o.resume_command += " --set " + shell_word(s);
   if (!o.output.empty()) o.resume_command += " --output " + shell_word(o.output);

@@ -101,6 +101,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     }
     o.device = gpu.get(), o.collectives = collectives.get();
     o.run_folder = run;
+    o.trace_file = options.trace_file, o.profile = options.profile;
     o.resume = options.resume, o.retune = options.retune;
     o.stop_requested = stop_requested;
     o.start_seconds = report.launcher_seconds();
@@ -125,6 +126,8 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     spdlog::info("{} at step {} of {}", s.state, s.step, s.steps);
     if (root) {
       write_status(run, s);
+      if (!result.profile.empty()) fmt::print("\n{}", result.profile);
+      if (!options.trace_file.empty()) fmt::print("Trace          {} (ui.perfetto.dev opens it)\n", options.trace_file);
       if (result.interrupted)
         fmt::print(stderr, "stopped at step {} of {}; a checkpoint stands in {}; resume with: {}\n", result.step, result.steps, run,
                    options.resume_command);

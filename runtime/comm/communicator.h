@@ -16,6 +16,8 @@
 
 namespace lockstep {
 
+class Trace;
+
 enum class Reduce : uint8_t { sum, min, max };
 
 class Communicator {
@@ -40,6 +42,9 @@ class Communicator {
   virtual void wait(Ticket ticket) = 0;
   // Seconds that wait() has spent blocked since the last call of this function: the exposed part.
   virtual double take_exposed_seconds() = 0;
+
+  // Buckets' sums are timed from now on while it records (null: no more). None may be under way.
+  virtual void set_trace(Trace* trace) = 0;
 
   // Text of any length from every rank, in rank order; from root to all.
   std::vector<std::string> gather_text(const std::string& mine);

@@ -41,6 +41,8 @@ struct Executor::Bound {
   std::unique_ptr<DeviceRuntime::Upload> upload;
   std::unique_ptr<DeviceRuntime::Download> download;  // the metrics, then the outputs
 
+  std::vector<Trace::Work> works;  // per step, once it has been traced
+
   std::vector<std::byte> staging;  // collectives' sums on their way over the host
   int runs = 0;
   bool recordable = true;

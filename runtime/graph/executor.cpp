@@ -185,7 +185,6 @@ void Executor::run_node(Bound& b, size_t i) {
   const bool shared = device_.shares_host_memory();
   switch (step.node->kind) {
     case NodeKind::compute:
-      if (step.waits) wait_all();
       step.kernel->run({step.in, step.out, step.workspace, device_.stream()});
       break;
     case NodeKind::view:
@@ -238,12 +237,47 @@ void Executor::run_nodes(Bound& b) {
   if (!device_.shares_host_memory())
     device_.copy_on_device(gradients_on_device_.as<float>() + kStopMetric,
                            b.inputs.as<std::byte>() + b.stop_at, sizeof(float));
+  if (trace_ && trace_->recording()) return run_nodes_traced(b);
   for (size_t i = 0; i < b.steps.size(); ++i) {
     device_.begin_range(b.steps[i].label.c_str());
+    if (b.steps[i].waits) wait_all();
     run_node(b, i);
     device_.end_range();
   }
   wait_all();
+}
+
+void Executor::run_nodes_traced(Bound& b) {
+  static const Trace::Work waiting{"wait for allreduce", "wait", "", 0, 0};
+  const Graph& g = b.plan->graph;
+  if (b.works.empty())
+    for (const auto& step : b.steps) {
+      const Node& n = *step.node;
+      Trace::Work work{step.label, n.op == "optimizer_step" ? "update" : n.backward ? "backward" : "forward", n.kernel,
+                       flops_of(g, n), 0};
+      if (n.kind == NodeKind::allreduce || n.kind == NodeKind::all_gather) work.category = "communication";
+      for (const auto* views : {&step.in, &step.out})
+        for (const View& v : *views) work.bytes += v.spec.bytes();
+      b.works.push_back(std::move(work));
+    }
+  int64_t begin = Trace::now_ns();
+  const auto add = [&](const Trace::Work& work) {
+    const int64_t end = Trace::now_ns();
+    trace_->add(Trace::Lane::compute, work, begin, end);
+    begin = end;
+  };
+  for (size_t i = 0; i < b.steps.size(); ++i) {
+    if (b.steps[i].waits && !tickets_.empty()) {
+      wait_all();
+      add(waiting);
+    }
+    run_node(b, i);
+    if (b.steps[i].node->kind != NodeKind::view) add(b.works[i]);
+  }
+  if (!tickets_.empty()) {
+    wait_all();
+    add(waiting);
+  }
 }
 
 const View& Executor::output(const Bound& b, const std::string& name) const {

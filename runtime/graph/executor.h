@@ -17,6 +17,7 @@
 #include "runtime/comm/device_collectives.h"
 #include "runtime/device/device_runtime.h"
 #include "runtime/graph/plan.h"
+#include "runtime/telemetry/trace.h"
 #include "runtime/training/model_state.h"
 
 namespace lockstep {
@@ -65,12 +66,16 @@ class Executor {
   std::string first_non_finite(Bound& plan, const StepInputs& inputs);
 
   int64_t arena_bytes() const { return arena_.bytes(); }
+  // Nodes are timed from now on while it records (null: no more). Where the host's memory is the device's only: elsewhere
+  // the host does not see when a node runs.
+  void set_trace(Trace* trace) { trace_ = trace; }
 
  private:
   void resolve(Bound& bound);
   void set_inputs(Bound& bound, const StepInputs& inputs);
   void run_node(Bound& bound, size_t node);
   void run_nodes(Bound& bound);
+  void run_nodes_traced(Bound& bound);
   void make_transfers(Bound& bound);
   int64_t metrics_bytes() const;
   void reduce_on_host(std::span<float> device, std::span<float> host);
@@ -82,6 +87,7 @@ class Executor {
   KernelChoice how_;
   DeviceRuntime& device_;
   DeviceCollectives* collectives_;
+  Trace* trace_ = nullptr;
   DeviceMemory arena_, parameters_, gradients_on_device_, buffers_, ema_, half_;
   std::vector<DeviceMemory> state_;
   std::vector<std::unique_ptr<Bound>> bound_;

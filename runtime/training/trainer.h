@@ -43,6 +43,10 @@ struct TrainerOptions {
   std::function<void(const Session& session, const std::string& run_folder)> export_weights;
   // After each step, on every rank: steps done, and how many there will be.
   std::function<void(int64_t step, int64_t steps)> on_step = [](int64_t, int64_t) {};
+  // Where the executor computes on the host only. A Chrome trace of ten steps of all ranks into this file; a table of rank
+  // 0's most expensive work in the same steps.
+  std::string trace_file;
+  bool profile = false;
   double start_seconds = 0;  // what passed between the process's start and the trainer's, for the log
 };
 
@@ -53,6 +57,7 @@ struct TrainingResult {
   double samples_per_second = 0;
   int64_t skipped_images = 0;  // of all sets, left out by on_bad_image: skip
   std::optional<Score> test;
+  std::string profile;  // the table, on rank 0
 };
 
 // Collective. Throws AgreedError where all ranks fail alike, Error where this one does.

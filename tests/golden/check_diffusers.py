@@ -20,11 +20,11 @@ import tempfile
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusion_peer import CIFAR10_CONFIG, draw_noise, draw_timestep
 from safetensors.torch import load_file, save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests/golden/diffusion/tiny.yaml"
-MASK = np.uint64(0xFFFFFFFF)
 failed = []
 
 
@@ -33,39 +33,6 @@ def check(what, value, allowed):
     print(f"{'ok    ' if ok else 'FAILED'} {what}: {value:.3g} (at most {allowed:g})", flush=True)
     if not ok:
         failed.append(what)
-
-
-def philox(counter, seed):
-    """Philox4x32-10 of counters [4][...], as kernels/core/philox.h has it."""
-    x = [np.asarray(c, dtype=np.uint64) for c in counter]
-    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * x[0], np.uint64(0xCD9E8D57) * x[2]
-        x = [(p1 >> np.uint64(32)) ^ x[1] ^ np.uint64(k0), p1 & MASK, (p0 >> np.uint64(32)) ^ x[3] ^ np.uint64(k1), p0 & MASK]
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return x
-
-
-def draw_noise(seed, step, sample, elements):
-    quads = (elements + 3) // 4
-    words = philox([np.arange(quads), np.full(quads, sample), np.full(quads, step), np.full(quads, 0x6000)], seed)
-    return normals(words).reshape(-1)[:elements].astype(np.float32)
-
-
-def normals(words):
-    """kernels/core/normal.h: Box-Muller on pairs of words, in double."""
-    def pair(a, b):
-        u = (a.astype(np.float64) + 0.5) * 2.0**-32
-        angle = b.astype(np.float64) * 2.0**-32 * 2 * np.pi
-        r = np.sqrt(-2 * np.log(u))
-        return r * np.cos(angle), r * np.sin(angle)
-    x, y = pair(words[0], words[1])
-    z, w = pair(words[2], words[3])
-    return np.stack([x, y, z, w], axis=-1)
-
-
-def draw_timestep(seed, step, sample, timesteps):
-    return int(philox([0, sample, step, 0x7000], seed)[0]) * timesteps >> 32
 
 
 class Program:
@@ -184,11 +151,7 @@ sampling: {{count: 1, steps: 1}}
 
         if options.cifar:
             cifar = program.folder / "cifar"
-            net = diffusers_folder(cifar, sample_size=32, block_out_channels=(128, 256, 256, 256), layers_per_block=2,
-                                   down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-                                   up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-                                   downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6,
-                                   attention_head_dim=None)
+            net = diffusers_folder(cifar, **CIFAR10_CONFIG)
             check("CIFAR net: tensors other than 328", abs(len(list(net.parameters())) - 328), 0)
             check("CIFAR net: parameters other than 35746307", abs(sum(p.numel() for p in net.parameters()) - 35746307), 0)
             sampled_alike(program, cifar, "CIFAR net, one step", None, 0, steps=1)

@@ -1,0 +1,142 @@
+"""PyTorch's side of the ResNet and UNet benches: torchvision's ResNet-18, diffusers' UNet2DModel of the DDPM paper.
+
+    python bench/peers/train_images.py --model resnet18|ddpm_cifar10 --make WEIGHTS                     random weights to start from
+    python bench/peers/train_images.py --model resnet18 --from WEIGHTS --pictures FOLDER --batch 64 --steps 6
+    python bench/peers/train_images.py --model ddpm_cifar10 --from WEIGHTS --batch 16 --sample 20       seconds of DDIM
+
+Threads and precision (fp32, or bf16 by autocast) as given, in one process; the pictures are tensors in memory before the
+first step, and every step takes the same batch: the first --batch pictures, with no augmentation. The UNet's noise and
+timesteps are ours (tests/golden/diffusion_peer.py), so that the first loss is the same as ours. The last line is a JSON object:
+seconds of each step, losses, torch.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "golden"))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from diffusion_peer import CIFAR10_CONFIG, draw_noise, draw_timestep  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+
+def resnet18():
+    import torchvision
+
+    net = torchvision.models.resnet18(num_classes=10)  # in its form for 32×32 pictures
+    net.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    net.maxpool = torch.nn.Identity()
+    return net
+
+
+def ddpm_cifar10():
+    from diffusers import UNet2DModel
+
+    return UNet2DModel(**CIFAR10_CONFIG)
+
+
+def pictures(folder, count):
+    from PIL import Image
+
+    classes = sorted(p for p in pathlib.Path(folder).iterdir() if p.is_dir())
+    files = [(f, label) for label, c in enumerate(classes) for f in sorted(c.iterdir())][:count]
+    pixels = np.stack([np.asarray(Image.open(f).convert("RGB")) for f, _ in files])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, torch.tensor([label for _, label in files])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["resnet18", "ddpm_cifar10"], required=True)
+    parser.add_argument("--make", metavar="WEIGHTS")
+    parser.add_argument("--from", dest="weights", metavar="WEIGHTS")
+    parser.add_argument("--pictures", metavar="FOLDER", help="a folder of PNGs for each class")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--sample", type=int, metavar="STEPS")
+    parser.add_argument("--seed", type=int, default=1)
+    a = parser.parse_args()
+
+    from safetensors.torch import load_file, save_file
+
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(a.seed)
+    diffusion = a.model == "ddpm_cifar10"
+    net = ddpm_cifar10() if diffusion else resnet18()
+    if a.make:
+        if diffusion:
+            net.save_pretrained(a.make)
+        else:
+            save_file(net.state_dict(), a.make)
+        return
+    weights = pathlib.Path(a.weights)
+    if diffusion:
+        weights /= "diffusion_pytorch_model.safetensors"
+    net.load_state_dict(load_file(weights))
+    if a.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    cast = torch.autocast("cpu", dtype=torch.bfloat16) if a.precision == "bf16" else contextlib.nullcontext()
+
+    if a.sample:
+        from diffusers import DDIMScheduler
+
+        scheduler = DDIMScheduler(num_train_timesteps=1000)
+        scheduler.set_timesteps(a.sample)
+        x = torch.randn(a.batch, 3, 32, 32)
+        started = time.perf_counter()
+        with torch.no_grad(), cast:
+            for t in scheduler.timesteps:
+                x = scheduler.step(net.eval()(x, t).sample, t, x).prev_sample
+        print(json.dumps({"torch": torch.__version__, "seconds": [time.perf_counter() - started]}))
+        return
+
+    net.train()
+    x, labels = pictures(a.pictures, a.batch)
+    if diffusion:
+        x = x * 2 - 1
+        optimizer = torch.optim.AdamW(net.parameters(), lr=2e-4, weight_decay=0)
+        betas = torch.linspace(1e-4, 0.02, 1000)
+        alphas = torch.cumprod(1 - betas, 0)
+        size = tuple(x.shape[1:])
+        elements = int(np.prod(size))
+    else:
+        x = (x - torch.tensor([0.4914, 0.4822, 0.4465])[:, None, None]) / torch.tensor([0.2470, 0.2435, 0.2616])[:, None, None]
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    if a.channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    # Drawn before the clock starts; ours draws in the step.
+    drawn = []
+    for step in range(a.steps if diffusion else 0):
+        t = torch.tensor([draw_timestep(a.seed, step, n, 1000) for n in range(a.batch)])
+        noise = torch.stack([torch.from_numpy(draw_noise(a.seed, step, n, elements)).reshape(size) for n in range(a.batch)])
+        drawn.append((t, noise))
+    losses, seconds = [], []
+    for step in range(a.steps):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        with cast:
+            if diffusion:
+                t, noise = drawn[step]
+                abar = alphas[t][:, None, None, None]
+                loss = F.mse_loss(net(abar.sqrt() * x + (1 - abar).sqrt() * noise, t).sample.float(), noise)
+            else:
+                loss = F.cross_entropy(net(x).float(), labels, label_smoothing=0.1)
+        loss.backward()
+        if diffusion:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1)
+        optimizer.step()
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - started)
+    print(json.dumps({"torch": torch.__version__, "seconds": seconds, "losses": losses}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+#include <spdlog/spdlog.h>
+
+#include "runtime/comm/agree.h"
+#include "runtime/comm/together.h"
+#include "runtime/data/hash.h"
+#include "runtime/telemetry/run_folder.h"
+#include "runtime/training/state_io.h"
+#include "runtime/training/trainer_parts.h"
+
+namespace lockstep {
+namespace {
+
+using nlohmann::json;
+
+std::string hash_of(const std::string& text) { return sha256_hex(std::as_bytes(std::span(text))); }
+
+}  // namespace
+
+json trajectory(const TrainerOptions& o, int64_t samples) {
+  const auto& c = o.config;
+  const auto& opt = c.optimizer;
+  return {{"training_samples", samples},
+          {"global_batch_size", c.global_batch_size},
+          {"gradient_accumulation", c.gradient_accumulation},
+          {"seed", c.seed},
+          {"shuffle", c.shuffle},
+          {"drop_last", c.drop_last},
+          {"flip", o.training_data.augment.flip},
+          {"crop_padding", o.training_data.augment.crop_padding},
+          {"optimizer", opt.name},
+          {"objective", c.diffusion ? "diffusion" : "classification"},
+          {"precision", c.precision},
+          {"ema", c.ema.decay.has_value()}};
+}
+
+std::shared_ptr<const ImageSet> Trainer::load(const DatasetConfig& config) {
+  auto set = load_dataset(config, o_.kernels.threads);
+  const auto left_out = static_cast<int64_t>(set->skipped.size());
+  skipped_images_ += left_out;
+  if (root() && left_out > 0) {
+    for (const std::string& image : set->skipped) spdlog::info("skipped {}", image);
+    spdlog::warn("{} of {} images in {} are damaged and were skipped; the log names them", left_out,
+                 left_out + set->count(), config.path);
+  }
+  return set;
+}
+
+void Trainer::load_data() {
+  together(comm_, [&] {
+    training_ = load(o_.training_data);
+    if (o_.validation_data) validation_ = load(*o_.validation_data);
+    if (o_.test_data) test_ = load(*o_.test_data);
+    if (o_.validation_fraction > 0) {
+      validation_subset_ = validation_indices(training_->count(), o_.validation_fraction, o_.config.seed);
+      training_subset_ = training_indices(training_->count(), o_.validation_fraction, o_.config.seed);
+      validation_ = training_;
+    }
+    for (const auto* other : {validation_.get(), test_.get()})
+      if (other && (other->channels != training_->channels || other->height != training_->height ||
+                    other->width != training_->width || other->classes > training_->classes))
+        throw Error(Exit::data, "E_DATA_SHAPE",
+                    fmt::format("training images are {}x{}x{} in {} classes, the others {}x{}x{} in {}",
+                                training_->channels, training_->height, training_->width, training_->classes,
+                                other->channels, other->height, other->width, other->classes));
+  });
+  const int64_t samples = training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
+  schedule_ = std::make_unique<Schedule>(o_.config, samples, comm_.size());
+}
+
+void Trainer::open_checkpoint() {
+  const std::string text = on_root(comm_, [&]() -> std::string {
+    if (!o_.resume) return "";
+    checkpoint_ = load_newest_checkpoint(o_.run_folder, [](const std::string& w) { spdlog::warn("{}", w); });
+    if (!checkpoint_) {  // stopped before its first one
+      spdlog::warn("no checkpoint in {}: the run starts from the beginning", o_.run_folder);
+      return "";
+    }
+    const json expected = trajectory(o_, schedule_samples());
+    const json& stored = checkpoint_->meta.at("trajectory");
+    for (const auto& [key, value] : expected.items())
+      if (!stored.contains(key) || stored[key] != value)
+        throw Error(Exit::config, "E_RESUME_JOB",
+                    fmt::format("the checkpoint was written with {} {}, the job says {}", key,
+                                stored.contains(key) ? stored[key].dump() : "unset", value.dump()))
+            .at("checkpoint", checkpoint_->folder)
+            .hint("a resumed run must go on as it began; start a new run for other settings");
+    return checkpoint_->meta.dump();
+  });
+  if (!text.empty()) meta_ = json::parse(text);
+}
+
+void Trainer::make_session() {
+  SessionOptions s;
+  s.model = o_.model;
+  s.input = input_shape(o_.training_data, training_->channels, training_->height, training_->width, training_->classes);
+  s.config = o_.config;
+  s.kernels = o_.kernels;
+  s.device = o_.device;
+  s.collectives = o_.collectives;
+  if (!meta_.is_null())
+    for (const auto& [signature, kernel] : meta_.at("kernels").items()) s.pinned[signature] = kernel;
+  s.retune = o_.retune;
+  if (!meta_.is_null()) bit_exact_ = meta_.at("bit_exact");
+  session_ = std::make_unique<Session>(std::move(s), comm_);
+  session_->prepare_training(schedule_->nominal_part());
+  bit_exact_ &= !session_->retuned();
+  for (int64_t images : evaluated_images())
+    session_->prepare_evaluation(evaluation_batch(images, comm_.size()));
+  // Every plan of this rank now, so that no step allocates and the arena has its size.
+  const int64_t a = o_.config.gradient_accumulation;
+  for (int64_t m = 0; m < a; ++m)
+    for (int64_t n : schedule_->part_sizes(m, comm_.rank())) session_->training(n, m > 0, m + 1 == a);
+  for (int64_t images : evaluated_images())
+    if (const int64_t mine = slice_of(images, comm_.size(), comm_.rank()).size(); mine > 0)
+      session_->evaluation(std::min(kEvaluationBatch, mine));
+}
+
+std::vector<int64_t> Trainer::evaluated_images() const {
+  std::vector<int64_t> counts;
+  if (validation_)
+    counts.push_back(validation_subset_.empty() ? validation_->count() : static_cast<int64_t>(validation_subset_.size()));
+  if (test_) counts.push_back(test_->count());
+  return counts;
+}
+
+void Trainer::restore() {
+  ModelState& m = session_->model();
+  on_root(comm_, [&]() -> std::string {
+    if (checkpoint_) {
+      load_averaged_tensors(m, *checkpoint_->model, checkpoint_->folder + "/model.safetensors");
+      load_optimizer_tensors(m, *checkpoint_->state, checkpoint_->folder + "/state.safetensors");
+    } else {
+      m.initialise(o_.config.seed);
+      if (!o_.init_from.empty()) load_model_tensors(m, *open_model(o_.init_from), o_.init_from);
+      m.batches_tracked = 0;
+      m.start_ema();
+    }
+    return "";
+  });
+  auto share = [&](AlignedBuffer& b) { comm_.broadcast({b.as<std::byte>(), static_cast<size_t>(b.bytes())}, 0); };
+  share(m.parameters), share(m.buffers);
+  for (auto& s : m.state) share(s);
+  if (m.has_ema()) share(m.ema);
+  session_->executor().upload_model();
+  if (!meta_.is_null()) {
+    step_ = meta_.at("step");
+    m.batches_tracked = meta_.at("batches_tracked");
+    earlier_seconds_ = meta_.at("seconds");
+    training_seconds_ = meta_.at("training_seconds");
+    samples_seen_ = meta_.at("samples_seen");
+    if (meta_.contains("best")) best_ = meta_.at("best").get<double>(), best_folder_ = meta_.at("best_folder");
+  }
+  checkpoint_.reset();
+}
+
+std::vector<std::pair<std::string, std::string>> Trainer::facts() {
+  std::string kernels;
+  for (const auto& [signature, kernel] : session_->kernel_table()) kernels += signature + " = " + kernel + "\n";
+  // Of the variant that finishes a step: it holds every collective; local batch sizes differ and are left out.
+  const int64_t a = o_.config.gradient_accumulation;
+  const int64_t n = *schedule_->part_sizes(a - 1, comm_.rank()).rbegin();
+  return {{"resolved job", o_.job_hash},
+          {"data", fmt::format("{} training samples of {}x{}x{}, {} classes", schedule_samples(), training_->channels,
+                               training_->height, training_->width, training_->classes)},
+          {"parameter layout", hash_of(session_->model().table.text())},
+          {"kernel table", hash_of(kernels)},
+          {"collective schedule", hash_of(session_->training(n, a > 1, true).plan->collective_schedule())}};
+}
+
+void Trainer::open_outputs() {
+  if (!root()) return;
+  metrics_ = std::make_unique<MetricsWriter>(o_.run_folder + "/metrics.jsonl",
+                                             o_.resume ? std::optional(step_) : std::nullopt);
+  tensorboard_ = std::make_unique<TensorBoardWriter>(o_.run_folder + "/tensorboard",
+                                                     o_.resume ? std::optional(step_) : std::nullopt);
+  const int64_t spe = schedule_->steps_per_epoch();
+  progress_ = std::make_unique<Progress>(stdout, Progress::detect(), (schedule_->total_steps() + spe - 1) / spe, spe);
+  route_warnings([this](const std::string& w) { progress_->message(w); });
+  const int64_t n = schedule_->nominal_part(), a = o_.config.gradient_accumulation;
+  json plan = to_json(*session_->training(n, a > 1, true).plan);
+  plan["kernels"] = session_->kernel_table();
+  plan["ranks"] = comm_.size();
+  plan["batch_per_rank"] = n;
+  plan["memory"] = {{"peak", session_->memory().total()}, {"activations", session_->memory().arena}};
+  plan["bit_exact"] = bit_exact_;
+  write_file_atomically(o_.run_folder + "/plan.json", plan.dump(1) + "\n");
+}
+
+InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width, int64_t classes) {
+  InputShape s{channels, height, width, classes, config.mean, config.std, config.augment};
+  auto widen = [&](std::vector<float>& v, float fallback) {
+    if (v.empty()) v = {fallback};
+    if (v.size() == 1) v.assign(static_cast<size_t>(channels), v[0]);
+  };
+  widen(s.mean, 0.0f);
+  widen(s.std, 1.0f);
+  return s;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,45 @@
+"""What scripts that repeat our diffusion training in PyTorch share: our draws, and the DDPM paper's CIFAR-10 net."""
+
+import numpy as np
+
+MASK = np.uint64(0xFFFFFFFF)
+
+# google/ddpm-cifar10-32 as published: 328 tensors, 35,746,307 parameters.
+CIFAR10_CONFIG = dict(
+    sample_size=32, block_out_channels=(128, 256, 256, 256), layers_per_block=2,
+    down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6, attention_head_dim=None)  # fmt: skip
+
+
+def philox(counter, seed):
+    """Philox4x32-10 of counters [4][...], as kernels/core/philox.h has it."""
+    x = [np.asarray(c, dtype=np.uint64) for c in counter]
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * x[0], np.uint64(0xCD9E8D57) * x[2]
+        x = [(p1 >> np.uint64(32)) ^ x[1] ^ np.uint64(k0), p1 & MASK, (p0 >> np.uint64(32)) ^ x[3] ^ np.uint64(k1), p0 & MASK]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return x
+
+
+def draw_noise(seed, step, sample, elements):
+    quads = (elements + 3) // 4
+    words = philox([np.arange(quads), np.full(quads, sample), np.full(quads, step), np.full(quads, 0x6000)], seed)
+    return normals(words).reshape(-1)[:elements].astype(np.float32)
+
+
+def normals(words):
+    """kernels/core/normal.h: Box-Muller on pairs of words, in double."""
+    def pair(a, b):
+        u = (a.astype(np.float64) + 0.5) * 2.0**-32
+        angle = b.astype(np.float64) * 2.0**-32 * 2 * np.pi
+        r = np.sqrt(-2 * np.log(u))
+        return r * np.cos(angle), r * np.sin(angle)
+    x, y = pair(words[0], words[1])
+    z, w = pair(words[2], words[3])
+    return np.stack([x, y, z, w], axis=-1)
+
+
+def draw_timestep(seed, step, sample, timesteps):
+    return int(philox([0, sample, step, 0x7000], seed)[0]) * timesteps >> 32
