@@ -45,7 +45,7 @@ struct Result {
   int64_t wrong = 0;
 };
 
-Result measure(Communicator& comm, std::vector<float>& data, int iterations, int warm_up) {
+Result measure(Communicator& comm, std::span<float> data, int iterations, int warm_up) {
   double seconds = 0;
   for (int i = -warm_up; i < iterations; ++i) {
     for (size_t k = 0; k < data.size(); ++k) data[k] = value(comm.rank(), k);
@@ -104,7 +104,8 @@ int run(int argc, char** argv) {
   }
   int64_t wrong = 0;
   for (int64_t size = first; size <= last; size *= factor) {
-    std::vector<float> data(static_cast<size_t>(size / 4));
+    const AlignedBuffer memory = comm->allocate(size);
+    const std::span data(memory.as<float>(), static_cast<size_t>(size / 4));
     const Result r = measure(*comm, data, iterations, warm_up);
     wrong += r.wrong;
     const double bandwidth = static_cast<double>(data.size() * 4) / r.seconds * 1e-9;

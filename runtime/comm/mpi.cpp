@@ -3,7 +3,9 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <climits>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -14,127 +16,35 @@
 
 #include "kernels/core/error.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/host_group.h"
+#include "runtime/comm/mpi_world.h"
 #include "runtime/telemetry/trace.h"
 
 namespace lockstep {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+constexpr int64_t kChunk = int64_t{1} << 28;  // elements per call: MPI counts are ints
 
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
+// LOCKSTEP_RANKS_PER_HOST: so many consecutive ranks are taken for those of one host; 1: all go over MPI. For tests, and to
+// see what sharing memory brings.
+int ranks_per_host() {
+  const char* text = std::getenv("LOCKSTEP_RANKS_PER_HOST");
+  if (!text) return 0;
+  char* end = nullptr;
+  const long n = std::strtol(text, &end, 10);
+  if (end == text || *end || n < 1 || n > INT_MAX)
+    throw Error(Exit::config, "E_RANKS_PER_HOST", fmt::format("LOCKSTEP_RANKS_PER_HOST is '{}', not a number from 1 on", text));
+  return static_cast<int>(n);
 }
 
-bool mpi_was_started = false;
-
-// One per process: MPI itself, and the watchdog over all communicators' calls.
-class MpiWorld {
- public:
-  explicit MpiWorld(CommOptions options) : options_(std::move(options)) {
-    mpi_was_started = true;
-    int provided = 0;
-    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided);
-    if (provided < MPI_THREAD_MULTIPLE)
-      throw Error(Exit::config, "E_MPI_THREADS", "this MPI library lacks MPI_THREAD_MULTIPLE");
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    int size = 1;
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    // A launcher of another MPI, or srun without PMI support, starts ranks that don't know of each other.
-    if (const auto e = launcher_environment(); e.present && e.size != size) {
-      MPI_Finalize();
-      throw Error(Exit::disagree, "E_MPI_LAUNCHER",
-                  fmt::format("the launcher started {} ranks, but MPI sees {}", e.size, size))
-          .hint("start the ranks with Open MPI's own mpirun, or with srun --mpi=pmix");
-    }
-    one_host_ = launcher_environment().local_size == size;
-    watchdog_ = std::thread([this] { watch(); });
-  }
-  ~MpiWorld() {
-    {
-      Guard guard(*this, "finalize");
-      MPI_Finalize();
-    }
-    {
-      std::lock_guard lock(mutex_);
-      done_ = true;
-    }
-    wake_.notify_all();
-    watchdog_.join();
-  }
-
-  bool one_host() const { return one_host_; }
-
-  struct Slot {
-    std::atomic<int64_t> since{0};  // ns; 0: idle
-    std::atomic<const char*> what{""};
-  };
-  // A call in flight, seen by the watchdog. Slots are few: at most one call per thread.
-  class Guard {
-   public:
-    Guard(MpiWorld& world, const char* what) : world_(world) {
-      for (auto& s : world_.slots_) {
-        int64_t idle = 0;
-        if (!s.since.compare_exchange_strong(idle, now_ns())) continue;
-        slot_ = &s;
-        s.what = what;
-        return;
-      }
-    }
-    ~Guard() {
-      if (slot_) slot_->since = 0;
-    }
-    Guard(const Guard&) = delete;
-
-   private:
-    MpiWorld& world_;
-    Slot* slot_ = nullptr;
-  };
-
-  void check(int code, const char* what) {
-    if (code == MPI_SUCCESS) return;
-    char text[MPI_MAX_ERROR_STRING] = "";
-    int length = 0;
-    MPI_Error_string(code, text, &length);
-    lost(fmt::format("{} failed: {}", what, text));
-  }
-
-  MPI_Comm duplicate(MPI_Comm comm) {
-    Guard guard(*this, "duplicate");
-    MPI_Comm copy = MPI_COMM_NULL;
-    check(MPI_Comm_dup(comm, &copy), "duplicate");
-    return copy;
-  }
-
-  // Never returns: what other ranks hold is unknown, so nothing more can be done here but say so.
-  [[noreturn]] void lost(const std::string& what) {
-    static std::atomic<bool> told{false};
-    if (told.exchange(true))
-      for (;;) ::pause();
-    if (options_.on_peer_lost) options_.on_peer_lost(what);
-    ::_exit(static_cast<int>(Exit::try_again));
-  }
-
- private:
-  void watch() {
-    std::unique_lock lock(mutex_);
-    const auto deadline = static_cast<int64_t>(options_.deadline_seconds * 1e9);
-    while (!wake_.wait_for(lock, std::chrono::milliseconds(200), [&] { return done_; }))
-      for (auto& s : slots_)
-        if (const int64_t since = s.since; since && now_ns() - since > deadline)
-          lost(fmt::format("{} has waited for its peers for more than {} s", s.what.load(),
-                           options_.deadline_seconds));
-  }
-
-  CommOptions options_;
-  bool one_host_ = true;
-  std::array<Slot, 16> slots_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool done_ = false;
-  std::thread watchdog_;
-};
-
-constexpr int64_t kChunk = int64_t{1} << 28;  // elements per call: MPI counts are ints
+template <class T>
+void combine(const T* from, std::span<T> to, bool first, Reduce op) {
+  for (size_t i = 0; i < to.size(); ++i)
+    to[i] = first                ? from[i]
+            : op == Reduce::sum ? to[i] + from[i]
+            : op == Reduce::min ? std::min(to[i], from[i])
+                                : std::max(to[i], from[i]);
+}
 
 MPI_Op op_of(Reduce r) { return r == Reduce::sum ? MPI_SUM : r == Reduce::min ? MPI_MIN : MPI_MAX; }
 
@@ -155,24 +65,26 @@ class MpiCommunicator final : public Communicator {
       started_.notify_all();
       thread_.join();
     }
+    host_.reset();
     MPI_Comm_free(&comm_);
   }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   void allreduce(std::span<float> d, Reduce op) override {
-    reduce(d.data(), static_cast<int64_t>(d.size()), MPI_FLOAT, 4, op);
+    reduce(d, MPI_FLOAT, op);
   }
   void allreduce(std::span<double> d, Reduce op) override {
-    reduce(d.data(), static_cast<int64_t>(d.size()), MPI_DOUBLE, 8, op);
+    reduce(d, MPI_DOUBLE, op);
   }
   void allreduce(std::span<int64_t> d, Reduce op) override {
-    reduce(d.data(), static_cast<int64_t>(d.size()), MPI_INT64_T, 8, op);
+    reduce(d, MPI_INT64_T, op);
   }
 
   void all_gather(std::span<const std::byte> send, std::span<std::byte> recv) override {
     LOCKSTEP_ASSERT(recv.size() == send.size() * static_cast<size_t>(size_) &&
                     send.size() < (size_t{1} << 31));
+    if (HostGroup* host = host_group(); host && host->passes(send.size())) return host->all_gather(send, recv.data());
     MpiWorld::Guard guard(*world_, "all_gather");
     const int n = static_cast<int>(send.size());
     world_->check(MPI_Allgather(send.data(), n, MPI_BYTE, recv.data(), n, MPI_BYTE, comm_), "all_gather");
@@ -187,6 +99,11 @@ class MpiCommunicator final : public Communicator {
   void barrier() override {
     MpiWorld::Guard guard(*world_, "barrier");
     world_->check(MPI_Barrier(comm_), "barrier");
+  }
+  AlignedBuffer allocate(int64_t bytes) override {
+    if (HostGroup* host = host_group())
+      if (AlignedBuffer shared = host->allocate(bytes); shared.data()) return shared;
+    return AlignedBuffer(bytes);
   }
   std::unique_ptr<Communicator> duplicate(const std::string& name) override {
     return std::make_unique<MpiCommunicator>(world_, world_->duplicate(comm_), name);
@@ -208,7 +125,7 @@ class MpiCommunicator final : public Communicator {
     return t;
   }
   void wait(Ticket ticket) override {
-    const int64_t start = now_ns();
+    const int64_t start = Trace::now_ns();
     std::unique_lock lock(mutex_);
     while (done_ <= ticket) {
       if (!busy_)
@@ -216,7 +133,7 @@ class MpiCommunicator final : public Communicator {
       else
         finished_.wait(lock);
     }
-    exposed_ns_ += now_ns() - start;
+    exposed_ns_ += Trace::now_ns() - start;
   }
   double take_exposed_seconds() override {
     std::lock_guard lock(mutex_);
@@ -238,14 +155,22 @@ class MpiCommunicator final : public Communicator {
   // is always something to overlap with.
   static constexpr int64_t kWorthWaking = 256 << 10;
 
-  void reduce(void* data, int64_t count, MPI_Datatype type, int64_t size, Reduce op) {
-    MpiWorld::Guard guard(*world_, "allreduce");
-    for (int64_t at = 0; at < count; at += kChunk) {
-      const auto n = static_cast<int>(std::min(kChunk, count - at));
-      world_->check(
-          MPI_Allreduce(MPI_IN_PLACE, static_cast<std::byte*>(data) + at * size, n, type, op_of(op), comm_),
-          "allreduce");
+  // Made when first needed; by all ranks, as all calls are.
+  HostGroup* host_group() {
+    if (!asked_for_host_) host_ = HostGroup::create(*world_, comm_, ranks_per_host());
+    asked_for_host_ = true;
+    return host_.get();
+  }
+
+  template <class T>
+  void reduce(std::span<T> data, MPI_Datatype type, Reduce op) {
+    if (HostGroup* host = host_group(); host && host->passes(data.size_bytes())) {
+      const auto& from = host->exchange(data.data(), data.size_bytes());
+      for (size_t r = 0; r < from.size(); ++r)
+        combine(reinterpret_cast<const T*>(from[r]), data, r == 0, op);
+      return;
     }
+    world_->allreduce(comm_, data.data(), static_cast<int64_t>(data.size()), type, sizeof(T), op_of(op));
   }
 
   // Runs the oldest ticket with the lock released; whoever does it holds busy_.
@@ -255,7 +180,10 @@ class MpiCommunicator final : public Communicator {
     queued_ -= static_cast<int64_t>(data.size_bytes());
     lock.unlock();
     const int64_t begin = Trace::now_ns();
-    reduce(data.data(), static_cast<int64_t>(data.size()), MPI_FLOAT, 4, Reduce::sum);
+    if (host_ && host_->holds(data))
+      host_->allreduce(data);
+    else
+      world_->allreduce(comm_, data.data(), static_cast<int64_t>(data.size()), MPI_FLOAT, sizeof(float), MPI_SUM);
     if (trace_ && trace_->recording()) 
       trace_->add(Trace::Lane::communication, kBucket, begin, Trace::now_ns(), static_cast<int64_t>(data.size_bytes()));
     lock.lock();
@@ -275,6 +203,8 @@ class MpiCommunicator final : public Communicator {
 
   std::shared_ptr<MpiWorld> world_;
   MPI_Comm comm_;
+  std::unique_ptr<HostGroup> host_;
+  bool asked_for_host_ = false;
   std::string name_;
   int rank_ = 0, size_ = 1;
 
@@ -298,9 +228,3 @@ std::unique_ptr<Communicator> make_mpi_communicator(CommOptions options) {
 }
 
 }  // namespace lockstep
-
-#ifdef __SANITIZE_ADDRESS__
-// Open MPI leaves memory behind that its plugins allocated, and has unloaded them when leaks are looked for,
-// so that no suppression can name them.
-extern "C" int __lsan_is_turned_off() { return lockstep::mpi_was_started; }
-#endif

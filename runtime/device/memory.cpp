@@ -16,6 +16,13 @@ int64_t rounded(int64_t bytes) {
   const int64_t unit = bytes >= kPage ? kPage : kAlign;
   return (bytes + unit - 1) / unit * unit;
 }
+
+void count(int64_t bytes) {
+  const int64_t now = held += bytes;
+  int64_t seen = most;
+  while (now > seen && !most.compare_exchange_weak(seen, now)) {
+  }
+}
 }  // namespace
 
 AlignedBuffer::AlignedBuffer(int64_t bytes) : bytes_(bytes) {
@@ -25,24 +32,27 @@ AlignedBuffer::AlignedBuffer(int64_t bytes) : bytes_(bytes) {
     throw Error(Exit::io, "E_MEMORY", fmt::format("cannot allocate {} bytes of memory", bytes))
         .hint("a smaller global_batch_size, or gradient_accumulation, needs less");
   std::memset(data_, 0, size);
-  const int64_t now = held += bytes;
-  int64_t seen = most;
-  while (now > seen && !most.compare_exchange_weak(seen, now)) {
-  }
+  count(bytes);
+}
+
+AlignedBuffer::AlignedBuffer(std::shared_ptr<void> owner, void* data, int64_t bytes)
+    : data_(data), bytes_(bytes), owner_(std::move(owner)) {
+  count(bytes);
 }
 
 AlignedBuffer::AlignedBuffer(AlignedBuffer&& o) noexcept
-    : data_(std::exchange(o.data_, nullptr)), bytes_(std::exchange(o.bytes_, 0)) {}
+    : data_(std::exchange(o.data_, nullptr)), bytes_(std::exchange(o.bytes_, 0)), owner_(std::move(o.owner_)) {}
 
 AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& o) noexcept {
   std::swap(data_, o.data_);
   std::swap(bytes_, o.bytes_);
+  std::swap(owner_, o.owner_);
   return *this;
 }
 
 AlignedBuffer::~AlignedBuffer() {
   if (!data_) return;
-  std::free(data_);
+  if (!owner_) std::free(data_);
   held -= bytes_;
 }
 

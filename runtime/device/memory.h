@@ -11,6 +11,8 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // Zeroed. 0 bytes is legal and gives a non-null address. Throws Error(Exit::io, "E_MEMORY") naming the size.
   explicit AlignedBuffer(int64_t bytes);
+  // Memory that somebody else has made, zeroed and aligned so, held by `owner`.
+  AlignedBuffer(std::shared_ptr<void> owner, void* data, int64_t bytes);
   AlignedBuffer(AlignedBuffer&& other) noexcept;
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
   ~AlignedBuffer();
@@ -25,6 +27,7 @@ class AlignedBuffer {
  private:
   void* data_ = nullptr;
   int64_t bytes_ = 0;
+  std::shared_ptr<void> owner_;  // null: the heap's
 };
 
 // Bytes that AlignedBuffers hold now, and the most they ever held.

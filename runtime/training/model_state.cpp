@@ -7,10 +7,10 @@
 
 namespace lockstep {
 
-ModelState::ModelState(ParameterTable t, const ModelArrays& arrays) : table(std::move(t)) {
+ModelState::ModelState(ParameterTable t, const ModelArrays& arrays, Communicator& comm) : table(std::move(t)) {
   const int64_t bytes = table.length * 4;
   parameters = AlignedBuffer(bytes);
-  gradients = AlignedBuffer(arrays.gradients ? bytes : kMetricsFloats * 4);
+  gradients = comm.allocate(arrays.gradients ? bytes : kMetricsFloats * 4);
   buffers = AlignedBuffer(table.buffer_length * 4);
   for (int i = 0; i < arrays.state; ++i) state.emplace_back(bytes);
   if (arrays.ema) ema = AlignedBuffer(bytes);

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/comm/communicator.h"
 #include "runtime/device/memory.h"
 #include "runtime/graph/parameter_table.h"
 
@@ -19,7 +20,8 @@ struct ModelArrays {
 };
 
 struct ModelState {
-  ModelState(ParameterTable parameter_table, const ModelArrays& arrays);
+  // The gradients lie in memory of the communicator that reduces them. Collective.
+  ModelState(ParameterTable parameter_table, const ModelArrays& arrays, Communicator& comm);
 
   ParameterTable table;
   AlignedBuffer parameters, gradients, buffers;

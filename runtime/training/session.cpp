@@ -20,7 +20,7 @@ Session::Session(SessionOptions options, Communicator& comm)
   ParameterTable parameters = make_parameter_table(build_forward(spec(1), true));
   const ModelArrays arrays =
       options_.training ? model_arrays(options_.config, parameters) : ModelArrays{false};
-  model_ = std::make_unique<ModelState>(std::move(parameters), arrays);
+  model_ = std::make_unique<ModelState>(std::move(parameters), arrays, comm_);
   executor_ = std::make_unique<Executor>(*model_, comm_, *statistics_, options_.kernels, *options_.device,
                                          options_.collectives);
 }

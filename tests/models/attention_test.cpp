@@ -67,7 +67,7 @@ TEST_P(SelfAttention2dGolden, ForwardAndAllGradients) {
     g.value(value).storage = Storage::output, g.value(value).name = name;
   EXPECT_EQ(outputs.size(), 1u + 1 + 10);
 
-  ModelState model(make_parameter_table(g), {.gradients = false});
+  ModelState model(make_parameter_table(g), {.gradients = false}, *make_self_communicator());
   const auto golden_name = [](const std::string& name) {
     return name.starts_with("net.") ? name.substr(4) : name;
   };

@@ -92,7 +92,7 @@ TEST_P(UNetGolden, PredictionAndGradients) {
   outputs.emplace_back(y, "prediction");
   for (const auto& [value, name] : outputs) g.value(value).storage = Storage::output, g.value(value).name = name;
 
-  ModelState model(make_parameter_table(g), {.gradients = false});
+  ModelState model(make_parameter_table(g), {.gradients = false}, *make_self_communicator());
   int64_t parameters = 0;
   size_t tensors = 0;
   for (const FlatEntry& e : model.table.parameters) {

@@ -77,6 +77,70 @@ TEST(Collectives, AllreduceBitsEqualOnAllRanks) {
   }
 }
 
+// Buckets of any place and size in memory of the communicator, with what lies around them.
+TEST(Collectives, BucketsOfItsOwnMemory) {
+  constexpr int64_t kFloats = 300'011;
+  const AlignedBuffer memory = world().allocate(kFloats * 4), other = world().allocate(64);
+  ASSERT_EQ(memory.bytes(), kFloats * 4);
+  float* const data = memory.as<float>();
+  for (int64_t i = 0; i < kFloats; ++i) ASSERT_EQ(data[i], 0) << i;
+  const std::vector<std::pair<int64_t, int64_t>> buckets = {{0, 1}, {1, 18}, {18, 18}, {18, 50'000}, {50'000, 50'003}, {50'003, kFloats - 1}};
+  for (int round = 0; round < 20; ++round) {
+    const auto v = mine<float>(kFloats, world().rank() + round);
+    std::copy(v.begin(), v.end(), data);
+    Communicator::Ticket last = 0;
+    for (const auto& [begin, end] : buckets)
+      last = world().start_allreduce({data + begin, static_cast<size_t>(end - begin)});
+    if ((round + world().rank()) % 2) std::this_thread::sleep_for(std::chrono::microseconds(300));
+    world().wait(last);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < kFloats - 1; ++i) {
+      float sum = 0;
+      for (int r = 0; r < world().size(); ++r) sum += static_cast<float>(i % 11 + (r + round) * (1 + i % 3));
+      wrong += data[i] != sum;
+    }
+    EXPECT_EQ(wrong, 0) << "round " << round;
+    EXPECT_EQ(data[kFloats - 1], v.back()) << "outside of all buckets";
+  }
+  // Rounded sums have the same bits on all ranks.
+  std::mt19937 random(static_cast<unsigned>(world().rank()) * 977 + 1);
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < kFloats; ++i) data[i] = normal(random) * 1e3f;
+  world().wait(world().start_allreduce({data, static_cast<size_t>(kFloats)}));
+  std::vector<float> all(static_cast<size_t>(kFloats) * static_cast<size_t>(world().size()));
+  world().all_gather({memory.as<std::byte>(), static_cast<size_t>(kFloats) * 4}, std::as_writable_bytes(std::span(all)));
+  for (int r = 0; r < world().size(); ++r) EXPECT_TRUE(std::equal(data, data + kFloats, all.begin() + r * kFloats)) << r;
+}
+
+TEST(Collectives, ItsMemoryOutlivesIt) {
+  AlignedBuffer memory;
+  {
+    const auto comm = world().duplicate("short-lived");
+    memory = comm->allocate(4096);
+    memory.as<float>()[7] = 1;
+    comm->wait(comm->start_allreduce({memory.as<float>(), 1024}));
+  }
+  EXPECT_EQ(memory.as<float>()[7], static_cast<float>(world().size()));
+  memory.as<float>()[1023] = 5;
+}
+
+// Many in a row, of mixed kinds: a rank that is late reads what it should.
+TEST(Collectives, SmallOnesDoNotOvertakeEachOther) {
+  for (int round = 0; round < 500; ++round) {
+    std::vector<int64_t> v = {round + world().rank()};
+    world().allreduce(std::span<int64_t>(v), Reduce::max);
+    ASSERT_EQ(v[0], round + world().size() - 1);
+    std::vector<double> d(static_cast<size_t>(1 + round % 7), 1.0);
+    world().allreduce(std::span<double>(d), Reduce::sum);
+    ASSERT_EQ(d.back(), world().size());
+    const int32_t mine = round * 8 + world().rank();
+    std::vector<int32_t> all(static_cast<size_t>(world().size()));
+    world().all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
+    for (int r = 0; r < world().size(); ++r) ASSERT_EQ(all[static_cast<size_t>(r)], round * 8 + r);
+    if (round % 100 == world().rank()) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+}
+
 TEST(Collectives, TicketsCompleteInTheirOrder) {
   for (int round = 0; round < 20; ++round) {
     std::vector<std::vector<float>> buckets;

@@ -23,6 +23,9 @@ int run(const std::string& how, const std::string& call) {
   auto comm = make_mpi_communicator(options);
   if (how == "init") return 0;
   auto statistics = comm->duplicate("statistics");
+  const AlignedBuffer gradients = comm->allocate(100000 * sizeof(float));
+  float one = 1;
+  statistics->allreduce(std::span<float>(&one, 1), Reduce::sum);
   comm->barrier();
   if (comm->rank() == comm->size() - 1) {
     if (how == "killed") ::kill(::getpid(), SIGKILL);
@@ -32,6 +35,8 @@ int run(const std::string& how, const std::string& call) {
   std::vector<float> data(100000, 1.0f);
   if (call == "allreduce") comm->allreduce(std::span<float>(data), Reduce::sum);
   if (call == "ticket") comm->wait(comm->start_allreduce(data));
+  if (call == "gradients") comm->wait(comm->start_allreduce({gradients.as<float>(), 100000}));
+  if (call == "small") statistics->allreduce(std::span<float>(&one, 1), Reduce::sum);
   if (call == "barrier") comm->barrier();
   if (call == "statistics") statistics->allreduce(std::span<float>(data), Reduce::sum);
   return 0;

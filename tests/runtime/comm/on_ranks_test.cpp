@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 
 #include "runtime/comm/communicator.h"
 #include "tests/support/process.h"
@@ -20,24 +21,43 @@ size_t count(const std::string& text, const std::string& part) {
   return n;
 }
 
-class OnRanks : public ::testing::TestWithParam<int> {};
+// Ranks, and how many of them are taken for those of one host ("": all, as it is).
+struct Ranks {
+  int count;
+  const char* per_host;
+};
+void PrintTo(const Ranks& r, std::ostream* out) { *out << r.count << " ranks" << (*r.per_host ? ", per host " : "") << r.per_host; }
+
+class OnRanks : public ::testing::TestWithParam<Ranks> {};
 
 TEST_P(OnRanks, EveryTestPassesInEveryRank) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe");
-  const auto r = run(mpirun(
-      GetParam(), {self, "--gtest_color=no", "--gtest_filter=World.*:Collectives.*:Agreement.*:Together.*"}));
+  std::map<std::string, std::string> environment;
+  if (*GetParam().per_host) environment = {{"LOCKSTEP_RANKS_PER_HOST", GetParam().per_host}};
+  const auto r = run(mpirun(GetParam().count, {self, "--gtest_color=no",
+                                               "--gtest_filter=World.*:Collectives.*:Agreement.*:Together.*"}),
+                     environment);
   EXPECT_EQ(r.code, 0) << r.output;
-  const auto ranks = static_cast<size_t>(GetParam());
+  const auto ranks = static_cast<size_t>(GetParam().count);
   EXPECT_EQ(count(r.output, "[  PASSED  ]"), ranks) << r.output;
   EXPECT_EQ(count(r.output, "[       OK ] World.HasTheSizeThatTheLauncherSays"), ranks) << r.output;
 }
-INSTANTIATE_TEST_SUITE_P(Counts, OnRanks, ::testing::Values(1, 2, 3, 4));
+// With a rank a host all goes over MPI; three ranks of two a host make hosts of different sizes.
+INSTANTIATE_TEST_SUITE_P(Counts, OnRanks,
+                         ::testing::Values(Ranks{1, ""}, Ranks{2, ""}, Ranks{3, ""}, Ranks{4, ""}, Ranks{2, "1"}, Ranks{3, "2"},
+                                           Ranks{4, "2"}));
+
+TEST(OnHosts, ANumberThatIsNoneIsRefused) {
+  const auto r = run(mpirun(2, {LOCKSTEP_LOSE_PEER, "silent", "statistics"}), {{"LOCKSTEP_RANKS_PER_HOST", "2x"}});
+  EXPECT_NE(r.code, 0);
+  EXPECT_NE(r.output.find("LOCKSTEP_RANKS_PER_HOST is '2x'"), std::string::npos) << r.output;
+}
 
 // Under mpirun the exit code is that of the first rank to fail, and 75 is what the watchdog leaves with.
 TEST(LostPeer, ASilentOneIsNoticedAtTheDeadline) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::unique_ptr<Process>> runs;  // at the same time: they only wait
-  for (const char* call : {"allreduce", "ticket", "barrier", "statistics"})
+  for (const char* call : {"allreduce", "ticket", "gradients", "barrier", "statistics", "small"})
     runs.push_back(std::make_unique<Process>(mpirun(2, {LOCKSTEP_LOSE_PEER, "silent", call})));
   for (auto& r : runs) {
     EXPECT_EQ(r->wait(), 75) << r->output();

@@ -227,7 +227,7 @@ class Runner {
       : Runner(parameters_of, std::move(graph), batch, how(threads), reference) {}
   Runner(const Graph& parameters_of, Graph graph, int64_t batch, const KernelChoice& how,
          bool reference = false)
-      : model(make_parameter_table(parameters_of), {.half = how.activations == DType::bf16}),
+      : model(make_parameter_table(parameters_of), {.half = how.activations == DType::bf16}, *make_self_communicator()),
         comm_(make_self_communicator()),
         device_(make_host_runtime(how.device)),
         executor_(model, *comm_, *comm_, how, *device_),
