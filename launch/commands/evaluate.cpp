@@ -1,9 +1,10 @@
-// `lockstep evaluate RUN`: loss and accuracy of a run's weights.
+// `lockstep evaluate RUN`: loss and accuracy of a run's weights, or how good its samples are.
 #include <fmt/format.h>
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
-#include "runtime/data/sampler.h"
+#include "launch/commands/judge.h"
+#include "launch/commands/split.h"
 
 namespace lockstep {
 
@@ -37,37 +38,39 @@ void print_text(const std::string& split, const Score& s, const Job& job) {
 int run(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
   std::string folder, split;
+  JudgeRequest judged;
   po::options_description visible("Options"), hidden;
   visible.add_options()("split", po::value(&split)->default_value("test")->value_name("NAME"),
-                        "training, validation or test")("json", "one JSON object instead of a line of text");
+                        "training, validation or test")("json", "one JSON object instead of text")(
+      "judge", po::value(&judged.judge)->value_name("RUN2"),
+      "of a diffusion run: samples (1000, of each class in turn) as the classifier RUN2 reads them, and their Fréchet distance "
+      "to real images of the split");
+  const auto sampling = judged.sampling.description();
+  visible.add(sampling);
   hidden.add_options()("run", po::value(&folder));
   po::positional_options_description positional;
   positional.add("run", 1);
-  const auto vm = parse_arguments(evaluate_command, "RUN", "lockstep evaluate runs/mnist-cnn-001 --split test", arguments, visible,
-                                  hidden, positional);
+  const auto vm = parse_arguments(evaluate_command, "RUN",
+                                  "lockstep evaluate runs/mnist-cnn-001 --split test\n"
+                                  "  lockstep evaluate runs/ddpm-mnist-001 --judge runs/mnist-cnn-001 --guidance 1.5",
+                                  arguments, visible, hidden, positional);
   if (!vm) return 0;
   if (folder.empty()) missing_argument(evaluate_command, "RUN");
-  const Job job = read_run_job(folder);
-
-  std::vector<int64_t> subset;
-  const DatasetConfig* config = nullptr;
-  if (split == "training") config = &job.training;
-  if (split == "validation") config = job.validation ? &*job.validation : job.validation_fraction > 0 ? &job.training : nullptr;
-  if (split == "test") config = job.test ? &*job.test : nullptr;
-  if (split != "training" && split != "validation" && split != "test")
-    throw Error(Exit::usage, "E_SPLIT", fmt::format("no split '{}'", split)).hint("training, validation or test");
-  if (!config) throw Error(Exit::no_input, "E_SPLIT", fmt::format("the run's job has no {} data", split)).at("run", folder);
-  const auto images = load_dataset(*config);
-  if (job.validation_fraction > 0 && split != "test") {
-    const auto seed = job.hyperparameters.seed;
-    subset = split == "training" ? training_indices(images->count(), job.validation_fraction, seed)
-                                 : validation_indices(images->count(), job.validation_fraction, seed);
+  if (vm->count("judge")) {
+    judged.run = folder, judged.split = split, judged.json = vm->count("json") > 0;
+    return judge_samples(judged, *vm);
   }
+  for (const auto& option : sampling.options())
+    if (vm->count(option->long_name()))
+      throw Error(Exit::usage, "E_OPTION", fmt::format("evaluate: --{} goes with --judge", option->long_name()));
+  const Job job = read_run_job(folder);
+  const Split data = load_split(job, split, folder);
+  const ImageSet& images = *data.images;
   // The number of classes is the training data's: a test set may lack some.
   const int64_t classes = probe_dataset(job.training).classes;
   TrainedModel model =
-      open_run_model(folder, input_shape(job.training, images->channels, images->height, images->width, classes));
-  const Score s = evaluate(*model.session, *images, subset);
+      open_run_model(folder, input_shape(job.training, images.channels, images.height, images.width, classes));
+  const Score s = evaluate(*model.session, images, data.subset);
   if (vm->count("json"))
     print_json(split, s);
   else
@@ -77,6 +80,6 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command evaluate_command{"evaluate", "loss and accuracy of a run's weights", run};
+const Command evaluate_command{"evaluate", "loss and accuracy of a run's weights, or what a classifier reads in its samples", run};
 
 }  // namespace lockstep

@@ -133,6 +133,14 @@ void add_output(Graph& g, ValueId v, const char* name) {
   g.value(v).name = name;
 }
 
+// What the model's last linear layer reads, its last hidden layer; kNoValue where there is no linear layer.
+ValueId last_hidden_layer(const Graph& g) {
+  const auto& nodes = g.nodes();
+  const auto last =
+      std::find_if(nodes.rbegin(), nodes.rend(), [](const Node& n) { return n.op == "linear"; });
+  return last == nodes.rend() ? kNoValue : last->in[0];
+}
+
 ValueId whole_array(Graph& g, Storage storage, const std::string& name, int64_t length) {
   Value v;
   v.name = name;
@@ -317,11 +325,15 @@ Graph build_prediction(const StepGraphSpec& spec) {
   Forward f = for_evaluation(spec, spec.diffusion ? denoiser(spec) : forward(spec, false));
   GraphBuilder b(f.graph);
   b.set_scope("outputs");
-  // Of log-probabilities log_softmax is the identity, so models that end in it are served too.
-  if (spec.diffusion)
+  if (spec.diffusion) {
     add_output(f.graph, b.reorder(f.result, Layout::plain), "prediction");
-  else
-    add_output(f.graph, b.reorder(b.add1("log_softmax", NoParams{}, {f.result}), Layout::plain), "log_probabilities");
+    return std::move(f.graph);
+  }
+  // A copy, as the layer may be a view of another value.
+  if (const ValueId hidden = last_hidden_layer(f.graph); hidden != kNoValue)
+    add_output(f.graph, b.reorder(b.elementwise(Elt::copy, {hidden}), Layout::plain), "features");
+  // Of log-probabilities log_softmax is the identity, so models that end in it are served too.
+  add_output(f.graph, b.reorder(b.add1("log_softmax", NoParams{}, {f.result}), Layout::plain), "log_probabilities");
   return std::move(f.graph);
 }
 

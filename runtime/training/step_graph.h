@@ -60,7 +60,8 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
 // Output "metrics" of this rank's samples: [loss sum, correct count], the loss without label smoothing. Diffusion:
 // [weighted loss sum, ...], and "prediction", "target" (plain) and "timesteps" beside it.
 Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config);
-// Output "log_probabilities" [N, classes], plain. Diffusion: from noisy images f32 [N, C, H, W], timesteps f32 [N] and
+// Outputs "log_probabilities" [N, classes] and, of a model with a linear layer, "features" [N, K], what its last one
+// reads; plain. Diffusion: from noisy images f32 [N, C, H, W], timesteps f32 [N] and
 // labels the output "prediction", plain.
 Graph build_prediction(const StepGraphSpec& spec);
 

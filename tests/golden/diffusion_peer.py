@@ -43,3 +43,44 @@ def normals(words):
 
 def draw_timestep(seed, step, sample, timesteps):
     return int(philox([0, sample, step, 0x7000], seed)[0]) * timesteps >> 32
+
+
+def draw_mirrored(seed, step, sample):
+    """Whether augment.flip mirrors the sample (kernels/image_augment/)."""
+    return bool(int(philox([0, sample, step, 0x5000], seed)[2]) >> 31)
+
+
+def draw_hidden(seed, step, sample, label_dropout):
+    """Whether objective.label_dropout hides the sample's class (kernels/diffusion/label_dropout.h)."""
+    return (int(philox([0, sample, step, 0x8000], seed)[0]) >> 8) * 2.0**-24 < np.float32(label_dropout)
+
+
+def permute(count, seed, stream, number, position):
+    """runtime/data/permutation.h: a Feistel network with cycle walking."""
+    keys = [int(k) for i in range(2) for k in philox([i, 0, number, stream], seed)]
+    word = (1 << 64) - 1
+
+    def mix(x):
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & word
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & word
+        return x ^ x >> 31
+
+    bits = max(8, (count - 1).bit_length())
+    low_bits = bits // 2
+    low_mask, high_mask = (1 << low_bits) - 1, (1 << bits - low_bits) - 1
+    while True:
+        low, high = position & low_mask, position >> low_bits
+        for i in range(0, 8, 2):
+            high ^= mix(keys[i] << 32 ^ low) & high_mask
+            low ^= mix(keys[i + 1] << 32 ^ high) & low_mask
+        position = high << low_bits | low
+        if position < count:
+            return position
+
+
+def batch_order(count, seed, batch, step, shuffle=True, drop_last=False):
+    """Which samples a step takes, in order."""
+    steps = count // batch if drop_last else -(-count // batch)
+    epoch, begin = step // steps, step % steps * batch
+    positions = range(begin, min(begin + batch, count))
+    return [permute(count, seed, 0x2000, epoch, p) if shuffle else p for p in positions]
