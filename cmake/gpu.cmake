@@ -51,7 +51,7 @@ endfunction()
 
 file(GLOB_RECURSE kernel_sources CONFIGURE_DEPENDS kernels/*.cu)
 lockstep_simt_sources(lockstep_kernels_simt simt ${kernel_sources})
-if(LOCKSTEP_TESTS)
+if(LOCKSTEP_TESTS OR LOCKSTEP_BENCH)
   lockstep_simt_sources(lockstep_kernels_watched_objects simt_watched ${kernel_sources})
   file(GLOB watch_sources CONFIGURE_DEPENDS kernels/core/gpu/watch/*.cpp)
   add_library(lockstep_kernels_watched STATIC ${watch_sources} $<TARGET_OBJECTS:lockstep_kernels_watched_objects>)

@@ -12,10 +12,10 @@ namespace lockstep {
 // The kernels' memory, as the watch is told of it.
 class WatchedMemory {
  public:
-  WatchedMemory() : floats_(2 * kFloats + 3 * kGuard), integers_(64 + 2 * kGuard) {
+  WatchedMemory() : floats_(2 * kFloats + 3 * kGuard), integers_(64 + 3 * kGuard) {
     memory.x = aligned(floats_.data() + kGuard);
     memory.y = memory.x + kFloats + kGuard / 2;
-    memory.i = integers_.data() + kGuard;
+    memory.i = aligned(integers_.data() + kGuard);
     x_.emplace(memory.x, kFloats * 4, "x");
     y_.emplace(memory.y, kFloats * 4, "y");
     i_.emplace(memory.i, 64 * 4, "i");
@@ -25,8 +25,9 @@ class WatchedMemory {
 
  private:
   static constexpr int kFloats = 256, kGuard = 1024;
-  static float* aligned(float* p) {
-    return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64);
+  template <class T>
+  static T* aligned(T* p) {
+    return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64);
   }
   std::vector<float> floats_;
   std::vector<int> integers_;

@@ -18,6 +18,7 @@ void GlobalShadow::launch_begins(int64_t blocks) {
   first_ = many_ + 1;
   many_ = first_ + static_cast<uint32_t>(blocks);
   block_ = first_ - 1;
+  bytes_read_ = bytes_written_ = 0;
   met_.clear();
 }
 
@@ -49,8 +50,10 @@ GlobalShadow::Judgement GlobalShadow::access(uintptr_t address, size_t bytes, bo
     if (!ordered(c->writer)) j.race = true;
     if (write) {
       if (!ordered(c->reader)) j.race = true;
+      bytes_written_ += c->writer < first_;
       c->writer = block_;
     } else {
+      bytes_read_ += c->reader < first_ && c->writer < first_;
       c->reader = ordered(c->reader) ? block_ : many_;
     }
   }

@@ -28,6 +28,9 @@ class GlobalShadow {
   // Blocks that meet in an atomic after a fence are ordered: the last one may read what the others wrote.
   void fence() { fenced_ = true; }
   void atomic(uintptr_t address);
+  // Of this launch so far: bytes read that it had not written, and bytes written, each counted once.
+  int64_t bytes_read() const { return bytes_read_; }
+  int64_t bytes_written() const { return bytes_written_; }
 
  private:
   struct Cell {
@@ -47,6 +50,7 @@ class GlobalShadow {
   Memory* last_ = nullptr;
   uint32_t first_ = 1, block_ = 0, many_ = 0;  // of this launch: its first block, the running one, "several"
   bool fenced_ = false;
+  int64_t bytes_read_ = 0, bytes_written_ = 0;
   std::unordered_set<uint32_t> known_;                               // blocks that the running one has met
   std::unordered_map<uintptr_t, std::unordered_set<uint32_t>> met_;  // at each atomic
 };

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <tuple>
 
 #include "kernels/core/error.h"
 #include "kernels/core/gpu/watch/accesses.h"
+#include "kernels/core/gpu/watch/counters.h"
 #include "kernels/core/gpu/watch/global_shadow.h"
 #include "kernels/core/gpu/watch/shared_shadow.h"
 #include "kernels/core/gpu/watch/symbols.h"
@@ -42,8 +45,18 @@ class Watch final : public simt_executor::Observer {
                     variables_[i].bytes, static_cast<uint32_t>(i + 1));
     }
     touched_.assign(variables_.size(), false);
+    if (counted_) {
+      CountedKernel& k = counted_launch(l);
+      counters_ = std::make_unique<Counters>(k.places);
+    }
   }
   void launch_ends() override {
+    if (counters_) {
+      counters_->block_met();
+      counters_.reset();
+      KernelCount& k = counted_->at(kernel_index_).count;
+      k.bytes_read += global_.bytes_read(), k.bytes_written += global_.bytes_written();
+    }
     size_t bytes = 0;
     for (size_t i = 0; i < touched_.size(); ++i) bytes += touched_[i] ? variables_[i].bytes : 0;
     if (bytes > simt_executor::kMaxStaticShared)
@@ -58,13 +71,24 @@ class Watch final : public simt_executor::Observer {
               kernel_, nullptr);
   }
   void block_begins() override {
+    if (counters_) counters_->block_met();
     order_.block_begins();
     global_.block_begins();
     copies_.clear();
   }
-  void block_synced() override { order_.block_synced(); }
-  void warp_synced(unsigned warp, uint32_t lanes) override { order_.warp_synced(warp, lanes); }
-  void threads_synced(std::span<const uint16_t> threads) override { order_.threads_synced(threads); }
+  void block_synced() override {
+    order_.block_synced();
+    if (counters_) counters_->block_met();
+  }
+  void warp_synced(unsigned warp, uint32_t lanes) override {
+    order_.warp_synced(warp, lanes);
+    if (counters_ && lanes == 0xFFFFFFFF) counters_->warp_met(warp);
+  }
+  void threads_synced(std::span<const uint16_t> threads) override {
+    order_.threads_synced(threads);
+    if (counters_)
+      for (unsigned t : threads) counters_->warp_met(t / simt_executor::kWarp);
+  }
 
   void problem(Problem p, std::string what, const void* place, const void* other) override {
     auto& seen = seen_[{p, kernel_, place, other}];
@@ -125,6 +149,7 @@ class Watch final : public simt_executor::Observer {
     if (is_guard(p)) return true;
     const bool write = kind != Kind::read;
     if (const auto [shadow, offset] = shared_at(p, bytes); shadow) {
+      if (counters_) counters_->access({place, Space::shared, write}, a, bytes, position.linear);
       const auto c = shadow->access(order_, offset, bytes, kind, position.linear);
       switch (c.verdict) {
         case SharedShadow::Verdict::fine:
@@ -160,6 +185,7 @@ class Watch final : public simt_executor::Observer {
         return true;
       }
     } else if (const auto j = global_.access(a, bytes, write); j.inside) {
+      if (counters_) counters_->access({place, Space::global, write}, a, bytes, position.linear);
       if (j.race)
         problem(Problem::global_race,
                 fmt::format("{} of {} bytes, {}", write ? "write" : "read", bytes, global_.describe(a)),
@@ -180,7 +206,28 @@ class Watch final : public simt_executor::Observer {
 
   std::vector<Finding> take();
 
+  void start_counting() { counted_.emplace(); }
+  void stop_counting() { counted_.reset(); }
+  std::vector<KernelCount> take_counts();
+
  private:
+  struct CountedKernel {
+    const void* kernel;
+    KernelCount count;
+    Counters::Places places;
+  };
+  CountedKernel& counted_launch(const Launch& l) {
+    const auto known = std::find_if(counted_->begin(), counted_->end(),
+                                    [&](const CountedKernel& k) { return k.kernel == l.kernel; });
+    kernel_index_ = static_cast<size_t>(known - counted_->begin());
+    if (known == counted_->end()) counted_->push_back({l.kernel, {}, {}});
+    CountedKernel& k = (*counted_)[kernel_index_];
+    ++k.count.launches;
+    k.count.blocks += int64_t{l.grid.x} * l.grid.y * l.grid.z;
+    k.count.threads = l.block.x * l.block.y * l.block.z;
+    k.count.dynamic_shared = std::max(k.count.dynamic_shared, l.shared_bytes);
+    return k;
+  }
   struct Copy {
     void* shared;
     const void* global;
@@ -245,6 +292,9 @@ class Watch final : public simt_executor::Observer {
   std::map<unsigned, Copies> copies_;  // of each thread
   const void* kernel_ = nullptr;
   size_t launch_shared_ = 0;
+  std::optional<std::deque<CountedKernel>> counted_;  // while something counts
+  std::unique_ptr<Counters> counters_;                // of the launch
+  size_t kernel_index_ = 0;                           // among the counted
   using Key = std::tuple<Problem, const void*, const void*, const void*>;
   std::map<Key, std::pair<std::string, int64_t>> seen_;
 };
@@ -277,6 +327,35 @@ std::vector<Finding> Watch::take() {
   return all;
 }
 
+std::vector<KernelCount> Watch::take_counts() {
+  std::vector<CodeAddress> addresses;
+  for (const CountedKernel& k : *counted_) {
+    addresses.push_back({k.kernel, false});
+    for (const auto& [key, count] : k.places) addresses.push_back({key.place, true});
+  }
+  const std::vector<Source> sources = look_up(addresses);
+  auto source = sources.begin();
+  std::vector<KernelCount> all;
+  for (CountedKernel& k : *counted_) {
+    k.count.kernel = (source++)->function;
+    for (const auto& [key, count] : k.places) {
+      const std::string& place = (source++)->place;
+      auto& places = k.count.places;
+      // Unrolled loops have several addresses for a line.
+      const auto same = std::find_if(places.begin(), places.end(), [&](const KernelCount::Place& p) {
+        return p.place == place && p.space == key.space && p.write == key.write;
+      });
+      if (same != places.end())
+        same->count += count;
+      else
+        places.push_back({place, key.space, key.write, count});
+    }
+    all.push_back(std::move(k.count));
+  }
+  counted_->clear();
+  return all;
+}
+
 Watch& watch() {
   static Watch w;
   return w;
@@ -292,6 +371,17 @@ std::string Finding::text() const {
 }
 
 std::vector<Finding> take_findings() { return watch().take(); }
+
+RequestCount KernelCount::total(Space space) const {
+  RequestCount sum;
+  for (const Place& p : places)
+    if (p.space == space) sum += p.count;
+  return sum;
+}
+
+Counting::Counting() { watch().start_counting(); }
+Counting::~Counting() { watch().stop_counting(); }
+std::vector<KernelCount> Counting::take() { return watch().take_counts(); }
 
 Allocation::Allocation(const void* data, int64_t bytes, std::string name) : data_(data) {
   watch().global().add(data, bytes, std::move(name));

@@ -7,6 +7,8 @@
 //   ... run a simt_watched kernel ...
 //   for (const gpu_watch::Finding& f : gpu_watch::take_findings()) ADD_FAILURE() << f.text();
 //
+// It also counts what the accesses cost a GPU (counters.h), while a Counting lives.
+//
 // Blocks run one after the other. One finding a problem and source line, with how often it was seen.
 #pragma once
 
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "kernels/core/gpu/executor.h"
+#include "kernels/core/gpu/watch/counters.h"
 
 namespace lockstep::gpu_watch {
 
@@ -42,6 +45,33 @@ class Allocation {
 
  private:
   const void* data_;
+};
+
+// All launches of one kernel together.
+struct KernelCount {
+  struct Place {
+    std::string place;  // as a finding's
+    Space space;
+    bool write;
+    RequestCount count;
+  };
+  std::string kernel;  // its name with template arguments
+  int64_t launches = 0, blocks = 0;
+  unsigned threads = 0;                       // of a block
+  size_t dynamic_shared = 0;                  // the most of a launch
+  int64_t bytes_read = 0, bytes_written = 0;  // of global memory, each byte once a launch
+  std::vector<Place> places;
+  RequestCount total(Space) const;
+};
+
+// Watched launches are counted for as long as it lives. One at a time.
+class Counting {
+ public:
+  Counting();
+  ~Counting();
+  Counting(const Counting&) = delete;
+  Counting& operator=(const Counting&) = delete;
+  std::vector<KernelCount> take();  // in the order of the kernels' first launches
 };
 
 }  // namespace lockstep::gpu_watch
