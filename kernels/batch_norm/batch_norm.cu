@@ -8,6 +8,7 @@ namespace lockstep::LOCKSTEP_DEVICE {
 namespace {
 
 constexpr int kThreads = 256, kHeldNumbers = 8;
+constexpr int kRowsHeld = 16;  // by a thread that walks over rows
 
 // part [3, C]. A warp a channel.
 __global__ void merge_pieces(const double* parts, float* part, unsigned channels, unsigned pieces,
@@ -58,59 +59,101 @@ __global__ void affine_grad(const float* sums, float* dgamma, float* dbeta, unsi
   if (c < channels) dbeta[c] = sums[c], dgamma[c] = sums[channels + c];
 }
 
-// The coefficients of kWidth numbers from channel c on; one channel's in plain.
-template <int kWidth>
-__device__ __forceinline__ void coefficients(float (&f)[kWidth], const float* of, unsigned c, bool columns) {
-  if (columns) {
-    load_row(f, of + c);
-  } else {
-    const float one = of[c];
-#pragma unroll
-    for (int k = 0; k < kWidth; ++k) f[k] = one;
-  }
+// What apply() knows of a channel. `spread`: 1/sqrt(variance + eps), or the variance where kEvaluate.
+struct Coefficients {
+  const float *mean, *spread, *gamma, *beta;
+  float eps;
+};
+template <bool kEvaluate>
+__device__ __forceinline__ float applied(float x, float mean, float spread, float scale, float shift,
+                                         float eps) {
+  const float invstd = kEvaluate ? rsqrtf(spread + eps) : spread;
+  return fmaf((x - mean) * invstd, scale, shift);
 }
 
-// `spread`: 1/sqrt(variance + eps), or the variance where kEvaluate.
+// Plain tensors: kWidth numbers a thread, all of one channel.
 template <class T, int kWidth, bool kEvaluate>
-__global__ void apply(Numbers g, const T* x, const float* mean, const float* spread, const float* gamma,
-                      const float* beta, T* y, unsigned vectors, float eps) {
+__global__ void apply_numbers(Numbers g, const T* x, Coefficients of, T* y, unsigned vectors) {
   const unsigned v = blockIdx.x * kThreads + threadIdx.x;
   if (v >= vectors) return;
   unsigned n = 0, c = 0;
   g.find<kWidth>(v, n, c);
-  float f[kWidth], m[kWidth], s[kWidth], scale[kWidth], shift[kWidth];
+  const float mean = of.mean[c], spread = of.spread[c], scale = of.gamma[c], shift = of.beta[c];
+  float f[kWidth];
   load_floats(f, x + int64_t{v} * kWidth);
-  coefficients(m, mean, c, g.columns), coefficients(s, spread, c, g.columns);
-  coefficients(scale, gamma, c, g.columns), coefficients(shift, beta, c, g.columns);
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k) {
-    const float invstd = kEvaluate ? rsqrtf(s[k] + eps) : s[k];
-    f[k] = fmaf((f[k] - m[k]) * invstd, scale[k], shift[k]);
-  }
+  for (int k = 0; k < kWidth; ++k) f[k] = applied<kEvaluate>(f[k], mean, spread, scale, shift, of.eps);
   store_floats(y + int64_t{v} * kWidth, f);
 }
 
+// Channels last: a thread keeps its channels' coefficients for all its rows.
+template <class T, int kWidth, bool kEvaluate>
+__global__ void __launch_bounds__(kThreads)
+    apply_rows(Columns g, const T* x, Coefficients of, T* y, unsigned pieces) {
+  const ColumnsPiece<kWidth, kThreads, kRowsHeld> p(g, pieces);
+  if (p.held == 0) return;
+  float mean[kWidth], spread[kWidth], scale[kWidth], shift[kWidth];
+  load_row(mean, of.mean + p.column), load_row(spread, of.spread + p.column);
+  load_row(scale, of.gamma + p.column), load_row(shift, of.beta + p.column);
+#pragma unroll 4
+  for (int i = 0; i < p.held; ++i) {
+    float f[kWidth];
+    load_floats(f, x + p.at(g, i));
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k)
+      f[k] = applied<kEvaluate>(f[k], mean[k], spread[k], scale[k], shift[k], of.eps);
+    store_floats(y + p.at(g, i), f);
+  }
+}
+
+struct GradCoefficients {
+  const float *mean, *invstd, *gamma, *sum, *sum_xhat,
+      *count;  // of count the first: all channels have the same
+};
+__device__ __forceinline__ float input_gradient(float x, float dy, float mean, float invstd, float scale,
+                                                float sum, float sum_xhat, float share) {
+  const float xhat = (x - mean) * invstd;
+  return scale * invstd * (dy - sum * share - xhat * (sum_xhat * share));
+}
+
 template <class T, int kWidth>
-__global__ void input_grad(Numbers g, const T* x, const T* dy, const float* stats, const float* gamma,
-                           const float* sums, T* dx, unsigned vectors) {
+__global__ void input_grad_numbers(Numbers g, const T* x, const T* dy, GradCoefficients of, T* dx,
+                                   unsigned vectors) {
   const unsigned v = blockIdx.x * kThreads + threadIdx.x;
   if (v >= vectors) return;
   unsigned n = 0, c = 0;
   g.find<kWidth>(v, n, c);
-  float f[kWidth], d[kWidth], mean[kWidth], invstd[kWidth], scale[kWidth], sum[kWidth], sum_xhat[kWidth];
+  const float mean = of.mean[c], invstd = of.invstd[c], scale = of.gamma[c], sum = of.sum[c],
+              sum_xhat = of.sum_xhat[c], share = 1.0f / of.count[0];
+  float f[kWidth], d[kWidth];
   load_floats(f, x + int64_t{v} * kWidth);
   load_floats(d, dy + int64_t{v} * kWidth);
-  coefficients(mean, stats + g.channels, c, g.columns),
-      coefficients(invstd, stats + 3 * g.channels, c, g.columns);
-  coefficients(scale, gamma, c, g.columns);
-  coefficients(sum, sums, c, g.columns), coefficients(sum_xhat, sums + g.channels, c, g.columns);
-  const float share = 1.0f / stats[0];  // every channel has the same count
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k) {
-    const float xhat = (f[k] - mean[k]) * invstd[k];
-    d[k] = scale[k] * invstd[k] * (d[k] - sum[k] * share - xhat * (sum_xhat[k] * share));
-  }
+  for (int k = 0; k < kWidth; ++k)
+    d[k] = input_gradient(f[k], d[k], mean, invstd, scale, sum, sum_xhat, share);
   store_floats(dx + int64_t{v} * kWidth, d);
+}
+
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kThreads)
+    input_grad_rows(Columns g, const T* x, const T* dy, GradCoefficients of, T* dx, unsigned pieces) {
+  const ColumnsPiece<kWidth, kThreads, kRowsHeld> p(g, pieces);
+  if (p.held == 0) return;
+  float mean[kWidth], invstd[kWidth], scale[kWidth], sum[kWidth], sum_xhat[kWidth];
+  load_row(mean, of.mean + p.column), load_row(invstd, of.invstd + p.column);
+  load_row(scale, of.gamma + p.column);
+  load_row(sum, of.sum + p.column), load_row(sum_xhat, of.sum_xhat + p.column);
+  const float share = 1.0f / of.count[0];
+#pragma unroll 4
+  for (int i = 0; i < p.held; ++i) {
+    float f[kWidth], d[kWidth];
+    load_floats(f, x + p.at(g, i));
+    load_floats(d, dy + p.at(g, i));
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k)
+      d[k] = input_gradient(f[k], d[k], mean[k], invstd[k], scale[k], sum[k], sum_xhat[k], share);
+    store_floats(dx + p.at(g, i), d);
+  }
 }
 
 // What all kernels know of their tensor.
@@ -137,7 +180,23 @@ struct Geometry {
   }
   Runs runs() const { return {c * hw, unsigned(n), unsigned(hw), unsigned(c)}; }
   Columns matrix() const { return {1, unsigned(numbers()), unsigned(c)}; }
-  Numbers one_by_one() const { return {unsigned(c), unsigned(hw), columns}; }
+
+  // rows(width, matrix, pieces, grid) where channels come last; numbers(width, g, first number, vectors)
+  // else.
+  template <class R, class F>
+  void number_by_number(R rows, F in_runs) const {
+    with_width<T>(wide, [&](auto width) {
+      if (columns) {
+        const unsigned row_pieces = blocks(numbers(), piece_of_rows(width, kThreads, kRowsHeld));
+        rows(width, matrix(), row_pieces, row_pieces * blocks(c, kColumns<width>));
+      } else {
+        in_parts(n, c * hw, [&](int64_t first, int64_t samples) {
+          in_runs(width, Numbers{unsigned(c), unsigned(hw)}, first * c * hw,
+                  static_cast<unsigned>(samples * c * hw / width));
+        });
+      }
+    });
+  }
 };
 
 template <class T>
@@ -200,28 +259,35 @@ void run_apply(const BatchNormParams& p, const KernelArgs& args) {
   const Geometry<T> g(args.in[0].spec);
   const float* s = args.in[1].as<float>();
   const size_t affine = kEvaluate ? 3 : 2;
-  in_parts(g.n, g.c * g.hw, [&](int64_t first, int64_t samples) {
-    with_width<T>(g.wide, [&](auto width) {
-      const int64_t from = first * g.c * g.hw, vectors = samples * g.c * g.hw / width;
-      launch(apply<T, width, kEvaluate>, blocks(vectors, kThreads), kThreads, 0, args.stream, g.one_by_one(),
-             args.in[0].as<T>() + from, kEvaluate ? s : s + g.c,
-             kEvaluate ? args.in[2].as<float>() : s + 3 * g.c, args.in[affine].as<float>(),
-             args.in[affine + 1].as<float>(), args.out[0].as<T>() + from, vectors, p.eps);
-    });
-  });
+  const Coefficients of{kEvaluate ? s : s + g.c, kEvaluate ? args.in[2].as<float>() : s + 3 * g.c,
+                        args.in[affine].as<float>(), args.in[affine + 1].as<float>(), p.eps};
+  const T* x = args.in[0].as<T>();
+  T* y = args.out[0].as<T>();
+  g.number_by_number(
+      [&](auto width, const Columns& matrix, unsigned pieces, unsigned grid) {
+        launch(apply_rows<T, width, kEvaluate>, grid, kThreads, 0, args.stream, matrix, x, of, y, pieces);
+      },
+      [&](auto width, const Numbers& numbers, int64_t from, unsigned vectors) {
+        launch(apply_numbers<T, width, kEvaluate>, blocks(vectors, kThreads), kThreads, 0, args.stream,
+               numbers, x + from, of, y + from, vectors);
+      });
 }
 
 template <class T>
 void run_input_grad(const BatchNormParams&, const KernelArgs& args) {
   const Geometry<T> g(args.in[0].spec);
-  in_parts(g.n, g.c * g.hw, [&](int64_t first, int64_t samples) {
-    with_width<T>(g.wide, [&](auto width) {
-      const int64_t from = first * g.c * g.hw, vectors = samples * g.c * g.hw / width;
-      launch(input_grad<T, width>, blocks(vectors, kThreads), kThreads, 0, args.stream, g.one_by_one(),
-             args.in[0].as<T>() + from, args.in[1].as<T>() + from, args.in[2].as<float>(),
-             args.in[3].as<float>(), args.in[4].as<float>(), args.out[0].as<T>() + from, vectors);
-    });
-  });
+  const float *stats = args.in[2].as<float>(), *sums = args.in[4].as<float>();
+  const GradCoefficients of{stats + g.c, stats + 3 * g.c, args.in[3].as<float>(), sums, sums + g.c, stats};
+  const T *x = args.in[0].as<T>(), *dy = args.in[1].as<T>();
+  T* dx = args.out[0].as<T>();
+  g.number_by_number(
+      [&](auto width, const Columns& matrix, unsigned pieces, unsigned grid) {
+        launch(input_grad_rows<T, width>, grid, kThreads, 0, args.stream, matrix, x, dy, of, dx, pieces);
+      },
+      [&](auto width, const Numbers& numbers, int64_t from, unsigned vectors) {
+        launch(input_grad_numbers<T, width>, blocks(vectors, kThreads), kThreads, 0, args.stream, numbers,
+               x + from, dy + from, of, dx + from, vectors);
+      });
 }
 
 // Statistics are f32 whatever the activations are.
@@ -265,9 +331,11 @@ void add(Registry& r, Device device) {
   add_one("batch_norm_apply", "direct", stateless<BatchNormParams>(run_apply<T, false>), true, 1, 1);
   add_one("batch_norm_eval", "direct", stateless<BatchNormParams>(run_apply<T, true>), true, 1, 1);
   add_one("batch_norm_input_grad", "direct", stateless<BatchNormParams>(run_input_grad<T>), true, 2, 1);
-  add_one("batch_norm_merge", "direct", stateless<BatchNormParams>(run_merge), false, 0, 0);
-  add_one("batch_norm_running", "direct", stateless<BatchNormParams>(run_running), true, 0, 0);
-  add_one("batch_norm_affine_grad", "direct", stateless<BatchNormParams>(run_affine_grad), true, 0, 0);
+  if (dtype_of<T> == DType::f32) {  // of statistics alone
+    add_one("batch_norm_merge", "direct", stateless<BatchNormParams>(run_merge), false, 0, 0);
+    add_one("batch_norm_running", "direct", stateless<BatchNormParams>(run_running), true, 0, 0);
+    add_one("batch_norm_affine_grad", "direct", stateless<BatchNormParams>(run_affine_grad), true, 0, 0);
+  }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 //
 #include "kernels/conv2d/gather.cuh"
 #include "kernels/conv2d/gpu.h"
+#include "kernels/conv2d/pack.cuh"
 #include "kernels/core/gpu/gemm.cuh"
 
 namespace lockstep::LOCKSTEP_DEVICE {
@@ -103,25 +104,6 @@ struct PlaceRows {
   }
 };
 
-// packed[out channel][tap][in channel, padded with 0] = w, for the taps of one Gather.
-struct PackProblem {
-  Gather gather;
-  int in_channels, padded_channels, in_weights, out_weights;  // the latter: distances of their weights
-  int64_t count;                                              // of elements packed
-};
-template <class T>
-__global__ void pack_weights(PackProblem p, const T* w, T* packed) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= p.count) return;
-  const int64_t line = i / p.padded_channels;  // (out channel, tap)
-  const int c = static_cast<int>(i - line * p.padded_channels), taps = p.gather.h.taps * p.gather.w.taps;
-  const auto out = static_cast<int>(line / taps), tap = static_cast<int>(line - int64_t{out} * taps);
-  const int r = tap / p.gather.w.taps, s = tap - r * p.gather.w.taps;
-  const int at = (p.gather.h.weight_first + r * p.gather.h.weight_step) * p.gather.w.kernel +
-                 p.gather.w.weight_first + s * p.gather.w.weight_step;
-  packed[i] = c < p.in_channels ? w[int64_t{out} * p.out_weights + int64_t{c} * p.in_weights + at] : T(0.0f);
-}
-
 // The forward convolution and the input gradient. Workspace: the packed weights.
 template <class T>
 class GatherGemm final : public Kernel {
@@ -148,14 +130,13 @@ class GatherGemm final : public Kernel {
     for (const Gather& g : gathers_) {
       const int64_t padded_in = padded<T>(in_channels_), depth = padded_in * g.taps(),
                     count = packed_elements(g);
-      const PackProblem pack{g,
-                             static_cast<int>(in_channels_),
-                             static_cast<int>(padded_in),
-                             static_cast<int>(in_weights_),
-                             static_cast<int>(out_weights_),
-                             count};
-      launch(pack_weights<T>, blocks(count, 256), 256, 0, args.stream, pack, args.in[1].as<const T>(),
-             packed);
+      const PackedWeights pack{g,
+                               static_cast<int>(in_channels_),
+                               static_cast<int>(padded_in),
+                               static_cast<int>(out_channels_),
+                               static_cast<int>(in_weights_),
+                               static_cast<int>(out_weights_)};
+      pack_weights(pack, args.in[1].as<const T>(), packed, args.stream);
 
       const GatheredPixels<T> pixels(images, g, padded_in);
       const Rows<T> weights{packed, depth, static_cast<int>(out_channels_), checked(depth)};
@@ -176,18 +157,6 @@ class GatherGemm final : public Kernel {
   std::vector<Gather> gathers_;
   int64_t in_channels_, out_channels_, in_weights_, out_weights_;
   Activation activation_;
-};
-
-// dw[out channel][in channel][tap] from D's (tap, in channel, padded; out channel).
-struct UnpackWeight {
-  float* dw;
-  int taps, in_channels, padded_channels, out_channels;
-  __device__ void operator()(int64_t i, float sum) const {
-    const auto line = static_cast<int>(i / out_channels),
-               out = static_cast<int>(i - int64_t{line} * out_channels);
-    const int tap = line / padded_channels, c = line - tap * padded_channels;
-    if (c < in_channels) dw[(int64_t{out} * in_channels + c) * taps + tap] = sum;
-  }
 };
 
 // The sum over places in slices; workspace: their sums, then those of the bias.
@@ -219,10 +188,12 @@ class WeightGradGemm final : public Kernel {
     constexpr int kPiece = Vector<T>::kCount;
     gemm<T, false, false>(pixels, gradients, Partials{partials, out_channels_, lines_ * out_channels_}, size,
                           split_.slices, in_channels_ % kPiece == 0 && out_channels_ % kPiece == 0,
-                          out_channels_ % 2 == 0, args.stream);
-    const UnpackWeight store{args.out[0].as<float>(), gather_.taps(), static_cast<int>(in_channels_),
-                             static_cast<int>(padded<T>(in_channels_)), outputs};
-    add_partials(partials, split_.slices, lines_ * out_channels_, store, args.stream);
+                          out_channels_ % Partials::kAtOnce<T> == 0, args.stream);
+    if (split_.slices > 1)
+      add_partials(partials, split_.slices, lines_ * out_channels_, StoreFloat{partials}, args.stream);
+    const WeightGradSums sums{gather_.taps(), static_cast<int>(in_channels_),
+                              static_cast<int>(padded<T>(in_channels_)), outputs};
+    unpack_weight_grad(sums, partials, args.out[0].as<float>(), args.stream);
     if (bias_)
       bias_sums_.run(dy.as<const T>(), partials + partial_floats(), args.out[1].as<float>(), args.stream);
   }

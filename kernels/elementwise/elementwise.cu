@@ -1,7 +1,8 @@
-// The interpreter on a GPU: a program is a launch argument, a thread's registers are in its local memory.
+// The interpreter on a GPU: a program is a launch argument.
 #include <type_traits>
 
 #include "kernels/core/gpu/device_code.h"
+#include "kernels/core/gpu/vectors.h"
 #include "kernels/core/kernel.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/elementwise/kernels.h"
@@ -10,7 +11,7 @@ namespace lockstep::LOCKSTEP_DEVICE {
 namespace {
 
 constexpr int kRegisters = ElementwiseParams::kMaxRegisters;
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;  // with which the longest program of the widest type takes 96 KB
 
 struct Step {
   Elt op;
@@ -68,36 +69,86 @@ __device__ inline float apply(Elt op, float a, float b, float imm) {
   return 0;
 }
 
-// kWidth elements a thread: 16 bytes where all tensors allow it, else one.
+template <int kWidth>
+__device__ inline void apply_all(const Step& s, const float (&a)[kWidth], const float (&b)[kWidth],
+                                 float (&to)[kWidth]) {
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) to[k] = apply(s.op, a[k], b[k], s.imm);
+}
+
+// Programs of one step. kWidth elements a thread: 16 bytes where all tensors allow it, else one.
 template <class T, int kWidth>
-__global__ void interpret(Program p, int64_t groups) {
-  const int64_t group = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+__global__ void __launch_bounds__(kThreads) one_step(Program p, int64_t groups) {
+  const int64_t group = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (group >= groups) return;
-  float registers[kRegisters][kWidth];
-  for (int i = 0; i < p.inputs; ++i) {
-    const T* x = static_cast<const T*>(p.in[i]) + group * kWidth;
+  const Step s = p.steps[0];
+  float a[kWidth], b[kWidth], result[kWidth];
+  load_floats(a, static_cast<const T*>(p.in[s.a]) + group * kWidth);
+  if (s.b == s.a)
+    for (int k = 0; k < kWidth; ++k) b[k] = a[k];
+  else
+    load_floats(b, static_cast<const T*>(p.in[s.b]) + group * kWidth);
+  apply_all(s, a, b, result);
+  store_floats(static_cast<T*>(p.out[0]) + group * kWidth, result);
+}
+
+// A thread's registers: in shared memory, since a program names them at run time; interleaved, so that a
+// warp's accesses lie side by side.
+template <int kWidth>
+class Registers {
+ public:
+  static constexpr size_t kBytes = sizeof(float) * kWidth * kThreads;  // of one register of all threads
+
+  __device__ void put(int i, const float (&f)[kWidth]) const {
     if constexpr (kWidth == 1) {
-      registers[i][0] = float(x[0]);
+      at(i)[threadIdx.x] = f[0];
     } else {
-      const Vector<T> v = load16(x);
-      for (int k = 0; k < kWidth; ++k) registers[i][k] = float(v[k]);
+#pragma unroll
+      for (int k = 0; k < kWidth; k += 4) {
+        Vector<float> v;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) v[e] = f[k + e];
+        store16(at(i) + k * kThreads + threadIdx.x * 4, v);
+      }
     }
+  }
+  __device__ void get(int i, float (&f)[kWidth]) const {
+    if constexpr (kWidth == 1) {
+      f[0] = at(i)[threadIdx.x];
+    } else {
+#pragma unroll
+      for (int k = 0; k < kWidth; k += 4) {
+        const Vector<float> v = load16(at(i) + k * kThreads + threadIdx.x * 4);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) f[k + e] = v[e];
+      }
+    }
+  }
+
+ private:
+  __device__ static float* at(int i) { return dynamic_shared<float>() + i * (kWidth * kThreads); }
+};
+
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kThreads) interpret(Program p, int64_t groups) {
+  const int64_t group = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (group >= groups) return;
+  const Registers<kWidth> registers;
+  float a[kWidth], b[kWidth], result[kWidth];
+  for (int i = 0; i < p.inputs; ++i) {
+    load_floats(a, static_cast<const T*>(p.in[i]) + group * kWidth);
+    registers.put(i, a);
   }
   for (int j = 0; j < p.count; ++j) {
     const Step s = p.steps[j];
-    for (int k = 0; k < kWidth; ++k)
-      registers[p.inputs + j][k] = apply(s.op, registers[s.a][k], registers[s.b][k], s.imm);
+    registers.get(s.a, a);
+    registers.get(s.b, b);
+    apply_all(s, a, b, result);
+    registers.put(p.inputs + j, result);
   }
   for (int o = 0; o < p.outputs; ++o) {
-    T* y = static_cast<T*>(p.out[o]) + group * kWidth;
-    const float* r = registers[p.stored[o]];
-    if constexpr (kWidth == 1) {
-      y[0] = T(r[0]);
-    } else {
-      Vector<T> v;
-      for (int k = 0; k < kWidth; ++k) v[k] = T(r[k]);
-      store16(y, v);
-    }
+    registers.get(p.stored[o], a);
+    store_floats(static_cast<T*>(p.out[o]) + group * kWidth, a);
   }
 }
 
@@ -117,14 +168,22 @@ class Interpreter final : public Kernel {
     for (size_t i = 0; i < args.in.size(); ++i) p.in[i] = args.in[i].data;
     for (size_t o = 0; o < args.out.size(); ++o) p.out[o] = args.out[o].data;
     const int64_t n = args.in[0].spec.stored_elements();
-    constexpr int kWidth = Vector<T>::kCount;
-    if (n % kWidth == 0)
-      launch(interpret<T, kWidth>, blocks(n / kWidth, kThreads), kThreads, 0, args.stream, p, n / kWidth);
+    if (n % kVector<T> == 0)
+      start<kVector<T>>(p, n / kVector<T>, args.stream);
     else
-      launch(interpret<T, 1>, blocks(n, kThreads), kThreads, 0, args.stream, p, n);
+      start<1>(p, n, args.stream);
   }
 
  private:
+  template <int kWidth>
+  static void start(const Program& p, int64_t groups, void* stream) {
+    const unsigned grid = blocks(groups, kThreads);
+    if (p.count == 1 && p.outputs == 1 && p.stored[0] == p.inputs)
+      launch(one_step<T, kWidth>, grid, kThreads, 0, stream, p, groups);
+    else
+      launch(interpret<T, kWidth>, grid, kThreads,
+             static_cast<size_t>(p.inputs + p.count) * Registers<kWidth>::kBytes, stream, p, groups);
+  }
   Program program_{};
 };
 

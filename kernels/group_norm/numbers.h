@@ -63,6 +63,15 @@ struct BackFromChannels {
   const float *gamma, *beta;
   bool silu;
   __device__ __forceinline__ BackFrom of(unsigned c) const { return {gamma[c], beta[c], silu}; }
+  // Of kWidth channels from c on.
+  template <int kWidth>
+  __device__ __forceinline__ void load(BackFrom (&channels)[kWidth], unsigned c) const {
+    float scale[kWidth], shift[kWidth] = {};
+    load_row(scale, gamma + c);
+    if (silu) load_row(shift, beta + c);
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) channels[k] = {scale[k], shift[k], silu};
+  }
 };
 
 // dgamma and dbeta of parts [count][C][2].

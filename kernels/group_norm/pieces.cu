@@ -1,4 +1,4 @@
-// Group norm of any size in two reads: sums by pieces (channel_sums.h), then number by number.
+// Group norm of any size in two reads: sums by pieces (channel_sums.h), then each number once more.
 #include "kernels/core/gpu/device_code.h"
 #include "kernels/group_norm/numbers.h"
 
@@ -6,6 +6,7 @@ namespace lockstep::LOCKSTEP_DEVICE {
 namespace {
 
 constexpr int kPieceThreads = 256, kPieceHeld = 8;
+constexpr int kRowsHeld = 16;  // by a thread of normalize_rows
 
 // Where pieces leave what they know of sample n's channels (or groups): at piece * piece_stride + n *
 // sample_stride.
@@ -38,7 +39,8 @@ __global__ void group_means(PieceParts p, const float* parts, const float* gamma
   double sum = 0, sum_xhat = 0;
   for (unsigned k = threadIdx.x % 32; k < p.pieces * p.width; k += 32) {
     const unsigned c = first + k % p.width;
-    const float* part = parts + 2 * (k / p.width * p.piece_stride + n * p.sample_stride + c);
+    const Vector<float, 2> part =
+        load_vector<2>(parts + 2 * (k / p.width * p.piece_stride + n * p.sample_stride + c));
     sum += double{gamma[c]} * double{part[0]}, sum_xhat += double{gamma[c]} * double{part[1]};
   }
   sum = warp_sum(sum), sum_xhat = warp_sum(sum_xhat);
@@ -48,20 +50,7 @@ __global__ void group_means(PieceParts p, const float* parts, const float* gamma
   means[2 * i + 1] = static_cast<float>(sum_xhat / count);
 }
 
-// Coefficients of kWidth numbers from (n, c) on: in plain all of channel c.
-template <int kWidth>
-struct OfNumbers {
-  float mean[kWidth], invstd[kWidth], scale[kWidth];
-  __device__ __forceinline__ OfNumbers(const Numbers& g, const Statistics& stats, const float* gamma,
-                                       unsigned n, unsigned c) {
-#pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      const unsigned channel = g.columns ? c + k : c, s = stats.index(n, channel);
-      mean[k] = stats.mean[s], invstd[k] = stats.invstd[s], scale[k] = gamma[channel];
-    }
-  }
-};
-
+// Plain tensors: kWidth numbers a thread, all of one channel.
 template <class T, int kWidth>
 __global__ void normalize_numbers(Numbers g, Statistics stats, const T* x, const float* gamma,
                                   const float* beta, Follows follows, T* y, unsigned vectors) {
@@ -69,12 +58,12 @@ __global__ void normalize_numbers(Numbers g, Statistics stats, const T* x, const
   if (v >= vectors) return;
   unsigned n = 0, c = 0;
   g.find<kWidth>(v, n, c);
-  const OfNumbers<kWidth> of(g, stats, gamma, n, c);
+  const unsigned s = stats.index(n, c);
+  const float mean = stats.mean[s], invstd = stats.invstd[s], scale = gamma[c], shift = beta[c];
   float f[kWidth];
   load_floats(f, x + int64_t{v} * kWidth);
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k)
-    f[k] = follows(fmaf((f[k] - of.mean[k]) * of.invstd[k], of.scale[k], beta[g.columns ? c + k : c]));
+  for (int k = 0; k < kWidth; ++k) f[k] = follows(fmaf((f[k] - mean) * invstd, scale, shift));
   store_floats(y + int64_t{v} * kWidth, f);
 }
 
@@ -85,19 +74,70 @@ __global__ void normalize_numbers_grad(Numbers g, Statistics stats, const T* x, 
   if (v >= vectors) return;
   unsigned n = 0, c = 0;
   g.find<kWidth>(v, n, c);
-  const OfNumbers<kWidth> of(g, stats, back.gamma, n, c);
+  const unsigned s = stats.index(n, c);
+  const float mean = stats.mean[s], invstd = stats.invstd[s];
+  const BackFrom channel = back.of(c);
+  const float* of = means + 2 * (n * (g.channels / stats.per_group) + c / stats.per_group);
+  const float mean_dy = of[0], mean_dy_xhat = of[1];
   float f[kWidth], d[kWidth];
   load_floats(f, x + int64_t{v} * kWidth);
   load_floats(d, dy + int64_t{v} * kWidth);
-  const unsigned groups = g.channels / stats.per_group;
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
-    const unsigned channel = g.columns ? c + k : c;
-    const float* mean = means + 2 * (n * groups + channel / stats.per_group);
-    const float xhat = (f[k] - of.mean[k]) * of.invstd[k], dz = back.of(channel)(d[k], xhat);
-    d[k] = of.invstd[k] * (of.scale[k] * dz - mean[0] - xhat * mean[1]);
+    const float xhat = (f[k] - mean) * invstd;
+    d[k] = invstd * (channel.gamma * channel(d[k], xhat) - mean_dy - xhat * mean_dy_xhat);
   }
   store_floats(dx + int64_t{v} * kWidth, d);
+}
+
+// Channels last: a thread keeps its channels' coefficients for all its rows.
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kPieceThreads)
+    normalize_rows(Columns g, Statistics stats, const T* x, const float* gamma, const float* beta,
+                   Follows follows, T* y, unsigned pieces) {
+  const ColumnsPiece<kWidth, kPieceThreads, kRowsHeld> p(g, pieces);
+  if (p.held == 0) return;
+  float mean[kWidth], invstd[kWidth], scale[kWidth], shift[kWidth];
+  stats.load(mean, invstd, p.matrix, p.column);
+  load_row(scale, gamma + p.column), load_row(shift, beta + p.column);
+#pragma unroll 4
+  for (int i = 0; i < p.held; ++i) {
+    float f[kWidth];
+    load_floats(f, x + p.at(g, i));
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) f[k] = follows(fmaf((f[k] - mean[k]) * invstd[k], scale[k], shift[k]));
+    store_floats(y + p.at(g, i), f);
+  }
+}
+
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kPieceThreads)
+    normalize_rows_grad(Columns g, Statistics stats, const T* x, const T* dy, BackFromChannels back,
+                        const float* means, T* dx, unsigned pieces) {
+  const ColumnsPiece<kWidth, kPieceThreads, kRowsHeld> p(g, pieces);
+  if (p.held == 0) return;
+  float mean[kWidth], invstd[kWidth], mean_dy[kWidth], mean_dy_xhat[kWidth];
+  BackFrom channel[kWidth];
+  stats.load(mean, invstd, p.matrix, p.column), back.load(channel, p.column);
+  const unsigned groups = g.columns / stats.per_group;
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) {
+    const Vector<float, 2> of =
+        load_vector<2>(means + 2 * (p.matrix * groups + (p.column + k) / stats.per_group));
+    mean_dy[k] = of[0], mean_dy_xhat[k] = of[1];
+  }
+#pragma unroll 4
+  for (int i = 0; i < p.held; ++i) {
+    float f[kWidth], d[kWidth];
+    load_floats(f, x + p.at(g, i));
+    load_floats(d, dy + p.at(g, i));
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) {
+      const float xhat = (f[k] - mean[k]) * invstd[k];
+      d[k] = invstd[k] * (channel[k].gamma * channel[k](d[k], xhat) - mean_dy[k] - xhat * mean_dy_xhat[k]);
+    }
+    store_floats(dx + p.at(g, i), d);
+  }
 }
 
 template <class T>
@@ -107,7 +147,6 @@ class Pieces : public Kernel {
 
  protected:
   int64_t groups() const { return g_.n * g_.groups; }
-  Numbers one_by_one() const { return {unsigned(g_.c), unsigned(g_.hw), g_.columns}; }
   unsigned column_grid(unsigned pieces) const { return unsigned(g_.n) * pieces * blocks(g_.c, g_.tile()); }
   // Of columns, [n][piece][c]; of runs of `numbers` each, `sets` a sample, [piece][n][set].
   PieceParts parts(int64_t sets, int64_t numbers) const {
@@ -130,13 +169,20 @@ class Pieces : public Kernel {
     else
       f(std::integral_constant<int, kPieceThreads>());
   }
-  // f(width, first number, vectors, first sample)
-  template <class F>
-  void number_by_number(F f) const {
-    in_parts(g_.n, g_.c * g_.hw, [&](int64_t first, int64_t samples) {
-      with_width<T>(g_.wide, [&](auto width) {
-        f(width, first * g_.c * g_.hw, samples * g_.c * g_.hw / width, first);
-      });
+  // rows(width, pieces, grid) where channels come last; numbers(width, g, first number, vectors, first
+  // sample) else.
+  template <class R, class F>
+  void normalize(R rows, F numbers) const {
+    with_width<T>(g_.wide, [&](auto width) {
+      if (g_.columns) {
+        const unsigned pieces = blocks(g_.hw, piece_of_rows(width, kPieceThreads, kRowsHeld));
+        rows(width, pieces, column_grid(pieces));
+      } else {
+        in_parts(g_.n, g_.c * g_.hw, [&](int64_t first, int64_t samples) {
+          numbers(width, Numbers{unsigned(g_.c), unsigned(g_.hw)}, first * g_.c * g_.hw,
+                  samples * g_.c * g_.hw / width, first);
+        });
+      }
     });
   }
   GroupGeometry<T> g_;
@@ -171,11 +217,16 @@ class PiecesForward final : public Pieces<T> {
     });
     launch(group_statistics, blocks(this->groups(), kPieceThreads / 32), kPieceThreads, 0, args.stream,
            pieces, parts, stats, this->groups(), g.groups, g.eps);
-    this->number_by_number([&](auto width, int64_t from, int64_t vectors, int64_t sample) {
-      launch(normalize_numbers<T, width>, blocks(vectors, kPieceThreads), kPieceThreads, 0, args.stream,
-             this->one_by_one(), g.statistics(stats + sample * 2 * g.groups), x + from, gamma, beta,
-             Follows{g.silu}, y + from, vectors);
-    });
+    this->normalize(
+        [&](auto width, unsigned row_pieces, unsigned grid) {
+          launch(normalize_rows<T, width>, grid, kPieceThreads, 0, args.stream, g.matrices(),
+                 g.statistics(stats), x, gamma, beta, Follows{g.silu}, y, row_pieces);
+        },
+        [&](auto width, const Numbers& numbers, int64_t from, int64_t vectors, int64_t sample) {
+          launch(normalize_numbers<T, width>, blocks(vectors, kPieceThreads), kPieceThreads, 0, args.stream,
+                 numbers, g.statistics(stats + sample * 2 * g.groups), x + from, gamma, beta, Follows{g.silu},
+                 y + from, vectors);
+        });
   }
 
  private:
@@ -212,11 +263,16 @@ class PiecesBackward final : public Pieces<T> {
     });
     launch(group_means, blocks(this->groups(), kPieceThreads / 32), kPieceThreads, 0, args.stream, pieces,
            parts, back.gamma, means, this->groups(), g.groups);
-    this->number_by_number([&](auto width, int64_t from, int64_t vectors, int64_t sample) {
-      launch(normalize_numbers_grad<T, width>, blocks(vectors, kPieceThreads), kPieceThreads, 0, args.stream,
-             this->one_by_one(), g.statistics(stats + sample * 2 * g.groups), x + from, dy + from, back,
-             means + sample * 2 * g.groups, dx + from, vectors);
-    });
+    this->normalize(
+        [&](auto width, unsigned row_pieces, unsigned grid) {
+          launch(normalize_rows_grad<T, width>, grid, kPieceThreads, 0, args.stream, g.matrices(),
+                 g.statistics(stats), x, dy, back, means, dx, row_pieces);
+        },
+        [&](auto width, const Numbers& numbers, int64_t from, int64_t vectors, int64_t sample) {
+          launch(normalize_numbers_grad<T, width>, blocks(vectors, kPieceThreads), kPieceThreads, 0,
+                 args.stream, numbers, g.statistics(stats + sample * 2 * g.groups), x + from, dy + from, back,
+                 means + sample * 2 * g.groups, dx + from, vectors);
+        });
     add_affine_grads(args, parts, part_count(), g.c);
   }
 

@@ -127,21 +127,22 @@ template <int kWidth>
 __device__ __forceinline__ void group_sum(float (&a)[kWidth], float (&b)[kWidth], unsigned per_group) {
   constexpr unsigned kCount = kColumns<kWidth>;
   __shared__ float column[2][kCount], group[2][kCount];
-  const unsigned own = threadIdx.x % kAcross<kWidth> * kWidth;
-  if (threadIdx.x < kAcross<kWidth>)
+  constexpr unsigned kWide = kAcross<kWidth>;
+  const unsigned own = threadIdx.x % kWide;
+  if (threadIdx.x < kWide)
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) column[0][own + k] = a[k], column[1][own + k] = b[k];
+    for (int k = 0; k < kWidth; ++k) column[0][k * kWide + own] = a[k], column[1][k * kWide + own] = b[k];
   __syncthreads();
   const unsigned which = threadIdx.x / kCount, first = threadIdx.x % kCount * per_group;
   if (which < 2 && first < kCount) {
     float sum = 0;
-    for (unsigned i = 0; i < per_group; ++i) sum += column[which][first + i];
+    for (unsigned i = 0; i < per_group; ++i) sum += column[which][column_slot<kWidth>(first + i)];
     group[which][first / per_group] = sum;
   }
   __syncthreads();
 #pragma unroll
   for (int k = 0; k < kWidth; ++k)
-    a[k] = group[0][(own + k) / per_group], b[k] = group[1][(own + k) / per_group];
+    a[k] = group[0][(own * kWidth + k) / per_group], b[k] = group[1][(own * kWidth + k) / per_group];
 }
 
 template <class T, int kWidth, int kThreads, int kHeld>
@@ -205,12 +206,7 @@ __global__ void __launch_bounds__(kThreads)
   Held<T, kWidth> xs[kHeld], ds[kHeld];
   float mean[kWidth] = {}, invstd[kWidth] = {}, sum[kWidth] = {}, sum_xhat[kWidth] = {};
   BackFrom of[kWidth] = {};
-  if (p.held > 0)
-#pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      const unsigned s = stats.index(p.matrix, p.column + k);
-      mean[k] = stats.mean[s], invstd[k] = stats.invstd[s], of[k] = back.of(p.column + k);
-    }
+  if (p.held > 0) stats.load(mean, invstd, p.matrix, p.column), back.load(of, p.column);
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
     if (i >= p.held) break;
@@ -224,11 +220,9 @@ __global__ void __launch_bounds__(kThreads)
   }
   column_sum<kWidth, kThreads>(sum, sum_xhat);
   const float share = 1.0f / static_cast<float>(g.rows * stats.per_group);
+  if (p.writes(g)) store_pairs(parts + p.part(g, 1), sum, sum_xhat);
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k) {
-    if (p.writes(g)) parts[p.part(g, 1) + 2 * k] = sum[k], parts[p.part(g, 1) + 2 * k + 1] = sum_xhat[k];
-    sum[k] *= of[k].gamma, sum_xhat[k] *= of[k].gamma;
-  }
+  for (int k = 0; k < kWidth; ++k) sum[k] *= of[k].gamma, sum_xhat[k] *= of[k].gamma;
   group_sum<kWidth>(sum, sum_xhat, stats.per_group);
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {

@@ -79,7 +79,7 @@ class WeightGrad final : public Linear {
     GemmSize size = unsplit(m_, k_, n_);
     size.k_slice = split_.k_slice;
     gemm<T, false, false>(rows<T>(args.in[1], m_), rows<T>(args.in[0], k_), partials, size, split_.slices,
-                          whole<T>(m_) && whole<T>(k_), k_ % 2 == 0, args.stream);
+                          whole<T>(m_) && whole<T>(k_), k_ % Partials::kAtOnce<T> == 0, args.stream);
     if (split_.slices > 1) add_partials(workspace, split_.slices, m_ * k_, StoreFloat{dw}, args.stream);
     if (bias_)
       bias_sums_.run(args.in[1].as<const T>(), workspace + partial_floats(), args.out[1].as<float>(),

@@ -11,13 +11,10 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Coefficients of kWidth numbers that begin with channel c of sample n: of one channel each, or all of that
-// one.
+// Coefficients of kWidth numbers, from p on: of one channel each (channels last), or all of that one.
 template <int kWidth, class T>
-__device__ __forceinline__ void load_coefficients(float (&f)[kWidth], const Numbers& g, const T* p,
-                                                  unsigned n, unsigned c) {
-  p += int64_t{n} * g.channels + c;
-  if (g.columns) {
+__device__ __forceinline__ void load_coefficients(float (&f)[kWidth], const T* p, bool columns) {
+  if (columns) {
     load_floats(f, p);
     return;
   }
@@ -27,16 +24,18 @@ __device__ __forceinline__ void load_coefficients(float (&f)[kWidth], const Numb
 }
 
 template <class T, int kWidth>
-__global__ void scale_and_shift(Numbers g, const T* x, const T* scale, const T* shift, T* y,
+__global__ void scale_and_shift(Numbers g, bool columns, const T* x, const T* scale, const T* shift, T* y,
                                 unsigned vectors) {
   const unsigned v = blockIdx.x * kThreads + threadIdx.x;
   if (v >= vectors) return;
   unsigned n = 0, c = 0;
   g.find<kWidth>(v, n, c);
+  if (columns) c = v * kWidth % g.channels;
+  const unsigned coefficient = n * g.channels + c;
   float f[kWidth], by[kWidth] = {}, plus[kWidth];
   load_floats(f, x + int64_t{v} * kWidth);
-  load_coefficients(plus, g, shift, n, c);
-  if (scale) load_coefficients(by, g, scale, n, c);
+  load_coefficients(plus, shift + coefficient, columns);
+  if (scale) load_coefficients(by, scale + coefficient, columns);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) f[k] = fmaf(f[k], 1 + by[k], plus[k]);
   store_floats(y + int64_t{v} * kWidth, f);
@@ -112,12 +111,13 @@ template <class T>
 void forward(const NoParams&, const KernelArgs& args) {
   const View& x = args.in[0];
   const int64_t channels = x.dim(1), pixels = x.shape().elements_from(2);
-  const Numbers numbers{unsigned(channels), unsigned(pixels), x.spec.layout == Layout::nhwc};
+  const Numbers numbers{unsigned(channels), unsigned(pixels)};
+  const bool columns = x.spec.layout == Layout::nhwc;
   const T* scale = scale_shift::has_scale(args) ? args.in[1].as<const T>() : nullptr;
   in_parts(x.dim(0), channels * pixels, [&](int64_t first, int64_t samples) {
     with_width<T>(is_wide<T>(x.spec), [&](auto width) {
       const int64_t from = first * channels * pixels, vectors = samples * channels * pixels / width;
-      launch(scale_and_shift<T, width>, blocks(vectors, kThreads), kThreads, 0, args.stream, numbers,
+      launch(scale_and_shift<T, width>, blocks(vectors, kThreads), kThreads, 0, args.stream, numbers, columns,
              x.as<const T>() + from, scale ? scale + first * channels : nullptr,
              args.in.back().as<const T>() + first * channels, args.out[0].as<T>() + from, vectors);
     });

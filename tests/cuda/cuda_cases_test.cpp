@@ -1,16 +1,17 @@
 // Every kernel of device cuda against the CPU reference, on the ops' ordinary cases, in memory of its own
-// with sentinels around. Built twice: against CUDA itself (skipped where no GPU is), and against the
-// stand-ins for CUDA, cuDNN and cuBLASLt (LOCKSTEP_STANDINS), where it is about the libraries' kernels: our
-// own run on the SIMT executor (kernels/gpu_cases_test.cpp).
+// with sentinels around; one test an op. Built twice: against CUDA itself (skipped where no GPU is), and
+// against the stand-ins for CUDA, cuDNN and cuBLASLt (LOCKSTEP_STANDINS), where it is about the libraries'
+// kernels: our own run on the SIMT executor (kernels/gpu_cases_test.cpp).
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "kernels/core/gpu_libraries.h"
 #include "runtime/device/device_runtime.h"
-#include "tests/support/kernel_cases.h"
+#include "tests/support/typed_case.h"
 
 namespace lockstep::testing {
 namespace {
@@ -36,13 +37,14 @@ constexpr auto kSentinel = std::byte{0xA5};
 // A tensor on the device, with sentinels on both sides.
 class OnDevice {
  public:
+  // from null: NaN in f32 and bf16.
   OnDevice(DeviceRuntime& device, int64_t bytes, const void* from)
       : device_(device), memory_(device, bytes + 2 * kMargin) {
     image_.assign(static_cast<size_t>(bytes + 2 * kMargin), kSentinel);
     if (from)
       std::memcpy(image_.data() + kMargin, from, static_cast<size_t>(bytes));
     else
-      std::memset(image_.data() + kMargin, 0xFF, static_cast<size_t>(bytes));  // NaN in f32 and bf16
+      std::memset(image_.data() + kMargin, 0xFF, static_cast<size_t>(bytes));
     device.copy_to_device(memory_.data(), image_.data(), memory_.bytes());
     device.synchronize();
   }
@@ -57,10 +59,6 @@ class OnDevice {
              std::equal(now.end() - kMargin, now.end(), image_.end() - kMargin);
     return {now.begin() + kMargin, now.end() - kMargin};
   }
-  bool unchanged() const {
-    bool intact = false;
-    return std::equal(image_.begin() + kMargin, image_.end() - kMargin, fetch(intact).begin()) && intact;
-  }
 
  private:
   DeviceRuntime& device_;
@@ -68,66 +66,59 @@ class OnDevice {
   std::vector<std::byte> image_;
 };
 
-struct Made {
-  std::vector<Buffer> in;
-  std::vector<TensorSpec> in_specs, out_specs;
-  std::unique_ptr<Kernel> kernel;  // null: declines
-};
-Made make(const TypedCase& r, const KernelInfo& info, Layout layout) {
-  Made m;
-  const KernelCase& c = r.c;
-  const auto follows = [&](const std::vector<int>& batch, size_t i, const TensorSpec& s) {
-    return contains(batch, i) ? layout_for(s, layout) : Layout::plain;
-  };
-  for (size_t i = 0; i < r.inputs.size(); ++i) {
-    m.in.push_back(converted(to_layout(r.inputs[i], follows(c.batch_in, i, c.in[i])),
-                             contains(r.bf16_in, i) ? DType::bf16 : c.in[i].dtype));
-    m.in_specs.push_back(m.in.back().spec());
-  }
-  for (size_t o = 0; o < c.out.size(); ++o)
-    m.out_specs.push_back({contains(r.bf16_out, o) ? DType::bf16 : c.out[o].dtype, c.out[o].shape,
-                           follows(c.batch_out, o, c.out[o])});
-  m.kernel = info.make({c.params, m.in_specs, m.out_specs});
-  return m;
+// Null where the kernel declines.
+std::unique_ptr<Kernel> make(const TypedCase& t, const KernelInfo& info, Layout layout) {
+  const std::vector<Buffer> in = inputs_in(t, layout);
+  return info.make({t.c.params, Views(in).specs, Views(*outputs_in(t, layout, false, in)).specs});
 }
 
 // False where the kernel declines.
-bool run_case(DeviceRuntime& device, const TypedCase& r, const KernelInfo& info, Layout layout) {
-  const KernelCase& c = r.c;
-  const std::string where = fmt::format("{} '{}' {} {} {} layout={}", c.op, c.label, info.name,
-                                        name(info.dtype), c.params.text(), name(layout));
-  const Made m = make(r, info, layout);
-  if (!m.kernel) return false;
-  std::vector<OnDevice> in, out;
-  std::vector<View> in_views, out_views;
-  in.reserve(m.in.size()), out.reserve(m.out_specs.size());
-  for (const Buffer& b : m.in) {
-    in.emplace_back(device, b.spec().bytes(), b.data());
-    in_views.push_back({b.spec(), in.back().data()});
+bool run_case(DeviceRuntime& device, const TypedCase& t, const KernelInfo& info, Layout layout,
+              bool in_place) {
+  const std::string where = description(t, info, layout, in_place);
+  const std::vector<Buffer> in = inputs_in(t, layout);
+  const auto outputs = outputs_in(t, layout, in_place, in);
+  if (!outputs) return false;
+  const std::vector<Buffer>& out = *outputs;
+  Views in_views(in), out_views(out);
+  const auto kernel = info.make({t.c.params, in_views.specs, out_views.specs});
+  if (!kernel) return false;
+
+  std::vector<OnDevice> inputs, results;
+  inputs.reserve(in.size()), results.reserve(out.size());
+  for (size_t i = 0; i < in.size(); ++i) {
+    inputs.emplace_back(device, in[i].spec().bytes(), in[i].data());
+    in_views.views[i].data = inputs[i].data();
   }
-  for (const TensorSpec& s : m.out_specs) {
-    out.emplace_back(device, s.bytes(), nullptr);
-    out_views.push_back({s, out.back().data()});
+  std::vector<const OnDevice*> at;  // of each output
+  for (size_t o = 0; o < out.size(); ++o) {
+    const int from = in_place ? shared_input(t, o) : -1;
+    if (from < 0) results.emplace_back(device, out[o].spec().bytes(), nullptr);
+    at.push_back(from < 0 ? &results.back() : &inputs[static_cast<size_t>(from)]);
+    out_views.views[o].data = at[o]->data();
   }
-  const OnDevice workspace(device, m.kernel->workspace_bytes(), nullptr);
-  m.kernel->run({in_views, out_views, workspace.data(), device.stream()});
+  const OnDevice workspace(device, kernel->workspace_bytes(), nullptr);
+  kernel->run({in_views.views, out_views.views, workspace.data(), device.stream()});
   device.synchronize();
 
   bool intact = false;
   workspace.fetch(intact);
   EXPECT_TRUE(intact) << where << ": wrote outside its workspace";
-  for (size_t i = 0; i < in.size(); ++i) EXPECT_TRUE(in[i].unchanged()) << where << ": changed input " << i;
+  for (size_t i = 0; i < in.size(); ++i) {
+    const std::vector<std::byte> now = inputs[i].fetch(intact);
+    EXPECT_TRUE(intact) << where << ": wrote outside input " << i;
+    EXPECT_TRUE(overwritten(t, i, in_place) || std::equal(now.begin(), now.end(), in[i].as<std::byte>()))
+        << where << ": changed input " << i;
+  }
   for (size_t o = 0; o < out.size(); ++o) {
-    const std::vector<std::byte> bytes = out[o].fetch(intact);
+    const std::vector<std::byte> now = at[o]->fetch(intact);
     EXPECT_TRUE(intact) << where << ": wrote outside output " << o;
-    const Buffer got(m.out_specs[o]);
-    std::memcpy(got.data(), bytes.data(), bytes.size());
-    const double tolerance = r.tolerance(o);
-    const bool library = is_library_kernel(info.name);
-    compare(
-        converted(got, r.expected[o].spec().dtype), r.expected[o],
-        library ? tolerance * kLibraryFactor + (info.dtype == DType::bf16 ? kLibraryRounding : 0) : tolerance,
-        fmt::format("{} output {}", where, o));
+    std::memcpy(out[o].data(), now.data(), now.size());
+    double tolerance = t.tolerance(o);
+    if (is_library_kernel(info.name))
+      tolerance = tolerance * kLibraryFactor + (info.dtype == DType::bf16 ? kLibraryRounding : 0);
+    compare(converted(out[o], t.expected[o].spec().dtype), t.expected[o], tolerance,
+            fmt::format("{} output {}", where, o));
   }
   return true;
 }
@@ -139,7 +130,8 @@ std::vector<const KernelInfo*> kernels_under_test() {
   return found;
 }
 
-class CudaCases : public ::testing::Test {
+template <class T>
+class OnCuda : public T {
  protected:
   void SetUp() override {
     if (gpu_count() == 0) GTEST_SKIP() << "no GPU here";
@@ -147,31 +139,40 @@ class CudaCases : public ::testing::Test {
   }
   std::unique_ptr<DeviceRuntime> device_;
 };
+using CudaCases = OnCuda<::testing::TestWithParam<std::string>>;
+using CudaLibraries = OnCuda<::testing::Test>;
 
-TEST_F(CudaCases, EveryKernelMatchesTheReference) {
-  const auto kernels = kernels_under_test();
+TEST_P(CudaCases, MatchTheReference) {
   std::map<const KernelInfo*, int> ran;
+  for (const KernelInfo* info : kernels_under_test())
+    if (info->op == GetParam()) ran[info] = 0;
   for (const KernelCase& c : all_kernel_cases()) {
+    if (c.op != GetParam()) continue;
     for (DType dtype : {DType::f32, DType::bf16}) {
-      std::optional<TypedCase> now;
-      for (const KernelInfo* info : kernels) {
-        if (info->op != c.op || info->dtype != dtype) continue;
-        if (!now) now = typed_case(c, dtype);
-        for (Layout layout : {Layout::plain, Layout::nhwc})
-          if (takes(info->layout, layout) && has_layout(c, layout))
-            ran[info] += run_case(*device_, *now, *info, layout);
+      std::optional<TypedCase> typed;
+      for (auto& [info, count] : ran) {
+        if (info->dtype != dtype) continue;
+        if (!typed) typed = typed_case(c, dtype);
+        for (auto [layout, in_place] : gpu_variants(*typed, *info))
+          count += run_case(*device_, *typed, *info, layout, in_place);
       }
-      if (HasFatalFailure()) return;
     }
   }
-  for (const KernelInfo* info : kernels)
-    EXPECT_GT(ran[info], 0) << "no case runs " << info->op << " " << info->name << " " << name(info->dtype);
+  for (const auto& [info, count] : ran)
+    EXPECT_GT(count, 0) << "no case runs " << info->op << " " << info->name << " " << name(info->dtype);
 }
 
+std::set<std::string> ops() {
+  std::set<std::string> all;
+  for (const KernelInfo* info : kernels_under_test()) all.insert(info->op);
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Ops, CudaCases, ::testing::ValuesIn(ops()), [](const auto& op) { return op.param; });
+
 // One choice of kernels serves ranks of other batch sizes, and a rank without samples.
-TEST_F(CudaCases, NoKernelDeclinesForItsBatch) {
+TEST_F(CudaLibraries, NoKernelDeclinesForItsBatch) {
+  const auto kernels = kernels_under_test();
   for (const KernelCase& c : all_kernel_cases()) {
-    const auto kernels = kernels_under_test();
     if (std::none_of(kernels.begin(), kernels.end(),
                      [&](const KernelInfo* i) { return i->op == c.op && is_library_kernel(i->name); }))
       continue;
@@ -185,8 +186,8 @@ TEST_F(CudaCases, NoKernelDeclinesForItsBatch) {
       if (info->op != c.op || !is_library_kernel(info->name)) continue;
       for (Layout layout : {Layout::plain, Layout::nhwc})
         if (takes(info->layout, layout) && has_layout(c, layout)) {
-          const bool made = make(typed_case(c, info->dtype), *info, layout).kernel != nullptr;
-          EXPECT_EQ(make(typed_case(none, info->dtype), *info, layout).kernel != nullptr, made)
+          const bool made = make(typed_case(c, info->dtype), *info, layout) != nullptr;
+          EXPECT_EQ(make(typed_case(none, info->dtype), *info, layout) != nullptr, made)
               << c.op << " '" << c.label << "' " << info->name;
         }
     }
@@ -201,13 +202,13 @@ const KernelCase& case_of(const std::vector<KernelCase>& all, const std::string&
   throw std::runtime_error("no case " + op + " " + label);
 }
 
-TEST_F(CudaCases, WhatLibrariesCannotDoTheyDecline) {
+TEST_F(CudaLibraries, WhatLibrariesCannotDoTheyDecline) {
   const std::vector<KernelCase> all = all_kernel_cases();
   const auto makes = [&](const std::string& op, const std::string& label, const std::string& kernel) {
     const KernelCase& c = case_of(all, op, label);
     const KernelInfo* info = Registry::builtin().find(op, kernel, Device::cuda);
     const Layout layout = info->layout == LayoutClass::nhwc ? Layout::nhwc : Layout::plain;
-    return make(typed_case(c, DType::f32), *info, layout).kernel != nullptr;
+    return make(typed_case(c, DType::f32), *info, layout) != nullptr;
   };
   for (const std::string op : {"conv2d", "conv2d_input_grad", "conv2d_weight_grad"}) {
     EXPECT_TRUE(makes(op, "3x3, same", "cudnn"));
@@ -218,7 +219,7 @@ TEST_F(CudaCases, WhatLibrariesCannotDoTheyDecline) {
 
 // Each entry point of the libraries, failing once: the kernel's maker or its run says which. (The handles'
 // are made once a process: distributed/gpu_test.cpp.)
-TEST_F(CudaCases, EveryFailureNamesItsCall) {
+TEST_F(CudaLibraries, EveryFailureNamesItsCall) {
   struct Failure {
     std::string op, label, kernel;
     std::vector<std::string> calls;
@@ -262,7 +263,7 @@ TEST_F(CudaCases, EveryFailureNamesItsCall) {
       for (const KernelCase& c : all) {
         if (c.op != f.op || (!f.label.empty() && c.label != f.label)) continue;
         try {
-          if (!run_case(*device_, typed_case(c, DType::f32), *info, layout)) continue;
+          if (!run_case(*device_, typed_case(c, DType::f32), *info, layout, false)) continue;
         } catch (const Error& e) {
           message = e.what();
           EXPECT_EQ(e.exit(), Exit::internal);

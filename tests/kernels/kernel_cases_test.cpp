@@ -10,6 +10,7 @@
 
 #include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
+#include "tests/support/typed_case.h"
 
 namespace lockstep::testing {
 namespace {
@@ -79,55 +80,33 @@ struct Variant {
 // Runs one variant; false where the kernel declines.
 bool run_variant(const TypedCase& typed, const Variant& v) {
   const KernelCase& c = typed.c;
-  const std::vector<Buffer>& plain = typed.inputs;
-  const std::string where = fmt::format("{} '{}' {} {} {} layout={} threads={} target={}{}", c.op, c.label,
-                                        v.kernel->name, name(typed.dtype), c.params.text(), name(v.layout),
-                                        v.threads, cpu_target_name(v.target), v.in_place ? " in place" : "");
-  std::vector<Buffer> in, out;
-  std::vector<TensorSpec> in_specs, out_specs;
-  for (size_t i = 0; i < plain.size(); ++i) {
-    const bool batch = contains(c.batch_in, i);
-    in.push_back(to_layout(plain[i], batch ? layout_for(plain[i].spec(), v.layout) : Layout::plain,
-                           contains(c.gradient_in, i) ? 0.0f : 0.25f));
-    if (contains(typed.bf16_in, i)) in.back() = converted(in.back(), DType::bf16);
-    in_specs.push_back(in.back().spec());
-  }
-  for (size_t o = 0; o < c.out.size(); ++o) {
-    TensorSpec s = c.out[o];
-    if (contains(c.batch_out, o)) s.layout = layout_for(s, v.layout);
-    if (contains(typed.bf16_out, o)) s.dtype = DType::bf16;
-    out_specs.push_back(s);
-    int shared = -1;
-    for (auto [i, oo] : c.in_place)
-      if (v.in_place && oo == static_cast<int>(o)) shared = i;
-    out.push_back(shared >= 0 ? in[static_cast<size_t>(shared)] : Buffer(s));
-  }
-  const KernelRequest request{c.params, in_specs, out_specs, v.threads};
-  auto kernel = v.kernel->make(request);
+  const std::string where = fmt::format("{} threads={} target={}", description(typed, *v.kernel, v.layout, v.in_place),
+                                        v.threads, cpu_target_name(v.target));
+  const std::vector<Buffer> in = inputs_in(typed, v.layout);
+  auto outputs = outputs_in(typed, v.layout, v.in_place, in);
+  if (!outputs) return false;
+  std::vector<Buffer>& out = *outputs;
+  const Views in_views(in), out_views(out);
+  const auto kernel = v.kernel->make({c.params, in_views.specs, out_views.specs, v.threads});
   if (!kernel) return false;
 
   const Buffer workspace({DType::u8, {kernel->workspace_bytes()}, Layout::plain});
   std::memset(workspace.data(), 0xFF, static_cast<size_t>(kernel->workspace_bytes()));
-  std::vector<View> in_views, out_views;
-  for (const auto& b : in) in_views.push_back(b.view());
-  for (const auto& b : out) out_views.push_back(b.view());
   std::vector<std::vector<std::byte>> before;
   for (const auto& b : in) before.emplace_back(b.as<std::byte>(), b.as<std::byte>() + b.spec().bytes());
-  kernel->run({in_views, out_views, workspace.data()});
+  kernel->run({in_views.views, out_views.views, workspace.data()});
 
   EXPECT_TRUE(workspace.sentinels_intact()) << where << ": wrote outside its workspace";
   for (size_t i = 0; i < in.size(); ++i) {
     EXPECT_TRUE(in[i].sentinels_intact()) << where << ": wrote outside input " << i;
-    bool overwritten = false;
-    for (auto [ii, o] : c.in_place) overwritten |= v.in_place && ii == static_cast<int>(i);
-    if (!overwritten) {
-      EXPECT_TRUE(std::equal(before[i].begin(), before[i].end(), in[i].as<std::byte>())) << where << ": changed input " << i;
-    }
+    EXPECT_TRUE(overwritten(typed, i, v.in_place) ||
+                std::equal(before[i].begin(), before[i].end(), in[i].as<std::byte>()))
+        << where << ": changed input " << i;
   }
   for (size_t o = 0; o < out.size(); ++o) {
     EXPECT_TRUE(out[o].sentinels_intact()) << where << ": wrote outside output " << o;
     out[o] = converted(out[o], typed.expected[o].spec().dtype);
-    compare(out[o], typed.expected[o], typed.tolerance(o), fmt::format("{} output {}", where, o));
+    check_output(typed, o, out[o], where);
     if (out[o].spec().dtype != DType::f32) continue;
     const bool zero = contains(c.gradient_out, o);
     int bad = 0;

@@ -37,6 +37,25 @@ struct Statistics {
   __device__ __forceinline__ unsigned index(unsigned n, unsigned c) const {
     return n * stride + (per_group == 1 ? c : c / per_group);
   }
+  // Of kWidth channels from c on, a group's only once.
+  template <int kWidth>
+  __device__ __forceinline__ void load(float (&means)[kWidth], float (&invstds)[kWidth], unsigned n,
+                                       unsigned c) const {
+    if (per_group == 1) {
+      load_row(means, mean + n * stride + c), load_row(invstds, invstd + n * stride + c);
+      return;
+    }
+    unsigned i = index(n, c), left = per_group - c % per_group;  // of the group
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k, --left) {
+      if (k > 0 && left > 0) {
+        means[k] = means[k - 1], invstds[k] = invstds[k - 1];
+        continue;
+      }
+      if (k > 0) ++i, left = per_group;
+      means[k] = mean[i], invstds[k] = invstd[i];
+    }
+  }
 };
 
 // How a gradient gets back to a norm's output: as it is, where nothing follows the norm.
@@ -45,6 +64,8 @@ struct Straight {
     __device__ __forceinline__ float operator()(float dy, float /*xhat*/) const { return dy; }
   };
   __device__ __forceinline__ Channel of(unsigned /*channel*/) const { return {}; }
+  template <int kWidth>
+  __device__ __forceinline__ void load(Channel (&)[kWidth], unsigned /*channel*/) const {}
 };
 
 // What is known of a piece of numbers of which `sum1` and `sum2` are the sums of deviations from `center`,
@@ -53,8 +74,7 @@ struct Straight {
 __device__ __forceinline__ void store_moments(double* part, float center, float sum1, float sum2,
                                               unsigned count) {
   const double off = double{sum1} / count;
-  part[0] = double{center} + off;
-  part[1] = double{sum2} - off * double{sum1};
+  store_vector(part, Vector<double, 2>{double{center} + off, double{sum2} - off * double{sum1}});
 }
 
 // --- runs ---
@@ -180,6 +200,13 @@ struct ColumnsPiece {
   }
 };
 
+// Where column c of a block's lies in shared memory, so that threads side by side write and read there side
+// by side, each its column k. Column of thread x: column_slot(x * kWidth + k) = k * kAcross + x.
+template <int kWidth>
+__device__ __forceinline__ unsigned column_slot(unsigned c) {
+  return c % kWidth * kAcross<kWidth> + c / kWidth;
+}
+
 // Every thread gets the sums of its columns over the block's rows.
 template <int kWidth, int kThreads>
 __device__ __forceinline__ void column_sum(float (&a)[kWidth], float (&b)[kWidth]) {
@@ -193,11 +220,12 @@ __device__ __forceinline__ void column_sum(float (&a)[kWidth], float (&b)[kWidth
       a[k] += __shfl_xor_sync(kAllLanes, a[k], d);
       b[k] += __shfl_xor_sync(kAllLanes, b[k], d);
     }
-  const unsigned lane = threadIdx.x % 32, own = threadIdx.x % kWide * kWidth;
+  const unsigned lane = threadIdx.x % 32, own = threadIdx.x % kWide;
   if (lane < kWide)
 #pragma unroll
     for (int k = 0; k < kWidth; ++k)
-      partial[threadIdx.x / 32][0][own + k] = a[k], partial[threadIdx.x / 32][1][own + k] = b[k];
+      partial[threadIdx.x / 32][0][k * kWide + own] = a[k],
+                                               partial[threadIdx.x / 32][1][k * kWide + own] = b[k];
   __syncthreads();
   if (threadIdx.x < 2 * kCount) {
     float sum = 0;
@@ -207,7 +235,18 @@ __device__ __forceinline__ void column_sum(float (&a)[kWidth], float (&b)[kWidth
   }
   __syncthreads();
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k) a[k] = total[0][own + k], b[k] = total[1][own + k];
+  for (int k = 0; k < kWidth; ++k) a[k] = total[0][k * kWide + own], b[k] = total[1][k * kWide + own];
+}
+
+// a[0] b[0] a[1] b[1] ... from p on, 16 bytes at once where there are as many.
+template <int kWidth>
+__device__ __forceinline__ void store_pairs(float* p, const float (&a)[kWidth], const float (&b)[kWidth]) {
+  if constexpr (kWidth == 1) {
+    store_vector(p, Vector<float, 2>{a[0], b[0]});
+  } else {
+#pragma unroll
+    for (int k = 0; k < kWidth; k += 2) store16(p + 2 * k, Vector<float>{a[k], b[k], a[k + 1], b[k + 1]});
+  }
 }
 
 // parts[matrix][piece][column]: mean, M2.
@@ -251,13 +290,7 @@ __global__ void __launch_bounds__(kThreads)
   const ColumnsPiece<kWidth, kThreads, kHeld> p(g, pieces);
   float mean[kWidth] = {}, invstd[kWidth] = {}, sum[kWidth] = {}, sum_xhat[kWidth] = {};
   typename Back::Channel channel[kWidth] = {};
-  if (p.held > 0)
-#pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      const unsigned s = stats.index(p.matrix, p.column + k);
-      mean[k] = stats.mean[s], invstd[k] = stats.invstd[s];
-      channel[k] = back.of(p.column + k);
-    }
+  if (p.held > 0) stats.load(mean, invstd, p.matrix, p.column), back.load(channel, p.column);
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
     if (i >= p.held) break;
@@ -271,10 +304,7 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   column_sum<kWidth, kThreads>(sum, sum_xhat);
-  if (!p.writes(g)) return;
-#pragma unroll
-  for (int k = 0; k < kWidth; ++k)
-    parts[p.part(g, pieces) + 2 * k] = sum[k], parts[p.part(g, pieces) + 2 * k + 1] = sum_xhat[k];
+  if (p.writes(g)) store_pairs(parts + p.part(g, pieces), sum, sum_xhat);
 }
 
 // --- parts put together ---
@@ -292,7 +322,9 @@ struct MeanAndM2 {
 // By one whole warp; every lane has the result.
 __device__ __forceinline__ MeanAndM2 merge_moments(const MomentParts& p) {
   const unsigned parts = p.pieces * p.width;
-  const auto part = [&](unsigned i) { return p.parts + 2 * (i / p.width * p.stride + i % p.width); };
+  const auto part = [&](unsigned i) {
+    return load_vector<2>(p.parts + 2 * (i / p.width * p.stride + i % p.width));
+  };
   const auto numbers = [&](unsigned i) {
     const unsigned piece = i / p.width;
     return double(min(p.numbers - piece * p.piece_numbers, p.piece_numbers));
@@ -301,8 +333,9 @@ __device__ __forceinline__ MeanAndM2 merge_moments(const MomentParts& p) {
   for (unsigned i = threadIdx.x % 32; i < parts; i += 32) sum += numbers(i) * part(i)[0];
   const double count = double(p.numbers) * p.width, mean = count > 0 ? warp_sum(sum) / count : 0;
   for (unsigned i = threadIdx.x % 32; i < parts; i += 32) {
-    const double d = part(i)[0] - mean;
-    m2 += part(i)[1] + numbers(i) * d * d;
+    const Vector<double, 2> of = part(i);
+    const double d = of[0] - mean;
+    m2 += of[1] + numbers(i) * d * d;
   }
   return {mean, warp_sum(m2)};
 }
@@ -316,7 +349,7 @@ __global__ void sum_parts(const float* parts, float* to0, float* to1, unsigned c
   double sum0 = 0, sum1 = 0;
   if (c < channels)
     for (unsigned i = row; i < count; i += kRows) {
-      const float* part = parts + 2 * (int64_t{i} * channels + c);
+      const Vector<float, 2> part = load_vector<2>(parts + 2 * (int64_t{i} * channels + c));
       sum0 += double{part[0]}, sum1 += double{part[1]};
     }
   partial[row][0][lane] = sum0, partial[row][1][lane] = sum1;
@@ -329,15 +362,14 @@ __global__ void sum_parts(const float* parts, float* to0, float* to1, unsigned c
 
 // --- numbers of an image one by one ---
 
-// kWidth numbers side by side: of which sample and channel.
+// Of which sample and channel kWidth numbers of a plain tensor are.
 struct Numbers {
   unsigned channels, pixels;
-  bool columns;  // channels last
   template <int kWidth>
   __device__ __forceinline__ void find(unsigned vector, unsigned& n, unsigned& c) const {
     const unsigned first = vector * kWidth, of_sample = channels * pixels;
     n = first / of_sample;
-    c = columns ? first % channels : first % of_sample / pixels;
+    c = first % of_sample / pixels;
   }
 };
 

@@ -29,9 +29,12 @@ struct Output {
   __device__ T* line(int m, int /*slice*/) const { return data + row(m); }
 };
 
-// partials[slice][m][n]; with one slice, D itself.
+// partials[slice][m][n]; with one slice, D itself. Lines are aligned for what a thread writes at once
+// (`whole`) where they have a multiple of kAtOnce floats.
 struct Partials {
   using Element = float;
+  template <class T>
+  static constexpr int kAtOnce = sizeof(T) == 2 ? 2 : 4;
   float* data;
   int64_t stride, slice_stride;
 
@@ -46,17 +49,28 @@ struct GemmSize {
 
 template <int kM, int kN, bool kAAlongK, bool kBAlongK, class Out>
 __device__ void store_tile(const FmaTile<kM, kN, kAAlongK, kBAlongK>& tile, const Out& out, int m0, int n0,
-                           const GemmSize& size, bool /*whole*/) {
+                           const GemmSize& size, bool whole) {
   using Tile = FmaTile<kM, kN, kAAlongK, kBAlongK>;
+  // Where B's lines lie along n a thread has four neighbours; else its warp has, eight of them.
+  constexpr int kEach = kBAlongK ? 1 : 4;
 #pragma unroll
   for (int i = 0; i < Tile::kRows; ++i) {
     const int m = m0 + Tile::row(i);
     if (m >= size.m) continue;
-    auto* line = out.line(m, static_cast<int>(blockIdx.z));
+    float* line = out.line(m, static_cast<int>(blockIdx.z));
 #pragma unroll
-    for (int j = 0; j < Tile::kColumns; ++j) {
+    for (int j = 0; j < Tile::kColumns; j += kEach) {
       const int n = n0 + Tile::column(j);
-      if (n < size.n) line[n] = typename Out::Element(out.finish(tile.sums[i][j], n));
+      if (kEach > 1 && whole) {
+        Vector<float> four;
+#pragma unroll
+        for (int e = 0; e < kEach; ++e) four[e] = n < size.n ? out.finish(tile.sums[i][j + e], n + e) : 0.0f;
+        if (n < size.n) store16(line + n, four);
+      } else {
+#pragma unroll
+        for (int e = 0; e < kEach; ++e)
+          if (n + e < size.n) line[n + e] = out.finish(tile.sums[i][j + e], n + e);
+      }
     }
   }
 }
