@@ -22,6 +22,8 @@ def arguments():
     parser.add_argument("--model", choices=["mnist_convnet", "mnist_convnet_dropout"], required=True)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: one rank; the data set lies there")
+    parser.add_argument("--compile", action="store_true", help="the step through torch.compile (max-autotune)")
     parser.add_argument("--batch", type=int, default=128, help="over all ranks")
     parser.add_argument("--steps", type=int, default=469)
     parser.add_argument("--warmup", type=int, default=50, help="steps before the clock starts")
@@ -57,23 +59,27 @@ def train(a, rank, ranks):
     torch.manual_seed(a.seed)
     if ranks > 1:
         dist.init_process_group("gloo")
-    net = ConvNet() if a.model == "mnist_convnet" else ConvNetDropout()
+    net = (ConvNet() if a.model == "mnist_convnet" else ConvNetDropout()).to(a.device)
     model = DistributedDataParallel(net) if ranks > 1 else net
     loss_of = F.cross_entropy if a.model == "mnist_convnet" else F.nll_loss
     optimizer = torch.optim.SGD(model.parameters(), lr=a.lr, momentum=a.momentum)
-    images, labels = mnist("train", a.data)
+    if a.compile:
+        model = torch.compile(model, mode="max-autotune")
+    images, labels = (t.to(a.device) for t in mnist("train", a.data))
     share = a.batch // ranks
     assert share * ranks == a.batch, "--batch must be a multiple of --ranks"
     torch.manual_seed(1000 * a.seed + rank)  # dropout's draws
     order_of = torch.Generator()
     per_epoch = len(images) // a.batch
     losses, started = [], None
+    wait = torch.cuda.synchronize if a.device == "cuda" else lambda: None
     model.train()
     for step in range(a.steps):
         if step == a.warmup:
+            wait()
             started = time.perf_counter()
         if step % per_epoch == 0:
-            order = torch.randperm(len(images), generator=order_of.manual_seed(a.seed + step // per_epoch))
+            order = torch.randperm(len(images), generator=order_of.manual_seed(a.seed + step // per_epoch)).to(a.device)
         begin = (step % per_epoch) * a.batch + rank * share
         index = order[begin : begin + share]
         optimizer.zero_grad()
@@ -83,6 +89,7 @@ def train(a, rank, ranks):
         losses.append(loss.detach())
         if step == 0 and rank == 0:
             print("first step", flush=True)
+    wait()
     seconds = time.perf_counter() - started if started else None
     if rank != 0:
         return
@@ -90,7 +97,7 @@ def train(a, rank, ranks):
     result["losses"] = [round(x.item(), 6) for x in losses]
     if not a.no_test:
         net.eval()
-        test_images, test_labels = mnist("t10k", a.data)
+        test_images, test_labels = (t.to(a.device) for t in mnist("t10k", a.data))
         with torch.no_grad():
             result["test_accuracy"] = (net(test_images).argmax(1) == test_labels).double().mean().item()
     print(json.dumps(result), flush=True)
@@ -98,6 +105,8 @@ def train(a, rank, ranks):
 
 def main():
     a = arguments()
+    if a.device == "cuda" and a.ranks > 1:
+        sys.exit("train_mnist.py: --device cuda takes --ranks 1")
     if "RANK" in os.environ:
         train(a, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     elif a.ranks > 1:
