@@ -100,8 +100,8 @@ struct TensorSpec {
   std::string text() const;  // "f32[64, 1, 28, 28]:lanes"
 };
 
-// A spec and an address. Does not own. Data is 64-byte aligned where the runtime places it at the
-// start of a value; slices of flat parameter arrays are aligned to 64 bytes too.
+// A spec and an address. Does not own. Data is 64-byte aligned where the runtime places it at the start of a
+// value; slices of flat parameter arrays are too, but those of their copy in bf16 to 32 bytes.
 struct View {
   TensorSpec spec;
   void* data = nullptr;
