@@ -93,7 +93,8 @@ int run(const std::vector<std::string>& arguments) {
   if (RankReport::launched()) take_share_of_cores(environment.local_rank, environment.local_size);
   RankReport report(environment.rank);  // from here on the launcher passes signals on
   o.on_peer_lost = [&](const std::string& what) {
-    fmt::print(stderr, "error[E_PEER_LOST] rank={}: {}; hint: resume with: {}\n", environment.rank, what, o.resume_command);
+    fmt::print(stderr, "error[E_PEER_LOST] rank={} step={}: {}; hint: resume with: {}\n", environment.rank,
+               report.step(), what, o.resume_command);
     report.exit_code(static_cast<int>(Exit::try_again));
   };
   std::unique_ptr<Communicator> comm;

@@ -47,6 +47,7 @@ void RankReport::run_folder(const std::string& path) {
 }
 
 void RankReport::step(int64_t step) {
+  step_ = step;
   if (file_ >= 0 && ::pwrite(file_, &step, sizeof step, offsetof(Record, step)) < 0) return;
 }
 

@@ -2,6 +2,7 @@
 // environment, on the launcher's host. Without it (somebody else's launcher) all calls do nothing.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -17,6 +18,7 @@ class RankReport {
   static bool launched();                    // by `lockstep fit`, on this or another host
   void run_folder(const std::string& path);  // rank 0, once it is known
   void step(int64_t step);                   // one small write, no sync
+  int64_t step() const { return step_; }     // the last one reported, from any thread
   bool exit_code(int code);  // before leaving, whatever the reason; whether the launcher has it
   // Seconds since the launcher itself started; 0 without one.
   double launcher_seconds() const;
@@ -25,6 +27,7 @@ class RankReport {
   std::string folder_;
   int rank_;
   int file_ = -1;
+  std::atomic<int64_t> step_{0};
 };
 
 // The launcher's side.

@@ -18,16 +18,17 @@ class DeviceCollectives {
   // Zeroed memory for what will be allreduced, known to the network where that is possible.
   virtual DeviceMemory allocate(int64_t bytes) = 0;
   // Sum over the ranks, in place: after the work so far, and beside the work that follows until join().
-  virtual void start_allreduce(float* data, int64_t count) = 0;
+  // `name` ("allreduce of bucket 0"): for the record of a failure.
+  virtual void start_allreduce(float* data, int64_t count, const std::string& name) = 0;
   // What follows comes after every allreduce that was started.
   virtual void join() = 0;
   // recv: `bytes` of every rank, in rank order. After the work so far, before what follows.
-  virtual void all_gather(const void* send, void* recv, int64_t bytes) = 0;
+  virtual void all_gather(const void* send, void* recv, int64_t bytes, const std::string& name) = 0;
 };
 
 struct NcclOptions {
   double deadline_seconds = 300;  // work that takes longer: a peer is lost
-  // Called once before the process leaves with 75.
+  // Called once before the process leaves with 75. `what` names the collective that began last.
   std::function<void(const std::string& what)> on_peer_lost;
 };
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <functional>
+#include <memory>
 
 #include "runtime/cuda/call.h"
 #include "runtime/device/device_runtime.h"
@@ -84,6 +85,17 @@ class CudaRuntime final : public DeviceRuntime {
   CudaStream compute_, copies_;
   CudaEvent done_;
   Watch watch_;
+};
+
+// Pinned host memory.
+class HostMemory {
+ public:
+  HostMemory(CudaRuntime& device, int64_t bytes)
+      : memory_(device.allocate_host(bytes), [&device](void* p) { device.release_host(p); }) {}
+  std::byte* data() const { return static_cast<std::byte*>(memory_.get()); }
+
+ private:
+  std::unique_ptr<void, std::function<void(void*)>> memory_;
 };
 
 }  // namespace lockstep

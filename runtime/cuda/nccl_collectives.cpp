@@ -3,10 +3,13 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <numeric>
 #include <thread>
+#include <vector>
 
 #include "runtime/comm/device_collectives.h"
 #include "runtime/cuda/cuda_runtime.h"
@@ -26,10 +29,45 @@ int highest_priority() {
   return greatest;
 }
 
+// Which collective began last on the GPU, recorded steps included, which pass the host by: a word of host
+// memory, into which the stream of collectives copies each one's number before it.
+class Progress {
+ public:
+  explicit Progress(CudaRuntime& device)
+      : word_(device, sizeof(int32_t)), numbers_(device, kMost * sizeof(int32_t)) {
+    std::memset(word_.data(), 0, sizeof(int32_t));
+    std::vector<int32_t> numbers(kMost);
+    std::iota(numbers.begin(), numbers.end(), 1);  // 0: none
+    device.copy_to_device(numbers_.data(), numbers.data(), numbers_.bytes());
+    device.synchronize();
+  }
+  void begin(const std::string& name, cudaStream_t stream) {
+    const auto found = std::find(names_.begin(), names_.end(), name);
+    const auto number = found - names_.begin();
+    if (found == names_.end()) {
+      LOCKSTEP_ASSERT(names_.size() < kMost, "more than {} collectives in a step", kMost);
+      names_.push_back(name);
+    }
+    LOCKSTEP_CUDA(cudaMemcpyAsync(word_.data(), numbers_.as<int32_t>() + number, sizeof(int32_t),
+                                  cudaMemcpyDeviceToHost, stream));
+  }
+  std::string text() const {
+    const int32_t number = *reinterpret_cast<const volatile int32_t*>(word_.data());
+    if (number == 0) return "no collective had begun";
+    return fmt::format("the last collective that began: {}", names_[static_cast<size_t>(number - 1)]);
+  }
+
+ private:
+  static constexpr int64_t kMost = 4096;
+  HostMemory word_;
+  DeviceMemory numbers_;
+  std::vector<std::string> names_;
+};
+
 class NcclCollectives final : public DeviceCollectives {
  public:
   NcclCollectives(CudaRuntime& device, Communicator& control, NcclOptions options)
-      : device_(device), options_(std::move(options)), stream_(highest_priority()) {
+      : device_(device), options_(std::move(options)), stream_(highest_priority()), progress_(device) {
     ncclUniqueId id{};
     if (control.rank() == 0) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
     control.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0);
@@ -74,8 +112,8 @@ class NcclCollectives final : public DeviceCollectives {
 #endif
   }
 
-  void start_allreduce(float* data, int64_t count) override {
-    fork();
+  void start_allreduce(float* data, int64_t count, const std::string& name) override {
+    fork(name);
     check(ncclAllReduce(data, data, static_cast<size_t>(count), ncclFloat, ncclSum, comm_, stream_),
           "ncclAllReduce");
     settle("allreduce");
@@ -88,19 +126,21 @@ class NcclCollectives final : public DeviceCollectives {
     forked_ = false;
   }
 
-  void all_gather(const void* send, void* recv, int64_t bytes) override {
-    fork();
+  void all_gather(const void* send, void* recv, int64_t bytes, const std::string& name) override {
+    fork(name);
     check(ncclAllGather(send, recv, static_cast<size_t>(bytes), ncclInt8, comm_, stream_), "ncclAllGather");
     settle("all-gather");
     join();
   }
 
  private:
-  // What follows on the stream of collectives comes after the compute stream's work so far.
-  void fork() {
+  // What follows on the stream of collectives, the one of this name, comes after the compute stream's work so
+  // far.
+  void fork(const std::string& name) {
     ready_.record(device_.compute());
     ready_.delay(stream_);
     forked_ = true;
+    progress_.begin(name, stream_);
   }
 
   void check(ncclResult_t result, const char* call) {
@@ -137,7 +177,7 @@ class NcclCollectives final : public DeviceCollectives {
 
   // What the other ranks hold is unknown: nothing more can be done here but say so.
   [[noreturn]] void lost(const std::string& what) {
-    if (options_.on_peer_lost) options_.on_peer_lost(what);
+    if (options_.on_peer_lost) options_.on_peer_lost(fmt::format("{}; {}", what, progress_.text()));
     static std::atomic<bool> aborted{false};
     std::thread([comm = comm_] {
       ncclCommAbort(comm);
@@ -153,6 +193,7 @@ class NcclCollectives final : public DeviceCollectives {
   ncclComm_t comm_ = nullptr;
   CudaStream stream_;
   CudaEvent ready_, done_;
+  Progress progress_;
   bool forked_ = false, started_ = false;
 };
 

@@ -6,17 +6,6 @@
 namespace lockstep {
 namespace {
 
-// Pinned host memory.
-class HostMemory {
- public:
-  HostMemory(CudaRuntime& device, int64_t bytes)
-      : memory_(device.allocate_host(bytes), [&device](void* p) { device.release_host(p); }) {}
-  std::byte* data() const { return static_cast<std::byte*>(memory_.get()); }
-
- private:
-  std::unique_ptr<void, std::function<void(void*)>> memory_;
-};
-
 // Each slot has host memory, and on the device a place to land: the data before may still be in use where it
 // is to go. From there it is a copy within the device, in the order of the work.
 class CudaUpload final : public DeviceRuntime::Upload {

@@ -180,6 +180,8 @@ void Executor::reduce_on_host(std::span<float> device, std::span<float> host) {
   device_.synchronize();
 }
 
+static std::string collective_name(const Node& n) { return fmt::format("{} of {}", n.op, n.name); }
+
 void Executor::run_node(Bound& b, size_t i) {
   auto& step = b.steps[i];
   const bool shared = device_.shares_host_memory();
@@ -195,7 +197,7 @@ void Executor::run_node(Bound& b, size_t i) {
           bucket ? step.bucket
                  : std::span(step.in[0].as<float>(), static_cast<size_t>(step.in[0].spec.shape.elements()));
       if (collectives_) {
-        collectives_->start_allreduce(data.data(), static_cast<int64_t>(data.size()));
+        collectives_->start_allreduce(data.data(), static_cast<int64_t>(data.size()), collective_name(*step.node));
         if (!bucket) collectives_->join();
       } else if (!shared) {
         float* host = bucket ? model_.gradients.as<float>() + (data.data() - gradients_on_device_.as<float>())
@@ -213,7 +215,7 @@ void Executor::run_node(Bound& b, size_t i) {
       auto* send = step.in[0].as<std::byte>();
       auto* recv = step.out[0].as<std::byte>();
       if (collectives_) {
-        collectives_->all_gather(send, recv, mine);
+        collectives_->all_gather(send, recv, mine, collective_name(*step.node));
         break;
       }
       std::byte* const staged = b.staging.data();

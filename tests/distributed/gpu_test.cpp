@@ -245,12 +245,25 @@ TEST_F(StandIns, AFailedRankEndsTheJob) {
 
 TEST_F(StandIns, AHangEndsAtTheDeadline) {
   ASSERT_EQ(fit_on_gpus(2, 1, {"backend=nccl"}).code, 0);  // as above
-  for (const std::string call : {"ncclAllReduce:1:hang:rank1", "ncclAllReduce:2:hang"}) {
+  // Two buckets, the second of which is the first layer's. The third call is recorded, and hangs in the
+  // graph.
+  const std::string wide =
+      "model={layers: [flatten, {linear: {out_features: 64}}, {linear: {out_features: 16500}},"
+      " {linear: {out_features: 10}}]}";
+  struct Hang {
+    std::string call, model, record;
+  };
+  const std::string small = "model.name=mnist_convnet_dropout";
+  for (const auto& [call, model, record] :
+       {Hang{"ncclAllReduce:1:hang:rank1", small, "step=0: "}, Hang{"ncclAllReduce:2:hang", wide, "bucket 1"},
+        Hang{"ncclAllReduce:3:hang", wide, "bucket 0"}}) {
     SCOPED_TRACE(call);
     const Outcome o =
-        fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=2"}, {{"LOCKSTEP_STANDIN_FAIL", call}});
+        fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=2", model}, {{"LOCKSTEP_STANDIN_FAIL", call}});
     EXPECT_EQ(o.code, 75) << o.text;
     EXPECT_NE(o.text.find("not done within 2 s"), std::string::npos) << o.text;
+    EXPECT_NE(o.text.find("error[E_PEER_LOST] rank="), std::string::npos) << o.text;
+    EXPECT_NE(o.text.find(record), std::string::npos) << o.text;
     EXPECT_NE(o.text.find("resume with"), std::string::npos) << o.text;
     EXPECT_LT(o.took, 8s) << o.text;  // start, the deadline, and two seconds
     EXPECT_TRUE(processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()).empty());
