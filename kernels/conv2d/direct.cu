@@ -60,6 +60,7 @@ __global__ void __launch_bounds__(kGatherThreads)
   const T* image = in + n * p.in.n + int64_t{group} * p.in_channels * p.in.c;
 
   float sums[kOut];
+#pragma unroll
   for (int o = 0; o < kOut; ++o)
     sums[o] = bias && o < count ? bias[group * p.out_channels + first + o] : 0.0f;
 
@@ -74,6 +75,7 @@ __global__ void __launch_bounds__(kGatherThreads)
       const T* from = group_weights + int64_t{c} * p.in_weights +
                       (gh.weight_first + r * gh.weight_step) * gw.kernel + gw.weight_first +
                       s * gw.weight_step;
+#pragma unroll 4
       for (int o = 0; o < kOut; ++o)
         w[k * kOut + o] = o < count ? float(from[int64_t{o} * p.out_weights]) : 0.0f;
     }
@@ -84,6 +86,7 @@ __global__ void __launch_bounds__(kGatherThreads)
         if (h >= 0 && h < gh.in && v >= 0 && v < gw.in) {
           const float x = float(image[h * p.in.h + v * p.in.w]);
           if constexpr (kOut % 4 == 0) {
+#pragma unroll
             for (int o = 0; o < kOut; o += 4) {
               const Vector<float> four = load16(w + k * kOut + o);
               for (int e = 0; e < 4; ++e) sums[o + e] = fmaf(x, four[e], sums[o + e]);
@@ -103,6 +106,7 @@ __global__ void __launch_bounds__(kGatherThreads)
   T* to = out + n * p.out.n + int64_t{i * gh.out_step + gh.out_first} * p.out.h +
           int64_t{j * gw.out_step + gw.out_first} * p.out.w +
           int64_t{group * p.out_channels + first} * p.out.c;
+#pragma unroll
   for (int o = 0; o < kOut; ++o)
     if (o < count) to[int64_t{o} * p.out.c] = T(activate(p.activation, sums[o]));
 }
@@ -229,6 +233,7 @@ __global__ void __launch_bounds__(32 * kWeightRows, 4)
           value = float(x[q.image + channel + h * p.x.h + v * p.x.w]);
         }
         if constexpr (kOut % 4 == 0) {
+#pragma unroll
           for (int o = 0; o < kOut; o += 4) {
             const Vector<float> four = load16(gradients + place * kOut + o);
             for (int e = 0; e < 4; ++e) sums[o + e] = fmaf(value, four[e], sums[o + e]);
@@ -239,7 +244,9 @@ __global__ void __launch_bounds__(32 * kWeightRows, 4)
       }
   }
   const int64_t outputs = int64_t{gridDim.y} / tiles * p.out_channels;
-  for (int o = 0; o < count; ++o) {
+#pragma unroll
+  for (int o = 0; o < kOut; ++o) {
+    if (o >= count) break;
     __syncthreads();
     sums_of[threadIdx.y][threadIdx.x] = sums[o];
     __syncthreads();

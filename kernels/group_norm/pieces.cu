@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kPieceThreads)
         load_vector<2>(means + 2 * (p.matrix * groups + (p.column + k) / stats.per_group));
     mean_dy[k] = of[0], mean_dy_xhat[k] = of[1];
   }
-#pragma unroll 4
+#pragma unroll 2
   for (int i = 0; i < p.held; ++i) {
     float f[kWidth], d[kWidth];
     load_floats(f, x + p.at(g, i));
