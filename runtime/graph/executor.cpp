@@ -197,7 +197,8 @@ void Executor::run_node(Bound& b, size_t i) {
           bucket ? step.bucket
                  : std::span(step.in[0].as<float>(), static_cast<size_t>(step.in[0].spec.shape.elements()));
       if (collectives_) {
-        collectives_->start_allreduce(data.data(), static_cast<int64_t>(data.size()), collective_name(*step.node));
+        collectives_->start_allreduce(data.data(), static_cast<int64_t>(data.size()),
+                                      collective_name(*step.node));
         if (!bucket) collectives_->join();
       } else if (!shared) {
         float* host = bucket ? model_.gradients.as<float>() + (data.data() - gradients_on_device_.as<float>())
