@@ -37,13 +37,15 @@ struct Window {
   Window(const Tiling& t, const float* x, int64_t tile) {
     alignas(64) static constexpr float kZeros[kLanes] = {};
     const Pixel p = tile_start(t, tile);
-    for (int i = 0; i < I; ++i)
-      for (int j = 0; j < I; ++j) {
-        const int64_t y = p.y + i, u = p.x + j;
-        const bool inside = y >= 0 && y < t.h && u >= 0 && u < t.w;
-        at[i][j] = inside ? x + ((p.sample * t.h + y) * t.w + u) * t.c : kZeros;
+    const float* first = x + ((p.sample * t.h + p.y) * t.w + p.x) * t.c;
+    LOCKSTEP_UNROLL for (int i = 0; i < I; ++i) {
+      const bool row_inside = p.y + i >= 0 && p.y + i < t.h;
+      LOCKSTEP_UNROLL for (int j = 0; j < I; ++j) {
+        const bool inside = row_inside && p.x + j >= 0 && p.x + j < t.w;
+        at[i][j] = inside ? first + (i * t.w + j) * t.c : kZeros;
         keep[i][j] = inside ? -1 : 0;
       }
+    }
   }
   HWY_INLINE const float* pixel(int i, int j, int64_t channel) const {
     return at[i][j] + (channel & keep[i][j]);
@@ -54,10 +56,16 @@ template <int I, class Transform>
 void transform_windows(const Tiling& t, const float* x, Range tiles, Range channels, Matrices to) {
   const int64_t padded = (channels.size() + kPanel - 1) / kPanel * kPanel;
   for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
-    const Window<I> window(t, x, tile);
+    const Window<I> window(t, x, tile), next(t, x, std::min(tile + 1, tiles.last - 1));
     float* row = to.at(tile - tiles.first);
     int64_t c = 0;
     const auto transform = [&](auto load_channels) {
+      // Pixels lie too far apart for the processor's own prefetcher; the first columns were this tile's last.
+      LOCKSTEP_UNROLL for (int i = 0; i < I; ++i) {
+        LOCKSTEP_UNROLL for (int j = I - kStep; j < I; ++j) {
+          __builtin_prefetch(next.pixel(i, j, channels.first + c), 0, 2);
+        }
+      }
       transform_square<I, kTile>(
           Transform(), [&](int i, int j) { return load_channels(window.pixel(i, j, channels.first + c)); },
           [&](int i, int j, Vec v) { store(v, row + (i * kTile + j) * to.slice + c); });
@@ -121,14 +129,21 @@ struct Rows {
 }  // namespace
 
 void filters(const Filters& f, Range inputs, Range outputs, Matrices to) {
-  HWY_ALIGN float taps[9][kPanel] = {};  // of one input, for each output
-  for (int64_t i = inputs.first; i < inputs.last; ++i) {
-    transpose(Rows{f.w + i * f.input_stride + outputs.first * f.output_stride, f.output_stride},
-              outputs.size(), 9, taps[0], kPanel);
-    for (int64_t o = 0; o < kPanel; o += kVec)
-      transform_square<3, kTile>(
-          Filter<3>(), [&](int r, int s) { return load(taps[f.rotated ? 8 - (r * 3 + s) : r * 3 + s] + o); },
-          [&](int r, int s, Vec v) { store(v, to.at(i - inputs.first, o) + (r * kTile + s) * to.slice); });
+  constexpr int64_t kMost = 16;
+  HWY_ALIGN float taps[kMost * 9][kPanel] = {};              // of some inputs, for each output
+  const int64_t together = f.input_stride == 9 ? kMost : 1;  // inputs that follow each other in memory
+  for (int64_t first = inputs.first; first < inputs.last; first += together) {
+    const int64_t last = std::min(first + together, inputs.last);
+    transpose(Rows{f.w + first * f.input_stride + outputs.first * f.output_stride, f.output_stride},
+              outputs.size(), (last - first) * 9, taps[0], kPanel);
+    for (int64_t i = first; i < last; ++i)
+      for (int64_t o = 0; o < kPanel; o += kVec)
+        transform_square<3, kTile>(
+            Filter<3>(),
+            [&](int r, int s) {
+              return load(taps[(i - first) * 9 + (f.rotated ? 8 - (r * 3 + s) : r * 3 + s)] + o);
+            },
+            [&](int r, int s, Vec v) { store(v, to.at(i - inputs.first, o) + (r * kTile + s) * to.slice); });
   }
 }
 
