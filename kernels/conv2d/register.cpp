@@ -1,6 +1,7 @@
 #include "kernels/conv2d/lanes.h"
 #include "kernels/conv2d/onednn.h"
 #include "kernels/conv2d/reference.h"
+#include "kernels/conv2d/winograd.h"
 #include "kernels/core/kernel.h"
 
 namespace lockstep {
@@ -16,6 +17,17 @@ void register_conv2d(Registry& r) {
   lanes("conv2d", make_conv2d_lanes, true);
   lanes("conv2d_input_grad", make_conv2d_input_grad_lanes, true);
   lanes("conv2d_weight_grad", make_conv2d_weight_grad_lanes, false);
+
+  const auto winograd = [&](const char* op, auto make, bool shard) {
+    r.add({.op = op,
+           .name = "winograd",
+           .layout = LayoutClass::nhwc,
+           .bit_exact = {.threads = true, .shard = shard},
+           .make = make});
+  };
+  winograd("conv2d", make_conv2d_winograd, true);
+  winograd("conv2d_input_grad", make_conv2d_input_grad_winograd, true);
+  winograd("conv2d_weight_grad", make_conv2d_weight_grad_winograd, false);
 
   const auto onednn = [&](const char* op, auto make) {
     for (DType dtype : {DType::f32, DType::bf16}) {

@@ -72,6 +72,16 @@ std::vector<Setting> settings() {
       {"downsampling, odd sizes", downsampling(), {17, 5, 7, 9}, {6, 5, 3, 3}},
       {"dilation 2", conv(2, 1, 2), {15, 3, 9, 8}, {7, 3, 3, 3}},
       {"dilation 3, stride 2", conv(3, 2, 3), {17, 2, 12, 11}, {5, 2, 3, 3}},
+      // What Winograd's tiles are about: edges in the middle of one, channels that fill neither a vector nor
+      // a panel, few tiles with several pieces of filters, many tiles, and so many that the weight gradient
+      // has parts.
+      {"3x3, 19 to 37 channels", conv(1), {3, 19, 9, 10}, {37, 19, 3, 3}},
+      {"3x3, 150 to 16 channels", conv(1), {1, 150, 3, 5}, {16, 150, 3, 3}, false, false},
+      {"3x3, 16 to 70 channels, no padding", conv(0), {2, 16, 6, 7}, {70, 16, 3, 3}},
+      {"3x3, many tiles", conv(1), {7, 17, 11, 14}, {33, 17, 3, 3}, true, false},
+      {"3x3, many tiny images", conv(1), {270, 16, 1, 2}, {18, 16, 3, 3}, true, false},
+      {"3x3, 16 channels, padding of all sizes", pads(0, 3, 4, 1), {2, 16, 5, 4}, {16, 16, 3, 3}},
+      {"3x3, 16 channels, no samples", conv(1), {0, 16, 5, 5}, {16, 16, 3, 3}},
       {"stride 2, dilation 2", conv(1, 2, 2), {16, 3, 9, 9}, {5, 3, 3, 3}},
       {"uneven", uneven(), {16, 3, 10, 12}, {5, 3, 2, 3}},
       {"2 groups", conv(1, 1, 1, 2), {17, 6, 6, 6}, {10, 3, 3, 3}},
@@ -127,9 +137,20 @@ const bool added_cases = add_kernel_cases([] {
   for (Activation a :
        {Activation::relu, Activation::silu, Activation::gelu, Activation::tanh, Activation::sigmoid})
     for (bool bias : {false, true}) {
-      Setting s{name(a), conv(1), {17, 3, 6, 5}, {7, 3, 3, 3}, bias};
-      s.p.activation = a;
-      all.push_back(forward_case(s));
+      for (int64_t channels : {3, 16}) {
+        Setting s{fmt::format("{}, {} channels", name(a), channels),
+                  conv(1),
+                  {17, channels, 6, 5},
+                  {channels + 4, channels, 3, 3},
+                  bias};
+        s.p.activation = a;
+        all.push_back(forward_case(s));
+        // Sums of about 1: beyond, tanh and sigmoid would hide how large the numbers were that were rounded.
+        all.back().fill = [](std::vector<Buffer>& in, std::mt19937& random) {
+          for (size_t i = 0; i < in.size(); ++i)
+            fill_uniform(in[i], random, i == 1 ? -0.1f : -1, i == 1 ? 0.1f : 1);
+        };
+      }
     }
   return all;
 });

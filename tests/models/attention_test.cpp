@@ -83,7 +83,7 @@ TEST_P(SelfAttention2dGolden, ForwardAndAllGradients) {
       g, table, how, [&](KernelTable& t, const Graph& graph) { choose_first_kernels(t, graph, how); }));
   for (const Node& n : plan->graph.nodes())
     if (n.op.starts_with("attention")) {
-      EXPECT_EQ(n.kernel, "tiled");
+      EXPECT_EQ(n.kernel, "tiled_nhwc");
     }
   const auto comm = make_self_communicator();
   const auto device = make_host_runtime(Device::cpu);

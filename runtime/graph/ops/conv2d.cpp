@@ -46,12 +46,15 @@ int64_t flops_of(const Graph& g, ValueId y, ValueId w) {
   return 2 * elements_of(g, y) * s[1] * s[2] * s[3];
 }
 
-// Few channels: samples in vector lanes, where no channel count is too odd. Many: the lanes' working set of 16
-// images leaves the cache.
+// From 16 channels on they fill a vector and lie last. Fewer: samples in vector lanes, where no channel count is
+// too odd, unless the working set of 16 images leaves the cache. A first convolution, whose input's gradient
+// nobody wants, is as fast either way and follows its outputs.
 Layout preferred(const Graph& g, const Node& n) {
+  constexpr int64_t kFills = 16, kCached = 32, kPicture = 4;
   const Shape& w = spec_of(g, n.in[1]).shape;
-  const auto groups = n.params.as<Conv2dParams>().groups;
-  return std::max(w[0] / groups, w[1]) <= 32 ? Layout::lanes : Layout::plain;
+  const int64_t in = w[1], out = w[0] / n.params.as<Conv2dParams>().groups;
+  const bool fills = out >= kFills && (in >= kFills || (in <= kPicture && out % kFills == 0));
+  return fills || std::max(in, out) > kCached ? Layout::nhwc : Layout::lanes;
 }
 
 }  // namespace
