@@ -109,7 +109,7 @@ class Convolution final : public Kernel {
         const Range tiles{tile, std::min(tile + block_, end)};
         transform_data(x_, args.in[0].as<float>(), tiles, {0, x_.c}, v);
         for (int64_t i = 0; i < panels(); ++i) {
-          multiply({v, 1, u_.at(u + i * u_.floats()), m, tiles.size(), x_.c, kPanel});
+          multiply({v, 1, u_.at(u + i * u_.floats()), m, tiles.size(), x_.c});
           store(args, m, tiles, panel(i));
         }
       }
@@ -134,7 +134,7 @@ class Convolution final : public Kernel {
           transform_filters(filters_, inputs, panel(i), u);
           Matrices a = v;
           a.data += c;
-          multiply({a, 1, u, m, tiles_, inputs.size(), kPanel, c > 0});
+          multiply({a, 1, u, m, tiles_, inputs.size(), c > 0});
         }
         store(args, m, {0, tiles_}, panel(i));
       }
@@ -169,7 +169,7 @@ class WeightGradient final : public Kernel {
     blocks_ = blocks_o_ * divide_up(dw_[1], kBlock);
     parts_ = std::clamp<int64_t>(tiles_ / kTilesOfPart, 1, divide_up(kJobs, blocks_));
     const int64_t inputs = std::min(kBlock, dw_[1]), outputs = std::min(kBlock, dw_[0]);
-    v_ = {kTilesTogether, inputs}, z_ = {kTilesTogether, outputs}, sums_ = {inputs, outputs};
+    v_ = {kTilesTogether, inputs}, z_ = {kTilesTogether, outputs}, sums_ = {inputs, kPanel};
   }
 
   int64_t workspace_bytes() const override {
@@ -203,28 +203,42 @@ class WeightGradient final : public Kernel {
   }
 
  private:
-  static constexpr int64_t kBlock = 64, kTilesTogether = 16;
+  static constexpr int64_t kBlock = 64, kTilesTogether = 24;
   static constexpr int64_t kJobs = 16;          // enough to share evenly
   static constexpr int64_t kTilesOfPart = 128;  // at least: what makes the sums' own transform cheap
 
-  int64_t thread_floats() const { return v_.floats() + z_.floats() + sums_.floats(); }
+  int64_t thread_floats() const { return v_.floats() + z_.floats() + kBlock / kPanel * sums_.floats(); }
   int64_t part_floats() const { return round_up(dw_.elements(), kLine); }
 
   void compute(const KernelArgs& args, int64_t block, Range tiles, float* scratch, float* dw) const {
     const int64_t c = block / blocks_o_ * kBlock, o = block % blocks_o_ * kBlock;
     const Range inputs{c, std::min(c + kBlock, dw_[1])}, outputs{o, std::min(o + kBlock, dw_[0])};
-    const Matrices v = v_.at(scratch), z = z_.at(v.data + v_.floats()), sums = sums_.at(z.data + z_.floats());
+    const Matrices v = v_.at(scratch), z = z_.at(v.data + v_.floats());
+    const Matrices columns_of_v{v.data, v.slice, 1};
+    float* sums = z.data + z_.floats();
+    const auto for_each_panel = [&](auto f) {
+      for (int64_t i = 0; i < outputs.size(); i += kPanel) f(i, sums_.at(sums + i / kPanel * sums_.floats()));
+    };
     int64_t tile = tiles.first;
     do {  // once at least: without samples the sums are zero
       const Range now{tile, std::min(tile + kTilesTogether, tiles.last)};
       transform_data(x_tiles_, args.in[0].as<float>(), now, inputs, v);
       transform_output_grad(dy_tiles_, args.in[1].as<float>(), now, outputs, z);
-      const Matrices columns_as_rows{v.data, v.slice, 1};
-      multiply({columns_as_rows, v.row, z, sums, inputs.size(), now.size(), round_up(outputs.size(), kPanel),
-                tile > tiles.first});
+      for_each_panel([&](int64_t column, Matrices to) {
+        multiply({columns_of_v,
+                  v.row,
+                  {z.at(0, column), z.slice, z.row},
+                  to,
+                  inputs.size(),
+                  now.size(),
+                  tile > tiles.first});
+      });
       tile = now.last;
     } while (tile < tiles.last);
-    transform_weight_grad(sums, inputs, outputs, dw_[1], dw);
+    for_each_panel([&](int64_t column, Matrices from) {
+      const Range panel{outputs.first + column, std::min(outputs.first + column + kPanel, outputs.last)};
+      transform_weight_grad(from, inputs, panel, dw_[1], dw);
+    });
   }
 
   Shape dw_, dy_;

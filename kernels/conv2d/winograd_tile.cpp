@@ -170,11 +170,11 @@ constexpr int kStripVecs = 2;
 
 template <int R>
 void strip(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row, float* c,
-           int64_t c_row, int64_t depth, bool add) {
+           int64_t depth, bool add) {
   Vec sum[R][kStripVecs];
   LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
     LOCKSTEP_UNROLL for (int v = 0; v < kStripVecs; ++v) {
-      sum[r][v] = add ? load(c + r * c_row + v * kVec) : hn::Zero(Floats());
+      sum[r][v] = add ? load(c + r * kPanel + v * kVec) : hn::Zero(Floats());
     }
   }
   for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_row) {
@@ -186,7 +186,7 @@ void strip(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_
     }
   }
   LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
-    LOCKSTEP_UNROLL for (int v = 0; v < kStripVecs; ++v) store(sum[r][v], c + r * c_row + v * kVec);
+    LOCKSTEP_UNROLL for (int v = 0; v < kStripVecs; ++v) store(sum[r][v], c + r * kPanel + v * kVec);
   }
 }
 
@@ -204,10 +204,10 @@ void products(const Product& p) {
   for (int64_t s = 0; s < kSlices; ++s)
     for (int64_t r = 0; r < p.rows; r += kStripRows) {
       const int64_t rows = std::min<int64_t>(kStripRows, p.rows - r);
-      for (int64_t column = 0; column < p.columns; column += kStripVecs * kVec)
+      for (int64_t column = 0; column < kPanel; column += kStripVecs * kVec)
         of_rows[static_cast<size_t>(rows - 1)](p.a.at(r) + s * p.a.slice, p.a.row, p.a_step,
                                                p.b.at(0, column) + s * p.b.slice, p.b.row,
-                                               p.c.at(r, column) + s * p.c.slice, p.c.row, p.depth, p.add);
+                                               p.c.at(r, column) + s * p.c.slice, p.depth, p.add);
     }
 }
 

@@ -52,12 +52,13 @@ void transform_filters(const Filters&, Range inputs, Range outputs, Matrices to)
 // dw[o, c, 3, 3] from sums whose rows are input and columns output channels, the first ones at 0.
 void transform_weight_grad(Matrices from, Range inputs, Range outputs, int64_t all_inputs, float* dw);
 
-// c = a b (or c += a b) for each slice. columns: whole panels. a's element (r, k) at r * row + k * step.
+// c = a b (or c += a b) for each slice, b and c one panel wide, c's rows lying close (row: kPanel). a's
+// element (r, k) at r * row + k * step.
 struct Product {
   Matrices a;
   int64_t a_step = 1;
   Matrices b, c;
-  int64_t rows = 0, depth = 0, columns = 0;
+  int64_t rows = 0, depth = 0;
   bool add = false;
 };
 void multiply(const Product&);
