@@ -60,7 +60,13 @@ std::vector<Work> works() {
   add_conv(all, "resnet_64_to_64", same3, {16, 64, 32, 32}, {64, 64, 3, 3});
   add_conv(all, "resnet_64_to_128_stride_2", stride2, {16, 64, 32, 32}, {128, 64, 3, 3});
   add_conv(all, "depthwise_64", depthwise, {16, 64, 32, 32}, {64, 1, 3, 3});
-  add_conv(all, "unet_128_to_128", same3, {4, 128, 32, 32}, {128, 128, 3, 3});
+  add_conv(all, "resnet_128_to_128", same3, {16, 128, 16, 16}, {128, 128, 3, 3});
+  add_conv(all, "resnet_256_to_256", same3, {16, 256, 8, 8}, {256, 256, 3, 3});
+  add_conv(all, "resnet_512_to_512", same3, {16, 512, 4, 4}, {512, 512, 3, 3});
+  add_conv(all, "unet_128_to_128_at_32", same3, {4, 128, 32, 32}, {128, 128, 3, 3});
+  add_conv(all, "unet_512_to_256_at_16", same3, {4, 512, 16, 16}, {256, 512, 3, 3});
+  add_conv(all, "unet_256_to_256_at_8", same3, {4, 256, 8, 8}, {256, 256, 3, 3});
+  add_conv(all, "unet_512_to_256_at_8_shortcut", {}, {4, 512, 8, 8}, {256, 512, 1, 1});
   add_linear(all, "mnist_320_to_10", 64, 320, 10);
   add_linear(all, "mnist_320_to_50", 64, 320, 50);
   add_linear(all, "mnist_50_to_10", 64, 50, 10);
