@@ -1,10 +1,10 @@
-// Attention forward and backward in tiles. Tiles are tasks of their own: the gradient of the queries is
-// computed by tiles of queries, those of keys and values by tiles of keys, each from recomputed scores, so
-// every sum runs in one thread and in one order.
+// Attention forward and backward in tiles. A task is a tile of queries, of the gradients a head of a sample,
+// which computes its scores once; so every sum runs in one thread and in one order.
 #include <limits>
 
 #include "kernels/attention/tiles.h"
 #include "kernels/core/parallel.h"
+#include "kernels/core/transpose.h"
 
 namespace lockstep {
 namespace {
@@ -20,15 +20,6 @@ struct Scratch {
     return p;
   }
 };
-
-// f(head, tile, scratch) for all tiles of all heads.
-template <class F>
-void for_each_tile(int64_t heads, const TileCut& cut, int threads, float* scratch, int64_t per_thread, F f) {
-  parallel_ranges(heads * cut.tiles, threads, 1, [&](int64_t begin, int64_t end) {
-    float* mine = scratch + omp_get_thread_num() * per_thread;
-    for (int64_t i = begin; i < end; ++i) f(i / cut.tiles, i % cut.tiles, Scratch{mine});
-  });
-}
 
 // f(first, count) for pieces of up to kTileOthers tokens.
 template <class F>
@@ -59,13 +50,15 @@ class Forward final : public Kernel {
   void run(const KernelArgs& args) override {
     const auto *q = args.in[0].as<float>(), *k = args.in[1].as<float>(), *v = args.in[2].as<float>();
     auto *o = args.out[0].as<float>(), *lse = args.out[1].as<float>();
-    for_each_tile(g_.n * g_.heads, cut_, threads_, static_cast<float*>(args.workspace), per_thread(),
-                  [&](int64_t head, int64_t tile, Scratch scratch) {
-                    run_tile(g_.tokens<const float>(q, head, g_.queries),
-                             g_.tokens<const float>(k, head, g_.keys),
-                             g_.tokens<const float>(v, head, g_.keys), g_.tokens(o, head, g_.queries),
-                             lse + head * g_.queries, tile, scratch);
-                  });
+    parallel_ranges(g_.n * g_.heads * cut_.tiles, threads_, 1, [&](int64_t begin, int64_t end) {
+      float* scratch = static_cast<float*>(args.workspace) + omp_get_thread_num() * per_thread();
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t head = i / cut_.tiles;
+        run_tile(g_.tokens<const float>(q, head, g_.queries), g_.tokens<const float>(k, head, g_.keys),
+                 g_.tokens<const float>(v, head, g_.keys), g_.tokens(o, head, g_.queries),
+                 lse + head * g_.queries, i % cut_.tiles, Scratch{scratch});
+      }
+    });
   }
 
  private:
@@ -105,83 +98,82 @@ class Backward final : public Kernel {
         keys_(g_.keys),
         threads_(r.threads) {}
 
-  int64_t workspace_bytes() const override {
-    return (g_.n * g_.heads * g_.queries + kLanes + threads_ * per_thread()) * size_of(DType::f32);
-  }
+  int64_t workspace_bytes() const override { return threads_ * per_thread() * size_of(DType::f32); }
 
   void run(const KernelArgs& args) override {
     const auto *q = args.in[0].as<float>(), *k = args.in[1].as<float>(), *v = args.in[2].as<float>();
     const auto *o = args.in[3].as<float>(), *lse = args.in[4].as<float>(), *dout = args.in[5].as<float>();
     auto *dq = args.out[0].as<float>(), *dk = args.out[1].as<float>(), *dv = args.out[2].as<float>();
-    const int64_t heads = g_.n * g_.heads;
-    Scratch workspace{static_cast<float*>(args.workspace)};
-    float* delta = workspace.take(heads * g_.queries);
-    const auto head_of = [&](int64_t head) {
-      return Head{g_.tokens(q, head, g_.queries),    g_.tokens(k, head, g_.keys), g_.tokens(v, head, g_.keys),
-                  g_.tokens(dout, head, g_.queries), lse + head * g_.queries,     delta + head * g_.queries};
-    };
-    for_each_tile(
-        heads, queries_, threads_, workspace.next, per_thread(), [&](int64_t head, int64_t tile, Scratch s) {
-          query_tile(head_of(head), g_.tokens(o, head, g_.queries), g_.tokens(dq, head, g_.queries), tile, s);
-        });
-    for_each_tile(
-        heads, keys_, threads_, workspace.next, per_thread(), [&](int64_t head, int64_t tile, Scratch s) {
-          key_tile(head_of(head), g_.tokens(dk, head, g_.keys), g_.tokens(dv, head, g_.keys), tile, s);
-        });
+    parallel_ranges(g_.n * g_.heads, threads_, 1, [&](int64_t begin, int64_t end) {
+      const Work work(*this, static_cast<float*>(args.workspace) + omp_get_thread_num() * per_thread());
+      for (int64_t head = begin; head < end; ++head) {
+        const Input keys = g_.tokens(k, head, g_.keys), values = g_.tokens(v, head, g_.keys);
+        for (int64_t tile = 0; tile < queries_.tiles; ++tile)
+          query_tile({g_.tokens(q, head, g_.queries), keys, values, g_.tokens(o, head, g_.queries),
+                      g_.tokens(dout, head, g_.queries), lse + head * g_.queries},
+                     g_.tokens(dq, head, g_.queries), tile, work);
+        for (int64_t tile = 0; tile < keys_.tiles; ++tile) {
+          const int64_t first = keys_.begin(tile), count = keys_.count(tile);
+          store_tile(work.dk + tile * tile_size(), keys_.per, g_.tokens(dk, head, g_.keys), first, count,
+                     g_.width);
+          store_tile(work.dv + tile * tile_size(), keys_.per, g_.tokens(dv, head, g_.keys), first, count,
+                     g_.width);
+        }
+      }
+    });
   }
 
  private:
   struct Head {
-    Input q, k, v, dout;
+    Input q, k, v, o, dout;
     const float* lse;
-    float* delta;
   };
 
+  // A thread's memory.
+  struct Work {
+    float *query, *dout, *dq;     // [width][queries_.per]
+    float *score, *dscore;        // [keys][queries_.per]
+    float *by_query, *dby_query;  // the same turned: [queries][keys_.per]
+    float *lse, *delta;           // [queries_.per]
+    float *dk, *dv;               // [keys_.tiles][width][keys_.per]
+
+    Work(const Backward& b, float* memory) {
+      Scratch scratch{memory};
+      for (float** tile : {&query, &dout, &dq}) *tile = scratch.take(b.g_.width * b.queries_.per);
+      for (float** scores : {&score, &dscore, &by_query, &dby_query}) *scores = scratch.take(kScores);
+      for (float** column : {&lse, &delta}) *column = scratch.take(kTileColumns);
+      for (float** sums : {&dk, &dv}) *sums = scratch.take(b.keys_.tiles * b.tile_size());
+      // Columns past the last key are never written, and their sums never read.
+      std::fill_n(by_query, kScores, 0.0f);
+      std::fill_n(dby_query, kScores, 0.0f);
+    }
+  };
+
+  int64_t tile_size() const { return g_.width * keys_.per; }
   int64_t per_thread() const {
-    return 4 * g_.width * std::max(queries_.per, keys_.per) + 2 * kScores + 2 * kTileColumns;
+    return 3 * g_.width * queries_.per + 4 * kScores + 2 * kTileColumns + 2 * keys_.tiles * tile_size();
   }
 
-  // dq, and delta for the tiles of keys.
-  void query_tile(const Head& at, const Input& o, const Tokens<float>& dq, int64_t tile,
-                  Scratch scratch) const {
+  // dq of a tile of queries, and what these add to dk and dv of all keys.
+  void query_tile(const Head& at, const Tokens<float>& dq, int64_t tile, const Work& w) const {
     const int64_t first = queries_.begin(tile), count = queries_.count(tile), columns = queries_.per;
-    const int64_t size = g_.width * columns;
-    float *query = scratch.take(size), *dout = scratch.take(size), *sums = scratch.take(size);
-    float *score = scratch.take(kScores), *dp = scratch.take(kScores);
-    float* lse = scratch.take(kTileColumns);  // padded
-    float* delta = scratch.take(kTileColumns);
-    load_tile(at.q, first, count, g_.width, query, columns);
-    load_tile(at.dout, first, count, g_.width, dout, columns);
-    load_tile(o, first, count, g_.width, sums, columns);
-    column_dots(dout, sums, g_.width, columns, delta);
-    std::copy_n(delta, count, at.delta + first);
-    std::fill_n(std::copy_n(at.lse + first, count, lse), columns - count, 0.0f);
-    for_each_other(g_.keys, [&](int64_t key, int64_t keys) {
-      scores(at.k, key, keys, g_.width, query, score, columns);
-      scores(at.v, key, keys, g_.width, dout, dp, columns);
-      gradient_tile(score, dp, keys, columns, g_.scale, lse, delta, true);
-      gather(at.k, key, keys, g_.width, dp, sums, columns);
-    });
-    store_tile(sums, columns, dq, first, count, g_.width);
-  }
-
-  void key_tile(const Head& at, const Tokens<float>& dk, const Tokens<float>& dv, int64_t tile,
-                Scratch scratch) const {
-    const int64_t first = keys_.begin(tile), count = keys_.count(tile), columns = keys_.per;
-    const int64_t size = g_.width * columns;
-    float *key = scratch.take(size), *value = scratch.take(size), *sums_k = scratch.take(size);
-    float *sums_v = scratch.take(size), *score = scratch.take(kScores), *dp = scratch.take(kScores);
-    load_tile(at.k, first, count, g_.width, key, columns);
-    load_tile(at.v, first, count, g_.width, value, columns);
-    for_each_other(g_.queries, [&](int64_t query, int64_t queries) {
-      scores(at.q, query, queries, g_.width, key, score, columns);
-      scores(at.dout, query, queries, g_.width, value, dp, columns);
-      gradient_tile(score, dp, queries, columns, g_.scale, at.lse + query, at.delta + query, false);
-      gather(at.dout, query, queries, g_.width, score, sums_v, columns);
-      gather(at.q, query, queries, g_.width, dp, sums_k, columns);
-    });
-    store_tile(sums_k, columns, dk, first, count, g_.width);
-    store_tile(sums_v, columns, dv, first, count, g_.width);
+    load_tile(at.q, first, count, g_.width, w.query, columns);
+    load_tile(at.dout, first, count, g_.width, w.dout, columns);
+    load_tile(at.o, first, count, g_.width, w.dq, columns);
+    column_dots(w.dout, w.dq, g_.width, columns, w.delta);
+    std::fill_n(std::copy_n(at.lse + first, count, w.lse), columns - count, 0.0f);
+    for (int64_t i = 0; i < keys_.tiles; ++i) {
+      const int64_t key = keys_.begin(i), keys = keys_.count(i);
+      scores(at.k, key, keys, g_.width, w.query, w.score, columns);
+      scores(at.v, key, keys, g_.width, w.dout, w.dscore, columns);
+      gradient_tile(w.score, w.dscore, keys, columns, g_.scale, w.lse, w.delta);
+      gather(at.k, key, keys, g_.width, w.dscore, w.dq, columns);
+      transpose(w.score, columns, keys, count, w.by_query, keys_.per);
+      transpose(w.dscore, columns, keys, count, w.dby_query, keys_.per);
+      gather(at.dout, first, count, g_.width, w.by_query, w.dv + i * tile_size(), keys_.per);
+      gather(at.q, first, count, g_.width, w.dby_query, w.dk + i * tile_size(), keys_.per);
+    }
+    store_tile(w.dq, columns, dq, first, count, g_.width);
   }
 
   AttentionGeometry g_;

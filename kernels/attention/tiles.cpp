@@ -43,17 +43,15 @@ void scale_columns_of(float* x, int64_t rows, int64_t columns, const float* fact
 }
 
 void gradient_tile_of(float* scores, float* dp, int64_t others, int64_t columns, float scale,
-                      const float* lse, const float* delta, bool columns_are_queries) {
+                      const float* lse, const float* delta) {
   const Floats d;
   const Vec by = set(scale);
   for (int64_t j = 0; j < others; ++j)
     for (int64_t i = 0; i < columns; i += kVec) {
       float *s = scores + j * columns + i, *g = dp + j * columns + i;
-      const Vec log_sum = columns_are_queries ? hn::LoadU(d, lse + i) : set(lse[j]);
-      const Vec own = columns_are_queries ? hn::LoadU(d, delta + i) : set(delta[j]);
-      const Vec p = exp_of(hn::MulSub(hn::LoadU(d, s), by, log_sum));
+      const Vec p = exp_of(hn::MulSub(hn::LoadU(d, s), by, hn::LoadU(d, lse + i)));
       hn::StoreU(p, d, s);
-      hn::StoreU(hn::Mul(hn::Mul(p, hn::Sub(hn::LoadU(d, g), own)), by), d, g);
+      hn::StoreU(hn::Mul(hn::Mul(p, hn::Sub(hn::LoadU(d, g), hn::LoadU(d, delta + i))), by), d, g);
     }
 }
 
@@ -85,8 +83,8 @@ void scale_columns(float* x, int64_t rows, int64_t columns, const float* factor)
   HWY_DYNAMIC_DISPATCH(scale_columns_of)(x, rows, columns, factor);
 }
 void gradient_tile(float* scores, float* dp, int64_t others, int64_t columns, float scale, const float* lse,
-                   const float* delta, bool columns_are_queries) {
-  HWY_DYNAMIC_DISPATCH(gradient_tile_of)(scores, dp, others, columns, scale, lse, delta, columns_are_queries);
+                   const float* delta) {
+  HWY_DYNAMIC_DISPATCH(gradient_tile_of)(scores, dp, others, columns, scale, lse, delta);
 }
 void column_dots(const float* a, const float* b, int64_t rows, int64_t columns, float* sum) {
   HWY_DYNAMIC_DISPATCH(column_dots_of)(a, b, rows, columns, sum);

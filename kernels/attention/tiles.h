@@ -90,9 +90,9 @@ void scale_columns(float* x, int64_t rows, int64_t columns, const float* factor)
 // sum becomes its reciprocal, most the logarithm of the sum of exp(score).
 void softmax_finish(int64_t columns, const Softmax&);
 
-// Scores become p, dp becomes ds. lse and delta belong to columns where they are queries, else to rows.
+// Of queries in columns: scores become p, dp becomes ds.
 void gradient_tile(float* scores, float* dp, int64_t others, int64_t columns, float scale, const float* lse,
-                   const float* delta, bool columns_are_queries);
+                   const float* delta);
 // sum[column] = sum over rows of a[row, column] b[row, column]
 void column_dots(const float* a, const float* b, int64_t rows, int64_t columns, float* sum);
 
