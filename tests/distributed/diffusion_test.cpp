@@ -89,13 +89,14 @@ TEST_F(Diffusion, RecomputedActivationsKeepTheBitsAndHalveTheMemory) {
   const auto arena = [&](const std::string& path) {
     return nlohmann::json::parse(read_file(path + "/plan.json")).at("memory").at("activations").get<int64_t>();
   };
-  const std::string kept = train("kept", {"hyperparameters.gradient_accumulation=2"});
-  const std::string again =
-      train("again", {"hyperparameters.gradient_accumulation=2", "hyperparameters.recompute=blocks"});
+  // 16 samples a part: fewer, and the lanes layout's padding would weigh more than activations.
+  const std::string batch = "hyperparameters.global_batch_size=32", parts = "hyperparameters.gradient_accumulation=2";
+  const std::string kept = train("kept", {batch, parts});
+  const std::string again = train("again", {batch, parts, "hyperparameters.recompute=blocks"});
   EXPECT_EQ(step_losses(again, kSteps), step_losses(kept, kSteps));
   EXPECT_TRUE(same_weights(again, kept));
-  // Two levels of a small net keep much of their memory in what crosses blocks; the DDPM net halves it.
-  EXPECT_LT(static_cast<double>(arena(again)), 0.75 * static_cast<double>(arena(kept)));
+  // Half, and somewhat more where kernels with a large workspace are chosen.
+  EXPECT_LT(static_cast<double>(arena(again)), 0.65 * static_cast<double>(arena(kept)));
 
   const Outcome impossible = run(folder_, {LOCKSTEP_BINARY, "plan", kJob, "--set", "hyperparameters.recompute=auto", "--set",
                                            "hyperparameters.memory_budget_mb=1"});
