@@ -43,10 +43,22 @@ std::vector<LayerSpec> layers_of(const ModelSpec& spec) {
   const std::string& name = spec.name;
   if (name.empty()) return spec.layers;
   if (name == "mnist_convnet")
-    return {conv5(10, "conv1"), pool2(), relu(), conv5(20, "conv2"), pool2(), relu(), flatten(), linear(10, "fc")};
+    return {conv5(10, "conv1"), pool2(),         relu(), conv5(20, "conv2"), pool2(), relu(),
+            flatten(),          linear(10, "fc")};
   if (name == "mnist_convnet_dropout")
-    return {conv5(10, "conv1"), pool2(), relu(), conv5(20, "conv2"), dropout(true), pool2(), relu(), flatten(),
-            linear(50, "fc1"), relu(), dropout(false), linear(10, "fc2"), named("log_softmax", layer::LogSoftmax{})};
+    return {conv5(10, "conv1"),
+            pool2(),
+            relu(),
+            conv5(20, "conv2"),
+            dropout(true),
+            pool2(),
+            relu(),
+            flatten(),
+            linear(50, "fc1"),
+            relu(),
+            dropout(false),
+            linear(10, "fc2"),
+            named("log_softmax", layer::LogSoftmax{})};
   const auto resnets = resnet_models();
   if (std::find(resnets.begin(), resnets.end(), name) != resnets.end()) return resnet_layers(name, spec.stem);
   std::string names;

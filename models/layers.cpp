@@ -3,11 +3,11 @@
 #include "kernels/attention/attention.h"
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/conv2d/conv2d.h"
+#include "kernels/core/kernel.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/group_norm/group_norm.h"
 #include "kernels/linear/linear.h"
-#include "kernels/core/kernel.h"
 #include "kernels/pool2d/pool2d.h"
 #include "models/model.h"
 #include "models/unet2d.h"
@@ -37,7 +37,8 @@ Init constant(float value) {
   return i;
 }
 
-ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueId x, const std::string& prefix);
+ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueId x,
+                   const std::string& prefix);
 
 // One overload per layer kind; `name` is the layer's tensor prefix without the dot.
 struct Adder {
@@ -49,19 +50,21 @@ struct Adder {
   const Shape& in() const { return b.spec(x).shape; }
   void expect_image(const char* what) const {
     if (in().rank() != 4)
-      throw Error(Exit::config, "E_SHAPE", fmt::format("{} needs an image [N, C, H, W], got {}", what, in().text()));
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("{} needs an image [N, C, H, W], got {}", what, in().text()));
   }
 
   ValueId operator()(const layer::Conv2d& l) const {
     expect_image("conv2d");
     if (l.in_channels && l.in_channels != in()[1])
-      throw Error(Exit::config, "E_SHAPE",
-                  fmt::format("conv2d has in_channels {}, its input {} has {}", l.in_channels, in().text(), in()[1]));
+      throw Error(
+          Exit::config, "E_SHAPE",
+          fmt::format("conv2d has in_channels {}, its input {} has {}", l.in_channels, in().text(), in()[1]));
     const int64_t channels = in()[1];
     if (channels % l.groups || l.out_channels % l.groups)
       throw Error(Exit::config, "E_SHAPE",
-                  fmt::format("conv2d: {} groups do not divide {} input and {} output channels", l.groups, channels,
-                              l.out_channels));
+                  fmt::format("conv2d: {} groups do not divide {} input and {} output channels", l.groups,
+                              channels, l.out_channels));
     const Shape w{l.out_channels, channels / l.groups, l.kernel.h, l.kernel.w};
     const int64_t fan_in = w.elements_from(1);
     const Init weight_init =
@@ -81,8 +84,9 @@ struct Adder {
       throw Error(Exit::config, "E_SHAPE",
                   fmt::format("linear needs features [N, K], got {}: put a flatten before it", in().text()));
     if (l.in_features && l.in_features != in()[1])
-      throw Error(Exit::config, "E_SHAPE",
-                  fmt::format("linear has in_features {}, its input {} has {}", l.in_features, in().text(), in()[1]));
+      throw Error(
+          Exit::config, "E_SHAPE",
+          fmt::format("linear has in_features {}, its input {} has {}", l.in_features, in().text(), in()[1]));
     const int64_t k = in()[1], out = l.out_features ? l.out_features : c.classes;
     std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", {out, k}, uniform_for(k))};
     if (l.bias) inputs.push_back(b.parameter(name + ".bias", {out}, uniform_for(k)));
@@ -147,8 +151,8 @@ struct Adder {
     if (!c.training) return b.add1("batch_norm_eval", p, {x, mean, var, gamma, beta});
     const ValueId parts = b.all_gather(b.add1("batch_norm_stats", p, {x}), c.ranks);
     const ValueId stats = b.add1("batch_norm_merge", p, {parts});
-    const auto updated = b.add_as("batch_norm_running", p, {stats, mean, var},
-                                  {{b.spec(mean), false}, {b.spec(var), false}});
+    const auto updated =
+        b.add_as("batch_norm_running", p, {stats, mean, var}, {{b.spec(mean), false}, {b.spec(var), false}});
     for (size_t i = 0; i < 2; ++i) {
       Value& out = b.graph().value(updated[i]);
       out.storage = Storage::buffer;
@@ -211,15 +215,16 @@ struct Adder {
     b.set_scope(name);
     if (!(b.spec(main).shape == b.spec(side).shape))
       throw Error(Exit::config, "E_SHAPE",
-                  fmt::format("residual: its layers give {}, its shortcut gives {}", b.spec(main).shape.text(),
-                              b.spec(side).shape.text()));
+                  fmt::format("residual: its layers give {}, its shortcut gives {}",
+                              b.spec(main).shape.text(), b.spec(side).shape.text()));
     const ValueId y = b.elementwise(Elt::add, {main, side});
     if (outermost) b.set_block("");
     return y;
   }
 };
 
-ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueId x, const std::string& prefix) {
+ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueId x,
+                   const std::string& prefix) {
   for (size_t i = 0; i < layers.size(); ++i) {
     const LayerSpec& l = layers[i];
     const std::string name = prefix + (l.name.empty() ? std::to_string(i) : l.name);
@@ -228,7 +233,8 @@ ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueI
       x = std::visit(Adder{c, x, name}, l.kind);
     } catch (Error& e) {
       // The innermost layer is the one at fault: add_place keeps the first.
-      e.add_place("layer", fmt::format("{}{} ({}{})", prefix, i, l.type, l.name.empty() ? "" : " '" + l.name + "'"));
+      e.add_place("layer",
+                  fmt::format("{}{} ({}{})", prefix, i, l.type, l.name.empty() ? "" : " '" + l.name + "'"));
       if (!l.where.empty()) e.add_place("place", l.where);
       throw;
     }

@@ -28,7 +28,7 @@ struct Conv2d {
 };
 struct Linear {
   int64_t out_features = 0;  // 0: the data's classes
-  int64_t in_features = 0;  // 0: taken from the input; else checked
+  int64_t in_features = 0;   // 0: taken from the input; else checked
   bool bias = true;
 };
 struct MaxPool2d {
@@ -73,8 +73,8 @@ struct Residual {
 
 struct LayerSpec {
   std::variant<layer::Conv2d, layer::Linear, layer::MaxPool2d, layer::AvgPool2d, layer::AdaptiveAvgPool2d,
-               layer::Activation, layer::Dropout, layer::BatchNorm2d, layer::GroupNorm, layer::SelfAttention2d,
-               layer::Flatten, layer::LogSoftmax, layer::Residual>
+               layer::Activation, layer::Dropout, layer::BatchNorm2d, layer::GroupNorm,
+               layer::SelfAttention2d, layer::Flatten, layer::LogSoftmax, layer::Residual>
       kind;
   std::string type;   // the job file's word: "conv2d"
   std::string name;   // "" : its index in the list, as nn.Sequential names it
@@ -85,8 +85,9 @@ inline LayerSpec named(std::string type, decltype(LayerSpec::kind) kind, std::st
 }
 
 // unet2d: diffusers' UNet2DModel (models/unet2d.h).
-// Under diffusers' own names, with its defaults. Left out there and here: what needs blocks of other kinds (skip and
-// FIR blocks, cross attention), Fourier and learned time embeddings, class embeddings that are handed in as vectors.
+// Under diffusers' own names, with its defaults. Left out there and here: what needs blocks of other kinds
+// (skip and FIR blocks, cross attention), Fourier and learned time embeddings, class embeddings that are
+// handed in as vectors.
 struct UNet2DConfig {
   std::vector<int64_t> sample_size;  // [height, width], or one number for both; empty: the data's
   int64_t in_channels = 3, out_channels = 3;
@@ -123,8 +124,8 @@ struct ModelSpec {
   std::string name;               // a built-in model; or empty, with layers
   std::string stem = "imagenet";  // of a resnet: imagenet, cifar
   std::vector<LayerSpec> layers;
-  UNet2DConfig unet;              // of the model unet2d
-  std::string init_from;          // safetensors file, checkpoint, run or diffusers folder; empty: fresh
+  UNet2DConfig unet;      // of the model unet2d
+  std::string init_from;  // safetensors file, checkpoint, run or diffusers folder; empty: fresh
   std::string where;
 };
 

@@ -3,9 +3,9 @@
 #include <cmath>
 
 #include "kernels/attention/attention.h"
+#include "kernels/concat/concat.h"
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/dropout/dropout.h"
-#include "kernels/concat/concat.h"
 #include "kernels/group_norm/group_norm.h"
 #include "kernels/linear/linear.h"
 #include "kernels/pool2d/pool2d.h"
@@ -17,7 +17,9 @@ namespace {
 
 using std::string;
 
-string at(const string& prefix, const char* list, size_t i) { return fmt::format("{}.{}.{}", prefix, list, i); }
+string at(const string& prefix, const char* list, size_t i) {
+  return fmt::format("{}.{}.{}", prefix, list, i);
+}
 
 // One graph being built. Comments give shapes: C channels, E the width of the time embedding.
 class Builder {
@@ -28,7 +30,8 @@ class Builder {
     const auto& channels = k_.block_out_channels;
     const size_t levels = channels.size();
     expect_size(image);
-    if (k_.center_input_sample) image = b_.elementwise(Elt::add_imm, {b_.elementwise(Elt::scale, {image}, 2)}, -1);
+    if (k_.center_input_sample)
+      image = b_.elementwise(Elt::add_imm, {b_.elementwise(Elt::scale, {image}, 2)}, -1);
     ValueId x = conv(image, "conv_in", channels[0]);
     embed();
 
@@ -93,8 +96,9 @@ class Builder {
   void expect_size(ValueId image) const {
     const Shape& s = shape(image);
     if (s[1] != k_.in_channels)
-      throw Error(Exit::config, "E_SHAPE",
-                  fmt::format("the UNet takes {} channels (in_channels), the images have {}", k_.in_channels, s[1]));
+      throw Error(
+          Exit::config, "E_SHAPE",
+          fmt::format("the UNet takes {} channels (in_channels), the images have {}", k_.in_channels, s[1]));
     if (k_.sample_size.empty()) return;
     const int64_t h = k_.sample_size.front(), w = k_.sample_size.back();
     if (h != s[2] || w != s[3])
@@ -110,7 +114,8 @@ class Builder {
     return i;
   }
 
-  ValueId conv(ValueId x, const string& name, int64_t out, int64_t kernel = 3, int64_t stride = 1, bool centred = true) {
+  ValueId conv(ValueId x, const string& name, int64_t out, int64_t kernel = 3, int64_t stride = 1,
+               bool centred = true) {
     b_.set_scope(name);
     const Shape w{out, shape(x)[1], kernel, kernel};
     const Init init = uniform_for(w.elements_from(1));
@@ -118,23 +123,27 @@ class Builder {
     p.stride_h = p.stride_w = stride;
     p.pad_bottom = p.pad_right = kernel / 2;
     p.pad_top = p.pad_left = centred ? kernel / 2 : 0;
-    return b_.add1("conv2d", p, {x, b_.parameter(name + ".weight", w, init), b_.parameter(name + ".bias", {out}, init)});
+    return b_.add1("conv2d", p,
+                   {x, b_.parameter(name + ".weight", w, init), b_.parameter(name + ".bias", {out}, init)});
   }
 
   ValueId linear(ValueId x, const string& name, int64_t out) {
     b_.set_scope(name);
     const int64_t in = shape(x)[1];
     const Init init = uniform_for(in);
-    return b_.add1("linear", LinearParams{},
-                   {x, b_.parameter(name + ".weight", {out, in}, init), b_.parameter(name + ".bias", {out}, init)});
+    return b_.add1(
+        "linear", LinearParams{},
+        {x, b_.parameter(name + ".weight", {out, in}, init), b_.parameter(name + ".bias", {out}, init)});
   }
 
-  // Linear from channels to channels at every pixel: a 1x1 convolution whose weight has a linear layer's shape.
+  // Linear from channels to channels at every pixel: a 1x1 convolution whose weight has a linear layer's
+  // shape.
   ValueId project(ValueId x, const string& name) {
     b_.set_scope(name);
     const int64_t c = shape(x)[1];
     const Init init = uniform_for(c);
-    const ValueId w = b_.parameter(name + ".weight", {c, c}, init), bias = b_.parameter(name + ".bias", {c}, init);
+    const ValueId w = b_.parameter(name + ".weight", {c, c}, init),
+                  bias = b_.parameter(name + ".bias", {c}, init);
     return b_.add1("conv2d", Conv2dParams{}, {x, b_.view(w, {c, c, 1, 1}), bias});
   }
 
@@ -142,16 +151,20 @@ class Builder {
     b_.set_scope(name);
     const int64_t c = shape(x)[1];
     if (c % groups)
-      throw Error(Exit::config, "E_SHAPE", fmt::format("{}: {} groups do not divide {} channels", name, groups, c));
+      throw Error(Exit::config, "E_SHAPE",
+                  fmt::format("{}: {} groups do not divide {} channels", name, groups, c));
     GroupNormParams p;
     p.groups = groups, p.eps = static_cast<float>(k_.norm_eps);
     Init one;
     one.constant = 1;
-    return b_.add("group_norm", p, {x, b_.parameter(name + ".weight", {c}, one), b_.parameter(name + ".bias", {c}, {})})[0];
+    return b_.add("group_norm", p,
+                  {x, b_.parameter(name + ".weight", {c}, one), b_.parameter(name + ".bias", {c}, {})})[0];
   }
 
   ValueId activate(ValueId x, Elt elt) { return b_.elementwise(elt, {x}); }
-  Elt activation() const { return k_.act_fn == "relu" ? Elt::relu : k_.act_fn == "gelu" ? Elt::gelu : Elt::silu; }
+  Elt activation() const {
+    return k_.act_fn == "relu" ? Elt::relu : k_.act_fn == "gelu" ? Elt::gelu : Elt::silu;
+  }
   ValueId divided(ValueId x, double by) {
     return by == 1 ? x : b_.elementwise(Elt::scale, {x}, static_cast<float>(1 / by));
   }
@@ -197,14 +210,15 @@ class Builder {
       } else {
         if (*k_.num_class_embeds < c_.classes)
           throw Error(Exit::config, "E_SHAPE",
-                      fmt::format("the UNet embeds {} classes (num_class_embeds), labels have {} values", *k_.num_class_embeds,
-                                  c_.classes))
+                      fmt::format("the UNet embeds {} classes (num_class_embeds), labels have {} values",
+                                  *k_.num_class_embeds, c_.classes))
               .hint("one for each class of the data, and one more with objective.label_dropout");
         Init normal;
         normal.kind = Init::Kind::normal;
         normal.deviation = 1;
-        classes = b_.add1("embedding", NoParams{},
-                          {b_.parameter("class_embedding.weight", {*k_.num_class_embeds, width}, normal), c_.labels});
+        classes = b_.add1(
+            "embedding", NoParams{},
+            {b_.parameter("class_embedding.weight", {*k_.num_class_embeds, width}, normal), c_.labels});
       }
       b_.set_scope("class_embedding");
       sum = b_.elementwise(Elt::add, {sum, classes});
@@ -213,7 +227,8 @@ class Builder {
   }
 
   // x [N, C, H, W] -> [N, out, H, W], or at half or twice the size.
-  ValueId resnet(ValueId x, const string& name, int64_t out, double scale = 1, Resample resample = Resample::none) {
+  ValueId resnet(ValueId x, const string& name, int64_t out, double scale = 1,
+                 Resample resample = Resample::none) {
     b_.set_block(name);
     ValueId h = activate(group_norm(x, name + ".norm1", k_.norm_num_groups), activation());
     if (resample != Resample::none) {
@@ -287,10 +302,12 @@ void expect_choice(const string& key, const string& value, std::initializer_list
 void check(const UNet2DConfig& k) {
   const size_t levels = k.block_out_channels.size();
   if (levels == 0) refuse("block_out_channels", "the list is empty");
-  for (const auto& [key, list] : {std::pair{"down_block_types", &k.down_block_types}, {"up_block_types", &k.up_block_types}})
+  for (const auto& [key, list] :
+       {std::pair{"down_block_types", &k.down_block_types}, {"up_block_types", &k.up_block_types}})
     if (list->size() != levels)
       refuse(key, fmt::format("{} blocks for {} block_out_channels", list->size(), levels));
-  for (const auto& t : k.down_block_types) expect_choice("down_block_types", t, {"DownBlock2D", "AttnDownBlock2D"});
+  for (const auto& t : k.down_block_types)
+    expect_choice("down_block_types", t, {"DownBlock2D", "AttnDownBlock2D"});
   for (const auto& t : k.up_block_types) expect_choice("up_block_types", t, {"UpBlock2D", "AttnUpBlock2D"});
   if (k.mid_block_type) expect_choice("mid_block_type", *k.mid_block_type, {"UNetMidBlock2D"});
   expect_choice("time_embedding_type", k.time_embedding_type, {"positional"});
@@ -308,8 +325,8 @@ void check(const UNet2DConfig& k) {
     refuse("downsample_padding", fmt::format("{} is not supported; 0 or 1", k.downsample_padding));
   if (k.sample_size.size() > 2) refuse("sample_size", "one number, or [height, width]");
   if (k.out_channels != k.in_channels)
-    refuse("out_channels", fmt::format("{} for {} in_channels: learned variances are not supported", k.out_channels,
-                                       k.in_channels));
+    refuse("out_channels", fmt::format("{} for {} in_channels: learned variances are not supported",
+                                       k.out_channels, k.in_channels));
   for (int64_t c : k.block_out_channels)
     if (c % k.norm_num_groups)
       refuse("norm_num_groups", fmt::format("{} groups do not divide {} channels", k.norm_num_groups, c));
@@ -324,7 +341,9 @@ ModelFunction make_unet2d(const UNet2DConfig& config) {
 }
 
 nlohmann::ordered_json to_json(const UNet2DConfig& k) {
-  auto optional = [](const auto& v) { return v ? nlohmann::ordered_json(*v) : nlohmann::ordered_json(nullptr); };
+  auto optional = [](const auto& v) {
+    return v ? nlohmann::ordered_json(*v) : nlohmann::ordered_json(nullptr);
+  };
   nlohmann::ordered_json size = nullptr;
   if (k.sample_size.size() == 1 || (k.sample_size.size() == 2 && k.sample_size[0] == k.sample_size[1]))
     size = k.sample_size[0];

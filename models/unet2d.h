@@ -1,5 +1,6 @@
 // The diffusion UNet of diffusers (UNet2DModel, version 0.42): its tensor names and arithmetic, so that
-// weights go both ways. Source: Ho, Jain, Abbeel: "Denoising diffusion probabilistic models" (arXiv 2006.11239).
+// weights go both ways. Source: Ho, Jain, Abbeel: "Denoising diffusion probabilistic models" (arXiv
+// 2006.11239).
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -9,11 +10,11 @@
 
 namespace lockstep {
 
-// Throws Error(Exit::config, "E_UNET") naming the key and its values where the configuration is none that can be built.
-// Whether an image's size fits is known when the graph is built.
+// Throws Error(Exit::config, "E_UNET") naming the key and its values where the configuration is none that can
+// be built. Whether an image's size fits is known when the graph is built.
 void check(const UNet2DConfig& config);
-// Predicts [N, out_channels, H, W] from a noisy image [N, in_channels, H, W], the context's timesteps and, where the
-// model is conditional, its labels.
+// Predicts [N, out_channels, H, W] from a noisy image [N, in_channels, H, W], the context's timesteps and,
+// where the model is conditional, its labels.
 ModelFunction make_unet2d(const UNet2DConfig& config);
 // unet/config.json, as diffusers writes it.
 nlohmann::ordered_json to_json(const UNet2DConfig& config);

@@ -1,4 +1,5 @@
-// 2-D cross-correlation, as PyTorch's Conv2d (https://pytorch.org/docs/stable/generated/torch.nn.Conv2d.html).
+// 2-D cross-correlation, as PyTorch's Conv2d
+// (https://pytorch.org/docs/stable/generated/torch.nn.Conv2d.html).
 //
 //   y[n, o, p, q] = act(b[o] + sum over c, r, s of
 //                       x[n, g(o)*C/groups + c, p*stride_h - pad_top + r*dilation_h,
@@ -32,9 +33,9 @@ struct Conv2dParams {
   Activation activation = Activation::none;
 
   std::string text() const {
-    return fmt::format("stride={},{} pad={},{},{},{} dilation={},{} groups={} act={}", stride_h,
-                       stride_w, pad_top, pad_left, pad_bottom, pad_right, dilation_h, dilation_w,
-                       groups, name(activation));
+    return fmt::format("stride={},{} pad={},{},{},{} dilation={},{} groups={} act={}", stride_h, stride_w,
+                       pad_top, pad_left, pad_bottom, pad_right, dilation_h, dilation_w, groups,
+                       name(activation));
   }
   // Output height or width; may be <= 0 where the kernel doesn't fit.
   int64_t out_h(int64_t h, int64_t kh) const {

@@ -203,8 +203,9 @@ inline void normalize16(const T* x, T* y, int64_t length, const Normalize& c, co
       store(after(hn::Add(hn::Mul(hn::Sub(load(x + at), mean[v]), scale[v]), shift[v]), at, kVec), y + at);
     }
   for (int v = 0; i < length; i += kVec, ++v)
-    store(after(hn::Add(hn::Mul(hn::Sub(load(x + i, length - i), mean[v]), scale[v]), shift[v]), i, length - i), y + i,
-          length - i);
+    store(
+        after(hn::Add(hn::Mul(hn::Sub(load(x + i, length - i), mean[v]), scale[v]), shift[v]), i, length - i),
+        y + i, length - i);
 }
 
 template <class T>
@@ -231,7 +232,8 @@ inline void normalize_grad16(const T* x, const T* dy, T* dx, int64_t length, con
 
 // `rows` rows of `width` columns, one after another.
 template <class T, class F = AsTheyAre>
-inline void normalize_rows(const T* x, T* y, int64_t rows, int64_t width, const Normalize& c, const F& after = F()) {
+inline void normalize_rows(const T* x, T* y, int64_t rows, int64_t width, const Normalize& c,
+                           const F& after = F()) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < width; i += kVec) {
       const int64_t at = r * width + i, left = width - i;

@@ -28,8 +28,8 @@ enum class Exit : int {
   try_again = 75,      // peer lost, hang, preempted: resume
   disagree = 76,       // ranks disagree
   no_permission = 77,
-  config = 78,         // bad job file, or asks for what this build or machine lacks
-  diverged = 80,       // loss not finite
+  config = 78,    // bad job file, or asks for what this build or machine lacks
+  diverged = 80,  // loss not finite
 };
 
 class Error : public std::exception {
@@ -92,9 +92,9 @@ class Error : public std::exception {
   throw Error(Exit::internal, "E_INTERNAL",
               fmt::format("{}:{}: {}{}{}", file, line, expression, message.empty() ? "" : ": ", message));
 }
-#define LOCKSTEP_ASSERT(condition, ...)                                                       \
-  do {                                                                                        \
-    if (!(condition)) [[unlikely]]                                                            \
+#define LOCKSTEP_ASSERT(condition, ...)                                                          \
+  do {                                                                                           \
+    if (!(condition)) [[unlikely]]                                                               \
       ::lockstep::internal_error(#condition, __FILE__, __LINE__, ::fmt::format("" __VA_ARGS__)); \
   } while (0)
 

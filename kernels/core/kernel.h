@@ -83,9 +83,10 @@ class Registry {
  public:
   void add(KernelInfo info);  // asserts that (op, name, device, dtype) is new
   std::span<const KernelInfo> all() const { return {infos_.data(), infos_.size()}; }
-  const KernelInfo* find(std::string_view op, std::string_view name, Device device, DType dtype = DType::f32) const;
-  // All that accept the layouts of these tensors, and bf16 where one of them is bf16, fast ones first, reference
-  // last; make() may still decline.
+  const KernelInfo* find(std::string_view op, std::string_view name, Device device,
+                         DType dtype = DType::f32) const;
+  // All that accept the layouts of these tensors, and bf16 where one of them is bf16, fast ones first,
+  // reference last; make() may still decline.
   std::vector<const KernelInfo*> candidates(std::string_view op, Device device,
                                             const KernelRequest& request) const;
   // Every kernel of this build. Made once, at first use.

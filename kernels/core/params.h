@@ -19,8 +19,7 @@ class Params {
  public:
   Params() = default;
   template <class T>
-    requires(!std::is_same_v<std::remove_cvref_t<T>, Params>)
-  Params(T&& value)  // NOLINT: implicit on purpose
+  requires(!std::is_same_v<std::remove_cvref_t<T>, Params>) Params(T&& value)  // NOLINT: implicit on purpose
       : holder_(std::make_shared<Holder<std::remove_cvref_t<T>>>(std::forward<T>(value))) {}
 
   template <class T>

@@ -38,11 +38,11 @@ inline constexpr uint32_t kInit = 0x1000, kShuffle = 0x2000, kSplit = 0x3000, kA
 
 // Four draws for `index`/4 of `sample` at `step`: counter = (index/4, sample, step low, stream),
 // key = seed. Steps from 2^32 on repeat the numbers of 2^32 steps before.
-LOCKSTEP_HOST_DEVICE inline Philox4 random4(uint64_t seed, uint32_t stream, int64_t step,
-                                            int64_t sample, int64_t index4) {
-  return philox4x32_10({{static_cast<uint32_t>(index4), static_cast<uint32_t>(sample),
-                         static_cast<uint32_t>(step), stream}},
-                       static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+LOCKSTEP_HOST_DEVICE inline Philox4 random4(uint64_t seed, uint32_t stream, int64_t step, int64_t sample,
+                                            int64_t index4) {
+  return philox4x32_10(
+      {{static_cast<uint32_t>(index4), static_cast<uint32_t>(sample), static_cast<uint32_t>(step), stream}},
+      static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
 }
 
 // What the draws of one use at one step have in common.

@@ -81,19 +81,26 @@ const Registry& Registry::builtin() {
 
 const char* name(Device d) {
   switch (d) {
-    case Device::cpu: return "cpu";
-    case Device::cuda: return "cuda";
-    case Device::simt: return "simt";
+    case Device::cpu:
+      return "cpu";
+    case Device::cuda:
+      return "cuda";
+    case Device::simt:
+      return "simt";
   }
   return "?";
 }
 
 const char* name(LayoutClass l) {
   switch (l) {
-    case LayoutClass::any: return "any";
-    case LayoutClass::plain: return "plain";
-    case LayoutClass::nhwc: return "nhwc";
-    case LayoutClass::lanes: return "lanes";
+    case LayoutClass::any:
+      return "any";
+    case LayoutClass::plain:
+      return "plain";
+    case LayoutClass::nhwc:
+      return "nhwc";
+    case LayoutClass::lanes:
+      return "lanes";
   }
   return "?";
 }
@@ -106,12 +113,13 @@ DType kernel_dtype(const KernelRequest& request) {
 }
 
 void Registry::add(KernelInfo info) {
-  LOCKSTEP_ASSERT(find(info.op, info.name, info.device, info.dtype) == nullptr, "{} {} {} {} registered twice",
-                  info.op, info.name, name(info.device), name(info.dtype));
+  LOCKSTEP_ASSERT(find(info.op, info.name, info.device, info.dtype) == nullptr,
+                  "{} {} {} {} registered twice", info.op, info.name, name(info.device), name(info.dtype));
   infos_.push_back(std::move(info));
 }
 
-const KernelInfo* Registry::find(std::string_view op, std::string_view name, Device device, DType dtype) const {
+const KernelInfo* Registry::find(std::string_view op, std::string_view name, Device device,
+                                 DType dtype) const {
   for (const auto& k : infos_)
     if (k.op == op && k.name == name && k.device == device && k.dtype == dtype) return &k;
   return nullptr;
@@ -130,10 +138,14 @@ bool layouts_fit(LayoutClass c, const KernelRequest& r) {
       any_nhwc |= s.layout == Layout::nhwc;
     }
   switch (c) {
-    case LayoutClass::plain: return !any_lanes && !any_nhwc;
-    case LayoutClass::lanes: return any_lanes && !any_nhwc;
-    case LayoutClass::nhwc: return any_nhwc && !any_lanes;
-    case LayoutClass::any: return true;
+    case LayoutClass::plain:
+      return !any_lanes && !any_nhwc;
+    case LayoutClass::lanes:
+      return any_lanes && !any_nhwc;
+    case LayoutClass::nhwc:
+      return any_nhwc && !any_lanes;
+    case LayoutClass::any:
+      return true;
   }
   return false;
 }

@@ -4,19 +4,26 @@ namespace lockstep {
 
 const char* name(DType t) {
   switch (t) {
-    case DType::f32: return "f32";
-    case DType::bf16: return "bf16";
-    case DType::u8: return "u8";
-    case DType::i32: return "i32";
+    case DType::f32:
+      return "f32";
+    case DType::bf16:
+      return "bf16";
+    case DType::u8:
+      return "u8";
+    case DType::i32:
+      return "i32";
   }
   return "?";
 }
 
 const char* name(Layout l) {
   switch (l) {
-    case Layout::plain: return "plain";
-    case Layout::nhwc: return "nhwc";
-    case Layout::lanes: return "lanes";
+    case Layout::plain:
+      return "plain";
+    case Layout::nhwc:
+      return "nhwc";
+    case Layout::lanes:
+      return "lanes";
   }
   return "?";
 }

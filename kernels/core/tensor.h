@@ -81,12 +81,14 @@ struct TensorSpec {
   int64_t offset(int64_t n, int64_t inner) const {
     const int64_t per = shape.elements_from(1);
     switch (layout) {
-      case Layout::plain: return n * per + inner;
+      case Layout::plain:
+        return n * per + inner;
       case Layout::nhwc: {
         const int64_t hw = shape.elements_from(2);
         return n * per + inner % hw * shape[1] + inner / hw;
       }
-      case Layout::lanes: return (n / kLanes * per + inner) * kLanes + n % kLanes;
+      case Layout::lanes:
+        return (n / kLanes * per + inner) * kLanes + n % kLanes;
     }
     return 0;
   }

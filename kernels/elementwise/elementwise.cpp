@@ -83,9 +83,9 @@ void elementwise::check(const KernelRequest& request) {
   const TensorSpec& first = request.in[0];
   for (auto specs : {request.in, request.out})
     for (const TensorSpec& s : specs)
-      LOCKSTEP_ASSERT(
-          s.dtype == first.dtype && s.layout == first.layout && s.stored_elements() == first.stored_elements(),
-          "{} beside {}", s.text(), first.text());
+      LOCKSTEP_ASSERT(s.dtype == first.dtype && s.layout == first.layout &&
+                          s.stored_elements() == first.stored_elements(),
+                      "{} beside {}", s.text(), first.text());
 }
 
 }  // namespace lockstep

@@ -3,9 +3,9 @@
 //
 // Op             inputs                    outputs
 //   elementwise  x0, x1, ... (>= 1)        y0, y1, ... (>= 1)
-// All tensors have the same dtype (f32, or bf16 where the kernel takes it), stored size and layout; any layout (it works on stored elements,
-// padding lanes included). Register i is input i; instruction j writes register inputs + j. An output
-// may be the same buffer as an input (in place).
+// All tensors have the same dtype (f32, or bf16 where the kernel takes it), stored size and layout; any
+// layout (it works on stored elements, padding lanes included). Register i is input i; instruction j writes
+// register inputs + j. An output may be the same buffer as an input (in place).
 //
 // *_grad instructions take (y or x, dy):
 //   relu_grad(y, dy)    = y > 0 ? dy : 0
@@ -26,13 +26,13 @@
 namespace lockstep {
 
 enum class Elt : uint8_t {
-  copy,       // a
-  relu,       // NaN stays NaN
+  copy,  // a
+  relu,  // NaN stays NaN
   silu,
   gelu,
   tanh,
   sigmoid,
-  add,        // a + b
+  add,  // a + b
   sub,
   mul,
   scale,      // a * imm

@@ -3,8 +3,8 @@
 
 #include "kernels/core/gather_product.h"
 #include "kernels/core/parallel.h"
-#include "kernels/linear/simd.h"
 #include "kernels/core/transpose.h"
+#include "kernels/linear/simd.h"
 
 namespace lockstep {
 

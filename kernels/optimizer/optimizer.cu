@@ -60,8 +60,8 @@ struct Settings {
 
 // What is the same for a whole chunk, rounded once from double.
 struct Factors {
-  float clip, lr, decay;     // sgd: lr; adam: lr / (1 - b1^t)
-  float keep, invroot;       // adamw: 1 - lr wd; adam: 1 / sqrt(1 - b2^t)
+  float clip, lr, decay;  // sgd: lr; adam: lr / (1 - b1^t)
+  float keep, invroot;    // adamw: 1 - lr wd; adam: 1 / sqrt(1 - b2^t)
   float ema_gain;
   bool decays, first, stop;  // stop: the loss is not finite
 };

@@ -8,8 +8,8 @@ namespace lockstep::LOCKSTEP_DEVICE {
 
 constexpr int kPoolThreads = 256;
 
-// A plane is an image of `v` numbers a pixel: a channel of a sample in plain (v = 1), a sample in nhwc (all of
-// its channels).
+// A plane is an image of `v` numbers a pixel: a channel of a sample in plain (v = 1), a sample in nhwc (all
+// of its channels).
 struct Planes {
   int h, w, p, q;
   int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;

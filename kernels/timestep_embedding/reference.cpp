@@ -14,8 +14,11 @@ class Reference final : public Kernel {
     const View &t = args.in[0], &y = args.out[0];
     const int64_t half = p_.dim / 2, sine = p_.flip_sin_to_cos ? half : 0, cosine = half - sine;
     for (int64_t n = 0; n < t.dim(0); ++n) {
-      const float time = t.spec.dtype == DType::i32 ? static_cast<float>(t.as<int32_t>()[n]) : t.as<float>()[n];
-      const auto put = [&](int64_t i, double v) { y.as<float>()[y.spec.offset(n, i)] = static_cast<float>(v); };
+      const float time =
+          t.spec.dtype == DType::i32 ? static_cast<float>(t.as<int32_t>()[n]) : t.as<float>()[n];
+      const auto put = [&](int64_t i, double v) {
+        y.as<float>()[y.spec.offset(n, i)] = static_cast<float>(v);
+      };
       for (int64_t i = 0; i < half; ++i) {
         const float angle = static_cast<float>(p_.scale) * (time * frequencies_[static_cast<size_t>(i)]);
         put(sine + i, std::sin(double{angle}));

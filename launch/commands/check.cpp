@@ -16,12 +16,14 @@ int run(const std::vector<std::string>& arguments) {
   std::string file;
   std::vector<std::string> set;
   po::options_description visible("Options"), hidden;
-  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"), "override a key of the job (repeatable)")(
+  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"),
+                        "override a key of the job (repeatable)")(
       "resolved", "print the job with every key, as a run folder keeps it");
   hidden.add_options()("job", po::value(&file));
   po::positional_options_description positional;
   positional.add("job", 1);
-  const auto vm = parse_arguments(check_command, "JOB", "lockstep check configs/mnist_cnn.yaml", arguments, visible, hidden, positional);
+  const auto vm = parse_arguments(check_command, "JOB", "lockstep check configs/mnist_cnn.yaml", arguments,
+                                  visible, hidden, positional);
   if (!vm) return 0;
   if (file.empty()) missing_argument(check_command, "JOB");
   const Job job = read_job(file, set);
@@ -31,13 +33,17 @@ int run(const std::vector<std::string>& arguments) {
     fmt::print("{}", to_yaml(job));
     return 0;
   }
-  fmt::print("{}: fine. {} training images of {}x{}x{} in {} classes; {} parameters; {} ranks; {} steps an epoch, {} in all\n", file,
-             c.data.count, c.data.channels, c.data.height, c.data.width, c.data.classes, c.parameter_count, job.instance_count,
-             c.steps_per_epoch, c.total_steps);
+  fmt::print(
+      "{}: fine. {} training images of {}x{}x{} in {} classes; {} parameters; {} ranks; {} steps an epoch, "
+      "{} in all\n",
+      file, c.data.count, c.data.channels, c.data.height, c.data.width, c.data.classes, c.parameter_count,
+      job.instance_count, c.steps_per_epoch, c.total_steps);
   if (job.hyperparameters.gradient_accumulation > 1 && c.has_batch_norm)
-    fmt::print("note: with gradient_accumulation {} batch norm's statistics cover one micro-batch of {} samples over all ranks\n",
-               job.hyperparameters.gradient_accumulation,
-               job.hyperparameters.global_batch_size / job.hyperparameters.gradient_accumulation);
+    fmt::print(
+        "note: with gradient_accumulation {} batch norm's statistics cover one micro-batch of {} samples "
+        "over all ranks\n",
+        job.hyperparameters.gradient_accumulation,
+        job.hyperparameters.global_batch_size / job.hyperparameters.gradient_accumulation);
   return 0;
 }
 

@@ -20,11 +20,16 @@ namespace lockstep {
 namespace {
 
 std::string overview() {
-  std::string s = "Trains convolutional networks on many ranks in lock step.\n\nUsage: lockstep COMMAND [...]\n\nCommands:\n";
+  std::string s =
+      "Trains convolutional networks on many ranks in lock step.\n\nUsage: lockstep COMMAND "
+      "[...]\n\nCommands:\n";
   for (const auto& c : commands()) s += fmt::format("  {:<10} {}\n", c.name, c.summary);
-  return s + "\n`lockstep COMMAND --help` says more. Exit codes: 0 done; 64 usage, 65 bad data, 66 missing file, 70 a bug,\n"
-             "73 cannot create, 74 I/O, 75 interrupted or a peer lost (--resume goes on), 76 ranks disagree, 78 job file,\n"
-             "80 the loss is not finite.\n";
+  return s +
+         "\n`lockstep COMMAND --help` says more. Exit codes: 0 done; 64 usage, 65 bad data, 66 missing file, "
+         "70 a bug,\n"
+         "73 cannot create, 74 I/O, 75 interrupted or a peer lost (--resume goes on), 76 ranks disagree, 78 "
+         "job file,\n"
+         "80 the loss is not finite.\n";
 }
 
 int dispatch(const std::vector<std::string>& words) {
@@ -57,8 +62,8 @@ int run_command_line(int argc, char** argv) {
     apply_cpu_target_from_environment();
     return dispatch({argv + 1, argv + argc});
   } catch (const Error& e) {
-    // What fails before the ranks have met fails on each alike: rank 0 says so. The others leave later, since a launcher
-    // ends all ranks when the first one leaves.
+    // What fails before the ranks have met fails on each alike: rank 0 says so. The others leave later, since
+    // a launcher ends all ranks when the first one leaves.
     const auto environment = launcher_environment();
     if (!environment.present || environment.rank == 0)
       report_error(e.what());
@@ -72,7 +77,8 @@ int run_command_line(int argc, char** argv) {
 }
 
 std::optional<po::variables_map> parse_arguments(const Command& command, const std::string& synopsis,
-                                                 const std::string& example, const std::vector<std::string>& arguments,
+                                                 const std::string& example,
+                                                 const std::vector<std::string>& arguments,
                                                  const po::options_description& visible,
                                                  const po::options_description& hidden,
                                                  const po::positional_options_description& positional) {
@@ -85,8 +91,8 @@ std::optional<po::variables_map> parse_arguments(const Command& command, const s
     if (vm.count("help")) {
       std::ostringstream text;
       text << visible;
-      fmt::print("{}: {}\n\nUsage: lockstep {} {} [options]\n\n{}\nExample:\n  {}\n", command.name, command.summary,
-                 command.name, synopsis, text.str(), example);
+      fmt::print("{}: {}\n\nUsage: lockstep {} {} [options]\n\n{}\nExample:\n  {}\n", command.name,
+                 command.summary, command.name, synopsis, text.str(), example);
       return std::nullopt;
     }
     po::notify(vm);
@@ -95,7 +101,8 @@ std::optional<po::variables_map> parse_arguments(const Command& command, const s
     for (const auto& o : visible.options()) names.push_back("--" + o->long_name());
     const std::string near = nearest(e.get_option_name(), names);
     throw Error(Exit::usage, "E_OPTION", fmt::format("{}: no option '{}'", command.name, e.get_option_name()))
-        .hint(near.empty() ? fmt::format("`lockstep {} --help` lists them", command.name) : fmt::format("did you mean '{}'?", near));
+        .hint(near.empty() ? fmt::format("`lockstep {} --help` lists them", command.name)
+                           : fmt::format("did you mean '{}'?", near));
   } catch (const po::error& e) {
     throw Error(Exit::usage, "E_OPTION", fmt::format("{}: {}", command.name, e.what()))
         .hint(fmt::format("`lockstep {} --help` says how", command.name));

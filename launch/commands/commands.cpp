@@ -7,8 +7,8 @@ extern const Command fit_command, check_command, plan_command, evaluate_command,
     sample_command, data_command, kernels_command;
 
 const std::vector<Command>& commands() {
-  static const std::vector<Command> all = {fit_command,     check_command, plan_command,   evaluate_command,
-                                           predict_command, sample_command, data_command,   kernels_command};
+  static const std::vector<Command> all = {fit_command,     check_command,  plan_command, evaluate_command,
+                                           predict_command, sample_command, data_command, kernels_command};
   return all;
 }
 

@@ -30,8 +30,11 @@ void print_text(const std::string& split, const Score& s, const Job& job) {
   const auto steps = static_cast<int64_t>(job.hyperparameters.diffusion->alphas_cumprod.size());
   for (size_t i = 0; s.bands && i < s.bands->size(); ++i) {
     // The first timestep of a band: the least t with t * kBands / steps equal to it.
-    const auto at = [&](size_t band) { return (static_cast<int64_t>(band) * steps + Score::kBands - 1) / Score::kBands; };
-    fmt::print("  {:>4} to {:>4}  {:.4f}  ({} images)\n", at(i), at(i + 1) - 1, (*s.bands)[i].loss, (*s.bands)[i].count);
+    const auto at = [&](size_t band) {
+      return (static_cast<int64_t>(band) * steps + Score::kBands - 1) / Score::kBands;
+    };
+    fmt::print("  {:>4} to {:>4}  {:.4f}  ({} images)\n", at(i), at(i + 1) - 1, (*s.bands)[i].loss,
+               (*s.bands)[i].count);
   }
 }
 
@@ -43,17 +46,19 @@ int run(const std::vector<std::string>& arguments) {
   visible.add_options()("split", po::value(&split)->default_value("test")->value_name("NAME"),
                         "training, validation or test")("json", "one JSON object instead of text")(
       "judge", po::value(&judged.judge)->value_name("RUN2"),
-      "of a diffusion run: samples (1000, of each class in turn) as the classifier RUN2 reads them, and their Fréchet distance "
+      "of a diffusion run: samples (1000, of each class in turn) as the classifier RUN2 reads them, and "
+      "their Fréchet distance "
       "to real images of the split");
   const auto sampling = judged.sampling.description();
   visible.add(sampling);
   hidden.add_options()("run", po::value(&folder));
   po::positional_options_description positional;
   positional.add("run", 1);
-  const auto vm = parse_arguments(evaluate_command, "RUN",
-                                  "lockstep evaluate runs/mnist-cnn-001 --split test\n"
-                                  "  lockstep evaluate runs/ddpm-mnist-001 --judge runs/mnist-cnn-001 --guidance 1.5",
-                                  arguments, visible, hidden, positional);
+  const auto vm =
+      parse_arguments(evaluate_command, "RUN",
+                      "lockstep evaluate runs/mnist-cnn-001 --split test\n"
+                      "  lockstep evaluate runs/ddpm-mnist-001 --judge runs/mnist-cnn-001 --guidance 1.5",
+                      arguments, visible, hidden, positional);
   if (!vm) return 0;
   if (folder.empty()) missing_argument(evaluate_command, "RUN");
   if (vm->count("judge")) {
@@ -62,14 +67,15 @@ int run(const std::vector<std::string>& arguments) {
   }
   for (const auto& option : sampling.options())
     if (vm->count(option->long_name()))
-      throw Error(Exit::usage, "E_OPTION", fmt::format("evaluate: --{} goes with --judge", option->long_name()));
+      throw Error(Exit::usage, "E_OPTION",
+                  fmt::format("evaluate: --{} goes with --judge", option->long_name()));
   const Job job = read_run_job(folder);
   const Split data = load_split(job, split, folder);
   const ImageSet& images = *data.images;
   // The number of classes is the training data's: a test set may lack some.
   const int64_t classes = probe_dataset(job.training).classes;
-  TrainedModel model =
-      open_run_model(folder, input_shape(job.training, images.channels, images.height, images.width, classes));
+  TrainedModel model = open_run_model(
+      folder, input_shape(job.training, images.channels, images.height, images.width, classes));
   const Score s = evaluate(*model.session, images, data.subset);
   if (vm->count("json"))
     print_json(split, s);
@@ -80,6 +86,7 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command evaluate_command{"evaluate", "loss and accuracy of a run's weights, or what a classifier reads in its samples", run};
+const Command evaluate_command{
+    "evaluate", "loss and accuracy of a run's weights, or what a classifier reads in its samples", run};
 
 }  // namespace lockstep

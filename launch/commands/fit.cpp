@@ -30,7 +30,9 @@ void note_start() {
 }
 
 std::string shell_word(const std::string& word) {
-  if (word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,") == std::string::npos) return word;
+  if (word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,") ==
+      std::string::npos)
+    return word;
   std::string q = "'";
   for (char c : word) q += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return q + "'";
@@ -43,18 +45,24 @@ int run(const std::vector<std::string>& arguments) {
   FitOptions o;
   std::vector<std::string> set;
   po::options_description visible("Options"), hidden;
-  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"), "override a key of the job (repeatable)")(
-      "output", po::value(&o.output)->value_name("DIR"), "the run folder itself, instead of a numbered one below output.dir")(
-      "resume", po::bool_switch(&o.resume), "go on from the newest good checkpoint of the job's newest run, or of --output")(
-      "retune", po::bool_switch(&o.retune), "with --resume: choose other kernels where this machine lacks the checkpoint's")(
-      "trace", po::value(&o.trace_file)->value_name("FILE"), "write what all ranks do in ten steps as a Chrome trace")(
-      "profile", po::bool_switch(&o.profile), "print the most expensive work of ten steps")(
+  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"),
+                        "override a key of the job (repeatable)")(
+      "output", po::value(&o.output)->value_name("DIR"),
+      "the run folder itself, instead of a numbered one below output.dir")(
+      "resume", po::bool_switch(&o.resume),
+      "go on from the newest good checkpoint of the job's newest run, or of --output")(
+      "retune", po::bool_switch(&o.retune),
+      "with --resume: choose other kernels where this machine lacks the checkpoint's")(
+      "trace", po::value(&o.trace_file)->value_name("FILE"),
+      "write what all ranks do in ten steps as a Chrome trace")("profile", po::bool_switch(&o.profile),
+                                                                "print the most expensive work of ten steps")(
       "help-keys", "what a job file may say");
   hidden.add_options()("job", po::value(&file))("help-keys-markdown", "the same for the README");
   po::positional_options_description positional;
   positional.add("job", 1);
-  const auto vm = parse_arguments(fit_command, "JOB", "lockstep fit configs/mnist_cnn.yaml --set hyperparameters.optimizer.lr=0.1",
-                                  arguments, visible, hidden, positional);
+  const auto vm = parse_arguments(
+      fit_command, "JOB", "lockstep fit configs/mnist_cnn.yaml --set hyperparameters.optimizer.lr=0.1",
+      arguments, visible, hidden, positional);
   if (!vm) return 0;
   if (vm->count("help-keys") || vm->count("help-keys-markdown")) {
     fmt::print("{}", key_reference(vm->count("help-keys-markdown") > 0));
@@ -66,11 +74,14 @@ int run(const std::vector<std::string>& arguments) {
   const Job job = read_job(file, set);
   require_available(job);
   if ((o.profile || !o.trace_file.empty()) && device_of(job) == Device::cuda)
-    throw Error(Exit::config, "E_TRACE_DEVICE", "fit: --trace and --profile see what the host computes, not a GPU")
+    throw Error(Exit::config, "E_TRACE_DEVICE",
+                "fit: --trace and --profile see what the host computes, not a GPU")
         .hint("nsys profile lockstep fit ... shows the ops as NVTX ranges; or --set device=cpu");
   if (!o.trace_file.empty())
-    if (const auto folder = std::filesystem::absolute(o.trace_file).parent_path(); ::access(folder.c_str(), W_OK) != 0)
-      throw Error(Exit::cannot_create, "E_CANNOT_CREATE", "cannot create the trace: no such folder, or not writable")
+    if (const auto folder = std::filesystem::absolute(o.trace_file).parent_path();
+        ::access(folder.c_str(), W_OK) != 0)
+      throw Error(Exit::cannot_create, "E_CANNOT_CREATE",
+                  "cannot create the trace: no such folder, or not writable")
           .at("file", o.trace_file);
   o.resume_command = "lockstep fit " + shell_word(file);
   for (const auto& s : set) o.resume_command += " --set " + shell_word(s);
@@ -85,9 +96,10 @@ int run(const std::vector<std::string>& arguments) {
   }
   if (environment.present && environment.size != job.instance_count)
     throw Error(Exit::disagree, "E_RANK_COUNT",
-                fmt::format("the job says instance_count: {}, the launcher started {} rank{}", job.instance_count,
-                            environment.size, environment.size == 1 ? "" : "s"))
-        .hint(fmt::format("start {} ranks, or --set instance_count={}", job.instance_count, environment.size));
+                fmt::format("the job says instance_count: {}, the launcher started {} rank{}",
+                            job.instance_count, environment.size, environment.size == 1 ? "" : "s"))
+        .hint(
+            fmt::format("start {} ranks, or --set instance_count={}", job.instance_count, environment.size));
 
   install_stop_signals(!environment.present);
   if (RankReport::launched()) take_share_of_cores(environment.local_rank, environment.local_size);

@@ -11,8 +11,8 @@ namespace lockstep {
 
 struct FitOptions {
   bool resume = false, retune = false;
-  std::string output;          // the run folder itself; empty: a numbered one below output.dir
-  std::string trace_file;      // a Chrome trace of ten steps goes there
+  std::string output;      // the run folder itself; empty: a numbered one below output.dir
+  std::string trace_file;  // a Chrome trace of ten steps goes there
   bool profile = false;
   std::string resume_command;  // for messages
   // A peer is lost: says so, before the process leaves with 75.

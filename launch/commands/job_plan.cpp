@@ -5,9 +5,9 @@
 #include "models/diffusion/folder.h"
 #include "models/diffusion/generate.h"
 #include "models/model.h"
-#include "runtime/comm/device_collectives.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/comm/device_collectives.h"
 #include "runtime/data/sampler.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/training/evaluation.h"
@@ -35,7 +35,8 @@ StepGraphSpec step_graph_spec(const Job& job, const DatasetShape& data, Device d
 
 int64_t training_samples(const Job& job, const DatasetShape& data) {
   if (job.validation_fraction <= 0) return data.count;
-  return static_cast<int64_t>(training_indices(data.count, job.validation_fraction, job.hyperparameters.seed).size());
+  return static_cast<int64_t>(
+      training_indices(data.count, job.validation_fraction, job.hyperparameters.seed).size());
 }
 
 // What the trainer of a diffusion model does beside training: grids of samples, and the folder for diffusers.
@@ -79,7 +80,8 @@ diffusion::GenerateRequest generate_request(const Job& job, int64_t classes) {
 
 Device device_of(const Job& job) {
   if (job.device == "simt") return Device::simt;
-  const bool wanted = job.device == "cuda" || job.backend == "nccl" || (job.device == "auto" && gpu_count() > 0);
+  const bool wanted =
+      job.device == "cuda" || job.backend == "nccl" || (job.device == "auto" && gpu_count() > 0);
   return wanted ? Device::cuda : Device::cpu;
 }
 
@@ -118,7 +120,8 @@ CheckedJob check_job(const Job& job) {
   c.data = probe_dataset(job.training);
   if (job.validation) probe_dataset(*job.validation);
   if (job.test) probe_dataset(*job.test);
-  const Schedule schedule(job.hyperparameters, training_samples(job, c.data), static_cast<int>(job.instance_count));
+  const Schedule schedule(job.hyperparameters, training_samples(job, c.data),
+                          static_cast<int>(job.instance_count));
   c.steps_per_epoch = schedule.steps_per_epoch(), c.total_steps = schedule.total_steps();
   const StepGraphSpec spec = step_graph_spec(job, c.data, Device::cpu);
   const ParameterTable table = make_parameter_table(build_forward(spec, true));
@@ -186,8 +189,9 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   for (int64_t m = 0; m < c.gradient_accumulation; ++m)
     for (int64_t n : schedule.part_sizes(m, 0)) {  // ascending: a full step's comes last
       spec.batch = n;
-      p.training.push_back(compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels,
-                                   how, choose, recompute));
+      p.training.push_back(
+          compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels, how,
+                  choose, recompute));
       p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
     }
   std::vector<int64_t> evaluated;

@@ -29,16 +29,16 @@ struct JobPlan {
   OptimizerParams optimizer;
   std::vector<Plan> training;  // every variant that rank 0 runs; the last one ends a full step
   KernelTable kernels;
-  MemoryReport memory;         // of rank 0, the rank with the largest share
-  int64_t data_bytes = 0;      // decoded images and batches in flight
+  MemoryReport memory;     // of rank 0, the rank with the largest share
+  int64_t data_bytes = 0;  // decoded images and batches in flight
   int64_t parameter_count = 0;
 };
 
 // Reads data headers only. time_kernels: as `fit` does (cached); else the first candidate that accepts.
 JobPlan plan_job(const Job& job, bool time_kernels);
 
-// The shapes alone, without kernels or memory: what `check` needs. Throws Error(Exit::config) at the layer that does
-// not fit, no_input (66) or data (65) for the data.
+// The shapes alone, without kernels or memory: what `check` needs. Throws Error(Exit::config) at the layer
+// that does not fit, no_input (66) or data (65) for the data.
 struct CheckedJob {
   DatasetShape data;
   int64_t parameter_count = 0, steps_per_epoch = 0, total_steps = 0;
@@ -46,8 +46,8 @@ struct CheckedJob {
 };
 CheckedJob check_job(const Job& job);
 
-// A trained model on one rank, for `evaluate` and `predict`: the run's resolved job and its weights (the final ones,
-// else those of the newest good checkpoint).
+// A trained model on one rank, for `evaluate` and `predict`: the run's resolved job and its weights (the
+// final ones, else those of the newest good checkpoint).
 struct TrainedModel {
   Job job;
   std::unique_ptr<Communicator> comm;

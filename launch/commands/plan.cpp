@@ -20,8 +20,9 @@ nlohmann::json collectives(const Plan& plan) {
   nlohmann::json list = nlohmann::json::array();
   for (const Node& n : plan.graph.nodes()) {
     if (n.kind != NodeKind::allreduce && n.kind != NodeKind::all_gather) continue;
-    const int64_t bytes = n.params.empty() ? plan.graph.value(n.in[0]).spec.bytes()
-                                           : (n.params.as<BucketParams>().end - n.params.as<BucketParams>().begin) * 4;
+    const int64_t bytes = n.params.empty()
+                              ? plan.graph.value(n.in[0]).spec.bytes()
+                              : (n.params.as<BucketParams>().end - n.params.as<BucketParams>().begin) * 4;
     list.push_back({{"op", n.op}, {"name", n.name}, {"bytes", bytes}});
   }
   return list;
@@ -74,10 +75,13 @@ void print(const Job& job, const JobPlan& p) {
     if (n.kind == NodeKind::view) continue;
     const int64_t flops = flops_of(g, n);
     total += flops;
-    std::string result = n.out.empty() ? (n.params.empty() ? "" : n.params.text()) : g.value(n.out[0]).spec.text();
-    fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10.3f}\n", i, n.op, n.name, n.kernel, result, static_cast<double>(flops) / 1e6);
+    std::string result =
+        n.out.empty() ? (n.params.empty() ? "" : n.params.text()) : g.value(n.out[0]).spec.text();
+    fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10.3f}\n", i, n.op, n.name, n.kernel, result,
+               static_cast<double>(flops) / 1e6);
   }
-  fmt::print("\nFLOPs of a {} on one rank: {:.3f} GFLOP\n", job.hyperparameters.gradient_accumulation > 1 ? "micro-batch" : "step",
+  fmt::print("\nFLOPs of a {} on one rank: {:.3f} GFLOP\n",
+             job.hyperparameters.gradient_accumulation > 1 ? "micro-batch" : "step",
              static_cast<double>(total) / 1e9);
   if (const auto others = other_kernels(job, plan); !others.empty())
     fmt::print(
@@ -89,7 +93,8 @@ void print(const Job& job, const JobPlan& p) {
   if (!list.empty()) {
     fmt::print("\nCollectives, in this order on every rank:\n");
     for (const auto& c : list)
-      fmt::print("  {:<12} {:<20} {}\n", c["op"].get<std::string>(), c["name"].get<std::string>(), megabytes(c["bytes"]));
+      fmt::print("  {:<12} {:<20} {}\n", c["op"].get<std::string>(), c["name"].get<std::string>(),
+                 megabytes(c["bytes"]));
   }
   const auto& m = p.memory;
   fmt::print(
@@ -97,7 +102,8 @@ void print(const Job& job, const JobPlan& p) {
       "{}, buffers {}, activations and workspace {}\n",
       megabytes(m.parameters), megabytes(m.gradients), megabytes(m.state), megabytes(m.ema),
       megabytes(m.half), megabytes(m.buffers), megabytes(m.arena));
-  fmt::print("Peak {} ({} bytes); the data set and batches in flight {}\n", megabytes(m.total()), m.total(), megabytes(p.data_bytes));
+  fmt::print("Peak {} ({} bytes); the data set and batches in flight {}\n", megabytes(m.total()), m.total(),
+             megabytes(p.data_bytes));
 }
 
 int run(const std::vector<std::string>& arguments) {
@@ -113,8 +119,9 @@ int run(const std::vector<std::string>& arguments) {
   hidden.add_options()("job", po::value(&file));
   po::positional_options_description positional;
   positional.add("job", 1);
-  const auto vm = parse_arguments(plan_command, "JOB", "lockstep plan configs/mnist_cnn.yaml --set instance_count=4",
-                                  arguments, visible, hidden, positional);
+  const auto vm =
+      parse_arguments(plan_command, "JOB", "lockstep plan configs/mnist_cnn.yaml --set instance_count=4",
+                      arguments, visible, hidden, positional);
   if (!vm) return 0;
   if (file.empty()) missing_argument(plan_command, "JOB");
   if (!device.empty()) set.push_back("device=" + device);

@@ -20,13 +20,15 @@ int run(const std::vector<std::string>& arguments) {
   std::vector<std::string> files;
   int top = 3;
   po::options_description visible("Options"), hidden;
-  visible.add_options()("top", po::value(&top)->default_value(3)->value_name("N"), "how many classes to print")(
+  visible.add_options()("top", po::value(&top)->default_value(3)->value_name("N"),
+                        "how many classes to print")(
       "json", "one JSON object an image, with every class's probability");
   hidden.add_options()("run", po::value(&folder))("image", po::value(&files));
   po::positional_options_description positional;
   positional.add("run", 1).add("image", -1);
-  const auto vm = parse_arguments(predict_command, "RUN IMAGE...", "lockstep predict runs/mnist-cnn-001 digit.png", arguments,
-                                  visible, hidden, positional);
+  const auto vm =
+      parse_arguments(predict_command, "RUN IMAGE...", "lockstep predict runs/mnist-cnn-001 digit.png",
+                      arguments, visible, hidden, positional);
   if (!vm) return 0;
   if (folder.empty()) missing_argument(predict_command, "RUN");
   if (files.empty()) missing_argument(predict_command, "IMAGE");
@@ -39,14 +41,16 @@ int run(const std::vector<std::string>& arguments) {
         .hint("`lockstep sample` draws from it");
   const DatasetShape data = probe_dataset(job.training);
   const auto names = load_dataset(job.training)->class_names;
-  TrainedModel model = open_run_model(folder, input_shape(job.training, data.channels, data.height, data.width, data.classes));
+  TrainedModel model =
+      open_run_model(folder, input_shape(job.training, data.channels, data.height, data.width, data.classes));
   model.session->prepare_prediction(1);
   auto& plan = model.session->prediction(1);
   for (const auto& file : files) {
     const Image image = read_image(file, data.channels, job.training.fit);
     if (image.height != data.height || image.width != data.width)
       throw Error(Exit::data, "E_IMAGE_SIZE",
-                  fmt::format("the image is {}x{}, the model was trained on {}x{}", image.height, image.width, data.height, data.width))
+                  fmt::format("the image is {}x{}, the model was trained on {}x{}", image.height, image.width,
+                              data.height, data.width))
           .at("file", file);
     StepInputs inputs{image.pixels.data(), nullptr, {}};
     inputs.state.training = 0;
@@ -58,7 +62,10 @@ int run(const std::vector<std::string>& arguments) {
     if (vm->count("json")) {
       nlohmann::json p = nlohmann::json::object();
       for (int64_t c : order) p[names[static_cast<size_t>(c)]] = std::exp(double{log_p[c]});
-      fmt::print("{}\n", nlohmann::json{{"file", file}, {"class", names[static_cast<size_t>(order[0])]}, {"probabilities", p}}.dump());
+      fmt::print("{}\n",
+                 nlohmann::json{
+                     {"file", file}, {"class", names[static_cast<size_t>(order[0])]}, {"probabilities", p}}
+                     .dump());
       continue;
     }
     fmt::print("{}: {}", file, names[static_cast<size_t>(order[0])]);

@@ -61,11 +61,11 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
   std::optional<RunFolder> folder;
   std::string run;
   int64_t step = 0;
-  // All ranks leave together. mpirun takes a second or two over ranks that leave with anything but 0, and our launcher
-  // has the code already.
+  // All ranks leave together. mpirun takes a second or two over ranks that leave with anything but 0, and our
+  // launcher has the code already.
   auto leave = [&](int code) { return report.exit_code(code) ? 0 : code; };
-  // A failure of this rank's own: the others wait in a collective, so nothing orderly can follow. The launcher ends
-  // them.
+  // A failure of this rank's own: the others wait in a collective, so nothing orderly can follow. The
+  // launcher ends them.
   auto fail_alone = [&](Error e) {
     e.add_place("rank", std::to_string(comm.rank()));
     report_error(e.what());
@@ -85,7 +85,8 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     report.run_folder(run);  // from here on status.json is this run's, not that of one it resumes
     // Only rank 0's host is known to hold the folder; the other ranks' warnings go to stderr.
     open_log(root ? run + "/log.txt" : "", comm.rank(), comm.size());
-    spdlog::info("{} rank {} of {}, job {}", options.resume ? "resumes" : "starts", comm.rank(), comm.size(), job.file);
+    spdlog::info("{} rank {} of {}, job {}", options.resume ? "resumes" : "starts", comm.rank(), comm.size(),
+                 job.file);
 
     const auto environment = launcher_environment();
     const int local_size = environment.present ? environment.local_size : 1;
@@ -95,8 +96,10 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     if (o.kernels.device == Device::cuda) {
       gpu = make_cuda_runtime(environment.local_rank, local_size, !uses_nccl(job));
       o.kernels.processor = gpu->name();
-      if (uses_nccl(job)) collectives = make_nccl_collectives(*gpu, comm, {job.deadline_seconds, options.on_peer_lost});
-      spdlog::info("rank {} computes on {}{}", comm.rank(), gpu->name(), collectives ? ", gradients over NCCL" : "");
+      if (uses_nccl(job))
+        collectives = make_nccl_collectives(*gpu, comm, {job.deadline_seconds, options.on_peer_lost});
+      spdlog::info("rank {} computes on {}{}", comm.rank(), gpu->name(),
+                   collectives ? ", gradients over NCCL" : "");
       for (const std::string& library : gpu_library_descriptions()) spdlog::info("{}", library);
     }
     o.device = gpu.get(), o.collectives = collectives.get();
@@ -127,10 +130,11 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     if (root) {
       write_status(run, s);
       if (!result.profile.empty()) fmt::print("\n{}", result.profile);
-      if (!options.trace_file.empty()) fmt::print("Trace          {} (ui.perfetto.dev opens it)\n", options.trace_file);
+      if (!options.trace_file.empty())
+        fmt::print("Trace          {} (ui.perfetto.dev opens it)\n", options.trace_file);
       if (result.interrupted)
-        fmt::print(stderr, "stopped at step {} of {}; a checkpoint stands in {}; resume with: {}\n", result.step, result.steps, run,
-                   options.resume_command);
+        fmt::print(stderr, "stopped at step {} of {}; a checkpoint stands in {}; resume with: {}\n",
+                   result.step, result.steps, run, options.resume_command);
     }
     return leave(s.code);
   } catch (const AgreedError& e) {

@@ -27,7 +27,8 @@ struct Options {
 
 void set_class(SamplingModel& m, int64_t label) {
   auto& r = m.request;
-  if (r.labels.empty()) throw Error(Exit::config, "E_SAMPLE_CLASS", "sample: --class, but the model knows no classes");
+  if (r.labels.empty())
+    throw Error(Exit::config, "E_SAMPLE_CLASS", "sample: --class, but the model knows no classes");
   const int64_t numbers = m.unet.num_class_embeds.value_or(r.null_label);  // the hidden class's included
   if (label < 0 || label >= numbers)
     throw Error(Exit::config, "E_SAMPLE_CLASS",
@@ -41,14 +42,16 @@ std::vector<float> read_noise(const std::string& path, const SamplingModel& m) {
   const std::vector<int64_t> expected = {m.request.count, m.input.channels, m.input.height, m.input.width};
   if (!t || t->dtype != "F32" || t->shape != expected)
     throw Error(Exit::data, "E_SAMPLE_NOISE",
-                fmt::format("needs one tensor \"noise\", F32 [{}, {}, {}, {}]", expected[0], expected[1], expected[2], expected[3]))
+                fmt::format("needs one tensor \"noise\", F32 [{}, {}, {}, {}]", expected[0], expected[1],
+                            expected[2], expected[3]))
         .at("file", path);
   std::vector<float> values(t->bytes.size() / sizeof(float));
   std::memcpy(values.data(), t->bytes.data(), t->bytes.size());
   return values;
 }
 
-void write_tensor(const std::string& path, const std::string& name, std::span<const float> values, const SamplingModel& m) {
+void write_tensor(const std::string& path, const std::string& name, std::span<const float> values,
+                  const SamplingModel& m) {
   StoredTensor t;
   t.name = name;
   t.dtype = "F32";
@@ -62,7 +65,9 @@ void write_results(const Options& o, const SamplingModel& m, std::span<const flo
   if (!o.each.empty()) {
     std::error_code error;
     fs::create_directories(o.each, error);
-    if (error) throw Error(Exit::cannot_create, "E_IO", "cannot create the folder: " + error.message()).at("folder", o.each);
+    if (error)
+      throw Error(Exit::cannot_create, "E_IO", "cannot create the folder: " + error.message())
+          .at("folder", o.each);
     for (size_t i = 0; i < pictures.size(); ++i) {
       const std::string of = m.request.labels.empty() ? "" : fmt::format("-class-{}", m.request.labels[i]);
       write_png(fmt::format("{}/{:06}{}.png", o.each, i, of), pictures[i]);
@@ -81,14 +86,17 @@ int run(const std::vector<std::string>& arguments) {
       "eta", po::value(&o.eta)->value_name("E"), "ddim's share of noise")(
       "out", po::value(&o.out)->value_name("FILE"), "the grid (samples.png)")(
       "each", po::value(&o.each)->value_name("DIR"), "each image as a file of its own, too")(
-      "raw", po::value(&o.raw)->value_name("FILE"), "the images before rounding, as the tensor `images` of a safetensors file")(
+      "raw", po::value(&o.raw)->value_name("FILE"),
+      "the images before rounding, as the tensor `images` of a safetensors file")(
       "init-noise", po::value(&o.init_noise)->value_name("FILE"), "the tensor `noise` to start from")(
       "save-noise", po::value(&o.save_noise)->value_name("FILE"), "what it started from");
   hidden.add_options()("folder", po::value(&o.folder));
   po::positional_options_description positional;
   positional.add("folder", 1);
-  const auto vm = parse_arguments(sample_command, "RUN|FOLDER", "lockstep sample runs/ddpm-mnist-001 --count 64 --guidance 1.5 --out grid.png",
-                                  arguments, visible, hidden, positional);
+  const auto vm =
+      parse_arguments(sample_command, "RUN|FOLDER",
+                      "lockstep sample runs/ddpm-mnist-001 --count 64 --guidance 1.5 --out grid.png",
+                      arguments, visible, hidden, positional);
   if (!vm) return 0;
   if (o.folder.empty()) missing_argument(sample_command, "RUN|FOLDER");
 
@@ -98,7 +106,8 @@ int run(const std::vector<std::string>& arguments) {
     SamplingModel m;
     std::vector<float> noise;
     together(*comm, [&] {
-      if (!fs::exists(o.folder)) throw Error(Exit::no_input, "E_SAMPLE_NONE", "no such run or folder").at("folder", o.folder);
+      if (!fs::exists(o.folder))
+        throw Error(Exit::no_input, "E_SAMPLE_NONE", "no such run or folder").at("folder", o.folder);
       m = fs::exists(o.folder + "/job.yaml") ? sampling_of_run(o.folder) : sampling_of_folder(o.folder);
       apply("sample", *vm, o.sampling, m);
       if (vm->count("class")) set_class(m, o.label);
@@ -113,11 +122,13 @@ int run(const std::vector<std::string>& arguments) {
       if (!o.save_noise.empty()) {
         if (noise.empty()) {
           noise.resize(images.size());
-          diffusion::draw_image_noise(m.request.seed, 0, 0, m.input.channels * m.input.height * m.input.width, noise);
+          diffusion::draw_image_noise(m.request.seed, 0, 0, m.input.channels * m.input.height * m.input.width,
+                                      noise);
         }
         write_tensor(o.save_noise, "noise", noise, m);
       }
-      fmt::print("{}: {} images, {} in {} steps{}\n", o.out, m.request.count, m.request.sampler, m.request.steps,
+      fmt::print("{}: {} images, {} in {} steps{}\n", o.out, m.request.count, m.request.sampler,
+                 m.request.steps,
                  m.request.guidance != 1 ? fmt::format(", guidance {}", m.request.guidance) : "");
       return "";
     });

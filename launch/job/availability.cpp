@@ -35,9 +35,10 @@ void require_available(const Job& job) {
   if ((job.device == "cuda" || job.backend == "nccl") && job.hosts.empty() && job.hostfile.empty()) {
     const int gpus = gpu_count();
     if (gpus == 0)
-      throw job.device == "cuda"
-          ? unavailable(job, "device", "device cuda: this machine shows no GPU").hint("device: cpu works here")
-          : unavailable(job, "backend", "backend nccl: this machine shows no GPU").hint("backend: mpi works here");
+      throw job.device == "cuda" ? unavailable(job, "device", "device cuda: this machine shows no GPU")
+                                       .hint("device: cpu works here")
+                                 : unavailable(job, "backend", "backend nccl: this machine shows no GPU")
+                                       .hint("backend: mpi works here");
     if (job.backend == "nccl" && gpus < job.instance_count)
       throw unavailable(job, "backend",
                         fmt::format("backend nccl: {} ranks on this host, {} GPU{}", job.instance_count, gpus,

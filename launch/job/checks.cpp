@@ -76,7 +76,8 @@ void check_diffusion(const Job& job, const Reader& reader) {
   if (job.objective.label_dropout > 0 && !can_hide)
     throw conflict(reader, "objective.label_dropout", "the UNet has no table of classes (num_class_embeds)");
   if (job.sampling.guidance != 1 && job.objective.label_dropout == 0)
-    throw conflict(reader, "sampling.guidance", "guidance needs a model trained with objective.label_dropout");
+    throw conflict(reader, "sampling.guidance",
+                   "guidance needs a model trained with objective.label_dropout");
   // What the sampler cannot do is said now and not after the training.
   try {
     diffusion::make_sampler(job.sampling.sampler, job.scheduler, job.sampling.steps, job.sampling.eta);
@@ -117,8 +118,8 @@ void check_job(const Job& job, const Reader& reader) {
   check_diffusion(job, reader);
   check_loss(job, reader);
   if (job.hyperparameters.recompute == "auto" && job.hyperparameters.memory_budget_mb == 0)
-    throw job_error(reader.place_of("hyperparameters.recompute"), "hyperparameters.memory_budget_mb", "E_JOB_REQUIRED",
-                    "missing key: recompute auto needs it");
+    throw job_error(reader.place_of("hyperparameters.recompute"), "hyperparameters.memory_budget_mb",
+                    "E_JOB_REQUIRED", "missing key: recompute auto needs it");
   if (job.hyperparameters.gradient_accumulation > job.hyperparameters.global_batch_size)
     throw conflict(reader, "hyperparameters.gradient_accumulation",
                    fmt::format("more parts than global_batch_size {} has samples",

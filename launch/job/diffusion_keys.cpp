@@ -1,4 +1,5 @@
-// `objective` and `sampling`: how a diffusion model is trained, and how it is sampled from where nothing else is said.
+// `objective` and `sampling`: how a diffusion model is trained, and how it is sampled from where nothing else
+// is said.
 #include "launch/job/keys.h"
 
 namespace lockstep::job {
@@ -19,7 +20,8 @@ Table diffusion_keys() {
        .short_form = true},
       {.path = "objective.prediction_type",
        .slot = JOB_FIELD(scheduler.schedule.prediction_type),
-       .help = "What the model gives: the noise, the velocity sqrt(a) noise - sqrt(1 - a) image, or the image.",
+       .help =
+           "What the model gives: the noise, the velocity sqrt(a) noise - sqrt(1 - a) image, or the image.",
        .example = "v_prediction",
        .choices = {"epsilon", "v_prediction", "sample"},
        .when = diffusion},
@@ -97,8 +99,9 @@ Table diffusion_keys() {
        .when = diffusion},
       {.path = "sampling.guidance",
        .slot = JOB_FIELD(sampling.guidance),
-       .help = "How far beyond the model's answer for no class towards that for the class; 1: the class's own "
-               "(arXiv 2207.12598).",
+       .help =
+           "How far beyond the model's answer for no class towards that for the class; 1: the class's own "
+           "(arXiv 2207.12598).",
        .example = "1.5",
        .range = {0, 1000},
        .when = diffusion},

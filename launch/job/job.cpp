@@ -88,7 +88,8 @@ void fill_defaults(Job& job, const Reader& reader) {
     d.snr_gamma = job.objective.snr_gamma;
     d.label_dropout = job.objective.label_dropout;
     // Pixels in [-1, 1].
-    for (DatasetConfig* data : {&job.training, job.validation ? &*job.validation : nullptr, job.test ? &*job.test : nullptr})
+    for (DatasetConfig* data :
+         {&job.training, job.validation ? &*job.validation : nullptr, job.test ? &*job.test : nullptr})
       if (data && data->mean.empty()) data->mean = data->std = {0.5f};
   }
   job.training.split = "training";

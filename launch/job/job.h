@@ -36,9 +36,9 @@ struct Job {
   int64_t instance_count = 1;
   std::vector<std::string> hosts;  // "host:slots"
   std::string hostfile;
-  std::string backend = "auto";  // mpi (alias gloo), nccl, auto
-  std::string device = "auto";   // auto, cpu, cuda, simt
-  int64_t threads_per_rank = 0;  // 0: (affinity and cgroup quota) / ranks on the host
+  std::string backend = "auto";   // mpi (alias gloo), nccl, auto
+  std::string device = "auto";    // auto, cpu, cuda, simt
+  int64_t threads_per_rank = 0;   // 0: (affinity and cgroup quota) / ranks on the host
   double deadline_seconds = 300;  // of a collective
   ModelSpec model;
   DatasetConfig training;

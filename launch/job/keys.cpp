@@ -101,7 +101,8 @@ Table make_job_keys() {
        .when = {"model.name", {"unet2d"}}},
       {.path = "model.init_from",
        .slot = FIELD(Job, model.init_from),
-       .help = "Weights to start from: a safetensors file, a checkpoint, a run folder, or a diffusers folder.",
+       .help =
+           "Weights to start from: a safetensors file, a checkpoint, a run folder, or a diffusers folder.",
        .example = "pretrained.safetensors",
        .text = Text::path,
        .absent = "PyTorch's initial distributions"},
@@ -340,7 +341,8 @@ Table make_job_keys() {
        .absent = "one setting for all"},
       {.path = "hyperparameters.recompute",
        .slot = FIELD(Job, hyperparameters.recompute),
-       .help = "Compute activations again in the backward pass instead of keeping them: of all residual blocks, or "
+       .help = "Compute activations again in the backward pass instead of keeping them: of all residual "
+               "blocks, or "
                "(auto) of as few as the memory budget asks for. The results keep their bits.",
        .example = "blocks",
        .choices = {"none", "blocks", "auto"}},

@@ -7,8 +7,8 @@
 
 namespace lockstep {
 
-// Errors: no_input (66) where there is none, data (65) where it is no JSON, config (78) at file:line:column for what is
-// not supported.
+// Errors: no_input (66) where there is none, data (65) where it is no JSON, config (78) at file:line:column
+// for what is not supported.
 UNet2DConfig read_unet_config(const std::string& path);
 
 }  // namespace lockstep

@@ -116,7 +116,8 @@ const Table& unet_keys() {
        .choices = {"silu", "swish", "relu", "gelu"}},
       {.path = "attention_head_dim",
        .slot = UNET_FIELD(attention_head_dim),
-       .help = "Width of an attention head; null: one head of all channels, as google/ddpm-cifar10-32 has it.",
+       .help =
+           "Width of an attention head; null: one head of all channels, as google/ddpm-cifar10-32 has it.",
        .example = "8",
        .range = kWidth,
        .nullable = true},
@@ -139,7 +140,8 @@ const Table& unet_keys() {
        .range = {0, 1, true, false}},
       {.path = "resnet_time_scale_shift",
        .slot = UNET_FIELD(resnet_time_scale_shift),
-       .help = "What a resnet does with the time: adds to its channels, or scales and shifts them after the norm.",
+       .help = "What a resnet does with the time: adds to its channels, or scales and shifts them after the "
+               "norm.",
        .example = "default",
        .choices = {"default", "scale_shift"}},
       {.path = "add_attention",
@@ -154,7 +156,8 @@ const Table& unet_keys() {
        .nullable = true},
       {.path = "num_class_embeds",
        .slot = UNET_FIELD(num_class_embeds),
-       .help = "Rows of the table of class embeddings. With objective.label_dropout one more than there are classes: the "
+       .help = "Rows of the table of class embeddings. With objective.label_dropout one more than there are "
+               "classes: the "
                "last says that the class is hidden.",
        .example = "11",
        .range = {1, 1 << 24},
@@ -181,7 +184,8 @@ UNet2DConfig read_unet_config(const std::string& path) {
     throw Error(Exit::data, "E_UNET_JSON", "is no JSON object").at("file", path);
   job::Node root = parse_yaml(text.str(), path, true);  // JSON is YAML
   // What diffusers notes of itself, and the size of a table that positional embeddings do not have.
-  std::erase_if(root.children, [](const job::Node& n) { return n.key[0] == '_' || n.key == "num_train_timesteps"; });
+  std::erase_if(root.children,
+                [](const job::Node& n) { return n.key[0] == '_' || n.key == "num_train_timesteps"; });
   UNet2DConfig config;
   Reader(std::filesystem::absolute(path).parent_path()).read(unet_keys(), root, &config, "");
   check(config);

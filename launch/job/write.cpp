@@ -41,9 +41,15 @@ struct FlowText {
   std::string operator()(double* value) const { return number_text(*value); }
   std::string operator()(std::string* value) const { return string_text(*value); }
   // Of what is given, or of a nullable key.
-  std::string operator()(std::optional<int64_t>* value) const { return *value ? std::to_string(**value) : "null"; }
-  std::string operator()(std::optional<double>* value) const { return *value ? number_text(**value) : "null"; }
-  std::string operator()(std::optional<std::string>* value) const { return *value ? string_text(**value) : "null"; }
+  std::string operator()(std::optional<int64_t>* value) const {
+    return *value ? std::to_string(**value) : "null";
+  }
+  std::string operator()(std::optional<double>* value) const {
+    return *value ? number_text(**value) : "null";
+  }
+  std::string operator()(std::optional<std::string>* value) const {
+    return *value ? string_text(**value) : "null";
+  }
   std::string operator()(Pair* value) const { return fmt::format("[{}, {}]", value->h, value->w); }
   std::string operator()(Extent* value) const {
     return value->width ? fmt::format("[{}, {}]", value->height, value->width)
@@ -56,7 +62,9 @@ struct FlowText {
     // As floats: 0.1307, not the double that the float is.
     return fmt::format("[{}]", fmt::join(*values, ", "));
   }
-  std::string operator()(std::vector<int64_t>* values) const { return fmt::format("[{}]", fmt::join(*values, ", ")); }
+  std::string operator()(std::vector<int64_t>* values) const {
+    return fmt::format("[{}]", fmt::join(*values, ", "));
+  }
   std::string operator()(std::vector<std::string>* values) const {
     std::vector<std::string> texts;
     for (const std::string& value : *values) texts.push_back(string_text(value));

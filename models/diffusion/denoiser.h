@@ -10,13 +10,14 @@ namespace lockstep::diffusion {
 
 class Denoiser {
  public:
-  // `images`: as many as one call will bring at most, on the rank that brings most. Collective, like Session's prepare
-  // functions; the calls are not.
+  // `images`: as many as one call will bring at most, on the rank that brings most. Collective, like
+  // Session's prepare functions; the calls are not.
   Denoiser(Session& session, int64_t images);
 
-  // x, out: images [n, C, H, W] one after the other; labels [n], or none for a model without classes. Runs in parts of
-  // batch() images.
-  void operator()(std::span<const float> x, float timestep, std::span<const int32_t> labels, std::span<float> out);
+  // x, out: images [n, C, H, W] one after the other; labels [n], or none for a model without classes. Runs in
+  // parts of batch() images.
+  void operator()(std::span<const float> x, float timestep, std::span<const int32_t> labels,
+                  std::span<float> out);
 
   int64_t elements() const { return elements_; }  // of one image
   int64_t batch() const { return batch_; }

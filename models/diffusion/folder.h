@@ -9,7 +9,8 @@
 
 namespace lockstep::diffusion {
 
-// Written into `folder` beside what is there, each file replaced atomically. Errors: cannot_create (73), io (74).
+// Written into `folder` beside what is there, each file replaced atomically. Errors: cannot_create (73), io
+// (74).
 void write_folder(const std::string& folder, const UNet2DConfig& unet, const SchedulerConfig& scheduler,
                   const ModelState& weights);
 

@@ -27,7 +27,8 @@ std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, 
   s.null_label = r.null_label;
   s.seed = r.seed;
   if (!r.init_noise.empty())
-    s.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * s.elements), static_cast<size_t>(s.count * s.elements));
+    s.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * s.elements),
+                                        static_cast<size_t>(s.count * s.elements));
   const auto sampler = make_sampler(r.sampler, scheduler, r.steps, r.eta);
   std::vector<float> part = sample_images(*sampler, std::ref(denoiser), s, r.progress);
   if (comm.size() == 1) return part;

@@ -25,9 +25,10 @@ struct GenerateRequest {
   std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
-// [count, C, H, W] in the model's range, [-1, 1] but for a sampler that does not clip; the same on every rank, and on
-// any number of ranks. Collective.
-std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, const GenerateRequest& request);
+// [count, C, H, W] in the model's range, [-1, 1] but for a sampler that does not clip; the same on every
+// rank, and on any number of ranks. Collective.
+std::vector<float> generate(Session& session, const SchedulerConfig& scheduler,
+                            const GenerateRequest& request);
 
 // One label an image, of each class in turn.
 std::vector<int32_t> labels_in_turn(int64_t count, int64_t classes);

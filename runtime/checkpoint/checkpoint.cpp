@@ -217,11 +217,13 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_fo
 std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
                                                   const std::function<void(const std::string&)>& warn) {
   const char* const hint = "`lockstep fit JOB --output DIR` trains a model and leaves it in DIR";
-  if (!fs::exists(path)) throw Error(Exit::no_input, "E_NO_MODEL", "no such file or folder").at("file", path).hint(hint);
+  if (!fs::exists(path))
+    throw Error(Exit::no_input, "E_NO_MODEL", "no such file or folder").at("file", path).hint(hint);
   if (!fs::is_directory(path)) return SafetensorsFile::open(path);
   if (fs::exists(path + "/manifest.json") || fs::exists(path + "/state.safetensors"))
     return load_checkpoint(path).model;
-  for (const char* name : {"/model.safetensors", "/unet/diffusion_pytorch_model.safetensors", "/diffusion_pytorch_model.safetensors"})
+  for (const char* name : {"/model.safetensors", "/unet/diffusion_pytorch_model.safetensors",
+                           "/diffusion_pytorch_model.safetensors"})
     if (fs::exists(path + name)) return SafetensorsFile::open(path + name);
   if (auto newest = load_newest_checkpoint(path, warn)) return newest->model;
   throw Error(Exit::no_input, "E_NO_MODEL", "neither model.safetensors nor a checkpoint in this folder")

@@ -37,8 +37,8 @@ class Communicator {
   virtual void barrier() = 0;
   virtual std::unique_ptr<Communicator> duplicate(const std::string& name) = 0;
 
-  // Zeroed memory that start_allreduce() is fastest on: ranks of one host sum it where it lies. Collective, of the same size
-  // on all ranks. It may outlive the communicator.
+  // Zeroed memory that start_allreduce() is fastest on: ranks of one host sum it where it lies. Collective,
+  // of the same size on all ranks. It may outlive the communicator.
   virtual AlignedBuffer allocate(int64_t bytes) = 0;
 
   // Starts allreduce(sum) on the communication thread; tickets complete in the order started. `data` must

@@ -22,7 +22,9 @@ int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit;
 void futex_wait(std::atomic<uint32_t>& word, uint32_t seen) {
   ::syscall(SYS_futex, &word, FUTEX_WAIT, seen, nullptr, nullptr, 0);
 }
-void futex_wake_all(std::atomic<uint32_t>& word) { ::syscall(SYS_futex, &word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0); }
+void futex_wake_all(std::atomic<uint32_t>& word) {
+  ::syscall(SYS_futex, &word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);
+}
 
 void pause() {
 #if defined(__x86_64__)
@@ -67,7 +69,8 @@ std::unique_ptr<HostGroup> HostGroup::create(MpiWorld& world, MPI_Comm comm, int
   return group;
 }
 
-HostGroup::HostGroup(MpiWorld& world, MPI_Comm host, MPI_Comm leaders) : world_(world), host_(host), leaders_(leaders) {
+HostGroup::HostGroup(MpiWorld& world, MPI_Comm host, MPI_Comm leaders)
+    : world_(world), host_(host), leaders_(leaders) {
   MPI_Comm_rank(host_, &rank_);
   MPI_Comm_size(host_, &size_);
   if (leaders_ != MPI_COMM_NULL) {
@@ -103,7 +106,8 @@ void HostGroup::meet() {
   MpiWorld::Guard guard(world_, "a sum over the ranks of this host");
   ++meetings_;
   Flag& mine = flag(rank_);
-  mine.came.store(meetings_);  // with the loads of `sleepers` and `came`: one order for all, so that no wake-up is lost
+  mine.came.store(
+      meetings_);  // with the loads of `sleepers` and `came`: one order for all, so that no wake-up is lost
   if (mine.sleepers.load() > 0) futex_wake_all(mine.came);
   for (int r = 0; r < size_; ++r) {
     Flag& other = flag(r);
@@ -125,9 +129,11 @@ AlignedBuffer HostGroup::allocate(int64_t bytes) {
   a.floats = bytes / static_cast<int64_t>(sizeof(float));
   a.region = SharedRegion::create(host_, a.stride * size_);
   if (!a.region) return {};
-  for (int r = 0; r < size_; ++r) a.parts.push_back(reinterpret_cast<float*>(a.region->data() + r * a.stride));
+  for (int r = 0; r < size_; ++r)
+    a.parts.push_back(reinterpret_cast<float*>(a.region->data() + r * a.stride));
   float* mine = a.parts[static_cast<size_t>(rank_)];
-  std::memset(mine, 0, static_cast<size_t>(a.stride));  // touched first by its own rank: memory of its own node
+  std::memset(mine, 0,
+              static_cast<size_t>(a.stride));  // touched first by its own rank: memory of its own node
   arenas_.push_back(a);
   return AlignedBuffer(a.region, mine, bytes);
 }
@@ -149,7 +155,9 @@ void HostGroup::allreduce(std::span<float> data) {
   // Slices end at cache lines of the arena, so that no two ranks write to one.
   constexpr int64_t kFloats = kLine / static_cast<int64_t>(sizeof(float));
   const auto cut = [&](int64_t r) {
-    return r == 0 ? offset : r == size_ ? offset + n : std::clamp((offset + n * r / size_) / kFloats * kFloats, offset, offset + n);
+    return r == 0       ? offset
+           : r == size_ ? offset + n
+                        : std::clamp((offset + n * r / size_) / kFloats * kFloats, offset, offset + n);
   };
   meet();
   sum_into_all(arena->parts.data(), size_, cut(rank_), cut(rank_ + 1));

@@ -1,8 +1,9 @@
-// The ranks of a communicator that share a host, and how they sum without copying: each reads the others' gradients where
-// they lie, sums its slice and writes it where it is used. Across hosts one rank of each goes on by MPI.
+// The ranks of a communicator that share a host, and how they sum without copying: each reads the others'
+// gradients where they lie, sums its slice and writes it where it is used. Across hosts one rank of each goes
+// on by MPI.
 //
-// Every call is collective over the communicator, in the same order on all ranks, one at a time. Sums are taken in the
-// order of ranks within a host, so results are bit-equal on all ranks.
+// Every call is collective over the communicator, in the same order on all ranks, one at a time. Sums are
+// taken in the order of ranks within a host, so results are bit-equal on all ranks.
 #pragma once
 
 #include <mpi.h>
@@ -19,19 +20,20 @@ namespace lockstep {
 
 class HostGroup {
  public:
-  // Null on all ranks where nothing is gained (one rank a host) or where the ranks of some host cannot share memory.
-  // ranks_per_host: 0: as the hosts are; else so many consecutive ranks are taken for a host's.
+  // Null on all ranks where nothing is gained (one rank a host) or where the ranks of some host cannot share
+  // memory. ranks_per_host: 0: as the hosts are; else so many consecutive ranks are taken for a host's.
   static std::unique_ptr<HostGroup> create(MpiWorld& world, MPI_Comm comm, int ranks_per_host);
   ~HostGroup();
   HostGroup(const HostGroup&) = delete;
   HostGroup& operator=(const HostGroup&) = delete;
 
-  // Zeroed memory of this rank that allreduce() knows on all of them. An empty buffer on all ranks where the host lacks
-  // it. It may outlive the group.
+  // Zeroed memory of this rank that allreduce() knows on all of them. An empty buffer on all ranks where the
+  // host lacks it. It may outlive the group.
   AlignedBuffer allocate(int64_t bytes);
   // Whether the data lies in memory from allocate(); so on all ranks or on none.
   bool holds(std::span<const float> data) const;
-  // Sum over all ranks of the communicator, for data that holds() is true of, at the same offset on all ranks.
+  // Sum over all ranks of the communicator, for data that holds() is true of, at the same offset on all
+  // ranks.
   void allreduce(std::span<float> data);
 
   // Small messages, over slots of the shared memory; on one host only.
@@ -46,7 +48,7 @@ class HostGroup {
   struct Flag;
   struct Arena {
     std::shared_ptr<SharedRegion> region;
-    int64_t stride = 0;          // from one rank's part to the next one's
+    int64_t stride = 0;         // from one rank's part to the next one's
     std::vector<float*> parts;  // by rank of the host
     int64_t floats = 0;
   };

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <array>
-#include <climits>
 #include <atomic>
 #include <chrono>
+#include <climits>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -25,22 +25,23 @@ namespace {
 
 constexpr int64_t kChunk = int64_t{1} << 28;  // elements per call: MPI counts are ints
 
-// LOCKSTEP_RANKS_PER_HOST: so many consecutive ranks are taken for those of one host; 1: all go over MPI. For tests, and to
-// see what sharing memory brings.
+// LOCKSTEP_RANKS_PER_HOST: so many consecutive ranks are taken for those of one host; 1: all go over MPI. For
+// tests, and to see what sharing memory brings.
 int ranks_per_host() {
   const char* text = std::getenv("LOCKSTEP_RANKS_PER_HOST");
   if (!text) return 0;
   char* end = nullptr;
   const long n = std::strtol(text, &end, 10);
   if (end == text || *end || n < 1 || n > INT_MAX)
-    throw Error(Exit::config, "E_RANKS_PER_HOST", fmt::format("LOCKSTEP_RANKS_PER_HOST is '{}', not a number from 1 on", text));
+    throw Error(Exit::config, "E_RANKS_PER_HOST",
+                fmt::format("LOCKSTEP_RANKS_PER_HOST is '{}', not a number from 1 on", text));
   return static_cast<int>(n);
 }
 
 template <class T>
 void combine(const T* from, std::span<T> to, bool first, Reduce op) {
   for (size_t i = 0; i < to.size(); ++i)
-    to[i] = first                ? from[i]
+    to[i] = first               ? from[i]
             : op == Reduce::sum ? to[i] + from[i]
             : op == Reduce::min ? std::min(to[i], from[i])
                                 : std::max(to[i], from[i]);
@@ -71,20 +72,15 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void allreduce(std::span<float> d, Reduce op) override {
-    reduce(d, MPI_FLOAT, op);
-  }
-  void allreduce(std::span<double> d, Reduce op) override {
-    reduce(d, MPI_DOUBLE, op);
-  }
-  void allreduce(std::span<int64_t> d, Reduce op) override {
-    reduce(d, MPI_INT64_T, op);
-  }
+  void allreduce(std::span<float> d, Reduce op) override { reduce(d, MPI_FLOAT, op); }
+  void allreduce(std::span<double> d, Reduce op) override { reduce(d, MPI_DOUBLE, op); }
+  void allreduce(std::span<int64_t> d, Reduce op) override { reduce(d, MPI_INT64_T, op); }
 
   void all_gather(std::span<const std::byte> send, std::span<std::byte> recv) override {
     LOCKSTEP_ASSERT(recv.size() == send.size() * static_cast<size_t>(size_) &&
                     send.size() < (size_t{1} << 31));
-    if (HostGroup* host = host_group(); host && host->passes(send.size())) return host->all_gather(send, recv.data());
+    if (HostGroup* host = host_group(); host && host->passes(send.size()))
+      return host->all_gather(send, recv.data());
     MpiWorld::Guard guard(*world_, "all_gather");
     const int n = static_cast<int>(send.size());
     world_->check(MPI_Allgather(send.data(), n, MPI_BYTE, recv.data(), n, MPI_BYTE, comm_), "all_gather");
@@ -166,8 +162,7 @@ class MpiCommunicator final : public Communicator {
   void reduce(std::span<T> data, MPI_Datatype type, Reduce op) {
     if (HostGroup* host = host_group(); host && host->passes(data.size_bytes())) {
       const auto& from = host->exchange(data.data(), data.size_bytes());
-      for (size_t r = 0; r < from.size(); ++r)
-        combine(reinterpret_cast<const T*>(from[r]), data, r == 0, op);
+      for (size_t r = 0; r < from.size(); ++r) combine(reinterpret_cast<const T*>(from[r]), data, r == 0, op);
       return;
     }
     world_->allreduce(comm_, data.data(), static_cast<int64_t>(data.size()), type, sizeof(T), op_of(op));
@@ -183,9 +178,11 @@ class MpiCommunicator final : public Communicator {
     if (host_ && host_->holds(data))
       host_->allreduce(data);
     else
-      world_->allreduce(comm_, data.data(), static_cast<int64_t>(data.size()), MPI_FLOAT, sizeof(float), MPI_SUM);
-    if (trace_ && trace_->recording()) 
-      trace_->add(Trace::Lane::communication, kBucket, begin, Trace::now_ns(), static_cast<int64_t>(data.size_bytes()));
+      world_->allreduce(comm_, data.data(), static_cast<int64_t>(data.size()), MPI_FLOAT, sizeof(float),
+                        MPI_SUM);
+    if (trace_ && trace_->recording())
+      trace_->add(Trace::Lane::communication, kBucket, begin, Trace::now_ns(),
+                  static_cast<int64_t>(data.size_bytes()));
     lock.lock();
     busy_ = false;
     ++done_;

@@ -75,11 +75,13 @@ MPI_Comm MpiWorld::duplicate(MPI_Comm comm) {
   return copy;
 }
 
-void MpiWorld::allreduce(MPI_Comm comm, void* data, int64_t count, MPI_Datatype type, int64_t size, MPI_Op op) {
+void MpiWorld::allreduce(MPI_Comm comm, void* data, int64_t count, MPI_Datatype type, int64_t size,
+                         MPI_Op op) {
   Guard guard(*this, "allreduce");
   for (int64_t at = 0; at < count; at += kChunk) {
     const auto n = static_cast<int>(std::min(kChunk, count - at));
-    check(MPI_Allreduce(MPI_IN_PLACE, static_cast<std::byte*>(data) + at * size, n, type, op, comm), "allreduce");
+    check(MPI_Allreduce(MPI_IN_PLACE, static_cast<std::byte*>(data) + at * size, n, type, op, comm),
+          "allreduce");
   }
 }
 

@@ -7,7 +7,8 @@ namespace lockstep {
 bool has_nccl() { return false; }
 
 std::unique_ptr<DeviceCollectives> make_nccl_collectives(DeviceRuntime&, Communicator&, NcclOptions) {
-  throw Error(Exit::config, "E_NO_NCCL", "backend nccl: this build has no NCCL").hint("backend: mpi works here");
+  throw Error(Exit::config, "E_NO_NCCL", "backend nccl: this build has no NCCL")
+      .hint("backend: mpi works here");
 }
 
 }  // namespace lockstep

@@ -92,7 +92,8 @@ bool trusted(int socket) {
 
 Descriptor make_file(int64_t bytes) {
   Descriptor file(::memfd_create("lockstep", MFD_CLOEXEC));
-  if (!file || ::ftruncate(file.get(), bytes) != 0 || ::posix_fallocate(file.get(), 0, bytes) != 0) return Descriptor();
+  if (!file || ::ftruncate(file.get(), bytes) != 0 || ::posix_fallocate(file.get(), 0, bytes) != 0)
+    return Descriptor();
   return file;
 }
 
@@ -107,7 +108,8 @@ struct Offer {
     std::random_device random;
     const uint64_t drawn = (uint64_t{random()} << 32 | random()) | 1;
     const Address address(drawn);
-    if (socket && ::bind(socket.get(), address.get(), address.length) == 0 && ::listen(socket.get(), others) == 0)
+    if (socket && ::bind(socket.get(), address.get(), address.length) == 0 &&
+        ::listen(socket.get(), others) == 0)
       token = drawn;
   }
   bool hand_out(int others) const {
@@ -127,7 +129,8 @@ struct Offer {
 Descriptor fetch(uint64_t token) {
   Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const Address address(token);
-  if (!socket || ::connect(socket.get(), address.get(), address.length) != 0 || !trusted(socket.get())) return Descriptor();
+  if (!socket || ::connect(socket.get(), address.get(), address.length) != 0 || !trusted(socket.get()))
+    return Descriptor();
   return receive_descriptor(socket.get());
 }
 
@@ -154,11 +157,13 @@ std::shared_ptr<SharedRegion> SharedRegion::create(MPI_Comm host, int64_t bytes)
     if (token != 0) file = fetch(token);
   }
   void* data = MAP_FAILED;
-  if (file) data = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  if (file)
+    data = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   const bool mapped = data != MAP_FAILED;
   std::shared_ptr<SharedRegion> region;
   if (mapped) {
-    ::madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // where the system does that for shared memory
+    ::madvise(data, static_cast<size_t>(bytes),
+              MADV_HUGEPAGE);  // where the system does that for shared memory
     region.reset(new SharedRegion(static_cast<std::byte*>(data), bytes));
   }
   return all_agree(host, mapped) ? region : nullptr;

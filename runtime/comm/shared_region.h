@@ -9,12 +9,13 @@
 
 namespace lockstep {
 
-// One anonymous file in memory (memfd), mapped by every rank of a communicator whose ranks share a host. Its pages are
-// reserved when it is made, so that no later access can fail; it needs no /dev/shm and leaves nothing behind.
+// One anonymous file in memory (memfd), mapped by every rank of a communicator whose ranks share a host. Its
+// pages are reserved when it is made, so that no later access can fail; it needs no /dev/shm and leaves
+// nothing behind.
 class SharedRegion {
  public:
-  // Collective over `host`. Null on all ranks where it cannot be had on one of them (no memory, no socket between
-  // them). Zeroed.
+  // Collective over `host`. Null on all ranks where it cannot be had on one of them (no memory, no socket
+  // between them). Zeroed.
   static std::shared_ptr<SharedRegion> create(MPI_Comm host, int64_t bytes);
   ~SharedRegion();
   SharedRegion(const SharedRegion&) = delete;

@@ -40,11 +40,11 @@ struct DatasetConfig {
   std::string split;    // "training" or "test": which of a data set's own halves; for folders with
                         // train/ and test/ below them the one to read
   int64_t limit = 0;    // first n samples only (of an image_folder: of its first classes); 0: all
-  std::vector<float> mean, std;  // `normalize`, one per channel or one for all; empty: 0 and 1
-  AugmentConfig augment;         // of inputs.training only
-  Fit fit;                       // of an image_folder, as is the next
+  std::vector<float> mean, std;       // `normalize`, one per channel or one for all; empty: 0 and 1
+  AugmentConfig augment;              // of inputs.training only
+  Fit fit;                            // of an image_folder, as is the next
   std::string on_bad_image = "stop";  // stop: error data (65); skip: left out, see ImageSet::skipped
-  std::string where;             // file:line:column of the entry, for messages
+  std::string where;                  // file:line:column of the entry, for messages
 };
 
 // Bytes that are either owned, like a vector's, or a read-only part of a mapped file.
@@ -97,7 +97,7 @@ class ImageSet {
   std::vector<std::string> class_names;  // classes of them
   Pixels pixels;
   std::vector<int32_t> labels;
-  std::string content_hash;  // SHA-256 over shape, classes, labels and pixels, hex
+  std::string content_hash;          // SHA-256 over shape, classes, labels and pixels, hex
   std::vector<std::string> skipped;  // of images that were left out: file, and what is wrong with it
 };
 

@@ -8,7 +8,8 @@ bool has_cuda() { return false; }
 int gpu_count() { return 0; }
 
 std::unique_ptr<DeviceRuntime> make_cuda_runtime(int, int, bool) {
-  throw Error(Exit::config, "E_NO_CUDA", "device cuda: this build has no CUDA").hint("device: cpu works here");
+  throw Error(Exit::config, "E_NO_CUDA", "device cuda: this build has no CUDA")
+      .hint("device: cpu works here");
 }
 
 }  // namespace lockstep

@@ -41,7 +41,9 @@ AlignedBuffer::AlignedBuffer(std::shared_ptr<void> owner, void* data, int64_t by
 }
 
 AlignedBuffer::AlignedBuffer(AlignedBuffer&& o) noexcept
-    : data_(std::exchange(o.data_, nullptr)), bytes_(std::exchange(o.bytes_, 0)), owner_(std::move(o.owner_)) {}
+    : data_(std::exchange(o.data_, nullptr)),
+      bytes_(std::exchange(o.bytes_, 0)),
+      owner_(std::move(o.owner_)) {}
 
 AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& o) noexcept {
   std::swap(data_, o.data_);

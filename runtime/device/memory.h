@@ -9,7 +9,8 @@ namespace lockstep {
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  // Zeroed. 0 bytes is legal and gives a non-null address. Throws Error(Exit::io, "E_MEMORY") naming the size.
+  // Zeroed. 0 bytes is legal and gives a non-null address. Throws Error(Exit::io, "E_MEMORY") naming the
+  // size.
   explicit AlignedBuffer(int64_t bytes);
   // Memory that somebody else has made, zeroed and aligned so, held by `owner`.
   AlignedBuffer(std::shared_ptr<void> owner, void* data, int64_t bytes);

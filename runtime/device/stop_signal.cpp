@@ -1,7 +1,7 @@
 #include "runtime/device/stop_signal.h"
 
-#include <csignal>
 #include <unistd.h>
+#include <csignal>
 
 #include <atomic>
 

@@ -3,8 +3,8 @@
 
 namespace lockstep {
 
-// SIGUSR1 asks for a stop; SIGINT and SIGTERM too where no launcher of ours stands between (a single process). A second
-// such signal ends the process at once with 75.
+// SIGUSR1 asks for a stop; SIGINT and SIGTERM too where no launcher of ours stands between (a single
+// process). A second such signal ends the process at once with 75.
 void install_stop_signals(bool interrupt_too);
 bool stop_requested();
 

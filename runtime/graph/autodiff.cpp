@@ -59,7 +59,8 @@ std::map<ValueId, ValueId> append_gradients(GraphBuilder& b, const std::map<Valu
   b.set_backward(false);
   b.set_scope(scope);
 
-  // Of what the model reads through a view, the gradient before it is viewed back: a value of its own, with storage.
+  // Of what the model reads through a view, the gradient before it is viewed back: a value of its own, with
+  // storage.
   const auto producer = g.producers();
   std::map<ValueId, ValueId> result;
   for (ValueId p : wanted) {

@@ -256,8 +256,11 @@ void Executor::run_nodes_traced(Bound& b) {
   if (b.works.empty())
     for (const auto& step : b.steps) {
       const Node& n = *step.node;
-      Trace::Work work{step.label, n.op == "optimizer_step" ? "update" : n.backward ? "backward" : "forward", n.kernel,
-                       flops_of(g, n), 0};
+      Trace::Work work{step.label,
+                       n.op == "optimizer_step" ? "update"
+                       : n.backward             ? "backward"
+                                                : "forward",
+                       n.kernel, flops_of(g, n), 0};
       if (n.kind == NodeKind::allreduce || n.kind == NodeKind::all_gather) work.category = "communication";
       for (const auto* views : {&step.in, &step.out})
         for (const View& v : *views) work.bytes += v.spec.bytes();

@@ -66,8 +66,8 @@ class Executor {
   std::string first_non_finite(Bound& plan, const StepInputs& inputs);
 
   int64_t arena_bytes() const { return arena_.bytes(); }
-  // Nodes are timed from now on while it records (null: no more). Where the host's memory is the device's only: elsewhere
-  // the host does not see when a node runs.
+  // Nodes are timed from now on while it records (null: no more). Where the host's memory is the device's
+  // only: elsewhere the host does not see when a node runs.
   void set_trace(Trace* trace) { trace_ = trace; }
 
  private:

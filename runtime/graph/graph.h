@@ -29,8 +29,8 @@ enum class Storage : uint8_t {
   input,      // written by the host before a run: images, labels, step state
   output,     // read by the host after a run
 };
-// Names of values that are not one tensor of the model: a whole flat array (of optimizer state: "*0", "*1"), and the
-// metrics.
+// Names of values that are not one tensor of the model: a whole flat array (of optimizer state: "*0", "*1"),
+// and the metrics.
 inline constexpr const char* kWholeArray = "*";
 inline constexpr const char* kMetrics = "metrics";
 
@@ -46,16 +46,16 @@ struct Value {
   std::string name;  // parameters and buffers: the tensor's name as PyTorch has it; else for reading only
   TensorSpec spec;
   Storage storage = Storage::arena;
-  Init init;                     // parameter, buffer
-  bool batch = false;            // dimension 0 is this rank's part of the batch: takes part in layout assignment
-  bool is_gradient = false;      // a gradient of an activation (padding lanes are zero)
+  Init init;                 // parameter, buffer
+  bool batch = false;        // dimension 0 is this rank's part of the batch: takes part in layout assignment
+  bool is_gradient = false;  // a gradient of an activation (padding lanes are zero)
 };
 
 enum class NodeKind : uint8_t {
-  compute,    // a kernel of the registry
-  view,       // output 0 is input 0's memory under another shape
-  allreduce,  // sum over ranks, in place; asynchronous, waited for by its first reader
-  all_gather, // output [R, ...] of input [...]
+  compute,     // a kernel of the registry
+  view,        // output 0 is input 0's memory under another shape
+  allreduce,   // sum over ranks, in place; asynchronous, waited for by its first reader
+  all_gather,  // output [R, ...] of input [...]
 };
 
 struct Node {
@@ -63,10 +63,10 @@ struct Node {
   NodeKind kind = NodeKind::compute;
   Params params;
   std::vector<ValueId> in, out;
-  std::string name;      // the layer it came from: "conv1", "3.layers.0"
-  std::string block;     // the part of the model that is recomputed as one; "": none
+  std::string name;   // the layer it came from: "conv1", "3.layers.0"
+  std::string block;  // the part of the model that is recomputed as one; "": none
   bool backward = false;
-  std::string kernel;    // chosen by the plan
+  std::string kernel;  // chosen by the plan
 };
 
 class Graph {
@@ -112,7 +112,9 @@ class GraphBuilder {
   ValueId buffer(std::string name, Shape shape, float initial);
   // A compute node of `op`; outputs are made by the op's shape rule.
   std::vector<ValueId> add(std::string_view op, Params params, std::vector<ValueId> in);
-  ValueId add1(std::string_view op, Params params, std::vector<ValueId> in) { return add(op, std::move(params), std::move(in))[0]; }
+  ValueId add1(std::string_view op, Params params, std::vector<ValueId> in) {
+    return add(op, std::move(params), std::move(in))[0];
+  }
   // The same with outputs given: for gradient ops, whose outputs are shaped like values that exist.
   std::vector<ValueId> add_as(std::string_view op, Params params, std::vector<ValueId> in,
                               const std::vector<OutputRule>& out);

@@ -13,11 +13,11 @@ namespace lockstep {
 
 struct OpDef {
   std::string name;
-  // Outputs from inputs and parameters. Throws Error(Exit::config, "E_SHAPE") naming the shapes when they don't fit.
-  // Null for gradient ops, which are added with GraphBuilder::add_as.
+  // Outputs from inputs and parameters. Throws Error(Exit::config, "E_SHAPE") naming the shapes when they
+  // don't fit. Null for gradient ops, which are added with GraphBuilder::add_as.
   std::vector<OutputRule> (*infer)(const Graph&, const Params&, std::span<const ValueId> in) = nullptr;
-  // Given d loss / d output (kNoValue where nothing flows), emits the gradients of the inputs: one entry per input,
-  // kNoValue where none is wanted or none exists. `wanted[i]`: whether input i's gradient is needed.
+  // Given d loss / d output (kNoValue where nothing flows), emits the gradients of the inputs: one entry per
+  // input, kNoValue where none is wanted or none exists. `wanted[i]`: whether input i's gradient is needed.
   std::vector<ValueId> (*gradient)(GraphBuilder&, const Node&, std::span<const ValueId> dy,
                                    const std::vector<bool>& wanted) = nullptr;
   // Floating-point operations; null: about one per element of the largest tensor.

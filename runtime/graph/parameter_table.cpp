@@ -20,12 +20,14 @@ ParameterTable make_parameter_table(const Graph& forward) {
   std::vector<ValueId> used;
   for (const Node& n : forward.nodes())
     for (ValueId v : n.in)
-      if (forward.value(v).storage == Storage::parameter && std::find(used.begin(), used.end(), v) == used.end())
+      if (forward.value(v).storage == Storage::parameter &&
+          std::find(used.begin(), used.end(), v) == used.end())
         used.push_back(v);
   for (auto it = used.rbegin(); it != used.rend(); ++it) {
     const Value& v = forward.value(*it);
     if (t.find(v.name))
-      throw Error(Exit::config, "E_TENSOR_NAME", fmt::format("two tensors of the model are called '{}'", v.name))
+      throw Error(Exit::config, "E_TENSOR_NAME",
+                  fmt::format("two tensors of the model are called '{}'", v.name))
           .hint("give one of the layers another name");
     t.parameters.push_back({v.name, v.spec.shape, v.init, t.length});
     t.length += aligned(v.spec.shape.elements());
@@ -37,7 +39,8 @@ ParameterTable make_parameter_table(const Graph& forward) {
       t.buffers.push_back({value.name, value.spec.shape, value.init, t.buffer_length});
       t.buffer_length += aligned(value.spec.shape.elements());
     }
-    if (value.storage == Storage::buffer || value.storage == Storage::parameter) t.order.push_back(value.name);
+    if (value.storage == Storage::buffer || value.storage == Storage::parameter)
+      t.order.push_back(value.name);
   }
   return t;
 }

@@ -1,9 +1,9 @@
 // Where each parameter lies in the flat arrays of parameters, gradients and optimizer state.
 //
-// All of them share one numbering: floats [0, kMetricsFloats) of the gradient array carry the step's metrics (the
-// loss sum and correct count ride along in the first bucket's allreduce) and are unused in the others; then the
-// parameters follow in reverse order of first use, so that the gradients that are ready first lie first and a
-// bucket is a slice. Each starts at a multiple of 16 floats (64 bytes).
+// All of them share one numbering: floats [0, kMetricsFloats) of the gradient array carry the step's metrics
+// (the loss sum and correct count ride along in the first bucket's allreduce) and are unused in the others;
+// then the parameters follow in reverse order of first use, so that the gradients that are ready first lie
+// first and a bucket is a slice. Each starts at a multiple of 16 floats (64 bytes).
 #pragma once
 
 #include <string>
@@ -29,14 +29,14 @@ struct FlatEntry {
 struct ParameterTable {
   std::vector<FlatEntry> parameters;  // in flat order
   std::vector<FlatEntry> buffers;     // in their own flat array, in order of creation
-  std::vector<std::string> order;     // parameter and buffer names in order of creation, as PyTorch lists them
-  int64_t length = kMetricsFloats;    // of the parameter-sized arrays
+  std::vector<std::string> order;   // parameter and buffer names in order of creation, as PyTorch lists them
+  int64_t length = kMetricsFloats;  // of the parameter-sized arrays
   int64_t buffer_length = 0;
 
   const FlatEntry& parameter(const std::string& name) const;
   const FlatEntry& buffer(const std::string& name) const;
   const FlatEntry* find(const std::string& name) const;  // either; null if absent
-  std::string text() const;  // canonical, for the ranks' agreement
+  std::string text() const;                              // canonical, for the ranks' agreement
 };
 
 ParameterTable make_parameter_table(const Graph& forward);

@@ -16,17 +16,17 @@ namespace lockstep {
 Graph assign_layouts(const Graph& graph, std::vector<ValueId*> values, Device device = Device::cpu,
                      DType activations = DType::f32);
 
-// Removes compute and view nodes of which nothing is read. Kept are nodes that write a value outside the arena
-// (parameters, gradients, buffers, state, outputs) and collectives.
+// Removes compute and view nodes of which nothing is read. Kept are nodes that write a value outside the
+// arena (parameters, gradients, buffers, state, outputs) and collectives.
 void remove_dead_nodes(Graph& graph);
 
 // Puts a lone activation into the conv2d or linear that feeds it, a SiLU into the group_norm that feeds it
 // and its gradient into group_norm_grad, and joins elementwise nodes into chains. After autodiff.
 void fuse(Graph& graph);
 
-// Of the blocks named here (Node::block), what the backward pass needs is computed again right before it is needed, by
-// copies of the forward nodes, instead of being kept. Values that other blocks read stay. The same kernels on the same
-// numbers: bits do not change. On a training graph, after fusion.
+// Of the blocks named here (Node::block), what the backward pass needs is computed again right before it is
+// needed, by copies of the forward nodes, instead of being kept. Values that other blocks read stay. The same
+// kernels on the same numbers: bits do not change. On a training graph, after fusion.
 void recompute(Graph& graph, const std::set<std::string>& blocks);
 // The blocks that this would save memory in, in order, with the bytes that it would not keep.
 struct RecomputableBlock {

@@ -21,8 +21,9 @@ int64_t workspace_bytes(const Graph& g, const Node& n, const KernelChoice& how) 
   const KernelInfo* info = Registry::builtin().find(n.op, n.kernel, how.device, kernel_dtype(request));
   auto kernel = info ? info->make(request) : nullptr;
   if (!kernel)
-    throw Error(Exit::config, "E_KERNEL_DECLINES",
-                fmt::format("kernel \"{}\" of {} does not take {} here", n.kernel, n.op, kernel_signature(g, n)))
+    throw Error(
+        Exit::config, "E_KERNEL_DECLINES",
+        fmt::format("kernel \"{}\" of {} does not take {} here", n.kernel, n.op, kernel_signature(g, n)))
         .hint("remove the kernel cache, or resume with --retune");
   return kernel->workspace_bytes();
 }
@@ -92,7 +93,8 @@ void plan_memory(Plan& plan, const KernelChoice& how) {
     for (auto [in, out] : op_def(n.op).in_place) {
       if (in >= static_cast<int>(n.in.size()) || out >= static_cast<int>(n.out.size())) continue;
       const ValueId x = root(n.in[static_cast<size_t>(in)]), y = n.out[static_cast<size_t>(out)];
-      if (root(y) != y || g.value(x).storage != Storage::arena || g.value(y).storage != Storage::arena) continue;
+      if (root(y) != y || g.value(x).storage != Storage::arena || g.value(y).storage != Storage::arena)
+        continue;
       if (last[static_cast<size_t>(x)] != static_cast<int>(i)) continue;
       if (g.value(x).spec.bytes() != g.value(y).spec.bytes() || x == y) continue;
       if (std::find(taken.begin(), taken.end(), x) != taken.end()) continue;
@@ -106,7 +108,8 @@ void plan_memory(Plan& plan, const KernelChoice& how) {
   for (size_t v = 0; v < values; ++v) {
     if (root(static_cast<ValueId>(v)) != static_cast<ValueId>(v) || first[v] < 0) continue;
     if (g.value(static_cast<ValueId>(v)).storage != Storage::arena) continue;
-    blocks.push_back({aligned(g.value(static_cast<ValueId>(v)).spec.bytes()), first[v], last[v], &plan.offset[v]});
+    blocks.push_back(
+        {aligned(g.value(static_cast<ValueId>(v)).spec.bytes()), first[v], last[v], &plan.offset[v]});
   }
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i].kind != NodeKind::compute) continue;
@@ -124,7 +127,8 @@ void plan_memory(Plan& plan, const KernelChoice& how) {
 }  // namespace
 
 Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
-             const std::function<void(KernelTable&, const Graph&)>& choose, const Recompute& how_to_recompute) {
+             const std::function<void(KernelTable&, const Graph&)>& choose,
+             const Recompute& how_to_recompute) {
   remove_dead_nodes(graph);
   fuse(graph);
   lower_precision(graph, how);
@@ -133,8 +137,10 @@ Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
     if (n.kind == NodeKind::compute) n.kernel = table.at(kernel_signature(graph, n));
 
   // The largest `count` blocks recomputed.
-  auto blocks = how_to_recompute.mode == Recompute::Mode::none ? std::vector<RecomputableBlock>() : recomputable_blocks(graph);
-  std::stable_sort(blocks.begin(), blocks.end(), [](const auto& x, const auto& y) { return x.bytes > y.bytes; });
+  auto blocks = how_to_recompute.mode == Recompute::Mode::none ? std::vector<RecomputableBlock>()
+                                                               : recomputable_blocks(graph);
+  std::stable_sort(blocks.begin(), blocks.end(),
+                   [](const auto& x, const auto& y) { return x.bytes > y.bytes; });
   auto plan_with = [&](size_t count) {
     Plan plan;
     plan.graph = graph;
@@ -151,9 +157,10 @@ Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
   size_t too_few = 0, enough = blocks.size();
   plan = plan_with(enough);
   if (plan.arena_bytes > allowed)
-    throw Error(Exit::config, "E_MEMORY_BUDGET",
-                fmt::format("activations need {} bytes even when all blocks are recomputed, the budget leaves {}",
-                            plan.arena_bytes, std::max<int64_t>(allowed, 0)))
+    throw Error(
+        Exit::config, "E_MEMORY_BUDGET",
+        fmt::format("activations need {} bytes even when all blocks are recomputed, the budget leaves {}",
+                    plan.arena_bytes, std::max<int64_t>(allowed, 0)))
         .hint("a smaller global_batch_size or gradient_accumulation needs less");
   while (enough - too_few > 1) {
     const size_t middle = (too_few + enough) / 2;
@@ -202,8 +209,13 @@ nlohmann::json to_json(const Plan& plan) {
     };
     const int64_t flops = flops_of(g, n);
     total += flops;
-    json j = {{"op", n.op}, {"layer", n.name}, {"pass", n.backward ? "backward" : "forward"}, {"params", n.params.text()},
-              {"in", list(n.in)}, {"out", list(n.out)}, {"flops", flops}};
+    json j = {{"op", n.op},
+              {"layer", n.name},
+              {"pass", n.backward ? "backward" : "forward"},
+              {"params", n.params.text()},
+              {"in", list(n.in)},
+              {"out", list(n.out)},
+              {"flops", flops}};
     if (n.kind == NodeKind::compute) j["kernel"] = n.kernel;
     nodes.push_back(std::move(j));
   }
@@ -216,7 +228,8 @@ std::string to_dot(const Plan& plan) {
   const auto producer = g.producers();
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     const Node& n = g.nodes()[i];
-    s += fmt::format("  n{} [label=\"{}\\n{}{}{}\"{}];\n", i, n.op, n.name, n.kernel.empty() ? "" : "\\n", n.kernel,
+    s += fmt::format("  n{} [label=\"{}\\n{}{}{}\"{}];\n", i, n.op, n.name, n.kernel.empty() ? "" : "\\n",
+                     n.kernel,
                      n.kind == NodeKind::compute ? (n.backward ? ", style=filled, fillcolor=\"#fff0e0\"" : "")
                                                  : ", style=filled, fillcolor=\"#e0e8ff\"");
     for (ValueId v : n.in)

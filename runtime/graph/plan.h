@@ -12,18 +12,18 @@
 
 namespace lockstep {
 
-// A gradient bucket's allreduce, as the params of its node: floats [begin, end) of the flat gradient array. Without
-// params (batch-norm sums) the node reduces its own value, on the statistics communicator.
+// A gradient bucket's allreduce, as the params of its node: floats [begin, end) of the flat gradient array.
+// Without params (batch-norm sums) the node reduces its own value, on the statistics communicator.
 struct BucketParams {
   int64_t begin = 0, end = 0;
   std::string text() const { return fmt::format("[{},{})", begin, end); }
 };
 
 struct Plan {
-  Graph graph;                           // every compute node has its kernel's name
-  std::vector<ValueId> root;             // per value: whose memory it uses (itself, or what it views)
-  std::vector<int64_t> offset;           // per value: bytes from the arena's start; -1 outside the arena
-  std::vector<int64_t> workspace_offset; // per node
+  Graph graph;                            // every compute node has its kernel's name
+  std::vector<ValueId> root;              // per value: whose memory it uses (itself, or what it views)
+  std::vector<int64_t> offset;            // per value: bytes from the arena's start; -1 outside the arena
+  std::vector<int64_t> workspace_offset;  // per node
   int64_t arena_bytes = 0;
 
   // Collectives in order, with what they move: equal on all ranks.
@@ -36,8 +36,8 @@ struct Recompute {
   int64_t arena_bytes = 0;  // automatic: as few blocks as keep the arena within this
 };
 
-// Dead code out, fusion, precision, kernel choice, recomputation, memory. `choose` fills the table for the final graph. Error
-// config (78) where recomputing every block leaves more than the bytes allowed.
+// Dead code out, fusion, precision, kernel choice, recomputation, memory. `choose` fills the table for the
+// final graph. Error config (78) where recomputing every block leaves more than the bytes allowed.
 Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
              const std::function<void(KernelTable&, const Graph&)>& choose, const Recompute& recompute = {});
 

@@ -11,12 +11,12 @@
 namespace lockstep {
 
 struct MetricsLine {
-  int64_t step = 0;          // optimizer steps done
-  double epoch = 0;          // epochs done, fraction included
-  std::string split;         // training, validation, test
-  double loss = 0;           // mean over the samples since the last line of this split
+  int64_t step = 0;                // optimizer steps done
+  double epoch = 0;                // epochs done, fraction included
+  std::string split;               // training, validation, test
+  double loss = 0;                 // mean over the samples since the last line of this split
   std::optional<double> accuracy;  // 0..1; of classification
-  std::optional<double> lr;  // training only, as all below
+  std::optional<double> lr;        // training only, as all below
   std::optional<double> samples_per_second, data_wait_percent, allreduce_exposed_percent;
   double seconds = 0;  // since the run began, earlier parts of a resumed run included
 };
@@ -77,7 +77,8 @@ class Progress {
   Progress(std::FILE* out, Options options, int64_t epochs, int64_t steps_per_epoch);
   ~Progress();
   // epoch, and step within it: 1-based. accuracy: 0..1. Redraws at most ten times a second.
-  void update(int64_t epoch, int64_t step, double loss, std::optional<double> accuracy, double samples_per_second);
+  void update(int64_t epoch, int64_t step, double loss, std::optional<double> accuracy,
+              double samples_per_second);
   void epoch_end(int64_t epoch, const MetricsLine& training, const MetricsLine* validation);
   // The closing table: test loss and accuracy, time, samples/s, where the run lies.
   void finish(const MetricsLine* test, double training_seconds, double samples_per_second,

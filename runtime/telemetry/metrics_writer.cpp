@@ -47,10 +47,8 @@ MetricsWriter::MetricsWriter(const std::string& path, std::optional<int64_t> res
 MetricsWriter::~MetricsWriter() { std::fclose(file_); }
 
 void MetricsWriter::write(const MetricsLine& line) {
-  nlohmann::ordered_json json{{"step", line.step},
-                              {"epoch", line.epoch},
-                              {"split", line.split},
-                              {"loss", line.loss}};
+  nlohmann::ordered_json json{
+      {"step", line.step}, {"epoch", line.epoch}, {"split", line.split}, {"loss", line.loss}};
   const auto add = [&](const char* key, const std::optional<double>& value) {
     if (value) json[key] = *value;
   };

@@ -245,10 +245,11 @@ std::string plain_live_line(const ProgressState& s) {
 
 std::string plain_epoch_line(const ProgressState& s, const MetricsLine& training,
                              const MetricsLine* validation, double seconds) {
-  std::string line = fmt::format("epoch {}/{} done: training loss {}{}", s.epoch, s.epochs, loss_text(training.loss),
-                                 plain_accuracy(training.accuracy));
+  std::string line = fmt::format("epoch {}/{} done: training loss {}{}", s.epoch, s.epochs,
+                                 loss_text(training.loss), plain_accuracy(training.accuracy));
   if (validation != nullptr)
-    line += fmt::format(", validation loss {}{}", loss_text(validation->loss), plain_accuracy(validation->accuracy));
+    line += fmt::format(", validation loss {}{}", loss_text(validation->loss),
+                        plain_accuracy(validation->accuracy));
   line += ", " + duration_text(seconds);
   if (training.samples_per_second)
     line += fmt::format(", {} samples/s", rate_text(*training.samples_per_second));

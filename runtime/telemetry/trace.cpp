@@ -10,7 +10,9 @@
 namespace lockstep {
 
 int64_t Trace::now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 void Trace::start() {
@@ -31,15 +33,22 @@ std::string Trace::events(int rank) const {
   using nlohmann::json;
   std::string text;
   const auto append = [&](const json& event) { text += (text.empty() ? "" : ",\n") + event.dump(); };
-  append({{"ph", "M"}, {"name", "process_name"}, {"pid", rank}, {"args", {{"name", fmt::format("rank {}", rank)}}}});
+  append({{"ph", "M"},
+          {"name", "process_name"},
+          {"pid", rank},
+          {"args", {{"name", fmt::format("rank {}", rank)}}}});
   for (int lane : {0, 1}) {
-    append({{"ph", "M"}, {"name", "thread_name"}, {"pid", rank}, {"tid", lane},
+    append({{"ph", "M"},
+            {"name", "thread_name"},
+            {"pid", rank},
+            {"tid", lane},
             {"args", {{"name", lane == 0 ? "compute" : "allreduce"}}}});
     for (const Span& s : lanes_[lane]) {
       const double seconds = static_cast<double>(s.end_ns - s.begin_ns) * 1e-9;
       json arguments = json::object();
       if (!s.work->kernel.empty()) arguments["kernel"] = s.work->kernel;
-      if (s.work->flops > 0 && seconds > 0) arguments["GFLOP/s"] = static_cast<double>(s.work->flops) / seconds * 1e-9;
+      if (s.work->flops > 0 && seconds > 0)
+        arguments["GFLOP/s"] = static_cast<double>(s.work->flops) / seconds * 1e-9;
       if (s.bytes > 0) arguments["bytes"] = s.bytes;
       append({{"ph", "X"},
               {"name", s.work->name},
@@ -55,7 +64,8 @@ std::string Trace::events(int rank) const {
 }
 
 std::string Trace::trace_file(const std::vector<std::string>& events_of_ranks) {
-  return fmt::format("{{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n{}\n]}}\n", fmt::join(events_of_ranks, ",\n"));
+  return fmt::format("{{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n{}\n]}}\n",
+                     fmt::join(events_of_ranks, ",\n"));
 }
 
 std::vector<Trace::Row> Trace::rows() const {
@@ -69,7 +79,8 @@ std::vector<Trace::Row> Trace::rows() const {
   }
   std::vector<Row> rows;
   for (const auto& [name, row] : by_name) rows.push_back(row);
-  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
   return rows;
 }
 
@@ -100,9 +111,10 @@ std::string profile_table(const Trace& trace, double peak_gflops) {
                         rows[i].work->kernel.empty() ? "" : ", kernel " + rows[i].work->kernel);
   }
   if (rows.size() > kRows)
-    text += fmt::format("{:>10.3f} {:>6.1f}% {:>26} other kinds of work\n", (all - shown) * 1e3, 100 * (all - shown) / step,
-                        rows.size() - kRows);
-  return text + fmt::format("{:>10.3f} {:>6.1f}% {:>26}\n", (step - all) * 1e3, 100 * (step - all) / step, "between them");
+    text += fmt::format("{:>10.3f} {:>6.1f}% {:>26} other kinds of work\n", (all - shown) * 1e3,
+                        100 * (all - shown) / step, rows.size() - kRows);
+  return text + fmt::format("{:>10.3f} {:>6.1f}% {:>26}\n", (step - all) * 1e3, 100 * (step - all) / step,
+                            "between them");
 }
 
 }  // namespace lockstep

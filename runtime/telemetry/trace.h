@@ -1,5 +1,5 @@
-// What a rank does and when, over some of its steps: for Chrome's trace viewer (ui.perfetto.dev opens the same files) and
-// for `--profile`.
+// What a rank does and when, over some of its steps: for Chrome's trace viewer (ui.perfetto.dev opens the
+// same files) and for `--profile`.
 #pragma once
 
 #include <atomic>
@@ -11,11 +11,12 @@ namespace lockstep {
 
 class Trace {
  public:
-  // Something that is done in each step. Its address is its identity, and must stay valid as long as the trace.
+  // Something that is done in each step. Its address is its identity, and must stay valid as long as the
+  // trace.
   struct Work {
-    std::string name;      // op and layer, for instance
-    std::string category;  // forward, backward, update, communication, wait
-    std::string kernel;    // where it is one's
+    std::string name;              // op and layer, for instance
+    std::string category;          // forward, backward, update, communication, wait
+    std::string kernel;            // where it is one's
     int64_t flops = 0, bytes = 0;  // bytes of all operands
   };
   // The computing thread's spans, and those of buckets being reduced, which overlap them.
@@ -32,11 +33,12 @@ class Trace {
   int64_t steps() const { return seen_; }
 
   static int64_t now_ns();  // monotonic
-  // A lane is written by one thread at a time. To be called while recording() only. `bytes`: this time, where they differ.
+  // A lane is written by one thread at a time. To be called while recording() only. `bytes`: this time, where
+  // they differ.
   void add(Lane lane, const Work& work, int64_t begin_ns, int64_t end_ns, int64_t bytes = 0);
 
-  // Events of this rank as comma-separated JSON objects; trace_file() makes a file of all ranks' (index: rank).
-  // Format: "Trace Event Format", complete events, times in microseconds.
+  // Events of this rank as comma-separated JSON objects; trace_file() makes a file of all ranks' (index:
+  // rank). Format: "Trace Event Format", complete events, times in microseconds.
   std::string events(int rank) const;
   static std::string trace_file(const std::vector<std::string>& events_of_ranks);
 
@@ -60,8 +62,8 @@ class Trace {
   std::vector<Span> lanes_[2];
 };
 
-// The ten most expensive kinds of work as a table: time a step, its share, GFLOP/s and, where the machine's peak is known
-// (GFLOP/s; 0: not), percent of it.
+// The ten most expensive kinds of work as a table: time a step, its share, GFLOP/s and, where the machine's
+// peak is known (GFLOP/s; 0: not), percent of it.
 std::string profile_table(const Trace& trace, double peak_gflops);
 
 }  // namespace lockstep

@@ -45,9 +45,10 @@ struct ParamGroupConfig {
 // (kernels/diffusion/). No config: classification.
 struct DiffusionConfig {
   std::string prediction = "epsilon";  // epsilon, v_prediction, sample: what the model gives
-  std::vector<double> alphas_cumprod;  // the noise schedule: the image's share of the variance at each timestep
-  double snr_gamma = 0;                // min-SNR weighting; 0: every timestep counts alike
-  double label_dropout = 0;            // share of samples whose class is hidden, for guidance without a classifier
+  std::vector<double>
+      alphas_cumprod;        // the noise schedule: the image's share of the variance at each timestep
+  double snr_gamma = 0;      // min-SNR weighting; 0: every timestep counts alike
+  double label_dropout = 0;  // share of samples whose class is hidden, for guidance without a classifier
 };
 
 // The parameters' exponential moving average as Hugging Face's diffusers has it (EMAModel in

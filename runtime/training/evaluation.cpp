@@ -18,7 +18,8 @@ namespace {
 constexpr int64_t kEvaluationStep = 0xFFFFFFFF;
 
 // Squared errors by timestep: sums in [0, kBands), counts behind them.
-void add_bands(std::span<double> sums, const Executor& executor, const Executor::Bound& bound, int64_t timesteps) {
+void add_bands(std::span<double> sums, const Executor& executor, const Executor::Bound& bound,
+               int64_t timesteps) {
   const View &p = executor.output(bound, "prediction"), &t = executor.output(bound, "target");
   const auto* steps = executor.output(bound, "timesteps").as<int32_t>();
   const int64_t n = p.dim(0), elements = p.shape().elements_from(1);
@@ -50,7 +51,8 @@ Score evaluate(Session& session, const ImageSet& images, const std::vector<int64
     labels.resize(static_cast<size_t>(n));
     for (int64_t i = 0; i < n; ++i) {
       const int64_t index = subset.empty() ? at + i : subset[static_cast<size_t>(at + i)];
-      std::memcpy(pixels.data() + i * images.sample_bytes(), images.image(index), static_cast<size_t>(images.sample_bytes()));
+      std::memcpy(pixels.data() + i * images.sample_bytes(), images.image(index),
+                  static_cast<size_t>(images.sample_bytes()));
       labels[static_cast<size_t>(i)] = images.labels[static_cast<size_t>(index)];
     }
     auto& plan = session.evaluation(n);

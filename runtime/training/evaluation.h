@@ -12,8 +12,9 @@ struct Score {
   double loss = 0;                 // mean; of diffusion the weighted one that is trained on
   std::optional<double> accuracy;  // 0..1; of classification
   int64_t count = 0;
-  // Diffusion: mean squared errors, unweighted, of tenths of the timesteps, from the least noise to the most. The noise
-  // and timestep of an image are functions of the seed and its index, so that scores can be compared.
+  // Diffusion: mean squared errors, unweighted, of tenths of the timesteps, from the least noise to the most.
+  // The noise and timestep of an image are functions of the seed and its index, so that scores can be
+  // compared.
   struct Band {
     double loss = 0;
     int64_t count = 0;
@@ -28,8 +29,8 @@ inline constexpr int64_t kEvaluationBatch = 128;
 // The largest that it really runs, on rank 0, for so many images over so many ranks.
 int64_t evaluation_batch(int64_t images, int ranks);
 
-// `subset`: indices into the set; empty: all. Every rank takes a contiguous part; sums meet in double over the control
-// communicator, so the result is the same on all ranks. Collective.
+// `subset`: indices into the set; empty: all. Every rank takes a contiguous part; sums meet in double over
+// the control communicator, so the result is the same on all ranks. Collective.
 Score evaluate(Session& session, const ImageSet& images, const std::vector<int64_t>& subset);
 
 }  // namespace lockstep

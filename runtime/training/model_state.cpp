@@ -7,7 +7,8 @@
 
 namespace lockstep {
 
-ModelState::ModelState(ParameterTable t, const ModelArrays& arrays, Communicator& comm) : table(std::move(t)) {
+ModelState::ModelState(ParameterTable t, const ModelArrays& arrays, Communicator& comm)
+    : table(std::move(t)) {
   const int64_t bytes = table.length * 4;
   parameters = AlignedBuffer(bytes);
   gradients = comm.allocate(arrays.gradients ? bytes : kMetricsFloats * 4);
@@ -40,7 +41,8 @@ std::span<float> ModelState::buffer(const std::string& name) {
 void ModelState::initialise(uint64_t seed) {
   for (size_t i = 0; i < table.order.size(); ++i) {
     const FlatEntry& e = *table.find(table.order[i]);
-    const bool is_buffer = std::any_of(table.buffers.begin(), table.buffers.end(), [&](auto& b) { return b.name == e.name; });
+    const bool is_buffer =
+        std::any_of(table.buffers.begin(), table.buffers.end(), [&](auto& b) { return b.name == e.name; });
     const auto x = is_buffer ? buffer(e.name) : parameter(e.name);
     if (e.init.kind == Init::Kind::constant) {
       std::fill(x.begin(), x.end(), e.init.constant);
@@ -51,8 +53,7 @@ void ModelState::initialise(uint64_t seed) {
       const auto draw = random4(seed, stream::kInit, 0, static_cast<int64_t>(i), static_cast<int64_t>(k / 4));
       const Normal4 normals = uniform ? Normal4{} : normal4(draw);
       for (size_t j = 0; j < std::min<size_t>(4, x.size() - k); ++j)
-        x[k + j] =
-            uniform ? e.init.bound * (2 * uniform01(draw.x[j]) - 1) : e.init.deviation * normals.x[j];
+        x[k + j] = uniform ? e.init.bound * (2 * uniform01(draw.x[j]) - 1) : e.init.deviation * normals.x[j];
     }
   }
 }

@@ -9,13 +9,15 @@ namespace lockstep {
 Schedule::Schedule(const TrainingConfig& c, int64_t samples, int ranks)
     : samples_(samples), batch_(c.global_batch_size), accumulation_(c.gradient_accumulation), ranks_(ranks) {
   if (accumulation_ > batch_)
-    throw Error(Exit::config, "E_JOB_BATCH",
-                fmt::format("gradient_accumulation {} is more than global_batch_size {}", accumulation_, batch_));
+    throw Error(
+        Exit::config, "E_JOB_BATCH",
+        fmt::format("gradient_accumulation {} is more than global_batch_size {}", accumulation_, batch_));
   steps_per_epoch_ = c.drop_last ? samples / batch_ : (samples + batch_ - 1) / batch_;
   if (steps_per_epoch_ == 0)
-    throw Error(Exit::config, "E_JOB_BATCH",
-                fmt::format("drop_last with global_batch_size {} leaves no step: there are {} training samples", batch_,
-                            samples));
+    throw Error(
+        Exit::config, "E_JOB_BATCH",
+        fmt::format("drop_last with global_batch_size {} leaves no step: there are {} training samples",
+                    batch_, samples));
   total_steps_ = c.steps ? *c.steps : *c.epochs * steps_per_epoch_;
 }
 

@@ -48,8 +48,10 @@ void Session::drop_lacking_kernels(KernelTable& table, const Graph& graph) {
   if (lacking.empty()) return;
   if (!options_.retune) {
     std::string list;
-    for (const auto& signature : lacking) list += (list.empty() ? "" : "; ") + options_.pinned.at(signature) + " for " + signature;
-    throw AgreedError(Error(Exit::config, "E_KERNEL_PINNED", "this build or machine lacks the checkpoint's kernels: " + list)
+    for (const auto& signature : lacking)
+      list += (list.empty() ? "" : "; ") + options_.pinned.at(signature) + " for " + signature;
+    throw AgreedError(Error(Exit::config, "E_KERNEL_PINNED",
+                            "this build or machine lacks the checkpoint's kernels: " + list)
                           .hint("--retune chooses others; the run then goes on with other last bits"));
   }
   for (const auto& signature : lacking) table.erase(signature);
@@ -62,7 +64,8 @@ std::shared_ptr<const Plan> Session::compile_plan(Graph graph, bool choose, cons
     if (!options_.pinned.empty()) drop_lacking_kernels(t, g);
     choose_kernels(t, g, options_.kernels, *control_);
   };
-  auto plan = std::make_shared<Plan>(compile(std::move(graph), table_, options_.kernels, choose_for, recompute));
+  auto plan =
+      std::make_shared<Plan>(compile(std::move(graph), table_, options_.kernels, choose_for, recompute));
   arena_bytes_ = std::max(arena_bytes_, plan->arena_bytes);
   return plan;
 }
@@ -77,7 +80,8 @@ Session::Compiled& Session::training(int64_t batch, bool accumulate, bool finish
   Compiled& slot = training_[{batch, accumulate, finish}];
   if (slot.bound) return slot;
   const TrainingGraphOptions how{accumulate, finish};
-  return bind(slot, compile_plan(build_training(spec(batch), model_->table, options_.config, how), false, recompute()));
+  return bind(slot, compile_plan(build_training(spec(batch), model_->table, options_.config, how), false,
+                                 recompute()));
 }
 
 Session::Compiled& Session::evaluation(int64_t batch) {
@@ -95,8 +99,8 @@ Session::Compiled& Session::prediction(int64_t batch) {
 void Session::prepare_training(int64_t nominal_batch) {
   const auto a = options_.config.gradient_accumulation;
   auto prepare = [&](bool accumulate, bool finish) {
-    compile_plan(build_training(spec(nominal_batch), model_->table, options_.config, {accumulate, finish}), true,
-                 recompute());
+    compile_plan(build_training(spec(nominal_batch), model_->table, options_.config, {accumulate, finish}),
+                 true, recompute());
   };
   if (a == 1) {
     prepare(false, true);

@@ -1,4 +1,5 @@
-// A model ready to run on this rank: its flat arrays, its kernel table, its executor, and the plans made so far.
+// A model ready to run on this rank: its flat arrays, its kernel table, its executor, and the plans made so
+// far.
 #pragma once
 
 #include <map>
@@ -43,16 +44,18 @@ class Session {
     std::shared_ptr<const Plan> plan;
     Executor::Bound* bound = nullptr;
   };
-  // Made at first use, which is collective where kernels must still be chosen (prepare() does that beforehand).
+  // Made at first use, which is collective where kernels must still be chosen (prepare() does that
+  // beforehand).
   Compiled& training(int64_t batch, bool accumulate, bool finish);
   Compiled& evaluation(int64_t batch);
   Compiled& prediction(int64_t batch);
-  // Chooses the kernels for every training variant at the nominal batch, the largest that any rank has. Collective.
+  // Chooses the kernels for every training variant at the nominal batch, the largest that any rank has.
+  // Collective.
   void prepare_training(int64_t nominal_batch);
   void prepare_evaluation(int64_t nominal_batch);
   void prepare_prediction(int64_t nominal_batch);
 
-  MemoryReport memory() const;  // of the plans made so far
+  MemoryReport memory() const;               // of the plans made so far
   bool retuned() const { return retuned_; }  // whether a pinned kernel had to be replaced
 
  private:

@@ -35,8 +35,10 @@ struct Target {
 
 // The name that diffusers' attention had for it before version 0.14; empty for all else.
 std::string older_name(const std::string& name) {
-  for (const auto& [now, then] :
-       {std::pair{".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}})
+  for (const auto& [now, then] : {std::pair{".to_q.", ".query."},
+                                  {".to_k.", ".key."},
+                                  {".to_v.", ".value."},
+                                  {".to_out.0.", ".proj_attn."}})
     if (const size_t at = name.rfind(now); at != std::string::npos)
       return name.substr(0, at) + then + name.substr(at + std::string_view(now).size());
   return {};
@@ -79,7 +81,8 @@ std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer&
   std::vector<StoredTensor> tensors;
   for (const auto& name : m.table.order) {
     const FlatEntry& e = *m.table.find(name);
-    const bool buffer = std::any_of(m.table.buffers.begin(), m.table.buffers.end(), [&](auto& b) { return b.name == name; });
+    const bool buffer =
+        std::any_of(m.table.buffers.begin(), m.table.buffers.end(), [&](auto& b) { return b.name == name; });
     tensors.push_back(stored(name, e.shape, (buffer ? m.buffers : parameters).as<float>() + e.begin));
     const std::string last = "running_var";
     if (name.ends_with(last)) {

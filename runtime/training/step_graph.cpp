@@ -22,7 +22,7 @@ namespace {
 struct Forward {
   Graph graph;
   ValueId labels = kNoValue, step_state = kNoValue;
-  ValueId result = kNoValue;                                               // scores, or the diffusion model's prediction
+  ValueId result = kNoValue;  // scores, or the diffusion model's prediction
   ValueId target = kNoValue, weights = kNoValue, timesteps = kNoValue;  // diffusion
 
   // Values that stay when the graph is copied.
@@ -41,10 +41,11 @@ void expect_result(const StepGraphSpec& spec, const Shape& s) {
   const Shape image{s[0], in.channels, in.height, in.width};
   if (spec.diffusion ? !(s == image) : s.rank() != 2 || s[1] != in.classes)
     throw Error(Exit::config, "E_SHAPE",
-                spec.diffusion ? fmt::format("the model ends in {}, its images are {}", s.text(), image.text())
-                               : fmt::format("the model ends in {}, the data has {} classes: its last layer must give "
-                                             "[N, {}]",
-                                             s.text(), in.classes, in.classes));
+                spec.diffusion
+                    ? fmt::format("the model ends in {}, its images are {}", s.text(), image.text())
+                    : fmt::format("the model ends in {}, the data has {} classes: its last layer must give "
+                                  "[N, {}]",
+                                  s.text(), in.classes, in.classes));
 }
 
 // What labels may be: the data's classes and, where some are hidden, the number that says so.
@@ -59,7 +60,8 @@ Forward forward(const StepGraphSpec& spec, bool training) {
   ValueId images =
       b.input(kImages, {DType::u8, {spec.batch, in.channels, in.height, in.width}, Layout::plain}, true);
   f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
-  f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
+  f.step_state =
+      b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
   b.set_scope("input");
   if (training && in.augment.any())
     images = b.add1("image_augment", ImageAugmentParams{in.augment.flip, in.augment.crop_padding},
@@ -72,9 +74,10 @@ Forward forward(const StepGraphSpec& spec, bool training) {
     context.timesteps = f.timesteps;
     context.labels = f.labels;
     if (training && d->label_dropout > 0)
-      context.labels = b.add1("label_dropout",
-                              LabelDropoutParams{static_cast<float>(d->label_dropout), static_cast<int32_t>(in.classes)},
-                              {f.labels, f.step_state});
+      context.labels =
+          b.add1("label_dropout",
+                 LabelDropoutParams{static_cast<float>(d->label_dropout), static_cast<int32_t>(in.classes)},
+                 {f.labels, f.step_state});
   }
   f.result = spec.model(context, x);
   expect_result(spec, b.spec(f.result).shape);
@@ -90,7 +93,8 @@ Forward denoiser(const StepGraphSpec& spec) {
       b.input(kImages, {DType::f32, {spec.batch, in.channels, in.height, in.width}, Layout::plain}, true);
   f.timesteps = b.input(kTimesteps, {DType::f32, {spec.batch}, Layout::plain}, true);
   f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
-  f.step_state = b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
+  f.step_state =
+      b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
   ModelContext context{b, false, spec.ranks, label_count(spec), f.step_state};
   context.timesteps = f.timesteps;
   context.labels = f.labels;
@@ -124,8 +128,8 @@ ValueId add_loss_gradient(GraphBuilder& b, const Forward& f, const TrainingConfi
   const std::vector<OutputRule> like = {{b.spec(f.result), true, true}};
   if (config.diffusion)
     return b.add_as("weighted_mse_grad", NoParams{}, {f.result, f.target, f.weights, f.step_state}, like)[0];
-  return b.add_as("cross_entropy_grad", LossParams{smoothing, config.loss == "nll"}, {f.result, f.labels, f.step_state},
-                  like)[0];
+  return b.add_as("cross_entropy_grad", LossParams{smoothing, config.loss == "nll"},
+                  {f.result, f.labels, f.step_state}, like)[0];
 }
 
 void add_output(Graph& g, ValueId v, const char* name) {
@@ -172,9 +176,10 @@ struct Bucket {
   std::set<std::string> waiting;  // tensors whose gradients are not yet done
 };
 
-// Slices of the flat gradient array, at least bucket_bytes each but the last; the metrics lie at the front of the
-// first. Frozen tensors between others travel along.
-std::vector<Bucket> make_buckets(const ParameterTable& table, const std::set<std::string>& trained, int64_t bucket_bytes) {
+// Slices of the flat gradient array, at least bucket_bytes each but the last; the metrics lie at the front of
+// the first. Frozen tensors between others travel along.
+std::vector<Bucket> make_buckets(const ParameterTable& table, const std::set<std::string>& trained,
+                                 int64_t bucket_bytes) {
   std::vector<Bucket> buckets;
   Bucket current{0, kMetricsFloats, {kMetrics}};
   for (const auto& e : table.parameters) {
@@ -224,8 +229,8 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
     LOCKSTEP_ASSERT(results.emplace(d, g.value(parameter).name).second, "two parameters share a gradient");
   }
 
-  // The nodes again in their order, with what follows as soon as a gradient is there: adding it to the sum of the
-  // micro-batches before, and its bucket's allreduce. Buckets start in order on every rank.
+  // The nodes again in their order, with what follows as soon as a gradient is there: adding it to the sum of
+  // the micro-batches before, and its bucket's allreduce. Buckets start in order on every rank.
   auto buckets = make_buckets(table, trained, options.bucket_bytes);
   size_t next_bucket = 0;
   std::vector<Node> nodes;
@@ -259,7 +264,8 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
         g.value(v).name = name;
       }
       for (auto& bucket : buckets) bucket.waiting.erase(name);
-      while (options.finish && spec.ranks > 1 && next_bucket < buckets.size() && buckets[next_bucket].waiting.empty()) {
+      while (options.finish && spec.ranks > 1 && next_bucket < buckets.size() &&
+             buckets[next_bucket].waiting.empty()) {
         const auto& bucket = buckets[next_bucket];
         Node r;
         r.op = "allreduce";
@@ -333,7 +339,8 @@ Graph build_prediction(const StepGraphSpec& spec) {
   if (const ValueId hidden = last_hidden_layer(f.graph); hidden != kNoValue)
     add_output(f.graph, b.reorder(b.elementwise(Elt::copy, {hidden}), Layout::plain), "features");
   // Of log-probabilities log_softmax is the identity, so models that end in it are served too.
-  add_output(f.graph, b.reorder(b.add1("log_softmax", NoParams{}, {f.result}), Layout::plain), "log_probabilities");
+  add_output(f.graph, b.reorder(b.add1("log_softmax", NoParams{}, {f.result}), Layout::plain),
+             "log_probabilities");
   return std::move(f.graph);
 }
 

@@ -18,10 +18,10 @@ namespace lockstep {
 struct ModelContext {
   GraphBuilder& builder;
   bool training = true;
-  int ranks = 1;                   // batch norm's statistics meet over so many
-  int64_t classes = 0;             // the data's, and the hidden one where labels are hidden
-  ValueId step_state = kNoValue;   // dropout reads it
-  uint32_t dropouts = 0;           // dropout layers so far
+  int ranks = 1;                  // batch norm's statistics meet over so many
+  int64_t classes = 0;            // the data's, and the hidden one where labels are hidden
+  ValueId step_state = kNoValue;  // dropout reads it
+  uint32_t dropouts = 0;          // dropout layers so far
   // Diffusion only: [N] each. A hidden class is number `classes`.
   ValueId timesteps = kNoValue, labels = kNoValue;
 };
@@ -39,7 +39,7 @@ struct StepGraphSpec {
   InputShape input;
   int64_t batch = 0;  // this rank's samples
   int ranks = 1;
-  Device device = Device::cpu;  // decides the layouts
+  Device device = Device::cpu;                    // decides the layouts
   std::optional<DiffusionConfig> diffusion = {};  // the objective; none: classification
   DType activations = DType::f32;
   bool use_ema = false;  // evaluation and prediction read the parameters' moving average
@@ -49,20 +49,20 @@ struct StepGraphSpec {
 Graph build_forward(const StepGraphSpec& spec, bool training);
 
 struct TrainingGraphOptions {
-  bool accumulate = false;             // add to the gradients that are there instead of overwriting them
-  bool finish = true;                  // allreduce and optimizer: the last micro-batch of a step
+  bool accumulate = false;  // add to the gradients that are there instead of overwriting them
+  bool finish = true;       // allreduce and optimizer: the last micro-batch of a step
   int64_t bucket_bytes = 4 << 20;
 };
 // A step whose loss is not finite changes neither parameters nor optimizer state; on device cuda, where the
 // host sees it only after the next step has begun, nor does any step after it.
 Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
                      const TrainingGraphOptions& options);
-// Output "metrics" of this rank's samples: [loss sum, correct count], the loss without label smoothing. Diffusion:
-// [weighted loss sum, ...], and "prediction", "target" (plain) and "timesteps" beside it.
+// Output "metrics" of this rank's samples: [loss sum, correct count], the loss without label smoothing.
+// Diffusion: [weighted loss sum, ...], and "prediction", "target" (plain) and "timesteps" beside it.
 Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config);
-// Outputs "log_probabilities" [N, classes] and, of a model with a linear layer, "features" [N, K], what its last one
-// reads; plain. Diffusion: from noisy images f32 [N, C, H, W], timesteps f32 [N] and
-// labels the output "prediction", plain.
+// Outputs "log_probabilities" [N, classes] and, of a model with a linear layer, "features" [N, K], what its
+// last one reads; plain. Diffusion: from noisy images f32 [N, C, H, W], timesteps f32 [N] and labels the
+// output "prediction", plain.
 Graph build_prediction(const StepGraphSpec& spec);
 
 // What `recompute` asks for, where so many bytes of flat arrays lie beside the arena.
@@ -71,8 +71,8 @@ Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes);
 // What a model of this job is in memory while it is trained.
 ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table);
 
-// The flat optimizer's parameters: segments in flat order from the table, lr scale, decay and freezing from the
-// job's groups. Throws Error(Exit::config, "E_PARAM_GROUP") for a group that matches no tensor.
+// The flat optimizer's parameters: segments in flat order from the table, lr scale, decay and freezing from
+// the job's groups. Throws Error(Exit::config, "E_PARAM_GROUP") for a group that matches no tensor.
 OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTable& table);
 
 }  // namespace lockstep

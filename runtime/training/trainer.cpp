@@ -34,7 +34,8 @@ TrainingResult Trainer::run() {
   r.samples_per_second = training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0;
   spdlog::info("memory of tensors: at most {} bytes", peak_allocated_bytes());
   if (root() && finished)
-    progress_->finish(r.test ? &test_line_ : nullptr, r.training_seconds, r.samples_per_second, o_.run_folder);
+    progress_->finish(r.test ? &test_line_ : nullptr, r.training_seconds, r.samples_per_second,
+                      o_.run_folder);
   return r;
 }
 
@@ -45,7 +46,8 @@ StepInputs Trainer::inputs_for(const Batch& batch, int64_t step, int64_t micro) 
   in.state.first_sample = schedule_->part(step, micro, comm_.rank()).begin;
   in.state.global_samples = schedule_->global_samples(step);
   if (o_.config.ema.decay) in.state.ema_gain = static_cast<float>(1 - ema_decay(o_.config.ema, step + 1));
-  in.state.lr = static_cast<float>(lr_at(o_.config.lr_schedule, o_.config.optimizer.lr, step, schedule_->total_steps()));
+  in.state.lr = static_cast<float>(
+      lr_at(o_.config.lr_schedule, o_.config.optimizer.lr, step, schedule_->total_steps()));
   return in;
 }
 
@@ -70,8 +72,7 @@ bool Trainer::loop() {
     if (next < total && !stop && !pauses) {
       for (; requested < std::min(total, next + 1 + ahead); ++requested) request(loader, requested);
       under_way[count++] = start_step(loader, next++);
-      if (session_->executor().runs_ahead() && count < under_way.size() && !pauses_after(next - 1))
-        continue;
+      if (session_->executor().runs_ahead() && count < under_way.size() && !pauses_after(next - 1)) continue;
     }
     const Started done = under_way[0];
     under_way[0] = under_way[--count];
@@ -86,7 +87,8 @@ bool Trainer::loop() {
     training_seconds_ += since(step_start_);
     step_start_ = Clock::now();
     data_wait_ += loader.take_wait_seconds();
-    if (samples_seen_ == 0) spdlog::info("first step done {:.3f} s after the start", o_.start_seconds + since(created_));
+    if (samples_seen_ == 0)
+      spdlog::info("first step done {:.3f} s after the start", o_.start_seconds + since(created_));
     samples_seen_ += schedule_->global_samples(done.step);
     ++step_;
     if (trace_ && trace_->recording()) {
@@ -174,10 +176,12 @@ void Trainer::report_divergence(int64_t step, double loss) {
   std::string op;
   for (const auto& found : session_->control().gather_text(first))
     if (op.empty()) op = found;
-  throw AgreedError(Error(Exit::diverged, "E_DIVERGED", fmt::format("the loss is {}", loss))
-                        .at("step", step + 1)
-                        .at("op", op.empty() ? "loss" : op)
-                        .hint("a lower optimizer.lr, warmup_steps or clip_grad_norm may help; checkpoints before it stand"));
+  throw AgreedError(
+      Error(Exit::diverged, "E_DIVERGED", fmt::format("the loss is {}", loss))
+          .at("step", step + 1)
+          .at("op", op.empty() ? "loss" : op)
+          .hint(
+              "a lower optimizer.lr, warmup_steps or clip_grad_norm may help; checkpoints before it stand"));
 }
 
 void Trainer::note_step(int64_t step, double loss_sum, double correct) {
@@ -211,7 +215,9 @@ void Trainer::end_epoch() {
     window_start_ += Clock::now() - start;  // not training time
     if (best_is_new_) save();
   }
-  if (root()) progress_->epoch_end(schedule_->epoch(step_ - 1) + 1, line_of("training", epoch_), validation ? &*validation : nullptr);
+  if (root())
+    progress_->epoch_end(schedule_->epoch(step_ - 1) + 1, line_of("training", epoch_),
+                         validation ? &*validation : nullptr);
   epoch_ = {};
 }
 
@@ -285,6 +291,8 @@ MetricsLine Trainer::line_of(const std::string& split, const Sums& s) const {
   return l;
 }
 
-TrainingResult train(const TrainerOptions& options, Communicator& comm) { return Trainer(options, comm).run(); }
+TrainingResult train(const TrainerOptions& options, Communicator& comm) {
+  return Trainer(options, comm).run();
+}
 
 }  // namespace lockstep

@@ -16,7 +16,9 @@
 namespace lockstep {
 
 // Batches that a rank's loader has in flight: this step's micro-batches and the next one's, at least.
-inline int64_t loader_depth(const TrainingConfig& c) { return std::max<int64_t>(4, 2 * c.gradient_accumulation); }
+inline int64_t loader_depth(const TrainingConfig& c) {
+  return std::max<int64_t>(4, 2 * c.gradient_accumulation);
+}
 
 struct TrainerOptions {
   ModelFunction model;
@@ -34,17 +36,19 @@ struct TrainerOptions {
   std::string job_hash;    // equal on all ranks, or they stop with 76
   bool resume = false, retune = false;
   std::function<bool()> stop_requested = [] { return false; };
-  // Shows what a diffusion model makes by now, every `sample_every` steps (0: never) and at the end. Collective; the
-  // event file is rank 0's, null elsewhere.
+  // Shows what a diffusion model makes by now, every `sample_every` steps (0: never) and at the end.
+  // Collective; the event file is rank 0's, null elsewhere.
   int64_t sample_every = 0;
-  std::function<void(Session& session, int64_t step, const std::string& run_folder, TensorBoardWriter* events)> preview;
-  // Writes the weights for other programs, at the end and with each checkpoint; on rank 0, when they are on the host.
-  // None: RUN/model.safetensors, at the end.
+  std::function<void(Session& session, int64_t step, const std::string& run_folder,
+                     TensorBoardWriter* events)>
+      preview;
+  // Writes the weights for other programs, at the end and with each checkpoint; on rank 0, when they are on
+  // the host. None: RUN/model.safetensors, at the end.
   std::function<void(const Session& session, const std::string& run_folder)> export_weights;
   // After each step, on every rank: steps done, and how many there will be.
   std::function<void(int64_t step, int64_t steps)> on_step = [](int64_t, int64_t) {};
-  // Where the executor computes on the host only. A Chrome trace of ten steps of all ranks into this file; a table of rank
-  // 0's most expensive work in the same steps.
+  // Where the executor computes on the host only. A Chrome trace of ten steps of all ranks into this file; a
+  // table of rank 0's most expensive work in the same steps.
   std::string trace_file;
   bool profile = false;
   double start_seconds = 0;  // what passed between the process's start and the trainer's, for the log
@@ -64,6 +68,7 @@ struct TrainingResult {
 TrainingResult train(const TrainerOptions& options, Communicator& comm);
 
 // Shape of the network's input from a data set and its `normalize`: one mean and deviation per channel.
-InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width, int64_t classes);
+InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width,
+                       int64_t classes);
 
 }  // namespace lockstep

@@ -1,4 +1,5 @@
-// The trainer's own parts: what is set up before the first step (trainer_setup.cpp) and the loop (trainer.cpp).
+// The trainer's own parts: what is set up before the first step (trainer_setup.cpp) and the loop
+// (trainer.cpp).
 #pragma once
 
 #include <chrono>
@@ -14,7 +15,9 @@
 namespace lockstep {
 
 using Clock = std::chrono::steady_clock;
-inline double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+inline double since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // What must stay for a resumed run to be the same run: which samples each step sees, and how it is computed.
 nlohmann::json trajectory(const TrainerOptions& options, int64_t samples);
@@ -77,7 +80,8 @@ class Trainer {
   // alike; steps after a loss that isn't finite change nothing (step_graph.h).
   bool loop();
 
-  // Whether a checkpoint is due, a preview, or anything else to be done with the model as that step leaves it.
+  // Whether a checkpoint is due, a preview, or anything else to be done with the model as that step leaves
+  // it.
   bool saves_after(int64_t step) const;
   bool shows_after(int64_t step) const {
     return step + 1 == schedule_->total_steps() || (o_.sample_every && (step + 1) % o_.sample_every == 0);
@@ -96,7 +100,9 @@ class Trainer {
 
   void note_step(int64_t step, double loss_sum, double correct);
 
-  double rate() const { return training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0; }
+  double rate() const {
+    return training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0;
+  }
 
   void end_epoch();
 

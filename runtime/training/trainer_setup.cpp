@@ -63,7 +63,8 @@ void Trainer::load_data() {
                                 training_->channels, training_->height, training_->width, training_->classes,
                                 other->channels, other->height, other->width, other->classes));
   });
-  const int64_t samples = training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
+  const int64_t samples =
+      training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
   schedule_ = std::make_unique<Schedule>(o_.config, samples, comm_.size());
 }
 
@@ -92,7 +93,8 @@ void Trainer::open_checkpoint() {
 void Trainer::make_session() {
   SessionOptions s;
   s.model = o_.model;
-  s.input = input_shape(o_.training_data, training_->channels, training_->height, training_->width, training_->classes);
+  s.input = input_shape(o_.training_data, training_->channels, training_->height, training_->width,
+                        training_->classes);
   s.config = o_.config;
   s.kernels = o_.kernels;
   s.device = o_.device;
@@ -118,7 +120,8 @@ void Trainer::make_session() {
 std::vector<int64_t> Trainer::evaluated_images() const {
   std::vector<int64_t> counts;
   if (validation_)
-    counts.push_back(validation_subset_.empty() ? validation_->count() : static_cast<int64_t>(validation_subset_.size()));
+    counts.push_back(validation_subset_.empty() ? validation_->count()
+                                                : static_cast<int64_t>(validation_subset_.size()));
   if (test_) counts.push_back(test_->count());
   return counts;
 }
@@ -137,7 +140,9 @@ void Trainer::restore() {
     }
     return "";
   });
-  auto share = [&](AlignedBuffer& b) { comm_.broadcast({b.as<std::byte>(), static_cast<size_t>(b.bytes())}, 0); };
+  auto share = [&](AlignedBuffer& b) {
+    comm_.broadcast({b.as<std::byte>(), static_cast<size_t>(b.bytes())}, 0);
+  };
   share(m.parameters), share(m.buffers);
   for (auto& s : m.state) share(s);
   if (m.has_ema()) share(m.ema);
@@ -148,20 +153,23 @@ void Trainer::restore() {
     earlier_seconds_ = meta_.at("seconds");
     training_seconds_ = meta_.at("training_seconds");
     samples_seen_ = meta_.at("samples_seen");
-    if (meta_.contains("best")) best_ = meta_.at("best").get<double>(), best_folder_ = meta_.at("best_folder");
+    if (meta_.contains("best"))
+      best_ = meta_.at("best").get<double>(), best_folder_ = meta_.at("best_folder");
   }
   checkpoint_.reset();
 }
 
 std::vector<std::pair<std::string, std::string>> Trainer::facts() {
   std::string kernels;
-  for (const auto& [signature, kernel] : session_->kernel_table()) kernels += signature + " = " + kernel + "\n";
-  // Of the variant that finishes a step: it holds every collective; local batch sizes differ and are left out.
+  for (const auto& [signature, kernel] : session_->kernel_table())
+    kernels += signature + " = " + kernel + "\n";
+  // Of the variant that finishes a step: it holds every collective; local batch sizes differ and are left
+  // out.
   const int64_t a = o_.config.gradient_accumulation;
   const int64_t n = *schedule_->part_sizes(a - 1, comm_.rank()).rbegin();
   return {{"resolved job", o_.job_hash},
-          {"data", fmt::format("{} training samples of {}x{}x{}, {} classes", schedule_samples(), training_->channels,
-                               training_->height, training_->width, training_->classes)},
+          {"data", fmt::format("{} training samples of {}x{}x{}, {} classes", schedule_samples(),
+                               training_->channels, training_->height, training_->width, training_->classes)},
           {"parameter layout", hash_of(session_->model().table.text())},
           {"kernel table", hash_of(kernels)},
           {"collective schedule", hash_of(session_->training(n, a > 1, true).plan->collective_schedule())}};
@@ -174,7 +182,8 @@ void Trainer::open_outputs() {
   tensorboard_ = std::make_unique<TensorBoardWriter>(o_.run_folder + "/tensorboard",
                                                      o_.resume ? std::optional(step_) : std::nullopt);
   const int64_t spe = schedule_->steps_per_epoch();
-  progress_ = std::make_unique<Progress>(stdout, Progress::detect(), (schedule_->total_steps() + spe - 1) / spe, spe);
+  progress_ =
+      std::make_unique<Progress>(stdout, Progress::detect(), (schedule_->total_steps() + spe - 1) / spe, spe);
   route_warnings([this](const std::string& w) { progress_->message(w); });
   const int64_t n = schedule_->nominal_part(), a = o_.config.gradient_accumulation;
   json plan = to_json(*session_->training(n, a > 1, true).plan);
@@ -186,7 +195,8 @@ void Trainer::open_outputs() {
   write_file_atomically(o_.run_folder + "/plan.json", plan.dump(1) + "\n");
 }
 
-InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width, int64_t classes) {
+InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width,
+                       int64_t classes) {
   InputShape s{channels, height, width, classes, config.mean, config.std, config.augment};
   auto widen = [&](std::vector<float>& v, float fallback) {
     if (v.empty()) v = {fallback};

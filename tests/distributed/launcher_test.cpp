@@ -51,7 +51,8 @@ class Launch : public ::testing::Test {
   }
   std::map<std::string, std::string> environment(std::map<std::string, std::string> more = {}) const {
     more.emplace("LOCKSTEP_TEST_MARK", folder_.path());
-    more.emplace("ASAN_OPTIONS", "handle_segv=0");  // a segmentation fault ends a process by its signal there too
+    more.emplace("ASAN_OPTIONS",
+                 "handle_segv=0");  // a segmentation fault ends a process by its signal there too
     return more;
   }
   std::vector<pid_t> living() const { return processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()); }

@@ -20,9 +20,17 @@ struct Traced {
 };
 
 Traced traced(const std::string& run, const std::vector<std::string>& words, const std::string& steps) {
-  std::vector<std::string> command = {LOCKSTEP_BINARY, "fit", LOCKSTEP_SOURCE_DIR "/configs/mnist_article.yaml",
-                                      "--output", run, "--set", "hyperparameters.steps=" + steps, "--set",
-                                      "inputs.training.limit=3840", "--set", "inputs.test={limit: 10}"};
+  std::vector<std::string> command = {LOCKSTEP_BINARY,
+                                      "fit",
+                                      LOCKSTEP_SOURCE_DIR "/configs/mnist_article.yaml",
+                                      "--output",
+                                      run,
+                                      "--set",
+                                      "hyperparameters.steps=" + steps,
+                                      "--set",
+                                      "inputs.training.limit=3840",
+                                      "--set",
+                                      "inputs.test={limit: 10}"};
   command.insert(command.end(), words.begin(), words.end());
   Process process(command, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
   const int code = process.wait(std::chrono::minutes(5));
@@ -40,7 +48,8 @@ TEST(TraceOfARun, HasEachOpOfThePlanTenTimesOnEachRank) {
   std::map<std::string, int> expected;  // op and layer
   const json plan = json::parse(read_file(run + "/plan.json")), trace = json::parse(read_file(file));
   for (const json& node : plan.at("nodes"))
-    if (node.contains("kernel")) expected[node.at("op").get<std::string>() + " " + node.at("layer").get<std::string>()] += 10;
+    if (node.contains("kernel"))
+      expected[node.at("op").get<std::string>() + " " + node.at("layer").get<std::string>()] += 10;
   ASSERT_GT(expected.size(), 10u);
   std::map<int, std::map<std::string, int>> counts;
   std::map<int, double> end;  // of the computing thread's last span: they follow each other

@@ -57,7 +57,8 @@ void for_each_element(const TensorSpec& spec, F f) {
 template <class F>
 void for_each_padding_lane(const TensorSpec& spec, F f) {
   if (spec.layout != Layout::lanes) return;
-  const int64_t n = spec.shape[0], per = spec.shape.elements_from(1), full = (n + kLanes - 1) / kLanes * kLanes;
+  const int64_t n = spec.shape[0], per = spec.shape.elements_from(1),
+                full = (n + kLanes - 1) / kLanes * kLanes;
   for (int64_t i = n; i < full; ++i)
     for (int64_t j = 0; j < per; ++j) f(i, j);
 }
@@ -80,8 +81,9 @@ struct Variant {
 // Runs one variant; false where the kernel declines.
 bool run_variant(const TypedCase& typed, const Variant& v) {
   const KernelCase& c = typed.c;
-  const std::string where = fmt::format("{} threads={} target={}", description(typed, *v.kernel, v.layout, v.in_place),
-                                        v.threads, cpu_target_name(v.target));
+  const std::string where =
+      fmt::format("{} threads={} target={}", description(typed, *v.kernel, v.layout, v.in_place), v.threads,
+                  cpu_target_name(v.target));
   const std::vector<Buffer> in = inputs_in(typed, v.layout);
   auto outputs = outputs_in(typed, v.layout, v.in_place, in);
   if (!outputs) return false;
@@ -171,9 +173,11 @@ std::vector<Buffer> make_inputs(const KernelCase& c) {
   for (const auto& s : c.in) {
     plain.emplace_back(s);
     if (c.fill) continue;
-    if (s.dtype == DType::f32) fill_uniform(plain.back(), random);
+    if (s.dtype == DType::f32)
+      fill_uniform(plain.back(), random);
     else if (s.dtype == DType::u8)
-      for (int64_t i = 0; i < s.stored_elements(); ++i) plain.back().as<uint8_t>()[i] = static_cast<uint8_t>(random());
+      for (int64_t i = 0; i < s.stored_elements(); ++i)
+        plain.back().as<uint8_t>()[i] = static_cast<uint8_t>(random());
     else
       std::memset(plain.back().data(), 0, static_cast<size_t>(s.bytes()));
   }
@@ -183,10 +187,14 @@ std::vector<Buffer> make_inputs(const KernelCase& c) {
 
 bool takes(LayoutClass c, Layout l) {
   switch (c) {
-    case LayoutClass::any: return true;
-    case LayoutClass::plain: return l == Layout::plain;
-    case LayoutClass::nhwc: return l == Layout::nhwc;
-    case LayoutClass::lanes: return l == Layout::lanes;
+    case LayoutClass::any:
+      return true;
+    case LayoutClass::plain:
+      return l == Layout::plain;
+    case LayoutClass::nhwc:
+      return l == Layout::nhwc;
+    case LayoutClass::lanes:
+      return l == Layout::lanes;
   }
   return false;
 }

@@ -11,8 +11,8 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/comm/device_collectives.h"
-#include "runtime/device/device_runtime.h"
 #include "runtime/data/dataset.h"
+#include "runtime/device/device_runtime.h"
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
 
@@ -187,8 +187,7 @@ TEST_F(FailuresTest, BadData) {
   wild[8 + 5] = 10;
   expect(with(labels, wild), Exit::data, labels, "offset=13", "0 to 9", "found 10");
   expect(lockstep("check job.yaml"), Exit::data, "offset=13");
-  expect(lockstep("fit job.yaml --set instance_count=2"), Exit::data, labels, "offset=13",
-         "found 10");
+  expect(lockstep("fit job.yaml --set instance_count=2"), Exit::data, labels, "offset=13", "found 10");
 }
 
 // Pictures of many sizes, one cut short: named and the end of it, or skipped, counted and named in the log.
@@ -298,7 +297,9 @@ TEST_F(FailuresTest, WriteThatFailsLeavesEarlierCheckpoints) {
 
 TEST_F(FailuresTest, LossThatIsNotFinite) {
   // Layers without an activation between: no unit can die, so the weights grow until they overflow.
-  write_job("[flatten, {linear: {out_features: 20}}, {linear: {out_features: 20}}, {linear: {out_features: 10, name: last}}]");
+  write_job(
+      "[flatten, {linear: {out_features: 20}}, {linear: {out_features: 20}}, {linear: {out_features: 10, "
+      "name: last}}]");
   const std::string diverging =
       "fit job.yaml --set hyperparameters.optimizer.lr=1e6 --set hyperparameters.steps=40 --output ";
   for (const std::string ranks : {"1", "2"}) {
@@ -325,7 +326,8 @@ TEST_F(FailuresTest, MessageThatCannotBeWritten) {
 TEST_F(FailuresTest, WhatThisBuildOrMachineLacks) {
   for (const std::string command : {"check", "fit", "plan"}) {
     if (command == "plan" && has_cuda() && has_nccl()) continue;  // a plan needs no GPU
-    expect(lockstep(command + " job.yaml --set backend=nccl"), Exit::config, "nccl", "key=backend", "works here");
+    expect(lockstep(command + " job.yaml --set backend=nccl"), Exit::config, "nccl", "key=backend",
+           "works here");
     expect(lockstep(command + " job.yaml --set device=cuda"), Exit::config, "key=device", "device: cpu");
   }
   if (!has_cuda()) return;

@@ -91,7 +91,8 @@ class Step {
     for (auto [parameter, d] : gradients)
       g.value(d).storage = Storage::output, g.value(d).name = "grad." + g.value(parameter).name;
 
-    model_ = std::make_unique<ModelState>(make_parameter_table(g), ModelArrays{.gradients = false}, *make_self_communicator());
+    model_ = std::make_unique<ModelState>(make_parameter_table(g), ModelArrays{.gradients = false},
+                                          *make_self_communicator());
     uint32_t number = 0;
     for (const auto& name : model_->table.order) {
       const FlatEntry& e = *model_->table.find(name);
@@ -225,7 +226,8 @@ StepGraphSpec one_image(const std::string& model, const std::string& stem, int64
 // Names, shapes and order of torchvision's state_dict().
 TEST(ResNet, TensorsAreTorchvisions) {
   for (const char* model : {"resnet18", "resnet34", "resnet50"}) {
-    const ModelState state(make_parameter_table(build_forward(one_image(model, "imagenet", 10), true)), {.gradients = false}, *make_self_communicator());
+    const ModelState state(make_parameter_table(build_forward(one_image(model, "imagenet", 10), true)),
+                           {.gradients = false}, *make_self_communicator());
     json tensors;
     for (const StoredTensor& t : model_tensors(state)) tensors.push_back({t.name, t.shape});
     EXPECT_EQ(tensors, golden().at("shapes").at(model)) << model;
@@ -251,7 +253,8 @@ TEST(ResNet, StemAndClasses) {
 
 // Convolutions: normal of variance 2 / (output channels x window); fc uniform; batch norm 1 and 0.
 TEST(ResNet, InitialDistributionsAreTorchvisions) {
-  ModelState state(make_parameter_table(build_forward(one_image("resnet18", "cifar", 10), true)), {.gradients = false}, *make_self_communicator());
+  ModelState state(make_parameter_table(build_forward(one_image("resnet18", "cifar", 10), true)),
+                   {.gradients = false}, *make_self_communicator());
   state.initialise(7);
   for (const FlatEntry& e : state.table.parameters) {
     const auto values = state.parameter(e.name);

@@ -76,7 +76,8 @@ TEST_F(TrainTest, LossFallsAndStopAndResumeGiveTheSameBits) {
 
   std::ifstream metrics(folder_ / "whole/metrics.jsonl");
   std::vector<double> losses;
-  for (std::string line; std::getline(metrics, line);) losses.push_back(nlohmann::json::parse(line).at("loss"));
+  for (std::string line; std::getline(metrics, line);)
+    losses.push_back(nlohmann::json::parse(line).at("loss"));
   ASSERT_EQ(losses.size(), 24u);
   EXPECT_NEAR(losses[0], std::log(10.0), 0.3);  // ten classes, no knowledge
   EXPECT_LT(losses[23], 0.85 * losses[0]);

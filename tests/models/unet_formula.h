@@ -22,7 +22,8 @@ inline float formula_uniform(uint64_t index, uint64_t seed) {
 }
 
 inline void formula_weight(const std::string& name, const Shape& shape, std::span<float> out) {
-  const auto seed = crc32(0, reinterpret_cast<const Bytef*>(name.data()), static_cast<uInt>(name.size())) % 65536;
+  const auto seed =
+      crc32(0, reinterpret_cast<const Bytef*>(name.data()), static_cast<uInt>(name.size())) % 65536;
   const bool vector = shape.rank() == 1;
   const float base = name.find("norm") != std::string::npos && name.ends_with("weight") ? 1.0f : 0.0f;
   const auto scale = static_cast<float>(3.0 / std::sqrt(static_cast<double>(shape.elements_from(1))));

@@ -90,7 +90,8 @@ TEST_P(UNetGolden, PredictionAndGradients) {
     }
   }
   outputs.emplace_back(y, "prediction");
-  for (const auto& [value, name] : outputs) g.value(value).storage = Storage::output, g.value(value).name = name;
+  for (const auto& [value, name] : outputs)
+    g.value(value).storage = Storage::output, g.value(value).name = name;
 
   ModelState model(make_parameter_table(g), {.gradients = false}, *make_self_communicator());
   int64_t parameters = 0;
@@ -112,8 +113,8 @@ TEST_P(UNetGolden, PredictionAndGradients) {
 
   const KernelChoice how{Device::cpu, 2, "test", ""};
   KernelTable table;
-  const auto plan = std::make_shared<Plan>(
-      compile(g, table, how, [&](KernelTable& t, const Graph& graph) { choose_first_kernels(t, graph, how); }));
+  const auto plan = std::make_shared<Plan>(compile(
+      g, table, how, [&](KernelTable& t, const Graph& graph) { choose_first_kernels(t, graph, how); }));
   const auto comm = make_self_communicator();
   const auto device = make_host_runtime(Device::cpu);
   Executor executor(model, *comm, *comm, how, *device);
@@ -140,7 +141,8 @@ TEST_P(UNetGolden, PredictionAndGradients) {
     }
     // float32 on both sides, sums in other orders, some thirty layers deep: 1e-6 to 1e-5 is seen.
     const bool zero = name.ends_with("to_k.bias");
-    const double allowed = name == "prediction" ? 1e-4 * norm(expected) : 1e-3 * (zero ? 1e-3 * largest : norm(expected));
+    const double allowed =
+        name == "prediction" ? 1e-4 * norm(expected) : 1e-3 * (zero ? 1e-3 * largest : norm(expected));
     EXPECT_LE(std::sqrt(square), allowed) << name << " of norm " << norm(expected);
   }
 }

@@ -3,11 +3,11 @@
 //   static const bool cases = add_kernel_cases([] { return std::vector<KernelCase>{...}; });
 //   static const bool gradients = add_gradient_cases([] { return std::vector<GradientCase>{...}; });
 //
-// For every case, every kernel of the op (the reference in other layouts too) runs in every layout it takes, with
-// 1, 2 and 3 threads and on every instruction set this processor has, and is compared with the reference in the
-// plain layout. Around every output and workspace lie sentinels; outputs start as NaN, so an element not written
-// is seen; padding lanes of inputs hold finite garbage in activations and zeros where `gradient_in` says so, and those
-// of outputs are checked to be finite, or zero where `gradient_out` says so.
+// For every case, every kernel of the op (the reference in other layouts too) runs in every layout it takes,
+// with 1, 2 and 3 threads and on every instruction set this processor has, and is compared with the reference
+// in the plain layout. Around every output and workspace lie sentinels; outputs start as NaN, so an element
+// not written is seen; padding lanes of inputs hold finite garbage in activations and zeros where
+// `gradient_in` says so, and those of outputs are checked to be finite, or zero where `gradient_out` says so.
 #pragma once
 
 #include <functional>
@@ -43,19 +43,22 @@ struct KernelCase {
   std::string op;
   std::string label;
   Params params;
-  std::vector<TensorSpec> in, out;         // all in the plain layout
-  std::vector<int> batch_in, batch_out;    // indices of tensors whose dimension 0 is the batch: they follow the layout
+  std::vector<TensorSpec> in, out;  // all in the plain layout
+  std::vector<int> batch_in,
+      batch_out;  // indices of tensors whose dimension 0 is the batch: they follow the layout
   std::vector<int> gradient_in, gradient_out;  // of those: gradients of activations (padding lanes are zero)
-  double tolerance = 1e-5;                 // of the largest |expected| of the tensor, plus as much absolute; say why
-  std::vector<std::pair<int, int>> in_place;  // (input, output) pairs that may share a buffer: run that way too
+  double tolerance = 1e-5;  // of the largest |expected| of the tensor, plus as much absolute; say why
+  std::vector<std::pair<int, int>>
+      in_place;  // (input, output) pairs that may share a buffer: run that way too
   // Fills the plain inputs; default: f32 uniform in [-1, 1), u8 0..255, i32 0.
   std::function<void(std::vector<Buffer>& in, std::mt19937& random)> fill;
 
   // Of a bf16 kernel, these tensors are bf16, all others as above; default: the f32 ones among batch_in and
   // batch_out. Name weights where the kernel has them in bf16.
   std::optional<std::vector<int>> bf16_in, bf16_out;
-  double bf16_tolerance = 0;  // beside `tolerance`, and 2^-8 where the output is bf16: for roundings inside the kernel
-  bool watched = true;        // false: too large for watched GPU kernels, which are a hundred times slower
+  double bf16_tolerance =
+      0;  // beside `tolerance`, and 2^-8 where the output is bf16: for roundings inside the kernel
+  bool watched = true;  // false: too large for watched GPU kernels, which are a hundred times slower
 };
 // A case for kernels of one dtype. For bf16 inputs are rounded to it first: a bf16 output is then off by its
 // own rounding, 2^-9 of its value, and by the f32 sums' other order.
@@ -101,8 +104,8 @@ bool declare_no_gradient(std::string op, std::string why);
 void fill_uniform(const Buffer& b, std::mt19937& random, float low = -1, float high = 1);
 // Runs one kernel on buffers; the outputs' specs say what to allocate.
 std::vector<Buffer> run_kernel(const std::string& op, const std::string& name, const Params& params,
-                               const std::vector<Buffer>& in, const std::vector<TensorSpec>& out, int threads = 1,
-                               Device device = Device::cpu);
+                               const std::vector<Buffer>& in, const std::vector<TensorSpec>& out,
+                               int threads = 1, Device device = Device::cpu);
 std::vector<Buffer> run_reference(const std::string& op, const Params& params, const std::vector<Buffer>& in,
                                   const std::vector<TensorSpec>& out);
 // Sum of w[i] * b[i] over logical elements, in double; w drawn from a fixed seed.

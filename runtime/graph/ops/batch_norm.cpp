@@ -23,14 +23,17 @@ std::vector<OutputRule> infer_like_input(const Graph& g, const Params&, In in) {
   return {{spec_of(g, in[0])}};
 }
 
-// The whole gradient, the way through the statistics included: so stats, merge and gather have none of their own.
+// The whole gradient, the way through the statistics included: so stats, merge and gather have none of their
+// own.
 std::vector<ValueId> gradient_apply(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
   const ValueId x = n.in[0], stats = n.in[1], gamma = n.in[2];
   std::vector<ValueId> d(4, kNoValue);
   const Shape c2{2, b.spec(gamma).shape[0]};
-  const ValueId sums = b.add_as("batch_norm_grad_sums", n.params, {x, dy[0], stats}, {{plain_f32(c2), false}})[0];
+  const ValueId sums =
+      b.add_as("batch_norm_grad_sums", n.params, {x, dy[0], stats}, {{plain_f32(c2), false}})[0];
   if (wanted[2] || wanted[3]) {
-    const auto affine = b.add_as("batch_norm_affine_grad", n.params, {sums}, {{b.spec(gamma), false}, {b.spec(gamma), false}});
+    const auto affine = b.add_as("batch_norm_affine_grad", n.params, {sums},
+                                 {{b.spec(gamma), false}, {b.spec(gamma), false}});
     if (wanted[2]) d[2] = affine[0];
     if (wanted[3]) d[3] = affine[1];
   }

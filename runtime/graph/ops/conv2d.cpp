@@ -9,18 +9,19 @@ std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
   const auto& p = params.as<Conv2dParams>();
   const TensorSpec& x = spec_of(g, in[0]);
   const Shape& w = spec_of(g, in[1]).shape;
-  if (x.shape.rank() != 4) shape_error(fmt::format("conv2d needs an image [N, C, H, W], got {}", x.shape.text()));
+  if (x.shape.rank() != 4)
+    shape_error(fmt::format("conv2d needs an image [N, C, H, W], got {}", x.shape.text()));
   if (x.shape[1] % p.groups != 0 || w[0] % p.groups != 0)
-    shape_error(fmt::format("conv2d: {} groups divide neither evenly: {} input and {} output channels", p.groups,
-                            x.shape[1], w[0]));
+    shape_error(fmt::format("conv2d: {} groups divide neither evenly: {} input and {} output channels",
+                            p.groups, x.shape[1], w[0]));
   if (w[1] * p.groups != x.shape[1])
-    shape_error(fmt::format("conv2d: weight {} with {} groups takes {} channels, the input {} has {}", w.text(), p.groups,
-                            w[1] * p.groups, x.shape.text(), x.shape[1]));
+    shape_error(fmt::format("conv2d: weight {} with {} groups takes {} channels, the input {} has {}",
+                            w.text(), p.groups, w[1] * p.groups, x.shape.text(), x.shape[1]));
   const int64_t h = p.out_h(x.shape[2], w[2]), wd = p.out_w(x.shape[3], w[3]);
   if (h <= 0 || wd <= 0)
-    shape_error(fmt::format("conv2d: kernel {}x{} (dilation {}x{}, padding {},{},{},{}) is larger than its input {}", w[2],
-                            w[3], p.dilation_h, p.dilation_w, p.pad_top, p.pad_left, p.pad_bottom, p.pad_right,
-                            x.shape.text()));
+    shape_error(fmt::format(
+        "conv2d: kernel {}x{} (dilation {}x{}, padding {},{},{},{}) is larger than its input {}", w[2], w[3],
+        p.dilation_h, p.dilation_w, p.pad_top, p.pad_left, p.pad_bottom, p.pad_right, x.shape.text()));
   return {{{x.dtype, {x.shape[0], w[0], h, wd}, x.layout}}};
 }
 
@@ -46,9 +47,9 @@ int64_t flops_of(const Graph& g, ValueId y, ValueId w) {
   return 2 * elements_of(g, y) * s[1] * s[2] * s[3];
 }
 
-// From 16 channels on they fill a vector and lie last. Fewer: samples in vector lanes, where no channel count is
-// too odd, unless the working set of 16 images leaves the cache. A first convolution, whose input's gradient
-// nobody wants, is as fast either way and follows its outputs.
+// From 16 channels on they fill a vector and lie last. Fewer: samples in vector lanes, where no channel count
+// is too odd, unless the working set of 16 images leaves the cache. A first convolution, whose input's
+// gradient nobody wants, is as fast either way and follows its outputs.
 Layout preferred(const Graph& g, const Node& n) {
   constexpr int64_t kFills = 16, kCached = 32, kPicture = 4;
   const Shape& w = spec_of(g, n.in[1]).shape;
@@ -60,7 +61,9 @@ Layout preferred(const Graph& g, const Node& n) {
 }  // namespace
 
 std::vector<OpDef> conv2d_ops() {
-  OpDef forward{"conv2d", infer, gradient, [](const Graph& g, const Node& n) { return flops_of(g, n.out[0], n.in[1]); }, {}, preferred};
+  OpDef forward{"conv2d", infer,
+                gradient, [](const Graph& g, const Node& n) { return flops_of(g, n.out[0], n.in[1]); },
+                {},       preferred};
   OpDef input{"conv2d_input_grad"}, weight{"conv2d_weight_grad"};
   input.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[0], n.in[1]); };
   weight.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[1], n.out[0]); };

@@ -46,7 +46,8 @@ std::vector<OpDef> diffusion_ops() {
                             {"weighted_mse", infer_weighted_mse},
                             {"weighted_mse_grad"},
                             {"label_dropout", infer_label_dropout}};
-  for (OpDef& op : ops) op.bf16 = OpDef::Bf16::never;  // the image that the noise goes to is not rounded first
+  for (OpDef& op : ops)
+    op.bf16 = OpDef::Bf16::never;  // the image that the noise goes to is not rounded first
   return ops;
 }
 

@@ -10,7 +10,8 @@ std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
   const Value& x = g.value(in[0]);
   for (ValueId v : in)
     if (!(spec_of(g, v).shape == x.spec.shape))
-      shape_error(fmt::format("elementwise operands differ: {} and {}", x.spec.shape.text(), spec_of(g, v).shape.text()));
+      shape_error(fmt::format("elementwise operands differ: {} and {}", x.spec.shape.text(),
+                              spec_of(g, v).shape.text()));
   return std::vector<OutputRule>(p.outputs.size(), {x.spec, x.batch, x.is_gradient});
 }
 
@@ -21,15 +22,24 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
   const ValueId d = dy[0], x = n.in[0], y = n.out[0];
   switch (p.code[0].op) {
     case Elt::copy:
-    case Elt::add_imm: return {d};
-    case Elt::relu: return {b.elementwise(Elt::relu_grad, {y, d})};
-    case Elt::tanh: return {b.elementwise(Elt::tanh_grad, {y, d})};
-    case Elt::sigmoid: return {b.elementwise(Elt::sigmoid_grad, {y, d})};
-    case Elt::silu: return {b.elementwise(Elt::silu_grad, {x, d})};
-    case Elt::gelu: return {b.elementwise(Elt::gelu_grad, {x, d})};
-    case Elt::scale: return {b.elementwise(Elt::scale, {d}, p.code[0].imm)};
-    case Elt::add: return {d, d};
-    case Elt::sub: return {d, wanted[1] ? b.elementwise(Elt::scale, {d}, -1.0f) : kNoValue};
+    case Elt::add_imm:
+      return {d};
+    case Elt::relu:
+      return {b.elementwise(Elt::relu_grad, {y, d})};
+    case Elt::tanh:
+      return {b.elementwise(Elt::tanh_grad, {y, d})};
+    case Elt::sigmoid:
+      return {b.elementwise(Elt::sigmoid_grad, {y, d})};
+    case Elt::silu:
+      return {b.elementwise(Elt::silu_grad, {x, d})};
+    case Elt::gelu:
+      return {b.elementwise(Elt::gelu_grad, {x, d})};
+    case Elt::scale:
+      return {b.elementwise(Elt::scale, {d}, p.code[0].imm)};
+    case Elt::add:
+      return {d, d};
+    case Elt::sub:
+      return {d, wanted[1] ? b.elementwise(Elt::scale, {d}, -1.0f) : kNoValue};
     case Elt::mul:
       return {wanted[0] ? b.elementwise(Elt::mul, {d, n.in[1]}) : kNoValue,
               wanted[1] ? b.elementwise(Elt::mul, {d, n.in[0]}) : kNoValue};
@@ -37,7 +47,8 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
     case Elt::silu_grad:
     case Elt::gelu_grad:
     case Elt::tanh_grad:
-    case Elt::sigmoid_grad: break;
+    case Elt::sigmoid_grad:
+      break;
   }
   LOCKSTEP_ASSERT(false, "no second derivatives");
   return {};

@@ -15,8 +15,9 @@ std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
 }
 
 std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
-  const auto d = b.add_as("group_norm_grad", n.params, {n.in[0], dy[0], n.in[1], n.in[2], n.out[1]},
-                          {gradient_like(b.graph(), n.in[0]), {b.spec(n.in[1]), false}, {b.spec(n.in[2]), false}});
+  const auto d =
+      b.add_as("group_norm_grad", n.params, {n.in[0], dy[0], n.in[1], n.in[2], n.out[1]},
+               {gradient_like(b.graph(), n.in[0]), {b.spec(n.in[1]), false}, {b.spec(n.in[2]), false}});
   return {wanted[0] ? d[0] : kNoValue, wanted[1] ? d[1] : kNoValue, wanted[2] ? d[2] : kNoValue};
 }
 

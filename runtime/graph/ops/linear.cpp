@@ -11,8 +11,8 @@ std::vector<OutputRule> infer(const Graph& g, const Params&, In in) {
   if (x.shape.rank() != 2)
     shape_error(fmt::format("linear needs features [N, K], got {}: put a flatten before it", x.shape.text()));
   if (x.shape[1] != w[1])
-    shape_error(fmt::format("linear: weight {} takes {} features, the input {} has {}", w.text(), w[1], x.shape.text(),
-                            x.shape[1]));
+    shape_error(fmt::format("linear: weight {} takes {} features, the input {} has {}", w.text(), w[1],
+                            x.shape.text(), x.shape[1]));
   return {{{x.dtype, {x.shape[0], w[0]}, x.layout}}};
 }
 
@@ -32,7 +32,9 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
   return d;
 }
 
-int64_t flops_of(const Graph& g, ValueId y, ValueId w) { return 2 * elements_of(g, y) * spec_of(g, w).shape[1]; }
+int64_t flops_of(const Graph& g, ValueId y, ValueId w) {
+  return 2 * elements_of(g, y) * spec_of(g, w).shape[1];
+}
 
 // Large matrices belong to the matrix product of the plain layout.
 Layout preferred(const Graph& g, const Node& n) {
@@ -43,7 +45,9 @@ Layout preferred(const Graph& g, const Node& n) {
 }  // namespace
 
 std::vector<OpDef> linear_ops() {
-  OpDef forward{"linear", infer, gradient, [](const Graph& g, const Node& n) { return flops_of(g, n.out[0], n.in[1]); }, {}, preferred};
+  OpDef forward{"linear", infer,
+                gradient, [](const Graph& g, const Node& n) { return flops_of(g, n.out[0], n.in[1]); },
+                {},       preferred};
   OpDef input{"linear_input_grad"}, weight{"linear_weight_grad"};
   input.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[0], n.in[1]); };
   weight.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[1], n.out[0]); };

@@ -8,13 +8,15 @@ namespace {
 TensorSpec output(const Graph& g, const Params& params, ValueId in, const char* op) {
   const auto& p = params.as<Pool2dParams>();
   const TensorSpec& x = spec_of(g, in);
-  if (x.shape.rank() != 4) shape_error(fmt::format("{} needs an image [N, C, H, W], got {}", op, x.shape.text()));
+  if (x.shape.rank() != 4)
+    shape_error(fmt::format("{} needs an image [N, C, H, W], got {}", op, x.shape.text()));
   if (p.pad_h * 2 > p.kernel_h || p.pad_w * 2 > p.kernel_w)
-    shape_error(fmt::format("{}: padding {}x{} is more than half the window {}x{}", op, p.pad_h, p.pad_w, p.kernel_h,
-                            p.kernel_w));
+    shape_error(fmt::format("{}: padding {}x{} is more than half the window {}x{}", op, p.pad_h, p.pad_w,
+                            p.kernel_h, p.kernel_w));
   const int64_t h = p.out_h(x.shape[2]), w = p.out_w(x.shape[3]);
   if (h <= 0 || w <= 0)
-    shape_error(fmt::format("{}: window {}x{} is larger than its input {}", op, p.kernel_h, p.kernel_w, x.shape.text()));
+    shape_error(fmt::format("{}: window {}x{} is larger than its input {}", op, p.kernel_h, p.kernel_w,
+                            x.shape.text()));
   return {x.dtype, {x.shape[0], x.shape[1], h, w}, x.layout};
 }
 

@@ -14,8 +14,8 @@ std::vector<OutputRule> infer_image_normalize(const Graph& g, const Params& para
   const auto& p = params.as<ImageNormalizeParams>();
   const Shape& x = spec_of(g, in[0]).shape;
   if (static_cast<int64_t>(p.mean.size()) != x[1] || static_cast<int64_t>(p.std.size()) != x[1])
-    shape_error(fmt::format("normalize has {} means and {} deviations, the images {} have {} channels", p.mean.size(),
-                            p.std.size(), x.text(), x[1]));
+    shape_error(fmt::format("normalize has {} means and {} deviations, the images {} have {} channels",
+                            p.mean.size(), p.std.size(), x.text(), x[1]));
   return {{plain_f32(x)}};
 }
 

@@ -15,12 +15,18 @@ std::optional<Activation> lone_activation(const Node& n) {
   const auto& p = n.params.as<ElementwiseParams>();
   if (p.inputs != 1 || p.code.size() != 1) return {};
   switch (p.code[0].op) {
-    case Elt::relu: return Activation::relu;
-    case Elt::silu: return Activation::silu;
-    case Elt::gelu: return Activation::gelu;
-    case Elt::tanh: return Activation::tanh;
-    case Elt::sigmoid: return Activation::sigmoid;
-    default: return {};
+    case Elt::relu:
+      return Activation::relu;
+    case Elt::silu:
+      return Activation::silu;
+    case Elt::gelu:
+      return Activation::gelu;
+    case Elt::tanh:
+      return Activation::tanh;
+    case Elt::sigmoid:
+      return Activation::sigmoid;
+    default:
+      return {};
   }
 }
 
@@ -34,7 +40,8 @@ constexpr const char* kGone = "";
 
 void drop_gone(Graph& g) {
   auto& nodes = g.nodes();
-  nodes.erase(std::remove_if(nodes.begin(), nodes.end(), [](const Node& n) { return n.op == kGone; }), nodes.end());
+  nodes.erase(std::remove_if(nodes.begin(), nodes.end(), [](const Node& n) { return n.op == kGone; }),
+              nodes.end());
 }
 
 void fuse_activations(Graph& g) {
@@ -46,7 +53,8 @@ void fuse_activations(Graph& g) {
     const ValueId x = n.in[0];
     const NodeId p = producer[static_cast<size_t>(x)];
     // Where the backward pass reads the value before the activation (SiLU, GELU), it has a second reader.
-    if (p < 0 || readers[static_cast<size_t>(x)].size() != 1 || g.value(x).storage != Storage::arena) continue;
+    if (p < 0 || readers[static_cast<size_t>(x)].size() != 1 || g.value(x).storage != Storage::arena)
+      continue;
     Node& source = g.nodes()[static_cast<size_t>(p)];
     if (source.op == "conv2d") {
       auto params = source.params.as<Conv2dParams>();
@@ -108,8 +116,8 @@ void fuse_group_norm_silu(Graph& g) {
   drop_gone(g);
 }
 
-// The two programs as one: a's instructions, then b's with a's results in place of loads. Inputs are numbered anew.
-// kept: a's outputs that somebody else still reads.
+// The two programs as one: a's instructions, then b's with a's results in place of loads. Inputs are numbered
+// anew. kept: a's outputs that somebody else still reads.
 std::optional<Node> join(const Node& a, const Node& b, const std::vector<bool>& keep_output) {
   const auto& pa = a.params.as<ElementwiseParams>();
   const auto& pb = b.params.as<ElementwiseParams>();
@@ -117,13 +125,18 @@ std::optional<Node> join(const Node& a, const Node& b, const std::vector<bool>& 
   ElementwiseParams p;
   n.in = a.in;
   for (ValueId v : b.in)
-    if (std::find(a.out.begin(), a.out.end(), v) == a.out.end() && std::find(n.in.begin(), n.in.end(), v) == n.in.end())
+    if (std::find(a.out.begin(), a.out.end(), v) == a.out.end() &&
+        std::find(n.in.begin(), n.in.end(), v) == n.in.end())
       n.in.push_back(v);
   p.inputs = static_cast<int>(n.in.size());
-  auto in_register = [&](ValueId v) { return static_cast<int>(std::find(n.in.begin(), n.in.end(), v) - n.in.begin()); };
+  auto in_register = [&](ValueId v) {
+    return static_cast<int>(std::find(n.in.begin(), n.in.end(), v) - n.in.begin());
+  };
 
   const int a_base = p.inputs;
-  auto map_a = [&](int r) { return r < pa.inputs ? in_register(a.in[static_cast<size_t>(r)]) : r - pa.inputs + a_base; };
+  auto map_a = [&](int r) {
+    return r < pa.inputs ? in_register(a.in[static_cast<size_t>(r)]) : r - pa.inputs + a_base;
+  };
   for (auto i : pa.code) {
     i.a = map_a(i.a), i.b = map_a(i.b);
     p.code.push_back(i);
@@ -162,8 +175,8 @@ void fuse_chains(Graph& g) {
         const NodeId i = producer[static_cast<size_t>(v)];
         if (i < 0 || nodes[static_cast<size_t>(i)].op != "elementwise") continue;
         const Node& a = nodes[static_cast<size_t>(i)];
-        // The joined node stands at j: every other reader of a's results must come later, none may write outside
-        // the arena, and what a reads must still be there, which values written once always are.
+        // The joined node stands at j: every other reader of a's results must come later, none may write
+        // outside the arena, and what a reads must still be there, which values written once always are.
         bool movable = true;
         std::vector<bool> keep_output;
         for (ValueId o : a.out) {

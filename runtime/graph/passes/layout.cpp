@@ -60,8 +60,7 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device dev
       if (b.spec(v).dtype == DType::f32 && to.value(v).storage != Storage::input) v = in_layout(v, layout);
     for (size_t i = 0; i < n.out.size(); ++i) {
       Value value = from.value(n.out[i]);
-      if (value.batch && n.op != "image_normalize")
-        value.spec.layout = layout_for(value.spec.shape, layout);
+      if (value.batch && n.op != "image_normalize") value.spec.layout = layout_for(value.spec.shape, layout);
       m.out[i] = to.add_value(value);
       copy[static_cast<size_t>(n.out[i])] = m.out[i];
     }

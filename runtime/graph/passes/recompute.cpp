@@ -1,4 +1,5 @@
-// Activation recomputation (Chen, Xu, Zhang, Guestrin: "Training deep nets with sublinear memory cost", arXiv 1604.06174).
+// Activation recomputation (Chen, Xu, Zhang, Guestrin: "Training deep nets with sublinear memory cost", arXiv
+// 1604.06174).
 #include <algorithm>
 #include <map>
 #include <set>
@@ -14,7 +15,8 @@ bool repeatable(const Node& n) {
 }
 
 // Of one block: which of its values the backward pass reads although no other block's forward pass does.
-std::set<ValueId> dropped_values(const Graph& g, const std::string& block, const std::vector<std::vector<NodeId>>& readers) {
+std::set<ValueId> dropped_values(const Graph& g, const std::string& block,
+                                 const std::vector<std::vector<NodeId>>& readers) {
   std::set<ValueId> dropped;
   for (const Node& n : g.nodes()) {
     if (!repeatable(n) || n.block != block) continue;

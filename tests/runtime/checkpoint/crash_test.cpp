@@ -145,8 +145,9 @@ TEST(DiskFull, AReplacedFileStays) {
               if (::setrlimit(RLIMIT_FSIZE, &size) != 0) return 2;
               const auto text =
                   error_of([&] { write_file_atomically(run.file("status.json"), std::string(101, 'x')); });
-              const auto weights =
-                  error_of([&] { export_model(run.path() + "/model.safetensors", SampleCheckpoint(2).contents().model); });
+              const auto weights = error_of([&] {
+                export_model(run.path() + "/model.safetensors", SampleCheckpoint(2).contents().model);
+              });
               return text && text->exit() == Exit::io && weights && weights->exit() == Exit::io ? 0 : 3;
             }),
             0);

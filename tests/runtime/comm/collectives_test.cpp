@@ -84,7 +84,8 @@ TEST(Collectives, BucketsOfItsOwnMemory) {
   ASSERT_EQ(memory.bytes(), kFloats * 4);
   float* const data = memory.as<float>();
   for (int64_t i = 0; i < kFloats; ++i) ASSERT_EQ(data[i], 0) << i;
-  const std::vector<std::pair<int64_t, int64_t>> buckets = {{0, 1}, {1, 18}, {18, 18}, {18, 50'000}, {50'000, 50'003}, {50'003, kFloats - 1}};
+  const std::vector<std::pair<int64_t, int64_t>> buckets = {
+      {0, 1}, {1, 18}, {18, 18}, {18, 50'000}, {50'000, 50'003}, {50'003, kFloats - 1}};
   for (int round = 0; round < 20; ++round) {
     const auto v = mine<float>(kFloats, world().rank() + round);
     std::copy(v.begin(), v.end(), data);
@@ -108,8 +109,10 @@ TEST(Collectives, BucketsOfItsOwnMemory) {
   for (int64_t i = 0; i < kFloats; ++i) data[i] = normal(random) * 1e3f;
   world().wait(world().start_allreduce({data, static_cast<size_t>(kFloats)}));
   std::vector<float> all(static_cast<size_t>(kFloats) * static_cast<size_t>(world().size()));
-  world().all_gather({memory.as<std::byte>(), static_cast<size_t>(kFloats) * 4}, std::as_writable_bytes(std::span(all)));
-  for (int r = 0; r < world().size(); ++r) EXPECT_TRUE(std::equal(data, data + kFloats, all.begin() + r * kFloats)) << r;
+  world().all_gather({memory.as<std::byte>(), static_cast<size_t>(kFloats) * 4},
+                     std::as_writable_bytes(std::span(all)));
+  for (int r = 0; r < world().size(); ++r)
+    EXPECT_TRUE(std::equal(data, data + kFloats, all.begin() + r * kFloats)) << r;
 }
 
 TEST(Collectives, ItsMemoryOutlivesIt) {

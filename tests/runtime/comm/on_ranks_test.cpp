@@ -26,7 +26,9 @@ struct Ranks {
   int count;
   const char* per_host;
 };
-void PrintTo(const Ranks& r, std::ostream* out) { *out << r.count << " ranks" << (*r.per_host ? ", per host " : "") << r.per_host; }
+void PrintTo(const Ranks& r, std::ostream* out) {
+  *out << r.count << " ranks" << (*r.per_host ? ", per host " : "") << r.per_host;
+}
 
 class OnRanks : public ::testing::TestWithParam<Ranks> {};
 
@@ -34,9 +36,10 @@ TEST_P(OnRanks, EveryTestPassesInEveryRank) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe");
   std::map<std::string, std::string> environment;
   if (*GetParam().per_host) environment = {{"LOCKSTEP_RANKS_PER_HOST", GetParam().per_host}};
-  const auto r = run(mpirun(GetParam().count, {self, "--gtest_color=no",
-                                               "--gtest_filter=World.*:Collectives.*:Agreement.*:Together.*"}),
-                     environment);
+  const auto r =
+      run(mpirun(GetParam().count,
+                 {self, "--gtest_color=no", "--gtest_filter=World.*:Collectives.*:Agreement.*:Together.*"}),
+          environment);
   EXPECT_EQ(r.code, 0) << r.output;
   const auto ranks = static_cast<size_t>(GetParam().count);
   EXPECT_EQ(count(r.output, "[  PASSED  ]"), ranks) << r.output;
@@ -44,11 +47,12 @@ TEST_P(OnRanks, EveryTestPassesInEveryRank) {
 }
 // With a rank a host all goes over MPI; three ranks of two a host make hosts of different sizes.
 INSTANTIATE_TEST_SUITE_P(Counts, OnRanks,
-                         ::testing::Values(Ranks{1, ""}, Ranks{2, ""}, Ranks{3, ""}, Ranks{4, ""}, Ranks{2, "1"}, Ranks{3, "2"},
-                                           Ranks{4, "2"}));
+                         ::testing::Values(Ranks{1, ""}, Ranks{2, ""}, Ranks{3, ""}, Ranks{4, ""},
+                                           Ranks{2, "1"}, Ranks{3, "2"}, Ranks{4, "2"}));
 
 TEST(OnHosts, ANumberThatIsNoneIsRefused) {
-  const auto r = run(mpirun(2, {LOCKSTEP_LOSE_PEER, "silent", "statistics"}), {{"LOCKSTEP_RANKS_PER_HOST", "2x"}});
+  const auto r =
+      run(mpirun(2, {LOCKSTEP_LOSE_PEER, "silent", "statistics"}), {{"LOCKSTEP_RANKS_PER_HOST", "2x"}});
   EXPECT_NE(r.code, 0);
   EXPECT_NE(r.output.find("LOCKSTEP_RANKS_PER_HOST is '2x'"), std::string::npos) << r.output;
 }

@@ -91,7 +91,8 @@ TEST(Memory, SteadyStateAllocatesNothing) {
     for (int i = 0; i < 4; ++i) steps.train();
     const int64_t held = allocated_bytes(), before = allocations;
     for (int i = 4; i < 10; ++i) steps.train();
-    // oneDNN makes its argument lists anew on each call: its own, small, and out of reach. All else allocates nothing.
+    // oneDNN makes its argument lists anew on each call: its own, small, and out of reach. All else allocates
+    // nothing.
     if (!steps.uses_onednn()) {
       ++counted;
       EXPECT_EQ(allocations - before, 0) << net.name << " with " << threads << " threads";

@@ -61,7 +61,8 @@ struct Layers {
     b.set_scope(name);
     const int64_t c = b.spec(x).shape[1];
     const ValueId w = b.parameter(name + ".weight", {c, c}, uniform(0.6));
-    return b.add1("conv2d", Conv2dParams{}, {x, b.view(w, {c, c, 1, 1}), b.parameter(name + ".bias", {c}, uniform(1))});
+    return b.add1("conv2d", Conv2dParams{},
+                  {x, b.view(w, {c, c, 1, 1}), b.parameter(name + ".bias", {c}, uniform(1))});
   }
   ValueId relu(ValueId x) const { return b.elementwise(Elt::relu, {x}); }
   ValueId max_pool(ValueId x) const { return b.add("max_pool2d", pool(), {x})[0]; }
@@ -227,7 +228,8 @@ class Runner {
       : Runner(parameters_of, std::move(graph), batch, how(threads), reference) {}
   Runner(const Graph& parameters_of, Graph graph, int64_t batch, const KernelChoice& how,
          bool reference = false)
-      : model(make_parameter_table(parameters_of), {.half = how.activations == DType::bf16}, *make_self_communicator()),
+      : model(make_parameter_table(parameters_of), {.half = how.activations == DType::bf16},
+              *make_self_communicator()),
         comm_(make_self_communicator()),
         device_(make_host_runtime(how.device)),
         executor_(model, *comm_, *comm_, how, *device_),

@@ -160,8 +160,8 @@ TEST(Layouts, FewChannelsLieInLanesManyLast) {
                                                {"conv2", Layout::nhwc},
                                                {"conv3", Layout::nhwc},
                                                {"conv4", Layout::nhwc}}));
-  // One reorder into nhwc and one out of it, for the linear layer, on the way there, both back in the gradient; the
-  // image is normalised straight into lanes.
+  // One reorder into nhwc and one out of it, for the linear layer, on the way there, both back in the
+  // gradient; the image is normalised straight into lanes.
   EXPECT_EQ(count(g, "reorder"), 4);
   EXPECT_EQ(g.value(the(g, "image_normalize").out[0]).spec.layout, Layout::lanes);
 }

@@ -69,7 +69,8 @@ TEST(Trace, TheTableHasTheMostExpensiveFirst) {
   EXPECT_EQ(rows[0].calls, 2);
   EXPECT_NEAR(rows[0].seconds, 0.006, 1e-12);
   // 6 MFLOP in 6 ms: 1 GFLOP/s, a tenth of the peak said.
-  EXPECT_THAT(profile_table(t, 10), testing::ContainsRegex("6\\.000 .* 1\\.0 +10%  conv2d conv1, forward, kernel winograd"));
+  EXPECT_THAT(profile_table(t, 10),
+              testing::ContainsRegex("6\\.000 .* 1\\.0 +10%  conv2d conv1, forward, kernel winograd"));
 }
 
 TEST(Trace, TheTableOfMoreThanTenSumsUpTheRest) {
