@@ -199,7 +199,7 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     if (other) evaluated.push_back(probe_dataset(*other).count);
   if (job.validation_fraction > 0) evaluated.push_back(p.data.count - p.training_samples);
   for (int64_t images : evaluated) {
-    spec.batch = evaluation_batch(images, ranks);
+    spec.batch = evaluation_batch(c, images, ranks);
     const Plan plan = compile(build_evaluation(spec, c), p.kernels, how, choose);
     p.memory.arena = std::max(p.memory.arena, plan.arena_bytes);
   }

@@ -15,7 +15,7 @@ Reading read_images(Session& classifier, std::span<const uint8_t> pixels) {
   const InputShape& in = classifier.options().input;
   const int64_t bytes = in.channels * in.height * in.width,
                 count = static_cast<int64_t>(pixels.size()) / bytes;
-  const int64_t batch = evaluation_batch(count, 1);
+  const int64_t batch = evaluation_batch(classifier.options().config, count, 1);
   classifier.prepare_prediction(batch);
   const Graph& graph = classifier.prediction(batch).plan->graph;
   const auto outputs = graph.values_in(Storage::output);

@@ -8,8 +8,10 @@
 
 namespace lockstep {
 
-int64_t evaluation_batch(int64_t images, int ranks) {
-  return std::min(kEvaluationBatch, slice_of(images, ranks, 0).size());
+int64_t evaluation_batch(const TrainingConfig& c, int64_t images, int ranks) {
+  const int64_t parts = c.gradient_accumulation * ranks;
+  const int64_t at_once = std::clamp<int64_t>((c.global_batch_size + parts - 1) / parts, 16, 128);
+  return std::min(at_once, slice_of(images, ranks, 0).size());
 }
 
 namespace {
@@ -39,14 +41,15 @@ void add_bands(std::span<double> sums, const Executor& executor, const Executor:
 
 Score evaluate(Session& session, const ImageSet& images, const std::vector<int64_t>& subset) {
   const int64_t total = subset.empty() ? images.count() : static_cast<int64_t>(subset.size());
-  session.prepare_evaluation(evaluation_batch(total, session.comm().size()));
+  const int64_t batch = evaluation_batch(session.options().config, total, session.comm().size());
+  session.prepare_evaluation(batch);
   const Slice mine = slice_of(total, session.comm().size(), session.comm().rank());
   const auto& config = session.options().config;
   std::vector<uint8_t> pixels;
   std::vector<int32_t> labels;
   std::array<double, 2 + 2 * Score::kBands> sums{};
-  for (int64_t at = mine.begin; at < mine.end; at += kEvaluationBatch) {
-    const int64_t n = std::min(kEvaluationBatch, mine.end - at);
+  for (int64_t at = mine.begin; at < mine.end; at += batch) {
+    const int64_t n = std::min(batch, mine.end - at);
     pixels.resize(static_cast<size_t>(n * images.sample_bytes()));
     labels.resize(static_cast<size_t>(n));
     for (int64_t i = 0; i < n; ++i) {

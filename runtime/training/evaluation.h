@@ -23,11 +23,9 @@ struct Score {
   std::optional<std::array<Band, kBands>> bands;
 };
 
-// The largest batch that evaluate() runs on a rank.
-inline constexpr int64_t kEvaluationBatch = 128;
-
-// The largest that it really runs, on rank 0, for so many images over so many ranks.
-int64_t evaluation_batch(int64_t images, int ranks);
+// The largest batch that evaluate() runs on rank 0, for so many images over so many ranks: as many samples as
+// a training step has at once, so that it needs no memory that the step does not; 16 at least, 128 at most.
+int64_t evaluation_batch(const TrainingConfig& config, int64_t images, int ranks);
 
 // `subset`: indices into the set; empty: all. Every rank takes a contiguous part; sums meet in double over
 // the control communicator, so the result is the same on all ranks. Collective.

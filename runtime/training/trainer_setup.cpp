@@ -107,14 +107,14 @@ void Trainer::make_session() {
   session_->prepare_training(schedule_->nominal_part());
   bit_exact_ &= !session_->retuned();
   for (int64_t images : evaluated_images())
-    session_->prepare_evaluation(evaluation_batch(images, comm_.size()));
+    session_->prepare_evaluation(evaluation_batch(o_.config, images, comm_.size()));
   // Every plan of this rank now, so that no step allocates and the arena has its size.
   const int64_t a = o_.config.gradient_accumulation;
   for (int64_t m = 0; m < a; ++m)
     for (int64_t n : schedule_->part_sizes(m, comm_.rank())) session_->training(n, m > 0, m + 1 == a);
   for (int64_t images : evaluated_images())
     if (const int64_t mine = slice_of(images, comm_.size(), comm_.rank()).size(); mine > 0)
-      session_->evaluation(std::min(kEvaluationBatch, mine));
+      session_->evaluation(std::min(evaluation_batch(o_.config, images, comm_.size()), mine));
 }
 
 std::vector<int64_t> Trainer::evaluated_images() const {
