@@ -145,7 +145,9 @@ const bool added_cases = add_kernel_cases([] {
                   bias};
         s.p.activation = a;
         all.push_back(forward_case(s));
-        // Sums of about 1: beyond, tanh and sigmoid would hide how large the numbers were that were rounded.
+        if (channels == 3) continue;
+        // Sums of about 1: of 144 larger terms tanh and sigmoid would hide how large the numbers were that
+        // were rounded.
         all.back().fill = [](std::vector<Buffer>& in, std::mt19937& random) {
           for (size_t i = 0; i < in.size(); ++i)
             fill_uniform(in[i], random, i == 1 ? -0.1f : -1, i == 1 ? 0.1f : 1);
