@@ -9,13 +9,14 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <utility>
 
 namespace lockstep {
 namespace {
 
-constexpr int kPatienceMs = 10'000;  // for a rank of this host to come to the socket
+constexpr int kPatienceMs = 10'000;  // for what another rank of this host is about to send
 
 class Descriptor {
  public:
@@ -126,12 +127,13 @@ struct Offer {
   }
 };
 
-Descriptor fetch(uint64_t token) {
+// Another rank's part: its end of the socket. Nobody needs to have accepted it yet.
+Descriptor connect_to(uint64_t token) {
   Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const Address address(token);
   if (!socket || ::connect(socket.get(), address.get(), address.length) != 0 || !trusted(socket.get()))
     return Descriptor();
-  return receive_descriptor(socket.get());
+  return socket;
 }
 
 bool all_agree(MPI_Comm comm, bool mine) {
@@ -145,17 +147,19 @@ std::shared_ptr<SharedRegion> SharedRegion::create(MPI_Comm host, int64_t bytes)
   int rank = 0, size = 1;
   MPI_Comm_rank(host, &rank);
   MPI_Comm_size(host, &size);
+  std::optional<Offer> offer;
+  if (rank == 0) offer.emplace(bytes, size);
+  uint64_t token = offer ? offer->token : 0;
+  MPI_Bcast(&token, 1, MPI_UINT64_T, 0, host);
+  Descriptor socket;
+  if (rank != 0 && token != 0) socket = connect_to(token);
+  // Ranks that MPI takes for one host's may still lack a way between them: containers, network namespaces.
+  if (!all_agree(host, rank == 0 ? token != 0 : static_cast<bool>(socket))) return nullptr;
   Descriptor file;
-  uint64_t token = 0;
-  if (rank == 0) {
-    Offer offer(bytes, size);
-    token = offer.token;
-    MPI_Bcast(&token, 1, MPI_UINT64_T, 0, host);
-    if (token != 0 && offer.hand_out(size - 1)) file = std::move(offer.file);
-  } else {
-    MPI_Bcast(&token, 1, MPI_UINT64_T, 0, host);
-    if (token != 0) file = fetch(token);
-  }
+  if (rank != 0)
+    file = receive_descriptor(socket.get());
+  else if (offer->hand_out(size - 1))
+    file = std::move(offer->file);
   void* data = MAP_FAILED;
   if (file)
     data = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
