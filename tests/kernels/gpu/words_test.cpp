@@ -156,6 +156,9 @@ TEST(Bf16, RoundsToNearestEven) {
 // A barrier costs a thread no more than 250 ns, else whole training steps on the executor are out of reach:
 // it takes 20 to 40 on an idle core, and the bound leaves room for a busy one.
 TEST(ExecutorTiming, BarriersAndShufflesAreCheap) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer's own times would be measured";
+#endif
   WatchedMemory m;
   const TestKernels kernels = simt::word_kernels();
   const auto seconds = [&](const char* name) {
