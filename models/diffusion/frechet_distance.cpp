@@ -9,93 +9,120 @@
 namespace lockstep::diffusion {
 namespace {
 
-// A square matrix of doubles, row after row.
+// Doubles, row after row.
 struct Matrix {
-  size_t n = 0;
+  size_t rows, columns;
   std::vector<double> values;
 
-  explicit Matrix(size_t size) : n(size), values(size * size) {}
-  double* row(size_t i) { return values.data() + i * n; }
-  const double* row(size_t i) const { return values.data() + i * n; }
+  Matrix(size_t r, size_t c) : rows(r), columns(c), values(r * c) {}
+  double* row(size_t i) { return values.data() + i * columns; }
+  const double* row(size_t i) const { return values.data() + i * columns; }
 };
 
-// a' = cos a - sin b, b' = sin a + cos b.
-void rotate(double* a, double* b, size_t n, double cos, double sin) {
-  for (size_t k = 0; k < n; ++k) {
-    const double x = a[k], y = b[k];
-    a[k] = cos * x - sin * y;
-    b[k] = sin * x + cos * y;
-  }
+void add_scaled(double factor, const double* x, double* to, size_t n) {
+  for (size_t i = 0; i < n; ++i) to[i] += factor * x[i];
 }
 
-struct Eigen {
-  std::vector<double> values;
-  Matrix vectors;  // a row each
-};
-
-// Of a symmetric matrix, by cyclic Jacobi rotations (Golub, Van Loan, "Matrix Computations", section 8.5):
-// simple, and as exact as the matrix deserves. Sweeps end when nothing off the diagonal counts beside the
-// matrix's norm.
-Eigen eigen_of(Matrix a) {
-  const size_t n = a.n;
-  Eigen e{std::vector<double>(n), Matrix(n)};
-  for (size_t i = 0; i < n; ++i) e.vectors.row(i)[i] = 1;
-  double norm = 0;
-  for (double x : a.values) norm += x * x;
-  const double negligible = std::numeric_limits<double>::epsilon() * std::sqrt(norm) / static_cast<double>(n);
-  constexpr int kMostSweeps = 60;  // it converges quadratically: some ten for hundreds of rows
-  for (int sweep = 0, rotations = 1; rotations > 0; ++sweep) {
-    LOCKSTEP_ASSERT(sweep < kMostSweeps, "no eigenvalues of {} rows after {} sweeps", n, sweep);
-    rotations = 0;
-    for (size_t p = 0; p + 1 < n; ++p)
-      for (size_t q = p + 1; q < n; ++q) {
-        const double apq = a.row(p)[q];
-        if (!(std::abs(apq) > negligible)) continue;
-        ++rotations;
-        // The smaller of the two angles that make element (p, q) zero.
-        const double tau = (a.row(q)[q] - a.row(p)[p]) / (2 * apq);
-        const double tan = std::copysign(1, tau) / (std::abs(tau) + std::hypot(1, tau));
-        const double cos = 1 / std::hypot(1, tan), sin = tan * cos;
-        const double app = a.row(p)[p] - tan * apq, aqq = a.row(q)[q] + tan * apq;
-        rotate(a.row(p), a.row(q), n, cos, sin);
-        for (size_t k = 0; k < n; ++k) a.row(k)[p] = a.row(p)[k], a.row(k)[q] = a.row(q)[k];
-        a.row(p)[p] = app, a.row(q)[q] = aqq;
-        a.row(p)[q] = a.row(q)[p] = 0;
-        rotate(e.vectors.row(p), e.vectors.row(q), n, cos, sin);
-      }
+// G with A = G G', one column for each dimension in which A varies: Cholesky's factor with the largest
+// remaining pivot next (Golub, Van Loan, "Matrix Computations", 4th ed., section 4.2.8), which singular
+// matrices have too. Its rows are in A's order.
+Matrix factor_of(const std::vector<double>& a, size_t n) {
+  std::vector<double> left(n);  // diagonal of A - G G'
+  for (size_t i = 0; i < n; ++i) left[i] = a[i * n + i];
+  const double negligible = std::numeric_limits<double>::epsilon() * static_cast<double>(n) *
+                            (n > 0 ? *std::max_element(left.begin(), left.end()) : 0);
+  Matrix columns(n, n);  // G', of which the first `rank` rows are used
+  size_t rank = 0;
+  for (; rank < n; ++rank) {
+    const auto pivot = static_cast<size_t>(std::max_element(left.begin(), left.end()) - left.begin());
+    if (!(left[pivot] > negligible)) break;
+    double* g = columns.row(rank);
+    std::copy_n(a.data() + pivot * n, n, g);
+    for (size_t k = 0; k < rank; ++k) add_scaled(-columns.row(k)[pivot], columns.row(k), g, n);
+    const double root = std::sqrt(left[pivot]);
+    for (size_t i = 0; i < n; ++i) g[i] /= root, left[i] -= g[i] * g[i];
+    left[pivot] = 0;  // exactly, so that it is taken once
   }
-  for (size_t i = 0; i < n; ++i) e.values[i] = a.row(i)[i];
-  return e;
+  Matrix g(n, rank);
+  for (size_t i = 0; i < n; ++i)
+    for (size_t k = 0; k < rank; ++k) g.row(i)[k] = columns.row(k)[i];
+  return g;
 }
 
-// Rounding makes eigenvalues of a singular matrix a little negative.
-double root(double eigenvalue) { return std::sqrt(std::max(eigenvalue, 0.0)); }
-
-// The symmetric square root of a covariance.
-Matrix root_of(const Matrix& a) {
-  const Eigen e = eigen_of(a);
-  Matrix r(a.n);
-  for (size_t v = 0; v < a.n; ++v) {
-    const double s = root(e.values[v]);
-    const double* x = e.vectors.row(v);
-    for (size_t i = 0; i < a.n; ++i)
-      for (size_t j = 0; j < a.n; ++j) r.row(i)[j] += s * x[i] * x[j];
-  }
-  return r;
-}
-
-Matrix product(const Matrix& a, const Matrix& b) {
-  Matrix c(a.n);
-  for (size_t i = 0; i < a.n; ++i)
-    for (size_t k = 0; k < a.n; ++k)
-      for (size_t j = 0; j < a.n; ++j) c.row(i)[j] += a.row(i)[k] * b.row(k)[j];
+// G' B G.
+Matrix congruent(const Matrix& g, const std::vector<double>& b) {
+  Matrix bg(g.rows, g.columns), c(g.columns, g.columns);
+  for (size_t i = 0; i < g.rows; ++i)
+    for (size_t j = 0; j < g.rows; ++j) add_scaled(b[i * g.rows + j], g.row(j), bg.row(i), g.columns);
+  for (size_t j = 0; j < g.rows; ++j)
+    for (size_t k = 0; k < g.columns; ++k) add_scaled(g.row(j)[k], bg.row(j), c.row(k), g.columns);
   return c;
 }
 
-Matrix covariance_of(const Gaussian& g) {
-  Matrix m(g.mean.size());
-  m.values = g.covariance;
-  return m;
+struct Tridiagonal {
+  std::vector<double> diagonal, beside;  // beside[i] joins i and i + 1
+};
+
+// Householder's reflections (Golub, Van Loan, section 8.3.1), which keep the eigenvalues.
+Tridiagonal tridiagonal_of(Matrix a) {
+  const size_t n = a.rows;
+  Tridiagonal t{std::vector<double>(n), std::vector<double>(n)};
+  std::vector<double> v(n), w(n);
+  for (size_t k = 0; k < n; ++k) {
+    t.diagonal[k] = a.row(k)[k];
+    if (k + 1 == n) break;
+    double norm = 0;
+    for (size_t i = k + 1; i < n; ++i) norm = std::hypot(norm, v[i] = a.row(k)[i]);
+    t.beside[k] = -std::copysign(norm, v[k + 1]);
+    if (norm == 0) continue;
+    v[k + 1] -= t.beside[k];
+    double square = 0;
+    for (size_t i = k + 1; i < n; ++i) square += v[i] * v[i];
+    const size_t left = n - k - 1;
+    std::fill(w.begin(), w.end(), 0);
+    for (size_t i = k + 1; i < n; ++i)
+      add_scaled(2 * v[i] / square, a.row(i) + k + 1, w.data() + k + 1, left);
+    double vw = 0;
+    for (size_t i = k + 1; i < n; ++i) vw += v[i] * w[i];
+    add_scaled(-vw / square, v.data() + k + 1, w.data() + k + 1, left);
+    for (size_t i = k + 1; i < n; ++i) {
+      add_scaled(-v[i], w.data() + k + 1, a.row(i) + k + 1, left);
+      add_scaled(-w[i], v.data() + k + 1, a.row(i) + k + 1, left);
+    }
+  }
+  return t;
+}
+
+// By implicit QR steps with Wilkinson's shift (Golub, Van Loan, section 8.3.3), from the last one up.
+std::vector<double> eigenvalues_of(Matrix a) {
+  const size_t n = a.rows;
+  Tridiagonal t = tridiagonal_of(std::move(a));
+  std::vector<double>&d = t.diagonal, &e = t.beside;
+  const auto joined = [&](size_t i) {  // i and i + 1
+    return std::abs(e[i]) > std::numeric_limits<double>::epsilon() * (std::abs(d[i]) + std::abs(d[i + 1]));
+  };
+  // Two steps an eigenvalue are usual.
+  for (size_t last = n, steps = 0; last-- > 1;)
+    for (; joined(last - 1); ++steps) {
+      LOCKSTEP_ASSERT(steps < 60 * n, "no eigenvalues of {} rows after {} steps", n, steps);
+      size_t first = last - 1;
+      while (first > 0 && joined(first - 1)) --first;
+      const double half = (d[last - 1] - d[last]) / 2, off = e[last - 1];
+      const double shift = d[last] - off * off / (half + std::copysign(std::hypot(half, off), half));
+      double x = d[first] - shift, z = e[first];
+      for (size_t k = first; k < last; ++k) {
+        // Turns (x, z) into (r, 0), and z's place moves one on.
+        const double r = std::hypot(x, z), cos = r > 0 ? x / r : 1, sin = r > 0 ? z / r : 0;
+        if (k > first) e[k - 1] = r;
+        const double p = d[k], q = d[k + 1], pq = e[k];
+        d[k] = cos * cos * p + 2 * cos * sin * pq + sin * sin * q;
+        d[k + 1] = sin * sin * p - 2 * cos * sin * pq + cos * cos * q;
+        e[k] = (cos * cos - sin * sin) * pq + cos * sin * (q - p);
+        x = e[k];
+        if (k + 1 < last) z = sin * e[k + 1], e[k + 1] *= cos;
+      }
+    }
+  return d;
 }
 
 }  // namespace
@@ -119,15 +146,16 @@ Gaussian gaussian_of(std::span<const float> vectors, int64_t width) {
 double frechet_distance(const Gaussian& a, const Gaussian& b) {
   const size_t n = a.mean.size();
   LOCKSTEP_ASSERT(b.mean.size() == n && a.covariance.size() == n * n && b.covariance.size() == n * n);
-  // A B is not symmetric, but A^(1/2) B A^(1/2) is, and has the same eigenvalues: the trace of the root of
-  // either is the sum of their roots.
-  const Matrix root_a = root_of(covariance_of(a));
-  const Eigen e = eigen_of(product(product(root_a, covariance_of(b)), root_a));
+  // With A = G G', the matrix G' B G is symmetric and has A B's eigenvalues other than 0: the trace of A B's
+  // root is the sum of their roots.
   double distance = 0;
   for (size_t i = 0; i < n; ++i) {
     const double d = a.mean[i] - b.mean[i];
-    distance += d * d + a.covariance[i * n + i] + b.covariance[i * n + i] - 2 * root(e.values[i]);
+    distance += d * d + a.covariance[i * n + i] + b.covariance[i * n + i];
   }
+  // Rounding makes eigenvalues of a singular matrix a little negative.
+  for (const double value : eigenvalues_of(congruent(factor_of(a.covariance, n), b.covariance)))
+    distance -= 2 * std::sqrt(std::max(value, 0.0));
   return distance;
 }
 
