@@ -34,11 +34,6 @@ void pause() {
 #endif
 }
 
-bool all_agree(MPI_Comm comm, bool mine) {
-  int yes = mine ? 1 : 0;
-  return MPI_Allreduce(MPI_IN_PLACE, &yes, 1, MPI_INT, MPI_MIN, comm) == MPI_SUCCESS && yes == 1;
-}
-
 }  // namespace
 
 // How many meetings a rank has come to, and how many others sleep until that changes.
@@ -124,32 +119,25 @@ void HostGroup::meet() {
 
 AlignedBuffer HostGroup::allocate(int64_t bytes) {
   MpiWorld::Guard guard(world_, "sharing memory with the ranks of this host");
+  const int64_t stride =
+      round_up(std::max<int64_t>(bytes, 1), kPage);  // from a rank's part to the next one's
   Arena a;
-  a.stride = round_up(std::max<int64_t>(bytes, 1), kPage);
   a.floats = bytes / static_cast<int64_t>(sizeof(float));
-  a.region = SharedRegion::create(host_, a.stride * size_);
+  a.region = SharedRegion::create(host_, stride * size_);
   if (!a.region) return {};
-  for (int r = 0; r < size_; ++r)
-    a.parts.push_back(reinterpret_cast<float*>(a.region->data() + r * a.stride));
+  for (int r = 0; r < size_; ++r) a.parts.push_back(reinterpret_cast<float*>(a.region->data() + r * stride));
   float* mine = a.parts[static_cast<size_t>(rank_)];
-  std::memset(mine, 0,
-              static_cast<size_t>(a.stride));  // touched first by its own rank: memory of its own node
+  std::memset(mine, 0, static_cast<size_t>(stride));  // touched first by its own rank: memory of its own node
   arenas_.push_back(a);
   return AlignedBuffer(a.region, mine, bytes);
 }
 
-bool HostGroup::holds(std::span<const float> data) const {
-  return std::any_of(arenas_.begin(), arenas_.end(), [&](const Arena& a) {
-    const float* begin = a.parts[static_cast<size_t>(rank_)];
-    return data.data() >= begin && data.data() + data.size() <= begin + a.floats;
-  });
-}
-
-void HostGroup::allreduce(std::span<float> data) {
+bool HostGroup::allreduce(std::span<float> data) {
   const auto arena = std::find_if(arenas_.begin(), arenas_.end(), [&](const Arena& a) {
     const float* begin = a.parts[static_cast<size_t>(rank_)];
     return data.data() >= begin && data.data() + data.size() <= begin + a.floats;
   });
+  if (arena == arenas_.end()) return false;
   const int64_t offset = data.data() - arena->parts[static_cast<size_t>(rank_)];
   const auto n = static_cast<int64_t>(data.size());
   // Slices end at cache lines of the arena, so that no two ranks write to one.
@@ -162,14 +150,15 @@ void HostGroup::allreduce(std::span<float> data) {
   meet();
   sum_into_all(arena->parts.data(), size_, cut(rank_), cut(rank_ + 1));
   meet();
-  if (hosts_ == 1) return;
+  if (hosts_ == 1) return true;
   if (rank_ == 0) world_.allreduce(leaders_, data.data(), n, MPI_FLOAT, sizeof(float), MPI_SUM);
   meet();
   if (rank_ != 0) std::copy_n(arena->parts[0] + offset, n, data.data());
   meet();  // nobody writes to the leader's part before all have read it
+  return true;
 }
 
-std::vector<const std::byte*>& HostGroup::exchange(const void* mine, size_t bytes) {
+const std::vector<const std::byte*>& HostGroup::exchange(const void* mine, size_t bytes) {
   // A rank that is here for the next message has read this one; so two slots for each are enough.
   const uint32_t parity = (meetings_ + 1) & 1;
   if (bytes > 0) std::memcpy(slot(rank_, parity), mine, bytes);

@@ -30,25 +30,22 @@ class HostGroup {
   // Zeroed memory of this rank that allreduce() knows on all of them. An empty buffer on all ranks where the
   // host lacks it. It may outlive the group.
   AlignedBuffer allocate(int64_t bytes);
-  // Whether the data lies in memory from allocate(); so on all ranks or on none.
-  bool holds(std::span<const float> data) const;
-  // Sum over all ranks of the communicator, for data that holds() is true of, at the same offset on all
-  // ranks.
-  void allreduce(std::span<float> data);
+  // Sum over all ranks of the communicator, for data in memory from allocate(), at the same offset on all
+  // ranks. False, with nothing done, where it lies elsewhere; so on all ranks or on none.
+  bool allreduce(std::span<float> data);
 
   // Small messages, over slots of the shared memory; on one host only.
   bool passes(size_t bytes) const { return hosts_ == 1 && bytes <= kSlot; }
   // recv has size * send.size() bytes, in rank order.
   void all_gather(std::span<const std::byte> send, std::byte* recv);
   // Every rank's `bytes` bytes, by rank; valid until the next call.
-  std::vector<const std::byte*>& exchange(const void* mine, size_t bytes);
+  const std::vector<const std::byte*>& exchange(const void* mine, size_t bytes);
 
  private:
   static constexpr size_t kSlot = 16 << 10;
   struct Flag;
   struct Arena {
     std::shared_ptr<SharedRegion> region;
-    int64_t stride = 0;         // from one rank's part to the next one's
     std::vector<float*> parts;  // by rank of the host
     int64_t floats = 0;
   };

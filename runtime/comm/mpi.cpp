@@ -175,9 +175,7 @@ class MpiCommunicator final : public Communicator {
     queued_ -= static_cast<int64_t>(data.size_bytes());
     lock.unlock();
     const int64_t begin = Trace::now_ns();
-    if (host_ && host_->holds(data))
-      host_->allreduce(data);
-    else
+    if (!host_ || !host_->allreduce(data))
       world_->allreduce(comm_, data.data(), static_cast<int64_t>(data.size()), MPI_FLOAT, sizeof(float),
                         MPI_SUM);
     if (trace_ && trace_->recording())

@@ -17,6 +17,11 @@ constexpr int64_t kChunk = int64_t{1} << 28;  // elements per call: MPI counts a
 
 }  // namespace
 
+bool all_agree(MPI_Comm comm, bool mine) {
+  int yes = mine ? 1 : 0;
+  return MPI_Allreduce(MPI_IN_PLACE, &yes, 1, MPI_INT, MPI_MIN, comm) == MPI_SUCCESS && yes == 1;
+}
+
 MpiWorld::MpiWorld(CommOptions options) : options_(std::move(options)) {
   mpi_was_started = true;
   int provided = 0;

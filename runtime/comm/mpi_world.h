@@ -14,6 +14,9 @@
 
 namespace lockstep {
 
+// Whether `mine` is true on all ranks. Collective.
+bool all_agree(MPI_Comm comm, bool mine);
+
 class MpiWorld {
  public:
   explicit MpiWorld(CommOptions options);

@@ -13,6 +13,8 @@
 #include <random>
 #include <utility>
 
+#include "runtime/comm/mpi_world.h"
+
 namespace lockstep {
 namespace {
 
@@ -134,11 +136,6 @@ Descriptor connect_to(uint64_t token) {
   if (!socket || ::connect(socket.get(), address.get(), address.length) != 0 || !trusted(socket.get()))
     return Descriptor();
   return socket;
-}
-
-bool all_agree(MPI_Comm comm, bool mine) {
-  int yes = mine ? 1 : 0;
-  return MPI_Allreduce(MPI_IN_PLACE, &yes, 1, MPI_INT, MPI_MIN, comm) == MPI_SUCCESS && yes == 1;
 }
 
 }  // namespace
