@@ -14,6 +14,7 @@
 #include <iostream>
 #include <vector>
 
+#include "bench/program.h"
 #include "kernels/core/error.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/cpu_topology.h"
@@ -77,12 +78,8 @@ int run(int argc, char** argv) {
       "iterations,n", po::value(&iterations)->default_value(20), "timed allreduces of each size")(
       "warm-up,w", po::value(&warm_up)->default_value(5), "untimed ones before them");
   po::variables_map vm;
-  try {
-    po::store(po::parse_command_line(argc, argv, options), vm);
-    po::notify(vm);
-  } catch (const po::error& e) {
-    throw Error(Exit::usage, "E_OPTION", e.what());
-  }
+  po::store(po::parse_command_line(argc, argv, options), vm);
+  po::notify(vm);
   if (vm.count("help")) {
     std::cout << "mpirun -n RANKS allreduce [options]\n\n" << options;
     return 0;
@@ -120,11 +117,4 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const Error& e) {
-    fmt::print(stderr, "{}\n", e.what());
-    return e.code();
-  }
-}
+int main(int argc, char** argv) { return program("allreduce", run, argc, argv); }

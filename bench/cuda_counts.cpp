@@ -16,6 +16,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "bench/program.h"
 #include "bench/works.h"
 #include "kernels/core/gpu/watch/watch.h"
 
@@ -133,14 +134,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace lockstep
 
-int main(int argc, char** argv) {
-  try {
-    return lockstep::run(argc, argv);
-  } catch (const lockstep::Error& e) {
-    std::fprintf(stderr, "cuda_counts: %s\n", e.what());
-    return e.code();
-  } catch (const boost::program_options::error& e) {
-    std::fprintf(stderr, "cuda_counts: %s\n", e.what());
-    return 64;
-  }
-}
+int main(int argc, char** argv) { return lockstep::program("cuda_counts", lockstep::run, argc, argv); }

@@ -20,6 +20,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "bench/program.h"
 #include "bench/works.h"
 #include "kernels/core/bf16.h"
 #include "runtime/device/device_runtime.h"
@@ -214,14 +215,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace lockstep
 
-int main(int argc, char** argv) {
-  try {
-    return lockstep::run(argc, argv);
-  } catch (const lockstep::Error& e) {
-    std::fprintf(stderr, "gpu_kernels: %s\n", e.what());
-    return e.code();
-  } catch (const boost::program_options::error& e) {
-    std::fprintf(stderr, "gpu_kernels: %s\n", e.what());
-    return 64;
-  }
-}
+int main(int argc, char** argv) { return lockstep::program("gpu_kernels", lockstep::run, argc, argv); }

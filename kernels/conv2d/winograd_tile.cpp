@@ -114,27 +114,13 @@ void output_windows(const Tiling& t, Matrices from, Range tiles, Range channels,
   }
 }
 
-namespace {
-
-// Rows of floats as the source of a transposition.
-struct Rows {
-  const float* from;
-  int64_t stride;
-  HWY_INLINE float one(int64_t row, int64_t column) const { return from[row * stride + column]; }
-  HWY_INLINE auto four(int64_t row, int64_t column) const {
-    return hn::LoadU(Float4(), from + row * stride + column);
-  }
-};
-
-}  // namespace
-
 void filters(const Filters& f, Range inputs, Range outputs, Matrices to) {
   constexpr int64_t kMost = 16;
   HWY_ALIGN float taps[kMost * 9][kPanel] = {};              // of some inputs, for each output
   const int64_t together = f.input_stride == 9 ? kMost : 1;  // inputs that follow each other in memory
   for (int64_t first = inputs.first; first < inputs.last; first += together) {
     const int64_t last = std::min(first + together, inputs.last);
-    transpose(Rows{f.w + first * f.input_stride + outputs.first * f.output_stride, f.output_stride},
+    transpose(FloatRows{f.w + first * f.input_stride + outputs.first * f.output_stride, f.output_stride},
               outputs.size(), (last - first) * 9, taps[0], kPanel);
     for (int64_t i = first; i < last; ++i)
       for (int64_t o = 0; o < kPanel; o += kVec)
@@ -157,7 +143,7 @@ void weight_grad(Matrices from, Range inputs, Range outputs, int64_t all_inputs,
         transform_square<kTile, 3>(
             Output<3>(), [&](int r, int s) { return load(from.at(i + k, o) + (r * kTile + s) * from.slice); },
             [&](int r, int s, Vec v) { store(v, taps[k * 9 + r * 3 + s]); });
-      transpose(Rows{taps[0], kVec}, count * 9, std::min<int64_t>(kVec, outputs.size() - o),
+      transpose(FloatRows{taps[0], kVec}, count * 9, std::min<int64_t>(kVec, outputs.size() - o),
                 dw + ((outputs.first + o) * all_inputs + inputs.first + i) * 9, all_inputs * 9);
     }
 }

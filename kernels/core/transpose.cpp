@@ -9,22 +9,10 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
-namespace {
-
-struct Rows {
-  const float* from;
-  int64_t stride;
-  HWY_INLINE float one(int64_t row, int64_t column) const { return from[row * stride + column]; }
-  HWY_INLINE auto four(int64_t row, int64_t column) const {
-    return hwy::HWY_NAMESPACE::LoadU(Float4(), from + row * stride + column);
-  }
-};
-
-}  // namespace
 
 void transpose_rows(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to,
                     int64_t to_stride) {
-  transpose(Rows{from, from_stride}, rows, columns, to, to_stride);
+  transpose(FloatRows{from, from_stride}, rows, columns, to, to_stride);
 }
 
 }  // namespace lockstep::HWY_NAMESPACE

@@ -17,6 +17,16 @@ namespace HWY_NAMESPACE {
 
 using Float4 = hwy::HWY_NAMESPACE::CappedTag<float, 4>;
 
+// Rows of floats as a source.
+struct FloatRows {
+  const float* from;
+  int64_t stride;
+  HWY_INLINE float one(int64_t row, int64_t column) const { return from[row * stride + column]; }
+  HWY_INLINE auto four(int64_t row, int64_t column) const {
+    return hwy::HWY_NAMESPACE::LoadU(Float4(), from + row * stride + column);
+  }
+};
+
 #if HWY_TARGET != HWY_SCALAR  // where vectors have one lane: nothing to interleave
 
 // Columns col .. col + 3 of the rows row + i, row + 4 + i, ...: one row in each 128-bit block of D.

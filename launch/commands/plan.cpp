@@ -86,8 +86,7 @@ void print(const Job& job, const JobPlan& p) {
   if (const auto others = other_kernels(job, plan); !others.empty())
     fmt::print(
         "\nKernels are chosen on the GPU when the job starts, by their time there; these are the first that "
-        "accept. Beside "
-        "them: {}\n",
+        "accept. Beside them: {}\n",
         fmt::join(others, ", "));
   const auto list = collectives(plan);
   if (!list.empty()) {

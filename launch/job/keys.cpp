@@ -16,7 +16,6 @@ constexpr Range kFraction = {0, 1, false, true};  // [0, 1)
 // The optimizer's lr and decay become fp32; a bound far inside its range catches slips such as a missing
 // minus.
 constexpr Range kScale = {0, 1e6};
-constexpr Range kSide = {1, 65500};  // the decoders' limit
 
 Table make_job_keys() {
   const When sgd = {"hyperparameters.optimizer.name", {"sgd"}};
@@ -54,8 +53,7 @@ Table make_job_keys() {
       {.path = "backend",
        .slot = FIELD(Job, backend),
        .help = "Who carries the gradients: mpi between CPUs, nccl between GPUs, auto by device. gloo is an "
-               "alias of "
-               "mpi. Also accepted under hyperparameters.",
+               "alias of mpi. Also accepted under hyperparameters.",
        .example = "mpi",
        .choices = {"auto", "mpi", "gloo", "nccl"}},
       {.path = "device",
@@ -114,8 +112,7 @@ Table make_job_keys() {
       {.path = "inputs.validation",
        .slot = FIELD(Job, validation),
        .help = "Samples to validate on after each epoch; of mnist, fashion_mnist, cifar10 the test half. Not "
-               "together "
-               "with validation_fraction.",
+               "together with validation_fraction.",
        .example = "{dataset: image_folder, path: data/held_out}",
        .absent = "validation_fraction"},
       {.path = "inputs.test",
@@ -144,16 +141,14 @@ Table make_job_keys() {
       {.path = "hyperparameters.global_batch_size",
        .slot = FIELD(Job, hyperparameters.global_batch_size),
        .help = "Samples of one optimizer step over all ranks and accumulation steps together; never scaled "
-               "by the "
-               "number of ranks.",
+               "by the number of ranks.",
        .example = "128",
        .range = {1, 1 << 24},
        .required = true},
       {.path = "hyperparameters.gradient_accumulation",
        .slot = FIELD(Job, hyperparameters.gradient_accumulation),
        .help = "Parts that a batch is computed in, one after the other: less memory, the same gradient. "
-               "Batch-norm "
-               "statistics then cover one part.",
+               "Batch-norm statistics then cover one part.",
        .example = "4",
        .range = {1, 65536}},
       {.path = "hyperparameters.optimizer.name",
@@ -267,8 +262,7 @@ Table make_job_keys() {
       {.path = "hyperparameters.ema.decay",
        .slot = FIELD(Job, hyperparameters.ema.decay),
        .help = "Largest decay of a moving average of the parameters, kept as diffusers' EMAModel does. "
-               "Validation, test "
-               "and model.safetensors use the average.",
+               "Validation, test and model.safetensors use the average.",
        .example = "0.999",
        .range = kFraction,
        .absent = "no average"},
@@ -342,8 +336,7 @@ Table make_job_keys() {
       {.path = "hyperparameters.recompute",
        .slot = FIELD(Job, hyperparameters.recompute),
        .help = "Compute activations again in the backward pass instead of keeping them: of all residual "
-               "blocks, or "
-               "(auto) of as few as the memory budget asks for. The results keep their bits.",
+               "blocks, or (auto) of as few as the memory budget asks for. The results keep their bits.",
        .example = "blocks",
        .choices = {"none", "blocks", "auto"}},
       {.path = "hyperparameters.memory_budget_mb",
@@ -395,92 +388,6 @@ Table make_job_keys() {
 
 const Table& job_keys() {
   static const Table table = make_job_keys();
-  return table;
-}
-
-const Table& dataset_keys() {
-  static const When folder = {"dataset", {"image_folder"}};
-  static const Table table = {
-      {.path = "dataset",
-       .slot = FIELD(DatasetConfig, dataset),
-       .help = "What lies at path.",
-       .example = "mnist",
-       .choices = {"mnist", "fashion_mnist", "cifar10", "idx", "image_folder"},
-       .required = true},
-      {.path = "path",
-       .slot = FIELD(DatasetConfig, path),
-       .help = "Its folder (for idx: the images file), relative to the job file's folder.",
-       .example = "data/mnist",
-       .text = Text::path,
-       .required = true},
-      {.path = "limit",
-       .slot = FIELD(DatasetConfig, limit),
-       .help = "Only the first so many samples; 0: all.",
-       .example = "1000",
-       .range = {0, 1e12}},
-      {.path = "normalize.mean",
-       .slot = FIELD(DatasetConfig, mean),
-       .help = "Subtracted from the pixels (0 to 1): one number, or one per channel.",
-       .example = "0.1307",
-       .range = {-1e6, 1e6},
-       .absent = "as for training; there 0"},
-      {.path = "normalize.std",
-       .slot = FIELD(DatasetConfig, std),
-       .help = "The pixels are then divided by this: one number, or one per channel.",
-       .example = "0.3081",
-       .range = {0, 1e6, true, false},
-       .absent = "as for training; there 1"},
-      {.path = "resize",
-       .slot = FIELD(DatasetConfig, fit.resize),
-       .help = "Pictures are scaled to this size (antialiased bilinear), or, where one number is given, so "
-               "that their "
-               "shorter side has it.",
-       .example = "72",
-       .range = kSide,
-       .absent = "as for training; there not",
-       .when = folder},
-      {.path = "crop",
-       .slot = FIELD(DatasetConfig, fit.crop),
-       .help = "The middle of so many pixels is then cut out; one number gives both sides.",
-       .example = "64",
-       .range = kSide,
-       .absent = "as for training; there not",
-       .when = folder},
-      {.path = "on_bad_image",
-       .slot = FIELD(DatasetConfig, on_bad_image),
-       .help = "A damaged image, or one with transparent pixels, stops the job (exit code 65), or is left "
-               "out, counted "
-               "and named in the log.",
-       .example = "skip",
-       .choices = {"stop", "skip"},
-       .when = folder},
-  };
-  return table;
-}
-
-const Table& augment_keys() {
-  static const Table table = {
-      {.path = "augment.flip",
-       .slot = FIELD(DatasetConfig, augment.flip),
-       .help = "Mirror every second image left to right, another one at each step.",
-       .example = "true"},
-      {.path = "augment.crop_padding",
-       .slot = FIELD(DatasetConfig, augment.crop_padding),
-       .help = "Pad images by so many black pixels on each side and cut a random window of their size out; "
-               "0: off. "
-               "Random crops of larger pictures (scale, aspect) are not offered.",
-       .example = "4",
-       .range = {0, 1024}},
-  };
-  return table;
-}
-
-const Table& training_keys() {
-  static const Table table = [] {
-    Table all = dataset_keys();
-    all.insert(all.end(), augment_keys().begin(), augment_keys().end());
-    return all;
-  }();
   return table;
 }
 

@@ -157,8 +157,7 @@ const Table& unet_keys() {
       {.path = "num_class_embeds",
        .slot = UNET_FIELD(num_class_embeds),
        .help = "Rows of the table of class embeddings. With objective.label_dropout one more than there are "
-               "classes: the "
-               "last says that the class is hidden.",
+               "classes: the last says that the class is hidden.",
        .example = "11",
        .range = {1, 1 << 24},
        .absent = "no table",

@@ -102,8 +102,7 @@ std::vector<float> make_alphas_cumprod(const ScheduleConfig& c) {
   if (c.prediction_type == "epsilon")
     throw refuse(
         "rescale_betas_zero_snr=true with prediction_type=epsilon: at the last timestep the image has no "
-        "share "
-        "in the input, which is the noise already")
+        "share in the input, which is the noise already")
         .hint("prediction_type: v_prediction");
   if (betas.size() < 2) throw refuse("rescale_betas_zero_snr=true needs at least two timesteps");
   return running_product(rescale_to_zero_snr(betas));

@@ -36,8 +36,7 @@ std::string layers_net(const std::string& batch_norm) {
   return "{layers: [{conv2d: {out_channels: 8, kernel: 3, padding: 1}}, " + batch_norm +
          ", silu, {avg_pool2d: 2}, {residual: {layers: ["
          "{conv2d: {out_channels: 16, kernel: 3, stride: 2, padding: 1, groups: 4}}, {group_norm: {groups: "
-         "4}}, "
-         "relu, {conv2d: {out_channels: 16, kernel: 3, padding: 2, dilation: 2}}], "
+         "4}}, relu, {conv2d: {out_channels: 16, kernel: 3, padding: 2, dilation: 2}}], "
          "shortcut: [{conv2d: {out_channels: 16, kernel: 1, stride: 2, bias: false}}]}}, gelu, "
          "{avg_pool2d: {kernel: 3, stride: 2, padding: 1, count_include_pad: false}}, flatten, "
          "{linear: {out_features: 10, name: classifier}}]";

@@ -104,8 +104,7 @@ TEST(ProgressText, LiveLine) {
             "  Epoch  3/10  [######....]  loss 0.1235  acc 97.12%  34.2k samples/s  ETA 0:42");
   EXPECT_EQ(live_line(sample_state(), {84, true, true}).text,
             "\x1b[1m  Epoch  3/10\x1b[0m  \x1b[36m━━━━━━━\x1b[0m\x1b[2m━━━━\x1b[0m  63%  \x1b[2mloss\x1b[0m "
-            "0.1235  "
-            "\x1b[2macc\x1b[0m 97.12%  34.2k\x1b[2m samples/s\x1b[0m  \x1b[2mETA\x1b[0m 0:42");
+            "0.1235  \x1b[2macc\x1b[0m 97.12%  34.2k\x1b[2m samples/s\x1b[0m  \x1b[2mETA\x1b[0m 0:42");
   EXPECT_EQ(live_line(sample_state(), {60, false, false}).text,
             "  Epoch  3/10  [####...]  loss 0.1235  acc 97.12%  ETA 0:42");
 }

@@ -1,0 +1,97 @@
+// Keys of inputs.training, inputs.validation and inputs.test.
+#include "launch/job/keys.h"
+
+namespace lockstep::job {
+
+#define FIELD(T, member) [](void* object) -> Slot { return &static_cast<T*>(object)->member; }
+
+namespace {
+
+constexpr Range kSide = {1, 65500};  // the decoders' limit
+
+}  // namespace
+
+const Table& dataset_keys() {
+  static const When folder = {"dataset", {"image_folder"}};
+  static const Table table = {
+      {.path = "dataset",
+       .slot = FIELD(DatasetConfig, dataset),
+       .help = "What lies at path.",
+       .example = "mnist",
+       .choices = {"mnist", "fashion_mnist", "cifar10", "idx", "image_folder"},
+       .required = true},
+      {.path = "path",
+       .slot = FIELD(DatasetConfig, path),
+       .help = "Its folder (for idx: the images file), relative to the job file's folder.",
+       .example = "data/mnist",
+       .text = Text::path,
+       .required = true},
+      {.path = "limit",
+       .slot = FIELD(DatasetConfig, limit),
+       .help = "Only the first so many samples; 0: all.",
+       .example = "1000",
+       .range = {0, 1e12}},
+      {.path = "normalize.mean",
+       .slot = FIELD(DatasetConfig, mean),
+       .help = "Subtracted from the pixels (0 to 1): one number, or one per channel.",
+       .example = "0.1307",
+       .range = {-1e6, 1e6},
+       .absent = "as for training; there 0"},
+      {.path = "normalize.std",
+       .slot = FIELD(DatasetConfig, std),
+       .help = "The pixels are then divided by this: one number, or one per channel.",
+       .example = "0.3081",
+       .range = {0, 1e6, true, false},
+       .absent = "as for training; there 1"},
+      {.path = "resize",
+       .slot = FIELD(DatasetConfig, fit.resize),
+       .help = "Pictures are scaled to this size (antialiased bilinear), or, where one number is given, so "
+               "that their shorter side has it.",
+       .example = "72",
+       .range = kSide,
+       .absent = "as for training; there not",
+       .when = folder},
+      {.path = "crop",
+       .slot = FIELD(DatasetConfig, fit.crop),
+       .help = "The middle of so many pixels is then cut out; one number gives both sides.",
+       .example = "64",
+       .range = kSide,
+       .absent = "as for training; there not",
+       .when = folder},
+      {.path = "on_bad_image",
+       .slot = FIELD(DatasetConfig, on_bad_image),
+       .help = "A damaged image, or one with transparent pixels, stops the job (exit code 65), or is left "
+               "out, counted and named in the log.",
+       .example = "skip",
+       .choices = {"stop", "skip"},
+       .when = folder},
+  };
+  return table;
+}
+
+const Table& augment_keys() {
+  static const Table table = {
+      {.path = "augment.flip",
+       .slot = FIELD(DatasetConfig, augment.flip),
+       .help = "Mirror every second image left to right, another one at each step.",
+       .example = "true"},
+      {.path = "augment.crop_padding",
+       .slot = FIELD(DatasetConfig, augment.crop_padding),
+       .help = "Pad images by so many black pixels on each side and cut a random window of their size out; "
+               "0: off. Random crops of larger pictures (scale, aspect) are not offered.",
+       .example = "4",
+       .range = {0, 1024}},
+  };
+  return table;
+}
+
+const Table& training_keys() {
+  static const Table table = [] {
+    Table all = dataset_keys();
+    all.insert(all.end(), augment_keys().begin(), augment_keys().end());
+    return all;
+  }();
+  return table;
+}
+
+}  // namespace lockstep::job
