@@ -101,19 +101,19 @@ INSTANTIATE_TEST_SUITE_P(
 
 // The largest relative difference from one rank's losses that 2, 3 (43, 43, 42) and 4 ranks have in a step of
 // the same global batch, dropout on; from the 20th step on. Before, they must agree within 1e-5.
-double parted_on_one_to_four_ranks(int64_t steps, std::vector<std::string> more) {
+double parted_on_one_to_four_ranks(std::vector<std::string> more) {
   TestFolder runs;
   std::vector<double> one;
   double most = 0;
   more.insert(more.end(),
-              {"hyperparameters.steps=" + std::to_string(steps), "log_every=1",
+              {"hyperparameters.steps=" + std::to_string(kSteps), "log_every=1",
                "inputs.test={dataset: mnist, path: " LOCKSTEP_SOURCE_DIR "/configs/data/mnist, limit: 100}"});
   for (int ranks : {1, 2, 3, 4}) {
     const std::string run = runs.file(std::to_string(ranks));
     std::vector<std::string> overrides = more;
     overrides.push_back("instance_count=" + std::to_string(ranks));
     if (!fit(LOCKSTEP_SOURCE_DIR "/configs/mnist_article.yaml", run, overrides)) return INFINITY;
-    const auto losses = step_losses(run, steps);
+    const auto losses = step_losses(run, kSteps);
     if (one.empty()) one = losses;
     for (size_t s = 0; s < losses.size(); ++s) {
       const double parted = std::abs(losses[s] - one[s]) / one[s];
@@ -123,23 +123,27 @@ double parted_on_one_to_four_ranks(int64_t steps, std::vector<std::string> more)
         most = std::max(most, parted);
     }
   }
-  EXPECT_LT(one.back(), one.front());  // it does learn
+  EXPECT_LT(one.back(), 0.97 * one.front());  // it does learn
   return most;
 }
 
 // Other sums of the same numbers part slowly, until a maximum or a ReLU is decided otherwise, which then
 // shows as a step to some 2e-4. Within 100 steps that happens with one seed in four or so; so one of three
 // seeds has to stay below. What is wrong with a sum would show with every seed.
-TEST(RankCounts, SameLossesOnOneToFourRanks) {
+void expect_same_losses(const std::vector<std::string>& more) {
   double least = INFINITY;
-  for (int seed = 1; seed <= 3 && least > 1e-4 && !HasFailure(); ++seed)
-    least = std::min(least,
-                     parted_on_one_to_four_ranks(kSteps, {"hyperparameters.seed=" + std::to_string(seed)}));
+  for (int seed = 1; seed <= 3 && least > 1e-4 && !::testing::Test::HasFailure(); ++seed) {
+    std::vector<std::string> overrides = more;
+    overrides.push_back("hyperparameters.seed=" + std::to_string(seed));
+    least = std::min(least, parted_on_one_to_four_ranks(overrides));
+  }
   EXPECT_LE(least, 1e-4);
 }
 
+TEST(RankCounts, SameLossesOnOneToFourRanks) { expect_same_losses({}); }
+
 TEST(RankCounts, SameLossesWithAugmentation) {
-  parted_on_one_to_four_ranks(20, {"inputs.training.augment={flip: true, crop_padding: 2}"});
+  expect_same_losses({"inputs.training.augment={flip: true, crop_padding: 2}"});
 }
 
 }  // namespace
