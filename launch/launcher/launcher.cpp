@@ -28,8 +28,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-// Longest wait for all ranks to be ready for signals, which elsewhere than on this host nobody can see.
-constexpr auto kStartup = 5s;
+// Longest wait for ranks on other hosts to be ready for signals, which nobody can see from here.
+constexpr auto kStartup = 30s;
 // mpirun takes a second to end the other ranks when one has ended. Open MPI 4.1.4 may get stuck in that, if
 // the rank was killed while it connected: then the launcher does it.
 constexpr auto kMpirunStuck = 3s;
@@ -140,8 +140,13 @@ void kill_ranks(const std::string& reports, int64_t count) {
 // Follows mpirun until it has ended and its standard error is read.
 class Watch {
  public:
-  Watch(pid_t mpirun, int error_pipe, const Signals& signals, const std::string& reports, int64_t ranks)
-      : mpirun_(mpirun), pipe_(error_pipe), signals_(signals), reports_(reports), ranks_(ranks) {}
+  Watch(pid_t mpirun, int error_pipe, const Signals& signals, const std::string& reports, const Job& job)
+      : mpirun_(mpirun),
+        pipe_(error_pipe),
+        signals_(signals),
+        reports_(reports),
+        ranks_(job.instance_count),
+        one_host_(job.hosts.empty() && job.hostfile.empty()) {}
 
   Ending run(MpirunNoise& noise) {
     auto until = Clock::time_point::max();
@@ -173,7 +178,7 @@ class Watch {
   }
   // Not before they catch it: the signal would end them.
   void tell_ranks() {
-    if (Clock::now() - start_ < kStartup && !all_started(reports_, ranks_)) return;
+    if (!all_started(reports_, ranks_) && (one_host_ || Clock::now() - start_ < kStartup)) return;
     ::kill(mpirun_, SIGUSR1);
     told_ = true;
   }
@@ -203,6 +208,7 @@ class Watch {
   const Signals& signals_;
   const std::string& reports_;
   int64_t ranks_;
+  bool one_host_;
   Clock::time_point start_ = Clock::now(), rank_lost_ = Clock::time_point::max();
   Ending ending_;
   int asked_ = 0;
@@ -229,7 +235,7 @@ int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
   const pid_t mpirun = start(command, pipe[1], signals.before());
   ::close(pipe[1]);
   MpirunNoise noise([](std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); });
-  const Ending ending = Watch(mpirun, pipe[0], signals, reports.path(), job.instance_count).run(noise);
+  const Ending ending = Watch(mpirun, pipe[0], signals, reports.path(), job).run(noise);
   ::close(pipe[0]);
   return conclude(reports.path(), job, ending, noise, resume_command);
 }

@@ -176,6 +176,19 @@ TEST_P(Signals, StopWhileTheRanksStart) {
     EXPECT_TRUE(living().empty());
   }
 }
+
+// A name server that doesn't answer keeps mpirun waiting for five seconds at a time.
+TEST_F(Launch, ASignalWaitsForAnMpirunThatStartsSlowly) {
+  const std::string slow = folder_.file("mpirun");
+  std::ofstream(slow) << "#!/bin/sh\nsleep 6\nPATH=${PATH#*:}\nexec mpirun \"$@\"\n";
+  std::filesystem::permissions(slow, std::filesystem::perms::owner_all);
+  Process p(endless(), environment({{"PATH", folder_.path() + ":" + std::getenv("PATH")}}));
+  std::this_thread::sleep_for(300ms);
+  p.signal(SIGTERM);
+  EXPECT_EQ(p.wait(), 75) << p.output();
+  EXPECT_EQ(read_status(run_).state, "interrupted") << p.output();
+  EXPECT_TRUE(living().empty());
+}
 INSTANTIATE_TEST_SUITE_P(Both, Signals, ::testing::Values(SIGINT, SIGTERM));
 
 TEST_F(Launch, SecondSignalStopsAtOnce) {
