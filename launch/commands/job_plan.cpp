@@ -115,6 +115,25 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   return o;
 }
 
+namespace {
+
+// What would make the bits depend on the number of ranks after all.
+void check_shards(const Job& job, bool has_batch_norm) {
+  const auto refused = [&](const char* why) {
+    return Error(Exit::config, "E_JOB_SHARDS", fmt::format("shards: {}", why))
+        .at("job", job.file)
+        .at("key", "hyperparameters.shards");
+  };
+  if (has_batch_norm)
+    throw refused(
+        "batch norm's statistics cover what all ranks compute at once, which depends on their number")
+        .hint("group_norm needs no statistics over samples");
+  if (uses_nccl(job) && job.instance_count > 2)
+    throw refused("NCCL sums more than two ranks in an order of its own").hint("backend: mpi");
+}
+
+}  // namespace
+
 CheckedJob check_job(const Job& job) {
   CheckedJob c;
   c.data = probe_dataset(job.training);
@@ -127,6 +146,7 @@ CheckedJob check_job(const Job& job) {
   const ParameterTable table = make_parameter_table(build_forward(spec, true));
   optimizer_params(job.hyperparameters, table);
   c.has_batch_norm = !table.buffers.empty();
+  if (job.hyperparameters.shards) check_shards(job, c.has_batch_norm);
   c.parameter_count = count_parameters(table);
   return c;
 }
@@ -180,18 +200,18 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     else
       choose_first_kernels(t, g, how);
   };
-  p.memory.parameters = p.memory.gradients = p.table.length * 4;
+  p.memory.parameters = p.table.length * 4;
+  p.memory.gradients = (1 + model_arrays(c, p.table, ranks).partial_sums) * p.table.length * 4;
   p.memory.state = p.optimizer.state_count() * p.table.length * 4;
   p.memory.ema = p.optimizer.ema ? p.table.length * 4 : 0;
   p.memory.half = p.optimizer.half ? p.table.length * 2 : 0;
   p.memory.buffers = p.table.buffer_length * 4;
   const Recompute recompute = recompute_of(c, p.memory.total());
-  for (int64_t m = 0; m < c.gradient_accumulation; ++m)
+  for (int64_t m = 0; m < schedule.micro_batches(); ++m)
     for (int64_t n : schedule.part_sizes(m, 0)) {  // ascending: a full step's comes last
       spec.batch = n;
-      p.training.push_back(
-          compile(build_training(spec, p.table, c, {m > 0, m + 1 == c.gradient_accumulation}), p.kernels, how,
-                  choose, recompute));
+      p.training.push_back(compile(build_training(spec, p.table, c, micro_batch_options(c, ranks, m)),
+                                   p.kernels, how, choose, recompute));
       p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
     }
   std::vector<int64_t> evaluated;
@@ -204,7 +224,8 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     p.memory.arena = std::max(p.memory.arena, plan.arena_bytes);
   }
   const int64_t sample = p.data.channels * p.data.height * p.data.width;
-  p.data_bytes = p.data.count * (sample + 4) + loader_depth(c) * p.nominal_batch * (sample + 4);
+  p.data_bytes =
+      p.data.count * (sample + 4) + loader_depth(schedule.micro_batches()) * p.nominal_batch * (sample + 4);
   for (const auto& other : {job.validation, job.test})
     if (other) p.data_bytes += probe_dataset(*other).count * (sample + 4);
   return p;

@@ -80,9 +80,10 @@ void print(const Job& job, const JobPlan& p) {
     fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10.3f}\n", i, n.op, n.name, n.kernel, result,
                static_cast<double>(flops) / 1e6);
   }
-  fmt::print("\nFLOPs of a {} on one rank: {:.3f} GFLOP\n",
-             job.hyperparameters.gradient_accumulation > 1 ? "micro-batch" : "step",
-             static_cast<double>(total) / 1e9);
+  fmt::print(
+      "\nFLOPs of a {} on one rank: {:.3f} GFLOP\n",
+      micro_batches(job.hyperparameters, static_cast<int>(job.instance_count)) > 1 ? "micro-batch" : "step",
+      static_cast<double>(total) / 1e9);
   if (const auto others = other_kernels(job, plan); !others.empty())
     fmt::print(
         "\nKernels are chosen on the GPU when the job starts, by their time there; these are the first that "

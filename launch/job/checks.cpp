@@ -1,5 +1,7 @@
 #include "launch/job/checks.h"
 
+#include <bit>
+
 #include "launch/job/scalar.h"
 #include "models/model.h"
 #include "models/unet2d.h"
@@ -96,6 +98,29 @@ void check_loss(const Job& job, const Reader& reader) {
         .hint("cross_entropy takes logits");
 }
 
+void check_shards(const Job& job, const Reader& reader) {
+  const auto& h = job.hyperparameters;
+  if (!h.shards) return;
+  const int64_t shards = *h.shards;
+  const char* key = "hyperparameters.shards";
+  if (!std::has_single_bit(static_cast<uint64_t>(shards)))
+    throw conflict(reader, key, fmt::format("{} is no power of two", shards));
+  if (h.gradient_accumulation > 1)
+    throw conflict(reader, key, fmt::format("not with gradient_accumulation {}", h.gradient_accumulation))
+        .hint("a rank computes its shards one after the other already");
+  if (shards % job.instance_count != 0)
+    throw conflict(reader, key,
+                   fmt::format("{} ranks cannot share {} shards evenly", job.instance_count, shards))
+        .hint("instance_count must divide it");
+  if (shards > h.global_batch_size)
+    throw conflict(reader, key,
+                   fmt::format("more shards than global_batch_size {} has samples", h.global_batch_size));
+  if (job.threads_per_rank == 0)
+    throw job_error(
+        reader.place_of(key), "threads_per_rank", "E_JOB_REQUIRED",
+        "missing key: shards needs it, as some kernels give other last bits with other thread counts");
+}
+
 }  // namespace
 
 void check_exclusive(const Reader& reader) {
@@ -124,6 +149,7 @@ void check_job(const Job& job, const Reader& reader) {
     throw conflict(reader, "hyperparameters.gradient_accumulation",
                    fmt::format("more parts than global_batch_size {} has samples",
                                job.hyperparameters.global_batch_size));
+  check_shards(job, reader);
   if (!job.checkpoint.best_by.empty() && !job.validation && job.validation_fraction == 0)
     throw conflict(reader, "checkpoint.best_by", "needs validation samples")
         .hint("give validation_fraction or inputs.validation");

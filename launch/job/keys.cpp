@@ -151,6 +151,15 @@ Table make_job_keys() {
                "Batch-norm statistics then cover one part.",
        .example = "4",
        .range = {1, 65536}},
+      {.path = "hyperparameters.shards",
+       .slot = FIELD(Job, hyperparameters.shards),
+       .help =
+           "Parts that every batch is computed in, a power of two, whatever the number of ranks that share "
+           "them: the weights then get the same bits with 1, 2, 4, ... up to so many ranks. Needs "
+           "threads_per_rank; not with batch norm.",
+       .example = "8",
+       .range = {1, 1024},
+       .absent = "a part a rank"},
       {.path = "hyperparameters.optimizer.name",
        .slot = FIELD(Job, hyperparameters.optimizer.name),
        .help = "As PyTorch defines them.",

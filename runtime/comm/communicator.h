@@ -42,7 +42,8 @@ class Communicator {
   virtual AlignedBuffer allocate(int64_t bytes) = 0;
 
   // Starts allreduce(sum) on the communication thread; tickets complete in the order started. `data` must
-  // not be touched until wait(ticket) has returned. Allocates nothing after the first call.
+  // not be touched until wait(ticket) has returned. Allocates nothing after the first call of this size. Of
+  // 2^k ranks the sum is the binary tree over them, ((0 + 1) + (2 + 3)) + ..., wherever they run.
   using Ticket = int64_t;
   virtual Ticket start_allreduce(std::span<float> data) = 0;
   virtual void wait(Ticket ticket) = 0;

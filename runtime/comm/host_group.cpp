@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstring>
 #include <thread>
 
@@ -34,6 +35,20 @@ void pause() {
 #endif
 }
 
+// Whether the ranks of `host` are a node of the binary tree over those of `comm`, of which there are 2^k, and
+// every host has as many. Collective over both.
+bool is_tree_node(MPI_Comm comm, MPI_Comm host) {
+  int rank = 0, count = 1;
+  MPI_Comm_rank(comm, &rank);
+  MPI_Comm_size(host, &count);
+  int first = rank, last = rank, fewest = count;
+  MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, host);
+  MPI_Allreduce(MPI_IN_PLACE, &last, 1, MPI_INT, MPI_MAX, host);
+  MPI_Allreduce(MPI_IN_PLACE, &fewest, 1, MPI_INT, MPI_MIN, comm);
+  return std::popcount(static_cast<unsigned>(count)) == 1 && last - first + 1 == count &&
+         first % count == 0 && fewest == count;
+}
+
 }  // namespace
 
 // How many meetings a rank has come to, and how many others sleep until that changes.
@@ -57,7 +72,9 @@ std::unique_ptr<HostGroup> HostGroup::create(MpiWorld& world, MPI_Comm comm, int
   int local = 0;
   MPI_Comm_rank(host, &local);
   world.check(MPI_Comm_split(comm, local == 0 ? 0 : MPI_UNDEFINED, rank, &leaders), "split");
+  const bool in_tree = std::popcount(static_cast<unsigned>(size)) != 1 || is_tree_node(comm, host);
   std::unique_ptr<HostGroup> group(new HostGroup(world, host, leaders));
+  if (!all_agree(comm, in_tree)) return nullptr;
   // Worth it as soon as one host has several ranks.
   const bool alone = all_agree(comm, group->size_ == 1);
   if (alone || !all_agree(comm, group->control_ != nullptr)) return nullptr;
@@ -71,6 +88,7 @@ HostGroup::HostGroup(MpiWorld& world, MPI_Comm host, MPI_Comm leaders)
   if (leaders_ != MPI_COMM_NULL) {
     MPI_Comm_set_errhandler(leaders_, MPI_ERRORS_RETURN);
     MPI_Comm_size(leaders_, &hosts_);
+    over_hosts_.emplace(world_, leaders_);
   }
   MPI_Bcast(&hosts_, 1, MPI_INT, 0, host_);
   // With a core for each rank a meeting takes less than falling asleep and waking up would.
@@ -151,7 +169,7 @@ bool HostGroup::allreduce(std::span<float> data) {
   sum_into_all(arena->parts.data(), size_, cut(rank_), cut(rank_ + 1));
   meet();
   if (hosts_ == 1) return true;
-  if (rank_ == 0) world_.allreduce(leaders_, data.data(), n, MPI_FLOAT, sizeof(float), MPI_SUM);
+  if (over_hosts_) over_hosts_->run(data);
   meet();
   if (rank_ != 0) std::copy_n(arena->parts[0] + offset, n, data.data());
   meet();  // nobody writes to the leader's part before all have read it

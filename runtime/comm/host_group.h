@@ -2,26 +2,29 @@
 // gradients where they lie, sums its slice and writes it where it is used. Across hosts one rank of each goes
 // on by MPI.
 //
-// Every call is collective over the communicator, in the same order on all ranks, one at a time. Sums are
-// taken in the order of ranks within a host, so results are bit-equal on all ranks.
+// Every call is collective over the communicator, in the same order on all ranks, one at a time. A host's
+// ranks are summed as a binary tree, so results are bit-equal on all ranks.
 #pragma once
 
 #include <mpi.h>
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_world.h"
 #include "runtime/comm/shared_region.h"
+#include "runtime/comm/tree_sum.h"
 
 namespace lockstep {
 
 class HostGroup {
  public:
-  // Null on all ranks where nothing is gained (one rank a host) or where the ranks of some host cannot share
-  // memory. ranks_per_host: 0: as the hosts are; else so many consecutive ranks are taken for a host's.
+  // Null on all ranks where nothing is gained (one rank a host), where the ranks of some host cannot share
+  // memory, or where of 2^k ranks those of a host are no node of the tree over all. ranks_per_host: 0: as the
+  // hosts are; else so many consecutive ranks are taken for a host's.
   static std::unique_ptr<HostGroup> create(MpiWorld& world, MPI_Comm comm, int ranks_per_host);
   ~HostGroup();
   HostGroup(const HostGroup&) = delete;
@@ -63,6 +66,7 @@ class HostGroup {
   std::shared_ptr<SharedRegion> control_;
   std::vector<Arena> arenas_;
   std::vector<const std::byte*> received_;
+  std::optional<TreeSum> over_hosts_;  // of leaders
 };
 
 }  // namespace lockstep

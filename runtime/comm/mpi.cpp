@@ -18,6 +18,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/host_group.h"
 #include "runtime/comm/mpi_world.h"
+#include "runtime/comm/tree_sum.h"
 #include "runtime/telemetry/trace.h"
 
 namespace lockstep {
@@ -52,7 +53,7 @@ MPI_Op op_of(Reduce r) { return r == Reduce::sum ? MPI_SUM : r == Reduce::min ? 
 class MpiCommunicator final : public Communicator {
  public:
   MpiCommunicator(std::shared_ptr<MpiWorld> world, MPI_Comm comm, std::string name)
-      : world_(std::move(world)), comm_(comm), name_(std::move(name)) {
+      : world_(std::move(world)), comm_(comm), tree_(*world_, comm_), name_(std::move(name)) {
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
@@ -175,9 +176,7 @@ class MpiCommunicator final : public Communicator {
     queued_ -= static_cast<int64_t>(data.size_bytes());
     lock.unlock();
     const int64_t begin = Trace::now_ns();
-    if (!host_ || !host_->allreduce(data))
-      world_->allreduce(comm_, data.data(), static_cast<int64_t>(data.size()), MPI_FLOAT, sizeof(float),
-                        MPI_SUM);
+    if (!host_ || !host_->allreduce(data)) tree_.run(data);
     if (trace_ && trace_->recording())
       trace_->add(Trace::Lane::communication, kBucket, begin, Trace::now_ns(),
                   static_cast<int64_t>(data.size_bytes()));
@@ -198,6 +197,7 @@ class MpiCommunicator final : public Communicator {
 
   std::shared_ptr<MpiWorld> world_;
   MPI_Comm comm_;
+  TreeSum tree_;
   std::unique_ptr<HostGroup> host_;
   bool asked_for_host_ = false;
   std::string name_;

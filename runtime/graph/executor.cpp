@@ -22,6 +22,7 @@ Executor::Executor(ModelState& model, Communicator& gradients, Communicator& sta
   gradients_on_device_ = collectives_ ? collectives_->allocate(model_.gradients.bytes())
                                       : DeviceMemory(device_, model_.gradients.bytes());
   buffers_ = DeviceMemory(device_, model_.buffers.bytes());
+  for (const auto& s : model_.partial_sums) partial_sums_.emplace_back(device_, s.bytes());
   for (const auto& s : model_.state) state_.emplace_back(device_, s.bytes());
   if (model_.ema.bytes() > 0) ema_ = DeviceMemory(device_, model_.ema.bytes());
   if (model_.half.bytes() > 0) half_ = DeviceMemory(device_, model_.half.bytes());
@@ -102,6 +103,11 @@ void Executor::resolve(Bound& b) {
       case Storage::gradient:
         if (v.name == kDiverged) return gradients + kDivergedMetric;
         return gradients + (whole || v.name == kMetrics ? 0 : model_.table.parameter(v.name).begin);
+      case Storage::partial_sum: {
+        const auto i = static_cast<size_t>(v.level - 1);
+        float* sums = shared ? model_.partial_sums[i].as<float>() : partial_sums_[i].as<float>();
+        return sums + (v.name == kMetrics ? 0 : model_.table.parameter(v.name).begin);
+      }
       case Storage::state: {
         const auto i = static_cast<size_t>(v.name[1] - '0');
         return shared ? model_.state[i].data() : state_[i].data();

@@ -89,7 +89,7 @@ class Executor {
   DeviceCollectives* collectives_;
   Trace* trace_ = nullptr;
   DeviceMemory arena_, parameters_, gradients_on_device_, buffers_, ema_, half_;
-  std::vector<DeviceMemory> state_;
+  std::vector<DeviceMemory> partial_sums_, state_;
   std::vector<std::unique_ptr<Bound>> bound_;
   std::vector<Communicator::Ticket> tickets_;
 };

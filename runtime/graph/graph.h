@@ -19,15 +19,16 @@ inline constexpr ValueId kNoValue = -1;
 
 // Where a value lives.
 enum class Storage : uint8_t {
-  arena,      // for part of a step, at an offset that the memory plan gives
-  parameter,  // flat arrays that live as long as the executor; sliced by the parameter table
-  gradient,   // named as its parameter; kMetrics: the step's metrics at the array's start
-  state,      // optimizer state
-  ema,        // the parameters' moving average
-  half,       // the parameters rounded to bf16
-  buffer,     // running statistics
-  input,      // written by the host before a run: images, labels, step state
-  output,     // read by the host after a run
+  arena,        // for part of a step, at an offset that the memory plan gives
+  parameter,    // flat arrays that live as long as the executor; sliced by the parameter table
+  gradient,     // named as its parameter; kMetrics: the step's metrics at the array's start
+  partial_sum,  // of gradients over micro-batches, in array `level`; named as gradients are
+  state,        // optimizer state
+  ema,          // the parameters' moving average
+  half,         // the parameters rounded to bf16
+  buffer,       // running statistics
+  input,        // written by the host before a run: images, labels, step state
+  output,       // read by the host after a run
 };
 // Names of values that are not one tensor of the model: a whole flat array (of optimizer state: "*0", "*1"),
 // and the metrics.
@@ -48,6 +49,7 @@ struct Value {
   Storage storage = Storage::arena;
   Init init;                 // parameter, buffer
   bool batch = false;        // dimension 0 is this rank's part of the batch: takes part in layout assignment
+  int level = 0;             // partial_sum: which array, from 1 on
   bool is_gradient = false;  // a gradient of an activation (padding lanes are zero)
 };
 

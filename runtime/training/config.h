@@ -65,6 +65,9 @@ struct TrainingConfig {
   std::optional<int64_t> epochs, steps;  // exactly one
   int64_t global_batch_size = 0;
   int64_t gradient_accumulation = 1;
+  // Parts that every batch is computed in, however many ranks share them, their gradients summed in one fixed
+  // tree: the same bits with any number of ranks. A power of two; none: a part a rank.
+  std::optional<int64_t> shards;
   OptimizerConfig optimizer;
   LrScheduleConfig lr_schedule;
   double clip_grad_norm = 0;  // 0: off
@@ -88,6 +91,10 @@ struct CheckpointConfig {
 };
 
 DType activation_dtype(const TrainingConfig& config);
+// Parts of a step that one of so many ranks computes, one after the other.
+inline int64_t micro_batches(const TrainingConfig& config, int ranks) {
+  return config.shards ? *config.shards / ranks : config.gradient_accumulation;
+}
 // EMAModel.get_decay after so many optimizer steps, the first being 1. Needs `decay`.
 double ema_decay(const EmaConfig& ema, int64_t optimizer_steps);
 // The learning rate of a step (0-based) out of total_steps.

@@ -9,7 +9,7 @@
 namespace lockstep {
 
 int64_t evaluation_batch(const TrainingConfig& c, int64_t images, int ranks) {
-  const int64_t parts = c.gradient_accumulation * ranks;
+  const int64_t parts = micro_batches(c, ranks) * ranks;
   const int64_t at_once = std::clamp<int64_t>((c.global_batch_size + parts - 1) / parts, 16, 128);
   return std::min(at_once, slice_of(images, ranks, 0).size());
 }

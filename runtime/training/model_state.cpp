@@ -13,6 +13,7 @@ ModelState::ModelState(ParameterTable t, const ModelArrays& arrays, Communicator
   parameters = AlignedBuffer(bytes);
   gradients = comm.allocate(arrays.gradients ? bytes : kMetricsFloats * 4);
   buffers = AlignedBuffer(table.buffer_length * 4);
+  for (int i = 0; i < arrays.partial_sums; ++i) partial_sums.emplace_back(bytes);
   for (int i = 0; i < arrays.state; ++i) state.emplace_back(bytes);
   if (arrays.ema) ema = AlignedBuffer(bytes);
   if (arrays.half) half = AlignedBuffer(table.length * size_of(DType::bf16));

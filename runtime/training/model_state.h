@@ -15,6 +15,7 @@ namespace lockstep {
 // Which arrays a ModelState has beside parameters and buffers.
 struct ModelArrays {
   bool gradients = true;
+  int partial_sums = 0;  // of gradients, beside their own array
   int state = 0;
   bool ema = false, half = false;
 };
@@ -27,6 +28,7 @@ struct ModelState {
   AlignedBuffer parameters, gradients, buffers;
   AlignedBuffer ema;   // of the parameters; empty where there is none
   AlignedBuffer half;  // the parameters in bf16, for training in bf16; else empty
+  std::vector<AlignedBuffer> partial_sums;
   std::vector<AlignedBuffer> state;
   int64_t batches_tracked = 0;  // batch norm's num_batches_tracked
 

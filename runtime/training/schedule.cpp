@@ -7,11 +7,15 @@
 namespace lockstep {
 
 Schedule::Schedule(const TrainingConfig& c, int64_t samples, int ranks)
-    : samples_(samples), batch_(c.global_batch_size), accumulation_(c.gradient_accumulation), ranks_(ranks) {
-  if (accumulation_ > batch_)
-    throw Error(
-        Exit::config, "E_JOB_BATCH",
-        fmt::format("gradient_accumulation {} is more than global_batch_size {}", accumulation_, batch_));
+    : samples_(samples),
+      batch_(c.global_batch_size),
+      micro_batches_(lockstep::micro_batches(c, ranks)),
+      ranks_(ranks) {
+  LOCKSTEP_ASSERT(!c.shards || *c.shards % ranks == 0, "{} ranks cannot share the shards", ranks);
+  if (c.gradient_accumulation > batch_)
+    throw Error(Exit::config, "E_JOB_BATCH",
+                fmt::format("gradient_accumulation {} is more than global_batch_size {}",
+                            c.gradient_accumulation, batch_));
   steps_per_epoch_ = c.drop_last ? samples / batch_ : (samples + batch_ - 1) / batch_;
   if (steps_per_epoch_ == 0)
     throw Error(
@@ -24,9 +28,7 @@ Schedule::Schedule(const TrainingConfig& c, int64_t samples, int ranks)
 int64_t Schedule::global_samples(int64_t step) const { return std::min(batch_, samples_ - begin(step)); }
 
 Slice Schedule::part(int64_t step, int64_t micro, int rank) const {
-  const Slice m = slice_of(global_samples(step), accumulation_, micro);
-  const Slice r = slice_of(m.size(), ranks_, rank);
-  return {m.begin + r.begin, m.begin + r.end};
+  return slice_of(global_samples(step), ranks_ * micro_batches_, rank * micro_batches_ + micro);
 }
 
 int64_t Schedule::nominal_part() const { return part(0, 0, 0).size(); }

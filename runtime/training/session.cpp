@@ -19,7 +19,7 @@ Session::Session(SessionOptions options, Communicator& comm)
   control_ = comm.duplicate("control");
   ParameterTable parameters = make_parameter_table(build_forward(spec(1), true));
   const ModelArrays arrays =
-      options_.training ? model_arrays(options_.config, parameters) : ModelArrays{false};
+      options_.training ? model_arrays(options_.config, parameters, comm_.size()) : ModelArrays{false};
   model_ = std::make_unique<ModelState>(std::move(parameters), arrays, comm_);
   executor_ = std::make_unique<Executor>(*model_, comm_, *statistics_, options_.kernels, *options_.device,
                                          options_.collectives);
@@ -76,10 +76,10 @@ Session::Compiled& Session::bind(Compiled& slot, std::shared_ptr<const Plan> pla
   return slot;
 }
 
-Session::Compiled& Session::training(int64_t batch, bool accumulate, bool finish) {
-  Compiled& slot = training_[{batch, accumulate, finish}];
+Session::Compiled& Session::training(int64_t batch, int64_t micro_batch) {
+  const TrainingGraphOptions how = micro_batch_options(options_.config, comm_.size(), micro_batch);
+  Compiled& slot = training_[{batch, how}];
   if (slot.bound) return slot;
-  const TrainingGraphOptions how{accumulate, finish};
   return bind(slot, compile_plan(build_training(spec(batch), model_->table, options_.config, how), false,
                                  recompute()));
 }
@@ -97,17 +97,11 @@ Session::Compiled& Session::prediction(int64_t batch) {
 }
 
 void Session::prepare_training(int64_t nominal_batch) {
-  const auto a = options_.config.gradient_accumulation;
-  auto prepare = [&](bool accumulate, bool finish) {
-    compile_plan(build_training(spec(nominal_batch), model_->table, options_.config, {accumulate, finish}),
-                 true, recompute());
-  };
-  if (a == 1) {
-    prepare(false, true);
-  } else {
-    prepare(false, false);
-    if (a > 2) prepare(true, false);
-    prepare(true, true);
+  std::set<TrainingGraphOptions> variants;
+  for (int64_t m = 0; m < micro_batches(options_.config, comm_.size()); ++m) {
+    const TrainingGraphOptions how = micro_batch_options(options_.config, comm_.size(), m);
+    if (!variants.insert(how).second) continue;
+    compile_plan(build_training(spec(nominal_batch), model_->table, options_.config, how), true, recompute());
   }
 }
 
@@ -130,6 +124,7 @@ MemoryReport Session::memory() const {
   MemoryReport r;
   r.parameters = model_->parameters.bytes();
   r.gradients = model_->gradients.bytes();
+  for (const auto& s : model_->partial_sums) r.gradients += s.bytes();
   for (const auto& s : model_->state) r.state += s.bytes();
   r.ema = model_->ema.bytes();
   r.half = model_->half.bytes();

@@ -5,7 +5,7 @@
 #include <map>
 #include <memory>
 #include <set>
-#include <tuple>
+#include <utility>
 
 #include "runtime/graph/executor.h"
 #include "runtime/training/config.h"
@@ -46,7 +46,7 @@ class Session {
   };
   // Made at first use, which is collective where kernels must still be chosen (prepare() does that
   // beforehand).
-  Compiled& training(int64_t batch, bool accumulate, bool finish);
+  Compiled& training(int64_t batch, int64_t micro_batch);
   Compiled& evaluation(int64_t batch);
   Compiled& prediction(int64_t batch);
   // Chooses the kernels for every training variant at the nominal batch, the largest that any rank has.
@@ -74,7 +74,7 @@ class Session {
   std::unique_ptr<Executor> executor_;
   int64_t arena_bytes_ = 0;
   bool retuned_ = false;
-  std::map<std::tuple<int64_t, bool, bool>, Compiled> training_;
+  std::map<std::pair<int64_t, TrainingGraphOptions>, Compiled> training_;
   std::map<int64_t, Compiled> evaluation_, prediction_;
   std::set<int64_t> prediction_prepared_;  // nominal batches
 };

@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <bit>
 #include <set>
 
 #include "kernels/core/step_state.h"
@@ -171,6 +172,38 @@ void add_divergence_guard(Graph& g) {
   g.add_node(std::move(n));
 }
 
+// The value is a sum of gradients in array `level` (TrainingGraphOptions).
+void place_sum(Value& v, const std::string& tensor, int level) {
+  v.storage = level == 0 ? Storage::gradient : Storage::partial_sum;
+  v.name = tensor;
+  v.level = level;
+}
+
+// A tensor's gradient plus the partial sums that the options name.
+Node add_partial_sums(Graph& g, ValueId gradient, const std::string& tensor,
+                      const TrainingGraphOptions& options) {
+  const auto sum_in = [&](int level) {
+    Value v = g.value(gradient);
+    place_sum(v, tensor, level);
+    return g.add_value(std::move(v));
+  };
+  Node n;
+  n.op = "elementwise";
+  n.name = tensor;
+  n.backward = true;
+  n.in = {gradient};
+  for (int level = 0; level < static_cast<int>(std::bit_width(options.add)); ++level)
+    if (options.add >> level & 1) n.in.push_back(sum_in(level));
+  ElementwiseParams sum;
+  sum.inputs = static_cast<int>(n.in.size());
+  // Slots hold the inputs, then each instruction's result.
+  for (int i = 1; i < sum.inputs; ++i) sum.code.push_back({Elt::add, i == 1 ? 0 : sum.inputs + i - 2, i});
+  sum.outputs = {2 * sum.inputs - 2};
+  n.params = sum;
+  n.out = {sum_in(options.store)};
+  return n;
+}
+
 struct Bucket {
   int64_t begin = 0, end = 0;
   std::set<std::string> waiting;  // tensors whose gradients are not yet done
@@ -242,27 +275,10 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
       const auto it = results.find(v);
       if (it == results.end()) continue;
       const std::string& name = it->second;
-      if (options.accumulate) {
-        Value sum = g.value(v);
-        sum.name = name;
-        sum.storage = Storage::gradient;
-        const ValueId before = g.add_value(sum), after = g.add_value(sum);
-        ElementwiseParams add;
-        add.inputs = 2;
-        add.code = {{Elt::add, 0, 1}};
-        add.outputs = {2};
-        Node a;
-        a.op = "elementwise";
-        a.params = add;
-        a.in = {before, v};
-        a.out = {after};
-        a.name = name;
-        a.backward = true;
-        g.nodes().push_back(std::move(a));
-      } else {
-        g.value(v).storage = Storage::gradient;
-        g.value(v).name = name;
-      }
+      if (options.add != 0)
+        g.add_node(add_partial_sums(g, v, name, options));
+      else
+        place_sum(g.value(v), name, options.store);
       for (auto& bucket : buckets) bucket.waiting.erase(name);
       while (options.finish && spec.ranks > 1 && next_bucket < buckets.size() &&
              buckets[next_bucket].waiting.empty()) {
@@ -352,9 +368,27 @@ Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes) {
   return r;
 }
 
-ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table) {
+ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table, int ranks) {
   const OptimizerParams p = optimizer_params(config, table);
-  return {.state = p.state_count(), .ema = p.ema, .half = p.half};
+  int partial_sums = 0;
+  for (int64_t m = 0; m < micro_batches(config, ranks); ++m)
+    partial_sums = std::max(partial_sums, micro_batch_options(config, ranks, m).store);
+  return {.partial_sums = partial_sums, .state = p.state_count(), .ema = p.ema, .half = p.half};
+}
+
+TrainingGraphOptions micro_batch_options(const TrainingConfig& config, int ranks, int64_t m) {
+  TrainingGraphOptions o;
+  const auto done = static_cast<uint64_t>(m);
+  o.finish = m + 1 == micro_batches(config, ranks);
+  if (!config.shards) {
+    o.add = m > 0 ? 1 : 0;
+    return o;
+  }
+  // Arrays that hold a sum now are the binary digits of m. The last micro-batch takes them all.
+  const int carried = std::countr_one(done);
+  o.add = o.finish ? done : (uint64_t{1} << carried) - 1;
+  o.store = o.finish ? 0 : carried;
+  return o;
 }
 
 DType activation_dtype(const TrainingConfig& config) {

@@ -1,6 +1,7 @@
 // Builds the graphs of a job from a model: the training step, evaluation, prediction.
 #pragma once
 
+#include <compare>
 #include <functional>
 
 #include "kernels/core/kernel.h"
@@ -48,11 +49,20 @@ struct StepGraphSpec {
 // Forward only, batch 1, as the model was written: for the parameter table, and to check shapes.
 Graph build_forward(const StepGraphSpec& spec, bool training);
 
+// One micro-batch of a step. Its gradients go, with partial sums of those before, where `store` says: 0 is
+// the gradients' own array, 1 and on are those beside it (Storage::partial_sum).
 struct TrainingGraphOptions {
-  bool accumulate = false;  // add to the gradients that are there instead of overwriting them
-  bool finish = true;       // allreduce and optimizer: the last micro-batch of a step
+  uint64_t add = 0;  // bit i: the sum in array i is added, in the order of i
+  int store = 0;
+  bool finish = true;  // allreduce and optimizer: the last micro-batch of a step
   int64_t bucket_bytes = 4 << 20;
+
+  auto operator<=>(const TrainingGraphOptions&) const = default;
 };
+// Micro-batch m of a rank's. With shards their sum is a binary tree: array i holds sums of 2^i micro-batches,
+// two of which make one of array i + 1, as digits carry in a binary counter. A rank's sum is then a node of
+// the tree over all shards, and the communicator adds the levels above it (Communicator::start_allreduce).
+TrainingGraphOptions micro_batch_options(const TrainingConfig& config, int ranks, int64_t m);
 // A step whose loss is not finite changes neither parameters nor optimizer state; on device cuda, where the
 // host sees it only after the next step has begun, nor does any step after it.
 Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
@@ -69,7 +79,7 @@ Graph build_prediction(const StepGraphSpec& spec);
 Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes);
 
 // What a model of this job is in memory while it is trained.
-ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table);
+ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table, int ranks);
 
 // The flat optimizer's parameters: segments in flat order from the table, lr scale, decay and freezing from
 // the job's groups. Throws Error(Exit::config, "E_PARAM_GROUP") for a group that matches no tensor.

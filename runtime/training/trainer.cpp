@@ -54,7 +54,7 @@ StepInputs Trainer::inputs_for(const Batch& batch, int64_t step, int64_t micro) 
 bool Trainer::loop() {
   const int64_t total = schedule_->total_steps(), spe = schedule_->steps_per_epoch();
   Loader loader = make_loader();
-  const int64_t ahead = loader_depth() / o_.config.gradient_accumulation - 1;  // whole steps
+  const int64_t ahead = loader_depth() / schedule_->micro_batches() - 1;  // whole steps
   int64_t requested = step_, next = step_;
   std::array<Started, 2> under_way;
   size_t count = 0;
@@ -122,7 +122,7 @@ bool Trainer::pauses_after(int64_t step) const {
 
 Trainer::Started Trainer::start_step(Loader& loader, int64_t step) {
   static const Trace::Work data{"wait for data", "wait", "", 0, 0};
-  const int64_t a = o_.config.gradient_accumulation;
+  const int64_t a = schedule_->micro_batches();
   Executor::Bound* plan = nullptr;
   start_trace(step);
   for (int64_t m = 0; m < a; ++m) {
@@ -131,7 +131,7 @@ Trainer::Started Trainer::start_step(Loader& loader, int64_t step) {
     if (trace_ && trace_->recording()) trace_->add(Trace::Lane::compute, data, begin, Trace::now_ns());
     StepInputs inputs = inputs_for(batch, step, m);
     inputs.stop = m + 1 == a && o_.stop_requested();
-    plan = session_->training(batch.count, m > 0, m + 1 == a).bound;
+    plan = session_->training(batch.count, m).bound;
     session_->executor().start(*plan, inputs);
   }
   session_->executor().send_results(*plan);
@@ -165,12 +165,11 @@ void Trainer::finish_trace() {
 void Trainer::report_divergence(int64_t step, double loss) {
   Loader loader = make_loader();
   std::string first;
-  for (int64_t m = 0; m < o_.config.gradient_accumulation; ++m) {
+  for (int64_t m = 0; m < schedule_->micro_batches(); ++m) {
     request_micro(loader, step, m);
     const Batch& batch = loader.next();
-    const bool last = m + 1 == o_.config.gradient_accumulation;
-    const std::string found = session_->executor().first_non_finite(
-        *session_->training(batch.count, m > 0, last).bound, inputs_for(batch, step, m));
+    const std::string found = session_->executor().first_non_finite(*session_->training(batch.count, m).bound,
+                                                                    inputs_for(batch, step, m));
     if (first.empty()) first = found;
   }
   std::string op;

@@ -16,9 +16,7 @@
 namespace lockstep {
 
 // Batches that a rank's loader has in flight: this step's micro-batches and the next one's, at least.
-inline int64_t loader_depth(const TrainingConfig& c) {
-  return std::max<int64_t>(4, 2 * c.gradient_accumulation);
-}
+inline int64_t loader_depth(int64_t micro_batches) { return std::max<int64_t>(4, 2 * micro_batches); }
 
 struct TrainerOptions {
   ModelFunction model;

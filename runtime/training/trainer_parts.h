@@ -51,7 +51,7 @@ class Trainer {
   std::vector<std::pair<std::string, std::string>> facts();
   void open_outputs();
 
-  int64_t loader_depth() const { return lockstep::loader_depth(o_.config); }
+  int64_t loader_depth() const { return lockstep::loader_depth(schedule_->micro_batches()); }
 
   Loader make_loader() const {
     return Loader(training_, training_subset_, Sampler(schedule_samples(), o_.config.seed, o_.config.shuffle),
@@ -60,7 +60,7 @@ class Trainer {
 
   // Asks for this rank's micro-batches of a step.
   void request(Loader& loader, int64_t step) const {
-    for (int64_t m = 0; m < o_.config.gradient_accumulation; ++m) request_micro(loader, step, m);
+    for (int64_t m = 0; m < schedule_->micro_batches(); ++m) request_micro(loader, step, m);
   }
   void request_micro(Loader& loader, int64_t step, int64_t m) const {
     const Slice p = schedule_->part(step, m, comm_.rank());

@@ -19,18 +19,22 @@ std::string hash_of(const std::string& text) { return sha256_hex(std::as_bytes(s
 json trajectory(const TrainerOptions& o, int64_t samples) {
   const auto& c = o.config;
   const auto& opt = c.optimizer;
-  return {{"training_samples", samples},
-          {"global_batch_size", c.global_batch_size},
-          {"gradient_accumulation", c.gradient_accumulation},
-          {"seed", c.seed},
-          {"shuffle", c.shuffle},
-          {"drop_last", c.drop_last},
-          {"flip", o.training_data.augment.flip},
-          {"crop_padding", o.training_data.augment.crop_padding},
-          {"optimizer", opt.name},
-          {"objective", c.diffusion ? "diffusion" : "classification"},
-          {"precision", c.precision},
-          {"ema", c.ema.decay.has_value()}};
+  json j = {{"training_samples", samples},
+            {"global_batch_size", c.global_batch_size},
+            {"seed", c.seed},
+            {"shuffle", c.shuffle},
+            {"drop_last", c.drop_last},
+            {"flip", o.training_data.augment.flip},
+            {"crop_padding", o.training_data.augment.crop_padding},
+            {"optimizer", opt.name},
+            {"objective", c.diffusion ? "diffusion" : "classification"},
+            {"precision", c.precision},
+            {"ema", c.ema.decay.has_value()}};
+  if (c.shards)
+    j["shards"] = *c.shards, j["threads_per_rank"] = o.kernels.threads;
+  else
+    j["gradient_accumulation"] = c.gradient_accumulation;
+  return j;
 }
 
 std::shared_ptr<const ImageSet> Trainer::load(const DatasetConfig& config) {
@@ -109,9 +113,8 @@ void Trainer::make_session() {
   for (int64_t images : evaluated_images())
     session_->prepare_evaluation(evaluation_batch(o_.config, images, comm_.size()));
   // Every plan of this rank now, so that no step allocates and the arena has its size.
-  const int64_t a = o_.config.gradient_accumulation;
-  for (int64_t m = 0; m < a; ++m)
-    for (int64_t n : schedule_->part_sizes(m, comm_.rank())) session_->training(n, m > 0, m + 1 == a);
+  for (int64_t m = 0; m < schedule_->micro_batches(); ++m)
+    for (int64_t n : schedule_->part_sizes(m, comm_.rank())) session_->training(n, m);
   for (int64_t images : evaluated_images())
     if (const int64_t mine = slice_of(images, comm_.size(), comm_.rank()).size(); mine > 0)
       session_->evaluation(std::min(evaluation_batch(o_.config, images, comm_.size()), mine));
@@ -165,14 +168,14 @@ std::vector<std::pair<std::string, std::string>> Trainer::facts() {
     kernels += signature + " = " + kernel + "\n";
   // Of the variant that finishes a step: it holds every collective; local batch sizes differ and are left
   // out.
-  const int64_t a = o_.config.gradient_accumulation;
-  const int64_t n = *schedule_->part_sizes(a - 1, comm_.rank()).rbegin();
+  const int64_t last = schedule_->micro_batches() - 1;
+  const int64_t n = *schedule_->part_sizes(last, comm_.rank()).rbegin();
   return {{"resolved job", o_.job_hash},
           {"data", fmt::format("{} training samples of {}x{}x{}, {} classes", schedule_samples(),
                                training_->channels, training_->height, training_->width, training_->classes)},
           {"parameter layout", hash_of(session_->model().table.text())},
           {"kernel table", hash_of(kernels)},
-          {"collective schedule", hash_of(session_->training(n, a > 1, true).plan->collective_schedule())}};
+          {"collective schedule", hash_of(session_->training(n, last).plan->collective_schedule())}};
 }
 
 void Trainer::open_outputs() {
@@ -185,8 +188,8 @@ void Trainer::open_outputs() {
   progress_ =
       std::make_unique<Progress>(stdout, Progress::detect(), (schedule_->total_steps() + spe - 1) / spe, spe);
   route_warnings([this](const std::string& w) { progress_->message(w); });
-  const int64_t n = schedule_->nominal_part(), a = o_.config.gradient_accumulation;
-  json plan = to_json(*session_->training(n, a > 1, true).plan);
+  const int64_t n = schedule_->nominal_part();
+  json plan = to_json(*session_->training(n, schedule_->micro_batches() - 1).plan);
   plan["kernels"] = session_->kernel_table();
   plan["ranks"] = comm_.size();
   plan["batch_per_rank"] = n;

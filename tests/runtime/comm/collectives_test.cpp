@@ -2,6 +2,7 @@
 // so). Sums are of small integers, so exact in any order: every comparison is for equality.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -113,6 +114,33 @@ TEST(Collectives, BucketsOfItsOwnMemory) {
                      std::as_writable_bytes(std::span(all)));
   for (int r = 0; r < world().size(); ++r)
     EXPECT_TRUE(std::equal(data, data + kFloats, all.begin() + r * kFloats)) << r;
+}
+
+// Bit for bit, wherever the ranks run and wherever the data lies.
+TEST(Collectives, TheSumIsTheBinaryTreeOverTheRanks) {
+  const int ranks = world().size();
+  if (!std::has_single_bit(static_cast<unsigned>(ranks))) return;  // says nothing of those
+  constexpr int64_t kMost = 300'001;
+  const AlignedBuffer memory = world().allocate(kMost * 4);
+  std::vector<float> elsewhere(kMost);
+  for (int64_t n : {int64_t{1}, int64_t{2}, int64_t{17}, int64_t{1023}, kMost}) {
+    std::vector<std::vector<float>> all(static_cast<size_t>(ranks),
+                                        std::vector<float>(static_cast<size_t>(n)));
+    for (int r = 0; r < ranks; ++r) {
+      std::mt19937 random(static_cast<unsigned>(r) * 977 + static_cast<unsigned>(n));
+      std::normal_distribution<float> normal;
+      for (float& x : all[static_cast<size_t>(r)]) x = normal(random) * 1e3f;
+    }
+    const std::vector<float> mine = all[static_cast<size_t>(world().rank())];
+    for (size_t width = 1; width < all.size(); width *= 2)
+      for (size_t r = 0; r + width < all.size(); r += 2 * width)
+        for (size_t i = 0; i < all[r].size(); ++i) all[r][i] += all[r + width][i];
+    for (float* data : {memory.as<float>(), elsewhere.data()}) {
+      std::copy(mine.begin(), mine.end(), data);
+      world().wait(world().start_allreduce({data, mine.size()}));
+      EXPECT_EQ(std::memcmp(data, all[0].data(), mine.size() * 4), 0) << n;
+    }
+  }
 }
 
 TEST(Collectives, ItsMemoryOutlivesIt) {

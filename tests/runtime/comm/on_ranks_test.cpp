@@ -45,10 +45,12 @@ TEST_P(OnRanks, EveryTestPassesInEveryRank) {
   EXPECT_EQ(count(r.output, "[  PASSED  ]"), ranks) << r.output;
   EXPECT_EQ(count(r.output, "[       OK ] World.HasTheSizeThatTheLauncherSays"), ranks) << r.output;
 }
-// With a rank a host all goes over MPI; three ranks of two a host make hosts of different sizes.
+// With a rank a host all goes over MPI; three ranks of two a host make hosts of different sizes, and four of
+// three a host are no tree.
 INSTANTIATE_TEST_SUITE_P(Counts, OnRanks,
                          ::testing::Values(Ranks{1, ""}, Ranks{2, ""}, Ranks{3, ""}, Ranks{4, ""},
-                                           Ranks{2, "1"}, Ranks{3, "2"}, Ranks{4, "2"}));
+                                           Ranks{2, "1"}, Ranks{3, "2"}, Ranks{4, "1"}, Ranks{4, "2"},
+                                           Ranks{4, "3"}));
 
 TEST(OnHosts, ANumberThatIsNoneIsRefused) {
   const auto r =
