@@ -141,8 +141,8 @@ void register_benches() {
 
 int main(int argc, char** argv) {
   try {
-    lockstep::apply_cpu_target_from_environment();
-    benchmark::AddCustomContext("instruction set", lockstep::cpu_target_name(lockstep::cpu_target()));
+    lockstep::apply_cpu_level_from_environment();
+    benchmark::AddCustomContext("instruction set", lockstep::name(lockstep::cpu_level()));
     lockstep::register_benches();
   } catch (const lockstep::Error& e) {
     std::fprintf(stderr, "%s\n", e.what());

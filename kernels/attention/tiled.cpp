@@ -5,6 +5,7 @@
 #include "kernels/attention/tiles.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/transpose.h"
+#include "kernels/core/widened.h"
 
 namespace lockstep {
 namespace {
@@ -181,27 +182,37 @@ class Backward final : public Kernel {
   int threads_;
 };
 
-template <class K>
-void add(Registry& r, const char* op, Layout layout, LayoutClass of) {
-  r.add({.op = op,
-         .name = layout == Layout::nhwc ? "tiled_nhwc" : "tiled",
-         .layout = of,
-         .bit_exact = {.threads = true, .shard = true},
-         .make = [layout](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-           for (size_t i = 0; i < 3; ++i)
-             if (q.in[i].layout != layout || q.in[i].dtype != DType::f32) return nullptr;
-           return std::make_unique<K>(q);
-         }});
+template <class K, Layout layout>
+std::unique_ptr<Kernel> make(const KernelRequest& q) {
+  for (size_t i = 0; i < 3; ++i)
+    if (q.in[i].layout != layout || q.in[i].dtype != DType::f32) return nullptr;
+  return std::make_unique<K>(q);
+}
+
+template <class K, Layout layout>
+void add(Registry& r, const char* op, LayoutClass of, const FollowBatch& all) {
+  for (DType dtype : {DType::f32, DType::bf16})
+    r.add({.op = op,
+           .name = layout == Layout::nhwc ? "tiled_nhwc" : "tiled",
+           .layout = of,
+           .dtype = dtype,
+           .bit_exact = {.threads = true, .shard = true},
+           .make = [dtype, all](const KernelRequest& q) {
+             return dtype == DType::f32 ? make<K, layout>(q) : make_widened(q, make<K, layout>, all);
+           }});
+}
+
+template <Layout layout>
+void add_both(Registry& r, LayoutClass of) {
+  add<Forward, layout>(r, "attention", of, {.in = {0, 1, 2}, .out = {0, 1}});
+  add<Backward, layout>(r, "attention_grad", of, {.in = {0, 1, 2, 3, 4, 5}, .out = {0, 1, 2}});
 }
 
 }  // namespace
 
 void add_attention_tiled(Registry& r) {
-  for (auto [layout, of] :
-       {std::pair{Layout::plain, LayoutClass::plain}, std::pair{Layout::nhwc, LayoutClass::nhwc}}) {
-    add<Forward>(r, "attention", layout, of);
-    add<Backward>(r, "attention_grad", layout, of);
-  }
+  add_both<Layout::plain>(r, LayoutClass::plain);
+  add_both<Layout::nhwc>(r, LayoutClass::nhwc);
 }
 
 }  // namespace lockstep

@@ -5,12 +5,13 @@
 #include "kernels/concat/concat.h"
 #include "kernels/concat/kernels.h"
 #include "kernels/concat/stretches.h"
+#include "kernels/core/dtypes.h"
 #include "kernels/core/parallel.h"
 
 namespace lockstep::concat {
 namespace {
 
-constexpr int64_t kGrain = 16 << 10;  // floats that a thread should have at least
+constexpr int64_t kGrain = 16 << 10;  // numbers that a thread should have at least
 
 // f(stretch) for all of a tensor's.
 template <class F>
@@ -21,38 +22,44 @@ void for_stretches(const Stretches& s, int threads, F f) {
                   });
 }
 
-void copy(const float* from, float* to, int64_t count) {
-  std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-}
+// Numbers of any type, zero being all its bits.
+struct Numbers {
+  std::byte* data;
+  int64_t size;
+  explicit Numbers(const View& v) : data(v.as<std::byte>()), size(size_of(v.spec.dtype)) {}
+  std::byte* at(int64_t i) const { return data + i * size; }
+  size_t bytes(int64_t count) const { return static_cast<size_t>(count * size); }
+};
 
 void concat(const NoParams&, const KernelArgs& args, int threads) {
   const Stretches all(args.out[0].spec);
+  const Numbers y(args.out[0]);
   for_stretches(all, threads, [&](int64_t i) {
-    float* to = args.out[0].as<float>() + i * all.length();
+    int64_t at = i * all.length();
     for (const View& x : args.in) {
       const int64_t length = all.channel * x.dim(1);
-      copy(x.as<float>() + i * length, to, length);
-      to += length;
+      std::memcpy(y.at(at), Numbers(x).at(i * length), y.bytes(length));
+      at += length;
     }
   });
 }
 
 void slice(const SliceChannelsParams& p, const KernelArgs& args, int threads) {
   const Stretches x(args.in[0].spec), y(args.out[0].spec);
+  const Numbers from(args.in[0]), to(args.out[0]);
   for_stretches(y, threads, [&](int64_t i) {
-    copy(args.in[0].as<float>() + i * x.length() + p.begin * x.channel,
-         args.out[0].as<float>() + i * y.length(), y.length());
+    std::memcpy(to.at(i * y.length()), from.at(i * x.length() + p.begin * x.channel), to.bytes(y.length()));
   });
 }
 
 void slice_grad(const SliceChannelsParams& p, const KernelArgs& args, int threads) {
   const Stretches x(args.out[0].spec), y(args.in[0].spec);
+  const Numbers dy(args.in[0]), dx(args.out[0]);
   for_stretches(x, threads, [&](int64_t i) {
-    float* dx = args.out[0].as<float>() + i * x.length();
-    float *first = dx + p.begin * x.channel, *last = first + y.length();
-    std::fill(dx, first, 0.0f);
-    copy(args.in[0].as<float>() + i * y.length(), first, y.length());
-    std::fill(last, dx + x.length(), 0.0f);
+    const int64_t begin = i * x.length(), first = begin + p.begin * x.channel, last = first + y.length();
+    std::memset(dx.at(begin), 0, dx.bytes(first - begin));
+    std::memcpy(dx.at(first), dy.at(i * y.length()), dx.bytes(y.length()));
+    std::memset(dx.at(last), 0, dx.bytes(begin + x.length() - last));
   });
 }
 
@@ -60,11 +67,13 @@ void slice_grad(const SliceChannelsParams& p, const KernelArgs& args, int thread
 
 void register_copy(Registry& r) {
   const auto add = [&](const char* op, auto make) {
-    r.add({.op = op,
-           .name = "copy",
-           .layout = LayoutClass::any,
-           .bit_exact = {.threads = true, .shard = true},
-           .make = make});
+    for (DType dtype : {DType::f32, DType::bf16})
+      r.add({.op = op,
+             .name = "copy",
+             .layout = LayoutClass::any,
+             .dtype = dtype,
+             .bit_exact = {.threads = true, .shard = true},
+             .make = [=](const KernelRequest& q) { return of_one_dtype(q, dtype) ? make(q) : nullptr; }});
   };
   add("concat", stateless<NoParams>(concat));
   add("slice_channels", stateless<SliceChannelsParams>(slice));

@@ -25,6 +25,11 @@ constexpr int64_t kLine = 16;  // floats of a cache line: what keeps slices from
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
+void multiply_slices(PanelProduct p) {
+  p.slices = kSlices;
+  multiply(p);
+}
+
 // kSlices matrices of the size.
 struct MatrixSize {
   int64_t row = 0, slice = 0;
@@ -81,7 +86,7 @@ class Convolution final : public Kernel {
 
   void run(const KernelArgs& args) override {
     if (tiles_ == 0) return;
-    filters_.w = args.in[1].as<float>();
+    filters_.w = args.in[1];
     few() ? run_few(args) : run_many(args);
   }
 
@@ -107,9 +112,9 @@ class Convolution final : public Kernel {
       const int64_t end = std::min(last * kTilesAtOnce, tiles_);
       for (int64_t tile = first * kTilesAtOnce; tile < end; tile += block_) {
         const Range tiles{tile, std::min(tile + block_, end)};
-        transform_data(x_, args.in[0].as<float>(), tiles, {0, x_.c}, v);
+        transform_data(x_, args.in[0], tiles, {0, x_.c}, v);
         for (int64_t i = 0; i < panels(); ++i) {
-          multiply({v, 1, u_.at(u + i * u_.floats()), m, tiles.size(), x_.c});
+          multiply_slices({v, 1, u_.at(u + i * u_.floats()), m, tiles.size(), x_.c});
           store(args, m, tiles, panel(i));
         }
       }
@@ -123,7 +128,7 @@ class Convolution final : public Kernel {
     parallel_ranges(tiles_, threads_, 1, [&](int64_t first, int64_t last) {
       Matrices to = v;
       to.data = v.at(first);
-      transform_data(x_, args.in[0].as<float>(), {first, last}, {0, x_.c}, to);
+      transform_data(x_, args.in[0], {first, last}, {0, x_.c}, to);
     });
     parallel_ranges(panels(), threads_, 1, [&](int64_t first, int64_t last) {
       const Matrices u = u_.at(scratch + omp_get_thread_num() * (u_.floats() + m_.floats()));
@@ -134,7 +139,7 @@ class Convolution final : public Kernel {
           transform_filters(filters_, inputs, panel(i), u);
           Matrices a = v;
           a.data += c;
-          multiply({a, 1, u, m, tiles_, inputs.size(), c > 0});
+          multiply_slices({a, 1, u, m, tiles_, inputs.size(), c > 0});
         }
         store(args, m, {0, tiles_}, panel(i));
       }
@@ -143,7 +148,7 @@ class Convolution final : public Kernel {
 
   void store(const KernelArgs& args, Matrices m, Range tiles, Range outputs) const {
     transform_output(y_, m, tiles, outputs, has_bias_ ? args.in[2].as<float>() : nullptr, activation_,
-                     args.out[0].as<float>());
+                     args.out[0]);
   }
 
   Tiling x_, y_;
@@ -197,7 +202,7 @@ class WeightGradient final : public Kernel {
       });
     if (bias_)
       parallel_ranges(divide_up(dw_[0], kLine), threads_, 1, [&](int64_t first, int64_t last) {
-        bias_grad(args.in[1].as<float>(), dy_[0] * dy_[2], dy_[3], dy_[1],
+        bias_grad(args.in[1], dy_[0] * dy_[2], dy_[3], dy_[1],
                   {first * kLine, std::min(last * kLine, dw_[0])}, args.out[1].as<float>());
       });
   }
@@ -222,16 +227,16 @@ class WeightGradient final : public Kernel {
     int64_t tile = tiles.first;
     do {  // once at least: without samples the sums are zero
       const Range now{tile, std::min(tile + kTilesTogether, tiles.last)};
-      transform_data(x_tiles_, args.in[0].as<float>(), now, inputs, v);
-      transform_output_grad(dy_tiles_, args.in[1].as<float>(), now, outputs, z);
+      transform_data(x_tiles_, args.in[0], now, inputs, v);
+      transform_output_grad(dy_tiles_, args.in[1], now, outputs, z);
       for_each_panel([&](int64_t column, Matrices to) {
-        multiply({columns_of_v,
-                  v.row,
-                  {z.at(0, column), z.slice, z.row},
-                  to,
-                  inputs.size(),
-                  now.size(),
-                  tile > tiles.first});
+        multiply_slices({columns_of_v,
+                         v.row,
+                         {z.at(0, column), z.slice, z.row},
+                         to,
+                         inputs.size(),
+                         now.size(),
+                         tile > tiles.first});
       });
       tile = now.last;
     } while (tile < tiles.last);
@@ -271,7 +276,7 @@ std::unique_ptr<Kernel> make_conv2d_input_grad_winograd(const KernelRequest& r) 
 }
 
 std::unique_ptr<Kernel> make_conv2d_weight_grad_winograd(const KernelRequest& r) {
-  if (!accepts(r.params.as<Conv2dParams>(), r.out[0].shape)) return nullptr;
+  if (!accepts(r.params.as<Conv2dParams>(), r.out[0].shape) || r.out[0].dtype != DType::f32) return nullptr;
   return std::make_unique<WeightGradient>(r);
 }
 

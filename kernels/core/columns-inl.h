@@ -15,7 +15,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
 
-// Vector v of a row; kPart: the row may end before or within it. T here and below: float or bf16.
+// Vector v of a row; kPart: the row may end before or within it. T, D, Y here and below: float or bf16.
 template <bool kPart, class T>
 HWY_INLINE Vec load_row(const T* row, int v, int width) {
   const Floats d;
@@ -81,10 +81,11 @@ struct ColumnSpread {
   }
 };
 
-template <int kWidth, bool kPart, class T>
+template <int kWidth, bool kPart, class T, class D>
 struct ColumnProducts {
   static constexpr int kSets = kTileWidth / kWidth, kVecs = kWidth / kVec;
-  const T *x, *dy;
+  const T* x;
+  const D* dy;
   int width;
   Vec center[kVecs];
   Sums<kSets, kVecs> sum, product;  // of dy and dy * (x - center)
@@ -122,10 +123,10 @@ inline void moments(const T* x, const Tile& t, double* mean, double* m2) {
   }
 }
 
-template <int kWidth, bool kPart, class T>
-inline void products(const T* x, const T* dy, const Tile& t, const float* center, double* sum,
+template <int kWidth, bool kPart, class T, class D>
+inline void products(const T* x, const D* dy, const Tile& t, const float* center, double* sum,
                      double* product) {
-  using Products = ColumnProducts<kWidth, kPart, T>;
+  using Products = ColumnProducts<kWidth, kPart, T, D>;
   Products p{x, dy, t.width, {}, {}, {}};
   for (int i = 0; i < Products::kVecs; ++i) p.center[i] = load_row<kPart>(center, i, t.width);
   for_rows<Products::kSets>(t, p);
@@ -148,8 +149,8 @@ inline void tile_moments(const T* x, const Tile& t, double* mean, double* m2) {
 }
 
 // Each column's sum of dy and of dy * (x - center); at most kTileRows rows.
-template <class T>
-inline void tile_products(const T* x, const T* dy, const Tile& t, const float* center, double* sum,
+template <class T, class D>
+inline void tile_products(const T* x, const D* dy, const Tile& t, const float* center, double* sum,
                           double* product) {
   if (t.width == 16) return products<16, false>(x, dy, t, center, sum, product);
   if (t.width < 16) return products<16, true>(x, dy, t, center, sum, product);
@@ -158,8 +159,8 @@ inline void tile_products(const T* x, const T* dy, const Tile& t, const float* c
 }
 
 // Sums of dy and of dy * (x - center) over `length` contiguous numbers, as rows of 16 and a rest.
-template <class T>
-inline void products_of_run(const T* x, const T* dy, int64_t length, const float* center, double& sum,
+template <class T, class D>
+inline void products_of_run(const T* x, const D* dy, int64_t length, const float* center, double& sum,
                             double& product) {
   double s[kTileWidth], q[kTileWidth];
   sum = product = 0;
@@ -186,8 +187,8 @@ struct AsTheyAre {
 };
 
 // `length` numbers, column of element i: i % 16.
-template <class T, class F = AsTheyAre>
-inline void normalize16(const T* x, T* y, int64_t length, const Normalize& c, const F& after = F()) {
+template <class T, class Y, class F = AsTheyAre>
+inline void normalize16(const T* x, Y* y, int64_t length, const Normalize& c, const F& after = F()) {
   const Floats d;
   constexpr int kVecs = kLanes / kVec;
   Vec mean[kVecs], scale[kVecs], shift[kVecs];
@@ -208,8 +209,8 @@ inline void normalize16(const T* x, T* y, int64_t length, const Normalize& c, co
         y + i, length - i);
 }
 
-template <class T>
-inline void normalize_grad16(const T* x, const T* dy, T* dx, int64_t length, const NormalizeGrad& c) {
+template <class T, class D>
+inline void normalize_grad16(const T* x, const D* dy, T* dx, int64_t length, const NormalizeGrad& c) {
   const Floats d;
   constexpr int kVecs = kLanes / kVec;
   Vec mean[kVecs], scale[kVecs], shift[kVecs], slope[kVecs];
@@ -231,8 +232,8 @@ inline void normalize_grad16(const T* x, const T* dy, T* dx, int64_t length, con
 }
 
 // `rows` rows of `width` columns, one after another.
-template <class T, class F = AsTheyAre>
-inline void normalize_rows(const T* x, T* y, int64_t rows, int64_t width, const Normalize& c,
+template <class T, class Y, class F = AsTheyAre>
+inline void normalize_rows(const T* x, Y* y, int64_t rows, int64_t width, const Normalize& c,
                            const F& after = F()) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < width; i += kVec) {
@@ -242,8 +243,8 @@ inline void normalize_rows(const T* x, T* y, int64_t rows, int64_t width, const 
     }
 }
 
-template <class T>
-inline void normalize_grad_rows(const T* x, const T* dy, T* dx, int64_t rows, int64_t width,
+template <class T, class D>
+inline void normalize_grad_rows(const T* x, const D* dy, T* dx, int64_t rows, int64_t width,
                                 const NormalizeGrad& c) {
   for (int64_t r = 0; r < rows; ++r, x += width, dy += width, dx += width) {
     int64_t i = 0;

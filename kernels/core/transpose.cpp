@@ -12,7 +12,7 @@ namespace lockstep::HWY_NAMESPACE {
 
 void transpose_rows(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to,
                     int64_t to_stride) {
-  transpose(FloatRows{from, from_stride}, rows, columns, to, to_stride);
+  transpose(Rows<float>{from, from_stride}, rows, columns, to, to_stride);
 }
 
 }  // namespace lockstep::HWY_NAMESPACE

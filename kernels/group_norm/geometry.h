@@ -46,17 +46,4 @@ struct GroupNormGeometry {
   int64_t sums_bytes() const { return units() * c * static_cast<int64_t>(sizeof(GroupNormSums)); }
 };
 
-struct GroupNormForward {
-  const float *x, *gamma, *beta;
-  float *y, *stats;
-  std::byte* scratch;
-};
-
-struct GroupNormBackward {
-  const float *x, *dy, *gamma, *beta, *stats;
-  float* dx;
-  GroupNormSums* sums;  // [units, C]
-  std::byte* scratch;
-};
-
 }  // namespace lockstep

@@ -3,9 +3,11 @@
 // Sums run in f32 over at most kTileRows rows, then in double, always in the same order; statistics in two
 // passes over each such piece. A group is read from memory once where it fits the cache: it is normalised
 // right after its statistics. No fma, so all instruction sets give equal bits; with SiLU those that have fma
-// do.
+// do. bf16 is widened as it is read and rounded once when it is written.
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/core/kernel.h"
 #include "kernels/core/parallel.h"
@@ -33,14 +35,29 @@ inline float* coefficients(std::byte* scratch, int64_t c, int row) {
   return reinterpret_cast<float*>(scratch + c * static_cast<int64_t>(sizeof(Moments))) + row * c;
 }
 
+struct GroupNormForward {
+  View x, y;
+  const float *gamma, *beta;
+  float* stats;
+  std::byte* scratch;
+};
+
+struct GroupNormBackward {
+  View x, dy, dx;
+  const float *gamma, *beta, *stats;
+  GroupNormSums* sums;  // [units, C]
+  std::byte* scratch;
+};
+
 }  // namespace lockstep
 #endif
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
 
-// `length` contiguous floats, as rows of 16 and a rest.
-inline Moments moments_of_run(const float* x, int64_t length) {
+// `length` contiguous numbers, as rows of 16 and a rest.
+template <class T>
+Moments moments_of_run(const T* x, int64_t length) {
   double mean[kTileWidth], m2[kTileWidth];
   Moments all;
   const Cut cut(1, length / kLanes);
@@ -63,8 +80,9 @@ struct Silu {
 };
 
 // dy times SiLU's derivative at z.
+template <class T>
 struct SiluGrad {
-  const float* dy;
+  const T* dy;
   HWY_INLINE Vec operator()(Vec z, int64_t at, int64_t left) const {
     const Floats d;
     const Vec one = hn::Set(d, 1.0f), s = sigmoid(d, z);
@@ -73,15 +91,16 @@ struct SiluGrad {
   }
 };
 
-inline void normalize16(bool silu, const float* x, float* y, int64_t length, const Normalize& of) {
+template <class T>
+void normalize16(bool silu, const T* x, T* y, int64_t length, const Normalize& of) {
   silu ? normalize16(x, y, length, of, Silu()) : normalize16(x, y, length, of);
 }
 
 inline void forward_lanes(const GroupNormGeometry& g, const GroupNormForward& a, int64_t block,
                           int64_t group) {
   const int64_t begin = group * g.per_group(), run = g.hw * kLanes, used = g.used(block);
-  const float* x = a.x + block * g.unit_elements();
-  float* y = a.y + block * g.unit_elements();
+  const float* x = a.x.as<float>() + block * g.unit_elements();
+  float* y = a.y.as<float>() + block * g.unit_elements();
   double mean[kTileWidth], m2[kTileWidth];
   std::array<Moments, kLanes> lane;
   const Cut cut(1, g.per_group() * g.hw);
@@ -104,10 +123,11 @@ inline void forward_lanes(const GroupNormGeometry& g, const GroupNormForward& a,
   }
 }
 
-inline void forward_plain(const GroupNormGeometry& g, const GroupNormForward& a, int64_t n, int64_t group) {
+template <class T>
+void forward_plain(const GroupNormGeometry& g, const GroupNormForward& a, int64_t n, int64_t group) {
   const int64_t begin = group * g.per_group();
-  const float* x = a.x + n * g.unit_elements();
-  float* y = a.y + n * g.unit_elements();
+  const T* x = a.x.as<T>() + n * g.unit_elements();
+  T* y = a.y.as<T>() + n * g.unit_elements();
   const GroupNormStats s(moments_of_run(x + begin * g.hw, g.per_group() * g.hw), g.eps);
   a.stats[n * 2 * g.groups + group] = s.mean;
   a.stats[(n * 2 + 1) * g.groups + group] = s.invstd;
@@ -120,8 +140,9 @@ inline void forward_plain(const GroupNormGeometry& g, const GroupNormForward& a,
   }
 }
 
-inline void forward_nhwc(const GroupNormGeometry& g, const GroupNormForward& a, int64_t n) {
-  const float* x = a.x + n * g.unit_elements();
+template <class T>
+void forward_nhwc(const GroupNormGeometry& g, const GroupNormForward& a, int64_t n) {
+  const T* x = a.x.as<T>() + n * g.unit_elements();
   std::byte* scratch = a.scratch + n * g.c * GroupNormGeometry::kScratch;
   Moments* channel = reinterpret_cast<Moments*>(scratch);
   float *mean = coefficients(scratch, g.c, 0), *scale = coefficients(scratch, g.c, 1);
@@ -147,33 +168,41 @@ inline void forward_nhwc(const GroupNormGeometry& g, const GroupNormForward& a, 
     for (int64_t c = begin; c < end; ++c) mean[c] = s.mean, scale[c] = a.gamma[c] * s.invstd;
   }
   const Normalize of{mean, scale, a.beta};
-  float* y = a.y + n * g.unit_elements();
+  T* y = a.y.as<T>() + n * g.unit_elements();
   g.silu ? normalize_rows(x, y, g.hw, g.c, of, Silu()) : normalize_rows(x, y, g.hw, g.c, of);
 }
 
-void group_norm_forward(const GroupNormGeometry& g, const GroupNormForward& a, int64_t begin, int64_t end) {
+template <class T>
+void forward(const GroupNormGeometry& g, const GroupNormForward& a, int64_t begin, int64_t end) {
   for (int64_t task = begin; task < end; ++task) switch (g.layout) {
       case Layout::lanes:
         forward_lanes(g, a, task / g.groups, task % g.groups);
         break;
       case Layout::plain:
-        forward_plain(g, a, task / g.groups, task % g.groups);
+        forward_plain<T>(g, a, task / g.groups, task % g.groups);
         break;
       case Layout::nhwc:
-        forward_nhwc(g, a, task);
+        forward_nhwc<T>(g, a, task);
         break;
     }
 }
 
+void group_norm_forward(const GroupNormGeometry& g, const GroupNormForward& a, int64_t begin, int64_t end) {
+  a.x.spec.dtype == DType::bf16 ? forward<bf16>(g, a, begin, end) : forward<float>(g, a, begin, end);
+}
+
 // dx = invstd (gamma dz - mean(gamma dz) - xhat mean(gamma dz xhat)), the means over the group. dz is dy or,
-// where a SiLU stands between, lies in dx until that is known.
+// where a SiLU stands between, is computed first: into dx, where it stays until dx is known, or into a
+// thread's own floats where dx is bf16.
 inline void backward_lanes(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t block,
                            int64_t group) {
   const int64_t begin = group * g.per_group(), end = begin + g.per_group(), run = g.hw * kLanes;
   const int64_t used = g.used(block), at = block * g.unit_elements();
   const float* means = a.stats + (block * 2 * g.groups + group) * kLanes;
   const float* invstds = means + g.groups * kLanes;
-  const float* dz = g.silu ? a.dx : a.dy;
+  const float *x = a.x.as<float>(), *dy_in = a.dy.as<float>();
+  float* dx = a.dx.as<float>();
+  const float* dz = g.silu ? dx : dy_in;
   HWY_ALIGN float scale[kLanes] = {}, shift[kLanes] = {}, slope[kLanes] = {};  // 0 in padding lanes
   double sum[kTileWidth], product[kTileWidth], dy[kLanes] = {}, dy_xhat[kLanes] = {};
   for (int64_t c = begin; c < end; ++c) {
@@ -181,12 +210,12 @@ inline void backward_lanes(const GroupNormGeometry& g, const GroupNormBackward& 
     if (g.silu) {
       for (int64_t j = 0; j < used; ++j) scale[j] = a.gamma[c] * invstds[j], shift[j] = a.beta[c];
       const int64_t i = at + c * run;
-      normalize16(a.x + i, a.dx + i, run, {means, scale, shift}, SiluGrad{a.dy + i});
+      normalize16(x + i, dx + i, run, {means, scale, shift}, SiluGrad<float>{dy_in + i});
     }
     const Cut cut(1, g.hw);
     for (int64_t i = 0; i < cut.pieces(); ++i) {
       const auto p = cut.piece(i);
-      tile_products(a.x + at, dz + at, {c * run + p.row * kLanes, 1, 0, p.rows, kLanes, kLanes}, means, sum,
+      tile_products(x + at, dz + at, {c * run + p.row * kLanes, 1, 0, p.rows, kLanes, kLanes}, means, sum,
                     product);
       for (int64_t j = 0; j < used; ++j) {
         const double of_xhat = product[j] * double{invstds[j]};
@@ -206,26 +235,29 @@ inline void backward_lanes(const GroupNormGeometry& g, const GroupNormBackward& 
   for (int64_t c = begin; c < end; ++c) {
     for (int64_t j = 0; j < used; ++j) scale[j] = a.gamma[c] * invstds[j];
     const int64_t i = at + c * run;
-    normalize_grad16(a.x + i, dz + i, a.dx + i, run, {means, scale, shift, slope});
+    normalize_grad16(x + i, dz + i, dx + i, run, {means, scale, shift, slope});
   }
 }
 
-inline void backward_plain(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t n, int64_t group) {
+// Below dz [unit_elements] is the unit's: dy, or (writable) where a SiLU's gradient goes.
+template <class T, class D>
+void backward_plain(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t n, int64_t group, D* dz) {
   const int64_t begin = group * g.per_group(), end = begin + g.per_group(), at = n * g.unit_elements();
+  const T *x = a.x.as<T>() + at, *dy_in = a.dy.as<T>() + at;
+  T* dx = a.dx.as<T>() + at;
   const float mean = a.stats[n * 2 * g.groups + group], invstd = a.stats[(n * 2 + 1) * g.groups + group];
   HWY_ALIGN float center[kTileWidth], scale[kLanes], shift[kLanes], slope[kLanes];
-  const float* dz = g.silu ? a.dx : a.dy;
   std::fill_n(center, kTileWidth, mean);
   double dy = 0, dy_xhat = 0;
   for (int64_t c = begin; c < end; ++c) {
-    const int64_t i = at + c * g.hw;
-    if (g.silu) {
+    const int64_t i = c * g.hw;
+    if constexpr (!std::is_const_v<D>) {
       std::fill_n(scale, kLanes, a.gamma[c] * invstd);
       std::fill_n(shift, kLanes, a.beta[c]);
-      normalize16(a.x + i, a.dx + i, g.hw, {center, scale, shift}, SiluGrad{a.dy + i});
+      normalize16(x + i, dz + i, g.hw, {center, scale, shift}, SiluGrad<T>{dy_in + i});
     }
     double sum, product;
-    products_of_run(a.x + i, dz + i, g.hw, center, sum, product);
+    products_of_run(x + i, dz + i, g.hw, center, sum, product);
     const GroupNormSums total = a.sums[n * g.c + c] = {sum, product * double{invstd}};
     dy += double{a.gamma[c]} * total.dy;
     dy_xhat += double{a.gamma[c]} * total.dy_xhat;
@@ -235,20 +267,21 @@ inline void backward_plain(const GroupNormGeometry& g, const GroupNormBackward& 
   std::fill_n(slope, kLanes, static_cast<float>(double{invstd} * double{invstd} * dy_xhat / count));
   for (int64_t c = begin; c < end; ++c) {
     std::fill_n(scale, kLanes, a.gamma[c] * invstd);
-    const int64_t i = at + c * g.hw;
-    normalize_grad16(a.x + i, dz + i, a.dx + i, g.hw, {center, scale, shift, slope});
+    const int64_t i = c * g.hw;
+    normalize_grad16(x + i, dz + i, dx + i, g.hw, {center, scale, shift, slope});
   }
 }
 
-inline void backward_nhwc(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t n) {
+template <class T, class D>
+void backward_nhwc(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t n, D* dz) {
   const int64_t at = n * g.unit_elements();
+  const T *x = a.x.as<T>() + at, *dy_in = a.dy.as<T>() + at;
   const float *means = a.stats + n * 2 * g.groups, *invstds = means + g.groups;
   std::byte* scratch = a.scratch + n * g.c * GroupNormGeometry::kScratch;
   float *mean = coefficients(scratch, g.c, 0), *scale = coefficients(scratch, g.c, 1);
   float *shift = coefficients(scratch, g.c, 2), *slope = coefficients(scratch, g.c, 3);
   GroupNormSums* total = a.sums + n * g.c;
   float* invstd_of = slope;  // until the slope is known
-  const float* dz = g.silu ? a.dx : a.dy;
   std::fill_n(total, g.c, GroupNormSums());
   for (int64_t group = 0; group < g.groups; ++group) {
     std::fill_n(mean + group * g.per_group(), g.per_group(), means[group]);
@@ -259,12 +292,13 @@ inline void backward_nhwc(const GroupNormGeometry& g, const GroupNormBackward& a
   const Cut cut(1, g.hw);
   for (int64_t i = 0; i < cut.pieces(); ++i) {
     const auto p = cut.piece(i);
-    if (const int64_t k = at + p.row * g.c; g.silu)
-      normalize_rows(a.x + k, a.dx + k, p.rows, g.c, {mean, scale, a.beta}, SiluGrad{a.dy + k});
+    if constexpr (!std::is_const_v<D>) {
+      const int64_t k = p.row * g.c;
+      normalize_rows(x + k, dz + k, p.rows, g.c, {mean, scale, a.beta}, SiluGrad<T>{dy_in + k});
+    }
     for (int64_t first = 0; first < g.c; first += kTileWidth) {
       const int width = static_cast<int>(std::min<int64_t>(kTileWidth, g.c - first));
-      tile_products(a.x + at, dz + at, {p.row * g.c + first, 1, 0, p.rows, g.c, width}, mean + first, sum,
-                    product);
+      tile_products(x, dz, {p.row * g.c + first, 1, 0, p.rows, g.c, width}, mean + first, sum, product);
       for (int j = 0; j < width; ++j) {
         total[first + j].dy += sum[j];
         total[first + j].dy_xhat += product[j] * double{invstd_of[first + j]};
@@ -285,21 +319,38 @@ inline void backward_nhwc(const GroupNormGeometry& g, const GroupNormBackward& a
       slope[c] = static_cast<float>(invstd * invstd * dy_xhat / count);
     }
   }
-  normalize_grad_rows(a.x + at, dz + at, a.dx + at, g.hw, g.c, {mean, scale, shift, slope});
+  normalize_grad_rows(x, dz, a.dx.as<T>() + at, g.hw, g.c, {mean, scale, shift, slope});
 }
 
-void group_norm_backward(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t begin, int64_t end) {
+// dz_of(unit): where a unit's dz is or goes.
+template <class T, class Dz>
+void backward(const GroupNormGeometry& g, const GroupNormBackward& a, int64_t begin, int64_t end,
+              const Dz& dz_of) {
   for (int64_t task = begin; task < end; ++task) switch (g.layout) {
       case Layout::lanes:
         backward_lanes(g, a, task / g.groups, task % g.groups);
         break;
       case Layout::plain:
-        backward_plain(g, a, task / g.groups, task % g.groups);
+        backward_plain<T>(g, a, task / g.groups, task % g.groups, dz_of(task / g.groups));
         break;
       case Layout::nhwc:
-        backward_nhwc(g, a, task);
+        backward_nhwc<T>(g, a, task, dz_of(task));
         break;
     }
+}
+
+// floats: a thread's [unit_elements], where needs_floats.
+void group_norm_backward(const GroupNormGeometry& g, const GroupNormBackward& a, float* floats, int64_t begin,
+                         int64_t end) {
+  const auto of = [&](auto* tensor) {
+    return [&g, tensor](int64_t unit) { return tensor + unit * g.unit_elements(); };
+  };
+  if (a.x.spec.dtype == DType::bf16)
+    g.silu ? backward<bf16>(g, a, begin, end, [&](int64_t) { return floats; })
+           : backward<bf16>(g, a, begin, end, of(a.dy.as<const bf16>()));
+  else
+    g.silu ? backward<float>(g, a, begin, end, of(a.dx.as<float>()))
+           : backward<float>(g, a, begin, end, of(a.dy.as<const float>()));
 }
 
 }  // namespace lockstep::HWY_NAMESPACE
@@ -320,9 +371,12 @@ class Forward final : public Kernel {
       : g_(r.params.as<GroupNormParams>(), r.in[0]), threads_(r.threads) {}
   int64_t workspace_bytes() const override { return g_.scratch_bytes(); }
   void run(const KernelArgs& args) override {
-    const GroupNormForward a{args.in[0].as<float>(),  args.in[1].as<float>(),
-                             args.in[2].as<float>(),  args.out[0].as<float>(),
-                             args.out[1].as<float>(), static_cast<std::byte*>(args.workspace)};
+    const GroupNormForward a{args.in[0],
+                             args.out[0],
+                             args.in[1].as<float>(),
+                             args.in[2].as<float>(),
+                             args.out[1].as<float>(),
+                             static_cast<std::byte*>(args.workspace)};
     const auto f = HWY_DYNAMIC_DISPATCH(group_norm_forward);
     parallel_ranges(g_.tasks(), threads_, kGrain / g_.task_elements(),
                     [&](int64_t begin, int64_t end) { f(g_, a, begin, end); });
@@ -336,22 +390,28 @@ class Forward final : public Kernel {
 class Backward final : public Kernel {
  public:
   explicit Backward(const KernelRequest& r)
-      : g_(r.params.as<GroupNormParams>(), r.in[0]), threads_(r.threads) {}
-  int64_t workspace_bytes() const override { return g_.sums_bytes() + g_.scratch_bytes(); }
+      : g_(r.params.as<GroupNormParams>(), r.in[0]),
+        threads_(r.threads),
+        floats_(g_.silu && r.in[0].dtype == DType::bf16 ? g_.unit_elements() : 0) {}
+  int64_t workspace_bytes() const override {
+    return g_.sums_bytes() + g_.scratch_bytes() + threads_ * floats_ * size_of(DType::f32);
+  }
   void run(const KernelArgs& args) override {
     std::byte* workspace = static_cast<std::byte*>(args.workspace);
     GroupNormSums* sums = reinterpret_cast<GroupNormSums*>(workspace);
-    const GroupNormBackward a{args.in[0].as<float>(),
-                              args.in[1].as<float>(),
+    const GroupNormBackward a{args.in[0],
+                              args.in[1],
+                              args.out[0],
                               args.in[2].as<float>(),
                               args.in[3].as<float>(),
                               args.in[4].as<float>(),
-                              args.out[0].as<float>(),
                               sums,
                               workspace + g_.sums_bytes()};
+    float* floats = reinterpret_cast<float*>(a.scratch + g_.scratch_bytes());
     const auto f = HWY_DYNAMIC_DISPATCH(group_norm_backward);
-    parallel_ranges(g_.tasks(), threads_, kGrain / g_.task_elements(),
-                    [&](int64_t begin, int64_t end) { f(g_, a, begin, end); });
+    parallel_ranges(g_.tasks(), threads_, kGrain / g_.task_elements(), [&](int64_t begin, int64_t end) {
+      f(g_, a, floats + omp_get_thread_num() * floats_, begin, end);
+    });
     float *dgamma = args.out[1].as<float>(), *dbeta = args.out[2].as<float>();
     for (int64_t c = 0; c < g_.c; ++c) {
       GroupNormSums all;
@@ -367,37 +427,43 @@ class Backward final : public Kernel {
  private:
   GroupNormGeometry g_;
   int threads_;
+  int64_t floats_;  // of each thread
 };
+
+void add(Registry& r, Layout layout, LayoutClass of, DType dtype) {
+  const auto fits = [=](std::initializer_list<TensorSpec> images, const TensorSpec& stats) {
+    return stats.layout == (layout == Layout::lanes ? Layout::lanes : Layout::plain) &&
+           std::all_of(images.begin(), images.end(),
+                       [=](const TensorSpec& s) { return s.layout == layout && s.dtype == dtype; });
+  };
+  r.add({"group_norm",
+         name(layout),
+         Device::cpu,
+         of,
+         dtype,
+         {.threads = true, .shard = true},
+         [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+           return fits({q.in[0], q.out[0]}, q.out[1]) ? std::make_unique<Forward>(q) : nullptr;
+         }});
+  // dgamma and dbeta are rounded once for all of a rank's samples.
+  r.add({"group_norm_grad",
+         name(layout),
+         Device::cpu,
+         of,
+         dtype,
+         {.threads = true, .shard = false},
+         [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
+           return fits({q.in[0], q.in[1], q.out[0]}, q.in[4]) ? std::make_unique<Backward>(q) : nullptr;
+         }});
+}
 
 }  // namespace
 
 void add_group_norm_simd(Registry& r) {
-  for (auto [layout, of] : {std::pair{Layout::lanes, LayoutClass::lanes},
-                            {Layout::plain, LayoutClass::plain},
-                            {Layout::nhwc, LayoutClass::nhwc}}) {
-    const auto fits = [l = layout](const TensorSpec& x, const TensorSpec& stats) {
-      const Layout expected = l == Layout::lanes ? Layout::lanes : Layout::plain;
-      return x.layout == l && x.dtype == DType::f32 && stats.layout == expected;
-    };
-    r.add({"group_norm",
-           name(layout),
-           Device::cpu,
-           of,
-           DType::f32,
-           {.threads = true, .shard = true},
-           [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-             return fits(q.in[0], q.out[1]) ? std::make_unique<Forward>(q) : nullptr;
-           }});
-    // dgamma and dbeta are rounded once for all of a rank's samples.
-    r.add({"group_norm_grad",
-           name(layout),
-           Device::cpu,
-           of,
-           DType::f32,
-           {.threads = true, .shard = false},
-           [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-             return fits(q.in[0], q.in[4]) ? std::make_unique<Backward>(q) : nullptr;
-           }});
+  add(r, Layout::lanes, LayoutClass::lanes, DType::f32);  // of bf16 nothing lies in lanes
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    add(r, Layout::plain, LayoutClass::plain, dtype);
+    add(r, Layout::nhwc, LayoutClass::nhwc, dtype);
   }
 }
 

@@ -11,19 +11,22 @@
 
 #include <cstdint>
 
+#include "kernels/core/vector-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace lockstep {
 namespace HWY_NAMESPACE {
 
 using Float4 = hwy::HWY_NAMESPACE::CappedTag<float, 4>;
 
-// Rows of floats as a source.
-struct FloatRows {
-  const float* from;
+// Rows of float or bf16 as a source.
+template <class T>
+struct Rows {
+  const T* from;
   int64_t stride;
-  HWY_INLINE float one(int64_t row, int64_t column) const { return from[row * stride + column]; }
+  HWY_INLINE float one(int64_t row, int64_t column) const { return float(from[row * stride + column]); }
   HWY_INLINE auto four(int64_t row, int64_t column) const {
-    return hwy::HWY_NAMESPACE::LoadU(Float4(), from + row * stride + column);
+    return load_as(Float4(), from + row * stride + column);
   }
 };
 

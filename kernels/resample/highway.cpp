@@ -5,7 +5,9 @@
 // After foreach_target.h, which includes this file once for each target.
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
+#include "kernels/core/dtypes.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/vector-inl.h"
 #include "kernels/resample/geometry.h"
@@ -19,29 +21,33 @@ namespace simd = lockstep::HWY_NAMESPACE;
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Row `row` of the small images: scale_h rows of the large ones.
-void repeat_row(const Geometry& g, int64_t row, const float* x, float* y) {
-  [[maybe_unused]] const simd::Floats d;
-  const float* from = x + row * g.small_row();
-  float* to = y + row * g.scale_h * g.large_row();
+template <class T>
+void repeat(const Geometry& g, int64_t row, const T* x, T* y) {
+  const T* from = x + row * g.small_row();
+  T* to = y + row * g.scale_h * g.large_row();
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-  if (g.v == 1 && g.scale_w == 2)
-    for (; i + simd::kVec <= g.w; i += simd::kVec) {
-      const auto pixels = hn::LoadU(d, from + i);
-      hn::StoreInterleaved2(pixels, pixels, d, to + 2 * i);
-    }
+  if constexpr (std::is_same_v<T, float>) {
+    const simd::Floats d;
+    if (g.v == 1 && g.scale_w == 2)
+      for (; i + simd::kVec <= g.w; i += simd::kVec) {
+        const auto pixels = hn::LoadU(d, from + i);
+        hn::StoreInterleaved2(pixels, pixels, d, to + 2 * i);
+      }
+  }
 #endif
   if (g.v == 1)
     for (; i < g.w; ++i) std::fill_n(to + i * g.scale_w, g.scale_w, from[i]);
   for (; i < g.w; ++i)
     for (int64_t s = 0; s < g.scale_w; ++s)
-      std::memcpy(to + (i * g.scale_w + s) * g.v, from + i * g.v, static_cast<size_t>(g.v) * sizeof(float));
+      std::memcpy(to + (i * g.scale_w + s) * g.v, from + i * g.v, static_cast<size_t>(g.v) * sizeof(T));
   for (int64_t r = 1; r < g.scale_h; ++r)
-    std::memcpy(to + r * g.large_row(), to, static_cast<size_t>(g.large_row()) * sizeof(float));
+    std::memcpy(to + r * g.large_row(), to, static_cast<size_t>(g.large_row()) * sizeof(T));
 }
 
 // Numbers of pixels that have several side by side.
-HWY_INLINE void sum_pixel(const Geometry& g, const float* dy, float* dx) {
+template <class T>
+HWY_INLINE void sum_pixel(const Geometry& g, const T* dy, T* dx) {
   for (int64_t k = 0; k < g.v; k += simd::kVec) {
     auto sum = hn::Zero(simd::Floats());
     for (int64_t r = 0; r < g.scale_h; ++r)
@@ -51,30 +57,47 @@ HWY_INLINE void sum_pixel(const Geometry& g, const float* dy, float* dx) {
   }
 }
 
-void sum_row(const Geometry& g, int64_t row, const float* dy, float* dx) {
-  [[maybe_unused]] const simd::Floats d;
-  const float* from = dy + row * g.scale_h * g.large_row();
-  float* to = dx + row * g.small_row();
+template <class T>
+void sum(const Geometry& g, int64_t row, const T* dy, T* dx) {
+  const T* from = dy + row * g.scale_h * g.large_row();
+  T* to = dx + row * g.small_row();
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-  if (g.v == 1 && g.scale_w == 2)
-    for (; i + simd::kVec <= g.w; i += simd::kVec) {
-      auto sum = hn::Zero(d), left = sum, right = sum;
-      for (int64_t r = 0; r < g.scale_h; ++r) {
-        hn::LoadInterleaved2(d, from + r * g.large_row() + 2 * i, left, right);
-        sum = hn::Add(hn::Add(sum, left), right);
+  if constexpr (std::is_same_v<T, float>) {
+    const simd::Floats d;
+    if (g.v == 1 && g.scale_w == 2)
+      for (; i + simd::kVec <= g.w; i += simd::kVec) {
+        auto all = hn::Zero(d), left = all, right = all;
+        for (int64_t r = 0; r < g.scale_h; ++r) {
+          hn::LoadInterleaved2(d, from + r * g.large_row() + 2 * i, left, right);
+          all = hn::Add(hn::Add(all, left), right);
+        }
+        hn::StoreU(all, d, to + i);
       }
-      hn::StoreU(sum, d, to + i);
-    }
+  }
 #endif
   if (g.v == 1)
     for (; i < g.w; ++i) {
-      float sum = 0;
+      float all = 0;
       for (int64_t r = 0; r < g.scale_h; ++r)
-        for (int64_t s = 0; s < g.scale_w; ++s) sum += from[r * g.large_row() + i * g.scale_w + s];
-      to[i] = sum;
+        for (int64_t s = 0; s < g.scale_w; ++s) all += float(from[r * g.large_row() + i * g.scale_w + s]);
+      to[i] = T(all);
     }
   for (; i < g.w; ++i) sum_pixel(g, from + i * g.scale_w * g.v, to + i * g.v);
+}
+
+void repeat_row(const Geometry& g, int64_t row, const View& x, const View& y) {
+  if (x.spec.dtype == DType::bf16)
+    repeat(g, row, x.as<bf16>(), y.as<bf16>());
+  else
+    repeat(g, row, x.as<float>(), y.as<float>());
+}
+
+void sum_row(const Geometry& g, int64_t row, const View& dy, const View& dx) {
+  if (dy.spec.dtype == DType::bf16)
+    sum(g, row, dy.as<bf16>(), dx.as<bf16>());
+  else
+    sum(g, row, dy.as<float>(), dx.as<float>());
 }
 
 }  // namespace HWY_NAMESPACE
@@ -101,24 +124,26 @@ void for_rows(const Geometry& g, int threads, F f) {
 void upsample(const UpsampleNearest2dParams& p, const KernelArgs& args, int threads) {
   const Geometry g(p, args.in[0].spec);
   const auto f = HWY_DYNAMIC_DISPATCH(repeat_row);
-  for_rows(g, threads, [&](int64_t row) { f(g, row, args.in[0].as<float>(), args.out[0].as<float>()); });
+  for_rows(g, threads, [&](int64_t row) { f(g, row, args.in[0], args.out[0]); });
 }
 
 void gradient(const UpsampleNearest2dParams& p, const KernelArgs& args, int threads) {
   const Geometry g(p, args.out[0].spec);
   const auto f = HWY_DYNAMIC_DISPATCH(sum_row);
-  for_rows(g, threads, [&](int64_t row) { f(g, row, args.in[0].as<float>(), args.out[0].as<float>()); });
+  for_rows(g, threads, [&](int64_t row) { f(g, row, args.in[0], args.out[0]); });
 }
 
 }  // namespace
 
 void register_highway(Registry& r) {
   const auto add = [&](const char* op, auto make) {
-    r.add({.op = op,
-           .name = "highway",
-           .layout = LayoutClass::any,
-           .bit_exact = {.threads = true, .shard = true},
-           .make = make});
+    for (DType dtype : {DType::f32, DType::bf16})
+      r.add({.op = op,
+             .name = "highway",
+             .layout = LayoutClass::any,
+             .dtype = dtype,
+             .bit_exact = {.threads = true, .shard = true},
+             .make = [=](const KernelRequest& q) { return of_one_dtype(q, dtype) ? make(q) : nullptr; }});
   };
   add("upsample_nearest2d", stateless<UpsampleNearest2dParams>(upsample));
   add("upsample_nearest2d_grad", stateless<UpsampleNearest2dParams>(gradient));

@@ -4,6 +4,7 @@
 // No fma and sums in a fixed order, so all instruction sets give equal bits.
 #include <algorithm>
 
+#include "kernels/core/dtypes.h"
 #include "kernels/core/kernel.h"
 #include "kernels/core/parallel.h"
 #include "kernels/scale_shift/kernels.h"
@@ -27,13 +28,26 @@ struct Geometry {
   int64_t elements() const { return rows * width; }
 };
 
+// T: float or bf16, of all tensors.
+template <class T>
 struct Forward {
-  const float *x, *scale, *shift;  // scale may be null
-  float* y;
+  const T *x, *scale, *shift;  // scale may be null
+  T* y;
+  explicit Forward(const KernelArgs& args)
+      : x(args.in[0].as<T>()),
+        scale(has_scale(args) ? args.in[1].as<T>() : nullptr),
+        shift(args.in.back().as<T>()),
+        y(args.out[0].as<T>()) {}
 };
+template <class T>
 struct Backward {
-  const float *dy, *x, *scale;
-  float *dshift, *dx, *dscale;  // all but dshift null where scale is
+  const T *dy, *x = nullptr, *scale = nullptr;
+  T *dshift, *dx = nullptr, *dscale = nullptr;  // all but dshift null where scale is
+  explicit Backward(const KernelArgs& args) : dy(args.in[0].as<T>()), dshift(args.out[0].as<T>()) {
+    if (!has_scale(args)) return;
+    x = args.in[1].as<T>(), scale = args.in[2].as<T>();
+    dx = args.out[1].as<T>(), dscale = args.out[2].as<T>();
+  }
 };
 
 }  // namespace lockstep::scale_shift
@@ -47,8 +61,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 using namespace lockstep::HWY_NAMESPACE;
 
 // y = x * (1 + scale) + shift, column by column; nothing where scale, shift is null.
-inline void apply(const Geometry& g, int64_t matrix, const float* x, const float* scale, const float* shift,
-                  float* y) {
+template <class T>
+void apply(const Geometry& g, int64_t matrix, const T* x, const T* scale, const T* shift, T* y) {
   const Floats d;
   const Vec one = hn::Set(d, 1.0f);
   const auto of = [&](Vec v, Vec by, Vec plus) HWY_ATTR {
@@ -57,7 +71,8 @@ inline void apply(const Geometry& g, int64_t matrix, const float* x, const float
   };
   const int64_t at = matrix * g.elements(), column = matrix * g.width;
   if (g.width == 1) {
-    const Vec by = hn::Set(d, scale ? scale[column] : 0), plus = hn::Set(d, shift ? shift[column] : 0);
+    const Vec by = hn::Set(d, scale ? float(scale[column]) : 0);
+    const Vec plus = hn::Set(d, shift ? float(shift[column]) : 0);
     for (int64_t i = 0; i < g.rows; i += kVec)
       store(of(load(x + at + i, g.rows - i), by, plus), y + at + i, g.rows - i);
     return;
@@ -72,15 +87,16 @@ inline void apply(const Geometry& g, int64_t matrix, const float* x, const float
 }
 
 // Each column's sum of dy (dshift) and of dy * x (dscale).
-inline void add_up(const Geometry& g, int64_t matrix, const Backward& a) {
+template <class T>
+void add_up(const Geometry& g, int64_t matrix, const Backward<T>& a) {
   HWY_ALIGN static constexpr float kOrigin[kTileWidth] = {};
   const int64_t at = matrix * g.elements(), column = matrix * g.width;
-  const float* x = a.x ? a.x : a.dy;
+  const T* x = a.x ? a.x : a.dy;
   if (g.width == 1) {
     double sum, product;
     products_of_run(x + at, a.dy + at, g.rows, kOrigin, sum, product);
-    a.dshift[column] = static_cast<float>(sum);
-    if (a.dscale) a.dscale[column] = static_cast<float>(product);
+    a.dshift[column] = T(static_cast<float>(sum));
+    if (a.dscale) a.dscale[column] = T(static_cast<float>(product));
     return;
   }
   const Cut cut(1, g.rows);
@@ -93,22 +109,38 @@ inline void add_up(const Geometry& g, int64_t matrix, const Backward& a) {
       for (int j = 0; j < width; ++j) sum[j] += s[j], product[j] += q[j];
     }
     for (int j = 0; j < width; ++j) {
-      a.dshift[column + first + j] = static_cast<float>(sum[j]);
-      if (a.dscale) a.dscale[column + first + j] = static_cast<float>(product[j]);
+      a.dshift[column + first + j] = T(static_cast<float>(sum[j]));
+      if (a.dscale) a.dscale[column + first + j] = T(static_cast<float>(product[j]));
     }
   }
 }
 
-void forward(const Geometry& g, const Forward& a, int64_t begin, int64_t end) {
+template <class T>
+void forward_of(const Geometry& g, const Forward<T>& a, int64_t begin, int64_t end) {
   for (int64_t m = begin; m < end; ++m) apply(g, m, a.x, a.scale, a.shift, a.y);
 }
 
 // dx last: it may be dy's buffer.
-void backward(const Geometry& g, const Backward& a, int64_t begin, int64_t end) {
+template <class T>
+void backward_of(const Geometry& g, const Backward<T>& a, int64_t begin, int64_t end) {
   for (int64_t m = begin; m < end; ++m) {
     add_up(g, m, a);
-    if (a.scale) apply(g, m, a.dy, a.scale, nullptr, a.dx);
+    if (a.scale) apply<T>(g, m, a.dy, a.scale, nullptr, a.dx);
   }
+}
+
+void forward(const Geometry& g, const KernelArgs& args, int64_t begin, int64_t end) {
+  if (args.in[0].spec.dtype == DType::bf16)
+    forward_of(g, Forward<bf16>(args), begin, end);
+  else
+    forward_of(g, Forward<float>(args), begin, end);
+}
+
+void backward(const Geometry& g, const KernelArgs& args, int64_t begin, int64_t end) {
+  if (args.in[0].spec.dtype == DType::bf16)
+    backward_of(g, Backward<bf16>(args), begin, end);
+  else
+    backward_of(g, Backward<float>(args), begin, end);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -124,37 +156,34 @@ HWY_EXPORT(backward);
 
 constexpr int64_t kGrain = 16384;  // elements that are worth a thread
 
-template <class F, class A>
-void by_matrix(F f, const TensorSpec& x, const A& a, int threads) {
-  const Geometry g(x);
+template <class F>
+void by_matrix(F f, const KernelArgs& args, int threads) {
+  const Geometry g(args.in[0].spec);
   parallel_ranges(g.matrices, threads, kGrain / std::max<int64_t>(1, g.elements()),
-                  [&](int64_t begin, int64_t end) { f(g, a, begin, end); });
+                  [&](int64_t begin, int64_t end) { f(g, args, begin, end); });
 }
 
 void run_forward(const NoParams&, const KernelArgs& args, int threads) {
-  const Forward a{args.in[0].as<float>(), has_scale(args) ? args.in[1].as<float>() : nullptr,
-                  args.in.back().as<float>(), args.out[0].as<float>()};
-  by_matrix(HWY_DYNAMIC_DISPATCH(forward), args.in[0].spec, a, threads);
+  by_matrix(HWY_DYNAMIC_DISPATCH(forward), args, threads);
 }
 
 void run_backward(const NoParams&, const KernelArgs& args, int threads) {
-  Backward a{.dy = args.in[0].as<float>(), .dshift = args.out[0].as<float>()};
-  if (has_scale(args)) {
-    a.x = args.in[1].as<float>(), a.scale = args.in[2].as<float>();
-    a.dx = args.out[1].as<float>(), a.dscale = args.out[2].as<float>();
-  }
-  by_matrix(HWY_DYNAMIC_DISPATCH(backward), args.in[0].spec, a, threads);
+  by_matrix(HWY_DYNAMIC_DISPATCH(backward), args, threads);
 }
 
 }  // namespace
 
 void register_highway(Registry& r) {
   const auto add = [&](const char* op, auto f) {
-    r.add({.op = op,
-           .name = "highway",
-           .layout = LayoutClass::any,
-           .bit_exact = {.threads = true, .shard = true},
-           .make = stateless<NoParams>(f)});
+    for (DType dtype : {DType::f32, DType::bf16})
+      r.add({.op = op,
+             .name = "highway",
+             .layout = LayoutClass::any,
+             .dtype = dtype,
+             .bit_exact = {.threads = true, .shard = true},
+             .make = [=, make = stateless<NoParams>(f)](const KernelRequest& q) {
+               return of_one_dtype(q, dtype) ? make(q) : nullptr;
+             }});
   };
   add("scale_shift", run_forward);
   add("scale_shift_grad", run_backward);

@@ -59,7 +59,7 @@ int dispatch(const std::vector<std::string>& words) {
 
 int run_command_line(int argc, char** argv) {
   try {
-    apply_cpu_target_from_environment();
+    apply_cpu_level_from_environment();
     return dispatch({argv + 1, argv + argc});
   } catch (const Error& e) {
     // What fails before the ranks have met fails on each alike: rank 0 says so. The others leave later, since

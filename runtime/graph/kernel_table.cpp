@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
 
@@ -71,13 +72,15 @@ double time_kernel(const Graph& g, const Node& n, const std::string& kernel_name
   std::vector<DeviceMemory> memory;
   auto allocate = [&](const TensorSpec& s) {
     memory.emplace_back(device, s.bytes());
-    if (s.dtype == DType::f32) {
-      std::vector<float> x(static_cast<size_t>(s.stored_elements()));
+    const auto fill = [&]<class T>(T) {
+      std::vector<T> x(static_cast<size_t>(s.stored_elements()));
       for (size_t i = 0; i < x.size(); ++i)
-        x[i] = static_cast<float>((i * 2654435761u >> 8) & 0xFFFF) / 65536.f - 0.5f;
+        x[i] = T(static_cast<float>((i * 2654435761u >> 8) & 0xFFFF) / 65536.f - 0.5f);
       device.copy_to_device(memory.back().data(), x.data(), s.bytes());
       device.synchronize();
-    }
+    };
+    if (s.dtype == DType::f32) fill(float{});
+    if (s.dtype == DType::bf16) fill(bf16{});
     return View{s, memory.back().data()};
   };
   std::vector<View> in, out;
@@ -128,7 +131,7 @@ std::string cache_key(const Graph& g, const Node& n, const KernelChoice& how) {
        Registry::builtin().candidates(n.op, how.device, {n.params, r.in, r.out, how.threads}))
     among += (among.empty() ? "" : ",") + k->name;
   return fmt::format("{} {} {} threads={} batch={} of {}: {}", name(how.device), how.processor,
-                     cpu_target_name(cpu_target()), how.threads, batch, among, kernel_signature(g, n));
+                     name(cpu_level()), how.threads, batch, among, kernel_signature(g, n));
 }
 
 std::vector<const Node*> missing_nodes(const KernelTable& table, const Graph& g) {

@@ -36,6 +36,13 @@ std::vector<Work> works() {
   return all;
 }
 
+// Activations and weights in bf16, biases and their gradients and the weights' as they are.
+Work lowered(Work w) {
+  w.in[0].dtype = w.in[1].dtype = DType::bf16;
+  for (size_t o : w.batch_out) w.out[o].dtype = DType::bf16;
+  return w;
+}
+
 std::vector<Layout> layouts_of(const KernelInfo& k, const Work& w) {
   switch (k.layout) {
     case LayoutClass::plain:
@@ -56,8 +63,8 @@ Buffer slice(const Buffer& b, int64_t first, int64_t count) {
   TensorSpec s = b.spec();
   s.shape.set(0, count);
   const Buffer part(s);
-  const int64_t per = s.shape.elements_from(1);
-  std::memcpy(part.data(), b.as<float>() + first * per, static_cast<size_t>(count * per) * sizeof(float));
+  const int64_t bytes_per = s.shape.elements_from(1) * size_of(s.dtype);
+  std::memcpy(part.data(), b.as<std::byte>() + first * bytes_per, static_cast<size_t>(count * bytes_per));
   return part;
 }
 
@@ -86,21 +93,28 @@ bool same_bits(const Buffer& a, const Buffer& b) {
 
 TEST(BitExact, ConvolutionsAndMatmulsKeepTheirPromises) {
   const int64_t initial = cpu_target();
-  for (const auto& w : works()) {
-    std::vector<Buffer> plain;
-    std::mt19937 random(99);
-    for (const auto& s : w.in) plain.emplace_back(s), fill_uniform(plain.back(), random);
-    const int64_t n = w.in[0].shape[0];
+  for (const auto& f32_work : works()) {
+    const int64_t n = f32_work.in[0].shape[0];
     for (const auto& k : Registry::builtin().all()) {
-      if (k.op != w.op || k.device != Device::cpu) continue;
+      if (k.op != f32_work.op || k.device != Device::cpu) continue;
+      const Work w = k.dtype == DType::bf16 ? lowered(f32_work) : f32_work;
+      std::vector<Buffer> plain;
+      std::mt19937 random(99);
+      for (TensorSpec s : w.in) {
+        const DType dtype = s.dtype;
+        s.dtype = DType::f32;
+        const Buffer b(s);
+        fill_uniform(b, random);
+        plain.push_back(converted(b, dtype));
+      }
       for (Layout layout : layouts_of(k, w)) {
         if (declines(w, k, layout)) continue;
         for (int64_t target : supported_targets()) {
           // Neither the reference nor oneDNN asks for our instruction set.
           if (target != initial && (k.is_reference() || k.name.starts_with("onednn"))) continue;
           set_cpu_target(target);
-          SCOPED_TRACE(fmt::format("{} {} {} {} {}", w.op, k.name, name(layout), cpu_target_name(target),
-                                   w.params.text()));
+          SCOPED_TRACE(fmt::format("{} {} {} {} {} {}", w.op, k.name, name(k.dtype), name(layout),
+                                   cpu_target_name(target), w.params.text()));
           const auto once = run_part(w, k, layout, 1, plain, 0, n);
           for (int threads : {1, 2, 3, 5}) {
             const auto first = run_part(w, k, layout, threads, plain, 0, n);

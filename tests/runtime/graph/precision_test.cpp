@@ -1,7 +1,6 @@
 // lower_precision(): which values become bf16, what it does to losses and gradients.
 #include <gtest/gtest.h>
 
-#include "kernels/core/cpu_target.h"
 #include "tests/runtime/graph/nets.h"
 
 namespace lockstep::testing {
@@ -30,10 +29,7 @@ TEST(Precision, LossesAndGradientsStayNear) {
       lowered.run();
       // Some ten roundings to 8 bits one after another: 2^-9 each of the largest, which mostly cancel.
       EXPECT_NEAR(lowered.loss(), expected.loss(), 2e-2 * expected.loss());
-      // On CPUs oneDNN computes in bf16 from AVX-512 on; without it all stays as it is.
-      if (device == Device::simt || cpu_target_name(cpu_target()) == std::string("avx512")) {
-        EXPECT_NE(lowered.loss(), expected.loss());
-      }
+      EXPECT_NE(lowered.loss(), expected.loss());
       std::vector<float> all, difference;
       for (const auto& e : expected.model.table.parameters) {
         const auto a = expected.gradient(e.name), b = lowered.gradient(e.name);

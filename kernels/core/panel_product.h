@@ -1,0 +1,37 @@
+// The inner loop of matrix products whose right-hand sides come in panels of 32 columns. All counts are of
+// floats.
+#pragma once
+
+#include <cstdint>
+
+namespace lockstep {
+
+inline constexpr int64_t kPanel = 32;
+
+// [first, last)
+struct Range {
+  int64_t first = 0, last = 0;
+  int64_t size() const { return last - first; }
+};
+
+// Several matrices of a size; where there is one, slice is not read.
+struct Matrices {
+  float* data = nullptr;
+  int64_t slice = 0, row = 0;  // distances
+  float* at(int64_t r, int64_t column = 0) const { return data + r * row + column; }
+};
+
+// c = a b (or c += a b) for each slice, b and c one panel wide, c's rows lying close (row: kPanel). a's
+// element (r, k) at r * row + k * step. The order of the sums is the same on every instruction set, but with
+// fused multiply-add only where the processor has it.
+struct PanelProduct {
+  Matrices a;
+  int64_t a_step = 1;
+  Matrices b, c;
+  int64_t rows = 0, depth = 0;
+  bool add = false;
+  int64_t slices = 1;
+};
+void multiply(const PanelProduct&);
+
+}  // namespace lockstep
