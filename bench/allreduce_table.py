@@ -15,7 +15,7 @@ def parse(text):
     times = {}
     for line in text.splitlines():
         words = line.split()
-        if line.startswith("#") or len(words) != 8:
+        if len(words) != 8 or not words[0].isdigit():
             continue
         size, time, wrong = int(words[0]), float(words[4]), int(words[7])
         if wrong:

@@ -10,6 +10,7 @@
 // instruction set.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <iostream>
 #include <map>
@@ -168,7 +169,10 @@ void register_work(const Plan& plan, const Work& work, int threads) {
   for (const KernelInfo& info : Registry::builtin().all()) {
     if (info.op != n.op || info.device != Device::cpu || info.dtype != dtype) continue;
     auto o = std::make_shared<Operands>(operands(plan, n, info.layout));
-    if (std::shared_ptr<Kernel> k = info.make({n.params, o->in, o->out, threads}))
+    const KernelRequest request{n.params, o->in, o->out, threads};
+    const auto fitting = Registry::builtin().candidates(n.op, Device::cpu, request);
+    if (std::find(fitting.begin(), fitting.end(), &info) == fitting.end()) continue;
+    if (std::shared_ptr<Kernel> k = info.make(request))
       candidates.push_back({&info, std::move(o), std::move(k)});
   }
   const double flops = static_cast<double>(flops_of(plan.graph, n));
