@@ -1,16 +1,19 @@
 // The communicator's allreduce (sum of floats, in place) over a range of sizes, in the columns of nccl-tests:
 //
 //   mpirun -n 2 --mca pml ob1 --mca btl self,vader build/release/bench/allreduce --minimum 1K --maximum 64M
+//   ... --by mpi     MPI_Allreduce in place, on memory of its own: what the communicator is compared with
 //
 // time: mean over the iterations, and the slowest rank's, of start and wait as a training step has them;
 // every rank writes its gradients anew before each (not timed), so they are in its own caches as after a
 // backward pass. algbw = size / time; busbw = algbw * 2 (n-1) / n, what each rank must at least send. #wrong:
 // elements, over all ranks, that are not the sum worked out without communicating.
 #include <fmt/format.h>
+#include <mpi.h>
 
 #include <boost/program_options.hpp>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <iostream>
 #include <vector>
 
@@ -46,13 +49,16 @@ struct Result {
   int64_t wrong = 0;
 };
 
-Result measure(Communicator& comm, std::span<float> data, int iterations, int warm_up) {
+using Allreduce = std::function<void(std::span<float>)>;
+
+Result measure(Communicator& comm, const Allreduce& allreduce, std::span<float> data, int iterations,
+               int warm_up) {
   double seconds = 0;
   for (int i = -warm_up; i < iterations; ++i) {
     for (size_t k = 0; k < data.size(); ++k) data[k] = value(comm.rank(), k);
     comm.barrier();
     const auto start = std::chrono::steady_clock::now();
-    comm.wait(comm.start_allreduce(data));
+    allreduce(data);
     if (i >= 0) seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
   int64_t wrong = 0;
@@ -68,7 +74,7 @@ Result measure(Communicator& comm, std::span<float> data, int iterations, int wa
 }
 
 int run(int argc, char** argv) {
-  std::string minimum, maximum;
+  std::string minimum, maximum, by;
   int factor = 0, iterations = 0, warm_up = 0;
   po::options_description options("Options");
   options.add_options()("help,h", "this text")("minimum,b", po::value(&minimum)->default_value("1K"),
@@ -76,7 +82,8 @@ int run(int argc, char** argv) {
       "maximum,e", po::value(&maximum)->default_value("64M"), "largest size")(
       "factor,f", po::value(&factor)->default_value(2), "from one size to the next")(
       "iterations,n", po::value(&iterations)->default_value(20), "timed allreduces of each size")(
-      "warm-up,w", po::value(&warm_up)->default_value(5), "untimed ones before them");
+      "warm-up,w", po::value(&warm_up)->default_value(5), "untimed ones before them")(
+      "by", po::value(&by)->default_value("lockstep"), "lockstep, or mpi: MPI_Allreduce");
   po::variables_map vm;
   po::store(po::parse_command_line(argc, argv, options), vm);
   po::notify(vm);
@@ -88,12 +95,21 @@ int run(int argc, char** argv) {
   if (factor < 2 || iterations < 1 || warm_up < 0 || first < 4)
     throw Error(Exit::usage, "E_OPTION",
                 "the factor is at least 2, the iterations 1, the warm-up 0, the smallest size 4");
+  if (by != "lockstep" && by != "mpi")
+    throw Error(Exit::usage, "E_OPTION", fmt::format("--by is lockstep or mpi, not '{}'", by));
 
   const auto environment = launcher_environment();
   auto comm = environment.present ? make_mpi_communicator({}) : make_self_communicator();
+  if (by == "mpi" && !environment.present) throw Error(Exit::usage, "E_OPTION", "--by mpi needs mpirun");
   const bool root = comm->rank() == 0;
+  Allreduce allreduce = [&](std::span<float> data) { comm->wait(comm->start_allreduce(data)); };
+  if (by == "mpi")
+    allreduce = [](std::span<float> data) {
+      MPI_Allreduce(MPI_IN_PLACE, data.data(), static_cast<int>(data.size()), MPI_FLOAT, MPI_SUM,
+                    MPI_COMM_WORLD);
+    };
   if (root) {
-    fmt::print("# {} ranks on {}\n", comm->size(), processor_name());
+    fmt::print("# {} ranks on {}, by {}\n", comm->size(), processor_name(), by);
     fmt::print("# {:>12} {:>12} {:>8} {:>6} {:>12} {:>8} {:>8} {:>7}\n", "size", "count", "type", "redop",
                "time", "algbw", "busbw", "#wrong");
     fmt::print("# {:>12} {:>12} {:>8} {:>6} {:>12} {:>8} {:>8} {:>7}\n", "(B)", "(elements)", "", "", "(us)",
@@ -101,9 +117,9 @@ int run(int argc, char** argv) {
   }
   int64_t wrong = 0;
   for (int64_t size = first; size <= last; size *= factor) {
-    const AlignedBuffer memory = comm->allocate(size);
+    const AlignedBuffer memory = by == "mpi" ? AlignedBuffer(size) : comm->allocate(size);
     const std::span data(memory.as<float>(), static_cast<size_t>(size / 4));
-    const Result r = measure(*comm, data, iterations, warm_up);
+    const Result r = measure(*comm, allreduce, data, iterations, warm_up);
     wrong += r.wrong;
     const double bandwidth = static_cast<double>(data.size() * 4) / r.seconds * 1e-9;
     if (root)

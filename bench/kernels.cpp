@@ -1,155 +1,233 @@
-// Every kernel of convolution and matmul on the shapes of the models: GFLOP/s (2 per multiply-add of the
-// definition, padding counted) and GB/s (inputs + outputs once), inputs warm in the cache where they fit.
+// The kernels of a job's training step: every registered candidate of every op, on the shapes and in the
+// threads that the plan has, and in the layouts that the candidates ask for.
 //
-//   kernel_bench --benchmark_filter='conv2d/.*/lanes'
-// A name is op/shape/kernel/threads. LOCKSTEP_CPU chooses the instruction set.
+//   kernel_bench configs/mnist_article.yaml
+//   kernel_bench JOB --set hyperparameters.precision=bf16 --benchmark_filter='conv2d/'
+// A name is op/layer/kernel/layout, the layer being the first that has the op in this shape. Inputs lie in
+// the caches where they fit.
+// Counters: GFLOP/s (two for each multiply-add of the definition), GB/s (inputs and outputs once), calls (of
+// this op in this shape, in a step), chosen (1: the plan's kernel), threads. LOCKSTEP_CPU chooses the
+// instruction set.
 #include <benchmark/benchmark.h>
 
-#include <cstdlib>
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <iostream>
+#include <map>
 #include <memory>
-#include <random>
-#include <thread>
 #include <vector>
 
-#include "kernels/conv2d/conv2d.h"
+#include "bench/program.h"
+#include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
-#include "kernels/linear/linear.h"
+#include "launch/commands/job_plan.h"
+#include "runtime/device/memory.h"
 
 namespace lockstep {
 namespace {
 
+// An op in one shape.
 struct Work {
-  std::string op, shape;
-  Params params;
-  std::vector<TensorSpec> in, out;
-  double flops = 0;
+  const Node* node = nullptr;
+  int64_t calls = 0;
+  std::string name;  // op/layer
 };
 
-constexpr double kSlowForReference = 1e8;  // flops
-
-TensorSpec f32(Shape s) { return {DType::f32, s, Layout::plain}; }
-
-void add_conv(std::vector<Work>& all, const std::string& shape, const Conv2dParams& p, const Shape& x,
-              const Shape& w) {
-  const Shape y = {x[0], w[0], p.out_h(x[2], w[2]), p.out_w(x[3], w[3])};
-  const double flops = 2.0 * static_cast<double>(y.elements() * w.elements_from(1));
-  all.push_back({"conv2d", shape, p, {f32(x), f32(w), f32({w[0]})}, {f32(y)}, flops});
-  all.push_back({"conv2d_input_grad", shape, p, {f32(y), f32(w)}, {f32(x)}, flops});
-  all.push_back({"conv2d_weight_grad", shape, p, {f32(x), f32(y)}, {f32(w), f32({w[0]})}, flops});
-}
-
-void add_linear(std::vector<Work>& all, const std::string& shape, int64_t n, int64_t k, int64_t m) {
-  const double flops = 2.0 * static_cast<double>(n * k * m);
-  const TensorSpec x = f32({n, k}), w = f32({m, k}), y = f32({n, m}), b = f32({m});
-  all.push_back({"linear", shape, LinearParams{}, {x, w, b}, {y}, flops});
-  all.push_back({"linear_input_grad", shape, LinearParams{}, {y, w}, {x}, flops});
-  all.push_back({"linear_weight_grad", shape, LinearParams{}, {x, y}, {w, b}, flops});
-}
-
-std::vector<Work> works() {
+std::vector<Work> works(const Graph& g) {
+  std::map<std::string, size_t> at;     // signature -> which
+  std::map<std::string, int> of_layer;  // several in one layer are numbered
   std::vector<Work> all;
-  const Conv2dParams same3{.pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1};
-  Conv2dParams depthwise = same3, stride2 = same3;
-  depthwise.groups = 64;
-  stride2.stride_h = stride2.stride_w = 2;
-  add_conv(all, "mnist_conv1", {}, {64, 1, 28, 28}, {10, 1, 5, 5});
-  add_conv(all, "mnist_conv2", {}, {64, 10, 12, 12}, {20, 10, 5, 5});
-  add_conv(all, "cifar_3_to_16", same3, {64, 3, 32, 32}, {16, 3, 3, 3});
-  add_conv(all, "cifar_16_to_16", same3, {64, 16, 32, 32}, {16, 16, 3, 3});
-  add_conv(all, "resnet_64_to_64", same3, {16, 64, 32, 32}, {64, 64, 3, 3});
-  add_conv(all, "resnet_64_to_128_stride_2", stride2, {16, 64, 32, 32}, {128, 64, 3, 3});
-  add_conv(all, "depthwise_64", depthwise, {16, 64, 32, 32}, {64, 1, 3, 3});
-  add_conv(all, "resnet_128_to_128", same3, {16, 128, 16, 16}, {128, 128, 3, 3});
-  add_conv(all, "resnet_256_to_256", same3, {16, 256, 8, 8}, {256, 256, 3, 3});
-  add_conv(all, "resnet_512_to_512", same3, {16, 512, 4, 4}, {512, 512, 3, 3});
-  add_conv(all, "unet_128_to_128_at_32", same3, {4, 128, 32, 32}, {128, 128, 3, 3});
-  add_conv(all, "unet_512_to_256_at_16", same3, {4, 512, 16, 16}, {256, 512, 3, 3});
-  add_conv(all, "unet_256_to_256_at_8", same3, {4, 256, 8, 8}, {256, 256, 3, 3});
-  add_conv(all, "unet_512_to_256_at_8_shortcut", {}, {4, 512, 8, 8}, {256, 512, 1, 1});
-  add_linear(all, "mnist_320_to_10", 64, 320, 10);
-  add_linear(all, "mnist_320_to_50", 64, 320, 50);
-  add_linear(all, "mnist_50_to_10", 64, 50, 10);
-  add_linear(all, "large_9216_to_128", 64, 9216, 128);
-  add_linear(all, "square_1024", 256, 1024, 1024);
+  for (const Node& n : g.nodes()) {
+    if (n.kind != NodeKind::compute) continue;
+    const auto [it, is_new] = at.emplace(kernel_signature(g, n), all.size());
+    if (is_new) {
+      std::string name = n.op + "/" + n.name;
+      if (const int more = of_layer[name]++) name += fmt::format("#{}", more + 1);
+      all.push_back({&n, 0, std::move(name)});
+    }
+    ++all[it->second].calls;
+  }
   return all;
 }
 
-struct Aligned {
-  explicit Aligned(int64_t bytes)
-      : data(std::aligned_alloc(64, (static_cast<size_t>(bytes) + 63) / 64 * 64), &std::free) {}
-  std::unique_ptr<void, decltype(&std::free)> data;
+struct Operands {
+  std::vector<TensorSpec> in, out;
+  std::vector<std::string> in_memory, out_memory;  // operands of one name are one piece of memory
 };
 
-void bench(benchmark::State& state, const Work& work, const KernelInfo& info, Layout layout, int threads) {
-  std::vector<TensorSpec> in = work.in, out = work.out;
-  const int64_t batch = work.in[0].shape[0];
-  for (auto* specs : {&in, &out})
-    for (auto& s : *specs) {
-      const bool is_weight =
-          work.op.find("weight_grad") != std::string::npos ? specs == &out : specs == &in && &s != &in[0];
-      if (!is_weight && s.shape[0] == batch) s.layout = layout;
-    }
-  auto kernel = info.make({work.params, in, out, threads});
-  if (!kernel) return state.SkipWithError("declined");
-  std::vector<Aligned> memory;
-  std::vector<View> in_views, out_views;
-  std::mt19937 random(1);
-  double bytes = 0;
-  for (auto* specs : {&in, &out})
-    for (auto& s : *specs) {
-      memory.emplace_back(s.bytes());
-      auto* data = static_cast<float*>(memory.back().data.get());
-      for (int64_t i = 0; i < s.stored_elements(); ++i)
-        data[i] = static_cast<float>(random() % 2048) * 1e-3f - 1;
-      (specs == &in ? in_views : out_views).push_back({s, data});
-      bytes += static_cast<double>(s.bytes());
-    }
-  const Aligned workspace(kernel->workspace_bytes() + 64);
-  for (auto _ : state) kernel->run({in_views, out_views, workspace.data.get()});
-  const auto rate = [&](double each) {
-    return benchmark::Counter(each * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  };
-  state.counters["GFLOP/s"] = rate(work.flops);
-  state.counters["GB/s"] = rate(bytes);
+// What an operand shares with those that lie where it does: an op may write its result over an input.
+std::string memory_of(const Plan& plan, ValueId v) {
+  const auto root = static_cast<size_t>(plan.root[static_cast<size_t>(v)]);
+  const Value& value = plan.graph.value(static_cast<ValueId>(root));
+  if (plan.offset[root] >= 0) return fmt::format("arena {}", plan.offset[root]);
+  return fmt::format("{} {}", static_cast<int>(value.storage), value.name);
 }
 
-void register_benches() {
-  static const std::vector<Work> all = works();
-  for (const auto& work : all)
-    for (const auto& info : Registry::builtin().all()) {
-      if (info.op != work.op || info.device != Device::cpu) continue;
-      if (info.is_reference() && work.flops > kSlowForReference) continue;
-      const Layout layout = info.layout == LayoutClass::lanes  ? Layout::lanes
-                            : info.layout == LayoutClass::nhwc ? Layout::nhwc
-                                                               : Layout::plain;
-      for (int threads : {1, static_cast<int>(std::thread::hardware_concurrency())}) {
-        const std::string name = work.op + "/" + work.shape + "/" + info.name + "/" + std::to_string(threads);
-        benchmark::RegisterBenchmark(name.c_str(),
-                                     [&work, &info, layout, threads](benchmark::State& state) {
-                                       bench(state, work, info, layout, threads);
-                                     })
-            ->UseRealTime()
-            ->MinTime(0.1);
-        if (std::thread::hardware_concurrency() <= 1) break;
-      }
+// As the plan has them, or in the layout that a kernel of another layout class takes.
+Operands operands(const Plan& plan, const Node& n, LayoutClass layout) {
+  Operands o;
+  const auto add = [&](ValueId v, std::vector<TensorSpec>& specs, std::vector<std::string>& memory) {
+    const Value& value = plan.graph.value(v);
+    TensorSpec s = value.spec;
+    if (value.batch && value.storage != Storage::input) {  // the host writes those as it has them
+      if (layout == LayoutClass::plain) s.layout = Layout::plain;
+      if (layout == LayoutClass::lanes) s.layout = Layout::lanes;
+      if (layout == LayoutClass::nhwc) s.layout = s.shape.rank() == 4 ? Layout::nhwc : Layout::plain;
     }
+    specs.push_back(s);
+    memory.push_back(memory_of(plan, v));
+  };
+  for (ValueId v : n.in) add(v, o.in, o.in_memory);
+  for (ValueId v : n.out) add(v, o.out, o.out_memory);
+  return o;
+}
+
+void fill(const TensorSpec& s, void* data) {
+  const int64_t n = s.stored_elements();
+  const auto number = [](int64_t i) {
+    return static_cast<float>((static_cast<uint32_t>(i) * 2654435761U >> 8) & 0xFFFF) / 65536.f - 0.5f;
+  };
+  for (int64_t i = 0; i < n; ++i)
+    if (s.dtype == DType::f32)
+      static_cast<float*>(data)[i] = number(i);
+    else if (s.dtype == DType::bf16)
+      static_cast<bf16*>(data)[i] = bf16(number(i));  // others stay 0
+}
+
+// A kernel with all that it works on.
+class Prepared {
+ public:
+  Prepared(const Operands& o, Kernel& kernel) : kernel_(kernel), workspace_(kernel.workspace_bytes() + 64) {
+    std::map<std::string, int64_t> sizes;
+    const auto each = [&](auto f) {
+      for (size_t i = 0; i < o.in.size(); ++i) f(o.in[i], o.in_memory[i], in_);
+      for (size_t i = 0; i < o.out.size(); ++i) f(o.out[i], o.out_memory[i], out_);
+    };
+    each([&](const TensorSpec& s, const std::string& name, auto&) {
+      sizes[name] = std::max(sizes[name], s.bytes());
+      bytes_ += static_cast<double>(s.bytes());
+    });
+    for (const auto& [name, size] : sizes) memory_.emplace(name, AlignedBuffer(size));
+    each([&](const TensorSpec& s, const std::string& name, std::vector<View>& views) {
+      views.push_back({s, memory_.at(name).data()});
+      fill(s, views.back().data);
+    });
+  }
+  void run() { kernel_.run({in_, out_, workspace_.data()}); }
+  double bytes() const { return bytes_; }
+
+ private:
+  Kernel& kernel_;
+  AlignedBuffer workspace_;
+  std::map<std::string, AlignedBuffer> memory_;
+  std::vector<View> in_, out_;
+  double bytes_ = 0;  // of inputs and outputs once
+};
+
+// The library calls this several times for one figure, and large tensors take long to make.
+Prepared& prepared(const Operands& o, Kernel& kernel) {
+  static std::unique_ptr<Prepared> last;
+  static const Kernel* of = nullptr;
+  if (of != &kernel) {
+    last = nullptr;  // before the next is made
+    last = std::make_unique<Prepared>(o, kernel);
+    of = &kernel;
+    last->run();
+  }
+  return *last;
+}
+
+void bench(benchmark::State& state, const Operands& o, Kernel& kernel, double flops) {
+  Prepared& p = prepared(o, kernel);
+  for (auto _ : state) p.run();
+  const auto rate = [](double each) {
+    return benchmark::Counter(each * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  };
+  state.counters["GFLOP/s"] = rate(flops);
+  state.counters["GB/s"] = rate(p.bytes());
+}
+
+std::string shapes(const Operands& o) {
+  std::string text;
+  for (const auto* specs : {&o.in, &o.out})
+    for (const TensorSpec& s : *specs)
+      if (s.shape.rank() > 1) text += (text.empty() ? "" : " ") + s.text();
+  return text;
+}
+
+void register_work(const Plan& plan, const Work& work, int threads) {
+  const Node& n = *work.node;
+  struct Candidate {
+    const KernelInfo* info;
+    std::shared_ptr<Operands> operands;
+    std::shared_ptr<Kernel> kernel;
+  };
+  std::vector<Candidate> candidates;
+  const Operands planned = operands(plan, n, LayoutClass::any);
+  const DType dtype = kernel_dtype({n.params, planned.in, planned.out});
+  for (const KernelInfo& info : Registry::builtin().all()) {
+    if (info.op != n.op || info.device != Device::cpu || info.dtype != dtype) continue;
+    auto o = std::make_shared<Operands>(operands(plan, n, info.layout));
+    const KernelRequest request{n.params, o->in, o->out, threads};
+    const auto fitting = Registry::builtin().candidates(n.op, Device::cpu, request);
+    if (std::find(fitting.begin(), fitting.end(), &info) == fitting.end()) continue;
+    if (std::shared_ptr<Kernel> k = info.make(request))
+      candidates.push_back({&info, std::move(o), std::move(k)});
+  }
+  const double flops = static_cast<double>(flops_of(plan.graph, n));
+  for (const Candidate& c : candidates) {
+    // References are for tests: they run where nothing else does.
+    if (c.info->is_reference() && candidates.size() > 1) continue;
+    const std::string name = fmt::format("{}/{}/{}", work.name, c.info->name, lockstep::name(c.info->layout));
+    benchmark::RegisterBenchmark(name.c_str(), [c, flops, calls = work.calls,
+                                                chosen = c.info->name == n.kernel,
+                                                threads](benchmark::State& state) {
+      bench(state, *c.operands, *c.kernel, flops);
+      state.SetLabel(shapes(*c.operands));
+      state.counters["calls"] = static_cast<double>(calls);
+      state.counters["chosen"] = chosen;
+      state.counters["threads"] = threads;
+    })->UseRealTime();
+  }
+}
+
+int run(int argc, char** argv) {
+  namespace po = boost::program_options;
+  benchmark::Initialize(&argc, argv);  // takes its own options out
+  std::string file;
+  std::vector<std::string> set;
+  po::options_description options("Options"), all;
+  options.add_options()("help", "this text")("set", po::value(&set)->value_name("KEY=VALUE"),
+                                             "override a key of the job (repeatable)");
+  all.add(options).add_options()("job", po::value(&file));
+  po::variables_map given;
+  po::store(po::command_line_parser(argc, argv)
+                .options(all)
+                .positional(po::positional_options_description().add("job", 1))
+                .run(),
+            given);
+  po::notify(given);
+  if (given.count("help")) {
+    std::cout << "kernel_bench JOB [--set KEY=VALUE]... [--benchmark_...]\n\n" << options;
+    return 0;
+  }
+  if (file.empty()) throw Error(Exit::usage, "E_OPTION", "which JOB?");
+  apply_cpu_level_from_environment();
+  set.push_back("device=cpu");
+  const Job job = read_job(file, set);
+  const JobPlan p = plan_job(job, true);
+  const Plan& plan = p.training.back();
+  const int threads = kernel_choice(job, static_cast<int>(job.instance_count)).threads;
+  const std::vector<Work> found = works(plan.graph);
+  for (const Work& w : found) register_work(plan, w, threads);
+  benchmark::AddCustomContext("instruction set", name(cpu_level()));
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
 }
 
 }  // namespace
 }  // namespace lockstep
 
-int main(int argc, char** argv) {
-  try {
-    lockstep::apply_cpu_level_from_environment();
-    benchmark::AddCustomContext("instruction set", lockstep::name(lockstep::cpu_level()));
-    lockstep::register_benches();
-  } catch (const lockstep::Error& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return e.code();
-  }
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 64;
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-}
+int main(int argc, char** argv) { return lockstep::program("kernel_bench", lockstep::run, argc, argv); }

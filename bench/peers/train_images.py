@@ -2,12 +2,13 @@
 
     python bench/peers/train_images.py --model resnet18|ddpm_cifar10 --make WEIGHTS                     random weights to start from
     python bench/peers/train_images.py --model resnet18 --from WEIGHTS --pictures FOLDER --batch 64 --steps 6
-    python bench/peers/train_images.py --model ddpm_cifar10 --from WEIGHTS --batch 16 --sample 20       seconds of DDIM
+    python bench/peers/train_images.py --model ddpm_cifar10 --from WEIGHTS --sample 20 --init-noise FILE --compare FILE
 
-Threads and precision (fp32, or bf16 by autocast) as given, in one process; the pictures are tensors in memory before the
+The last one draws with DDIM from the tensor `noise` of a safetensors file, as many images as it holds, and says how far they
+are from the tensor `images` of another; `lockstep sample` writes both (--save-noise, --raw). Threads and precision (fp32, or bf16 by autocast) as given, in one process; the pictures are tensors in memory before the
 first step, and every step takes the same batch: the first --batch pictures, with no augmentation. The UNet's noise and
 timesteps are ours (tests/golden/diffusion_peer.py), so that the first loss is the same as ours. The last line is a JSON object:
-seconds of each step, losses, torch.
+seconds of each step and losses, or seconds of all steps and difference; torch.
 """
 
 import argparse
@@ -35,10 +36,36 @@ def resnet18():
     return net
 
 
-def ddpm_cifar10():
+def ddpm_cifar10(narrow):
     from diffusers import UNet2DModel
 
-    return UNet2DModel(**CIFAR10_CONFIG)
+    channels = {"block_out_channels": (32, 64, 64, 64)} if narrow else {}
+    return UNet2DModel(**{**CIFAR10_CONFIG, **channels})
+
+
+def ddim():
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(num_train_timesteps=1000)
+
+
+def sample(net, cast, a):
+    """Seconds of all steps after one evaluation that is not counted, and the largest difference of a pixel (0 to 1)."""
+    from safetensors.torch import load_file
+
+    x = load_file(a.init_noise)["noise"]
+    if a.channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    scheduler = ddim()
+    scheduler.set_timesteps(a.sample)
+    net.eval()
+    with torch.no_grad(), cast:
+        net(x, scheduler.timesteps[0])
+        started = time.perf_counter()
+        for t in scheduler.timesteps:
+            x = scheduler.step(net(x, t).sample, t, x).prev_sample
+        seconds = time.perf_counter() - started
+    return seconds, (x - load_file(a.compare)["images"]).abs().max().item() / 2
 
 
 def pictures(folder, count):
@@ -61,7 +88,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--narrow", action="store_true", help="a quarter of the UNet's channels, to see that all of it works")
     parser.add_argument("--sample", type=int, metavar="STEPS")
+    parser.add_argument("--init-noise", metavar="FILE")
+    parser.add_argument("--compare", metavar="FILE")
     parser.add_argument("--seed", type=int, default=1)
     a = parser.parse_args()
 
@@ -70,10 +100,11 @@ def main():
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     diffusion = a.model == "ddpm_cifar10"
-    net = ddpm_cifar10() if diffusion else resnet18()
+    net = ddpm_cifar10(a.narrow) if diffusion else resnet18()
     if a.make:
         if diffusion:
             net.save_pretrained(a.make)
+            ddim().save_pretrained(pathlib.Path(a.make).parent / "scheduler")
         else:
             save_file(net.state_dict(), a.make)
         return
@@ -86,16 +117,8 @@ def main():
     cast = torch.autocast("cpu", dtype=torch.bfloat16) if a.precision == "bf16" else contextlib.nullcontext()
 
     if a.sample:
-        from diffusers import DDIMScheduler
-
-        scheduler = DDIMScheduler(num_train_timesteps=1000)
-        scheduler.set_timesteps(a.sample)
-        x = torch.randn(a.batch, 3, 32, 32)
-        started = time.perf_counter()
-        with torch.no_grad(), cast:
-            for t in scheduler.timesteps:
-                x = scheduler.step(net.eval()(x, t).sample, t, x).prev_sample
-        print(json.dumps({"torch": torch.__version__, "seconds": [time.perf_counter() - started]}))
+        seconds, difference = sample(net, cast, a)
+        print(json.dumps({"torch": torch.__version__, "seconds": seconds, "difference": difference}))
         return
 
     net.train()

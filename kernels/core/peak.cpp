@@ -5,11 +5,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-
-#include "kernels/core/parallel.h"
+#include "kernels/core/best_rate.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
@@ -47,22 +43,8 @@ namespace lockstep {
 HWY_EXPORT(multiply_add);
 
 double measure_peak_gflops(int threads) {
-  constexpr int kTries = 5;
   constexpr long kRounds = 1'000'000;  // some 3 to 6 ms
-  double best = 0;
-  for (int i = 0; i < kTries; ++i) {
-    std::atomic<double> operations = 0;
-    volatile float kept = 0;  // so that the work is not optimised away
-    const auto start = std::chrono::steady_clock::now();
-    parallel_for(threads, threads, [&](int64_t) {
-      float result = 0;
-      operations += HWY_DYNAMIC_DISPATCH(multiply_add)(kRounds, &result);
-      if (result < 0) kept = result;
-    });
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, operations / seconds * 1e-9);
-  }
-  return best;
+  return best_rate(threads, kRounds, HWY_DYNAMIC_DISPATCH(multiply_add));
 }
 
 }  // namespace lockstep

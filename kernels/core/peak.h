@@ -7,4 +7,11 @@ namespace lockstep {
 // the instruction set in use. The best of a few tries of some milliseconds each.
 double measure_peak_gflops(int threads);
 
+// The same of bf16 multiply-adds with float32 sums, by AVX512-BF16's dot products of pairs and by AMX's
+// products of tiles; 0 where the processor or the operating system lacks them.
+struct Bf16Peak {
+  double avx512_gflops = 0, amx_gflops = 0;
+};
+Bf16Peak measure_bf16_peak(int threads);
+
 }  // namespace lockstep

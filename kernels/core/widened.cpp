@@ -67,7 +67,8 @@ class Widened final : public Kernel {
     };
     whole_ = make_for(piece_);
     if (!whole_) return false;
-    if (const int64_t rest = piece_ > 0 ? n_ % piece_ : 0; rest > 0) rest_ = make_for(rest);
+    if (const int64_t rest = piece_ > 0 ? n_ % piece_ : 0; rest > 0)
+      if (!(rest_ = make_for(rest))) return false;
     int64_t at = 0;
     const auto take = [&](Tensor& t, bool needed) {
       if (!needed) return;

@@ -85,7 +85,7 @@ int judge_samples(const JudgeRequest& o, const boost::program_options::variables
       judge.emplace(*classifier.session, real("training"), real(o.split));
       return "";
     });
-    const auto images = draw(model, *comm);
+    const auto images = draw(model, *comm).images;
     on_root(*comm, [&]() -> std::string {
       std::vector<uint8_t> pixels;
       for (const Image& image : diffusion::pictures(images, model.input))

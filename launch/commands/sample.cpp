@@ -116,20 +116,21 @@ int run(const std::vector<std::string>& arguments) {
       if (!o.init_noise.empty()) noise = read_noise(o.init_noise, m);
     });
     m.request.init_noise = noise;
-    const auto images = draw(m, *comm);
+    const Drawn drawn = draw(m, *comm);
     on_root(*comm, [&]() -> std::string {
-      write_results(o, m, images);
+      write_results(o, m, drawn.images);
       if (!o.save_noise.empty()) {
         if (noise.empty()) {
-          noise.resize(images.size());
+          noise.resize(drawn.images.size());
           diffusion::draw_image_noise(m.request.seed, 0, 0, m.input.channels * m.input.height * m.input.width,
                                       noise);
         }
         write_tensor(o.save_noise, "noise", noise, m);
       }
-      fmt::print("{}: {} images, {} in {} steps{}\n", o.out, m.request.count, m.request.sampler,
+      fmt::print("{}: {} images, {} in {} steps{}: {:.3f} s\n", o.out, m.request.count, m.request.sampler,
                  m.request.steps,
-                 m.request.guidance != 1 ? fmt::format(", guidance {}", m.request.guidance) : "");
+                 m.request.guidance != 1 ? fmt::format(", guidance {}", m.request.guidance) : "",
+                 drawn.seconds);
       return "";
     });
     return 0;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 
 #include "launch/commands/job_plan.h"
@@ -63,6 +64,8 @@ boost::program_options::options_description SamplingOptions::description() {
       "guidance", po::value(&guidance)->value_name("W"), "how far towards the class; 1: as the model has it")(
       "sampler", po::value(&sampler)->value_name("NAME"), "ddpm, ddim, dpm_solver, euler, euler_ancestral")(
       "steps", po::value(&steps)->value_name("N"), "evaluations of the model")(
+      "precision", po::value(&precision)->value_name("NAME"),
+      "of activations: fp32 or bf16; left out: the run's, of a folder fp32")(
       "seed", po::value(&seed)->value_name("S"), "of the noise");
   return d;
 }
@@ -94,6 +97,12 @@ void apply(const std::string& command, const boost::program_options::variables_m
   if (vm.count("sampler")) r.sampler = o.sampler;
   if (vm.count("steps")) r.steps = o.steps;
   if (vm.count("seed")) r.seed = o.seed;
+  if (vm.count("precision")) {
+    if (o.precision != "fp32" && o.precision != "bf16")
+      throw Error(Exit::usage, "E_OPTION",
+                  fmt::format("{}: --precision is fp32 or bf16, not '{}'", command, o.precision));
+    m.config.precision = o.precision;
+  }
 }
 
 std::unique_ptr<Communicator> launched_communicator() {
@@ -101,7 +110,7 @@ std::unique_ptr<Communicator> launched_communicator() {
   return environment.present && environment.size > 1 ? make_mpi_communicator({}) : make_self_communicator();
 }
 
-std::vector<float> draw(const SamplingModel& m, Communicator& comm) {
+Drawn draw(const SamplingModel& m, Communicator& comm) {
   const LauncherEnvironment environment = launcher_environment();
   SessionOptions s;
   s.model = make_unet2d(m.unet);
@@ -118,12 +127,18 @@ std::vector<float> draw(const SamplingModel& m, Communicator& comm) {
   });
   session.executor().upload_model();
   diffusion::GenerateRequest request = m.request;
-  if (comm.rank() == 0 && ::isatty(2))
-    request.progress = [](int64_t done, int64_t total) {
-      fmt::print(stderr, "\r  step {}/{}{}", done, total, done == total ? "\r\x1b[K" : "");
-      std::fflush(stderr);
-    };
-  return diffusion::generate(session, m.scheduler, request);
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point started;
+  Drawn drawn;
+  request.progress = [&, shown = comm.rank() == 0 && ::isatty(2)](int64_t done, int64_t total) {
+    if (done == 0) started = Clock::now();
+    if (done == total) drawn.seconds = std::chrono::duration<double>(Clock::now() - started).count();
+    if (!shown) return;
+    fmt::print(stderr, "\r  step {}/{}{}", done, total, done == total ? "\r\x1b[K" : "");
+    std::fflush(stderr);
+  };
+  drawn.images = diffusion::generate(session, m.scheduler, request);
+  return drawn;
 }
 
 }  // namespace lockstep

@@ -28,7 +28,7 @@ SamplingModel sampling_of_folder(const std::string& folder);
 struct SamplingOptions {
   int64_t count = 0, steps = 0;
   double guidance = 0;
-  std::string sampler;
+  std::string sampler, precision;
   uint64_t seed = 0;
 
   boost::program_options::options_description description();  // parsing writes to this object
@@ -42,8 +42,11 @@ void set_count(SamplingModel& model, int64_t count);
 
 // Joins the ranks that a launcher started; one rank alone where there was none.
 std::unique_ptr<Communicator> launched_communicator();
-// Loads the weights and draws model.request, on the CPU: diffusion::generate(). Shows its progress on a
-// terminal. Collective.
-std::vector<float> draw(const SamplingModel& model, Communicator& comm);
+struct Drawn {
+  std::vector<float> images;  // as diffusion::generate() gives them
+  double seconds = 0;         // of this rank's steps alone, without loading and planning
+};
+// Loads the weights and draws model.request, on the CPU. Shows its progress on a terminal. Collective.
+Drawn draw(const SamplingModel& model, Communicator& comm);
 
 }  // namespace lockstep

@@ -61,6 +61,7 @@ std::vector<float> sample_images(Sampler& sampler, const Predict& predict, const
   Guided guided(predict, r);
   const int64_t total = (r.count + r.batch - 1) / r.batch * sampler.steps();
   int64_t done = 0;
+  if (progress) progress(done, total);
   for (int64_t begin = 0; begin < r.count; begin += r.batch) {
     const int64_t n = std::min(r.batch, r.count - begin);
     const auto x = std::span(images).subspan(static_cast<size_t>(begin * r.elements),

@@ -32,7 +32,8 @@ struct SampleRequest {
 // number for sample.
 void draw_image_noise(uint64_t seed, int64_t draw, int64_t first, int64_t elements, std::span<float> out);
 
-// The images, [count, elements]. `progress` is told how many of how many steps are done, over all batches.
+// The images, [count, elements]. `progress` is told how many of how many steps are done, over all batches,
+// from 0 before the first.
 std::vector<float> sample_images(Sampler& sampler, const Predict& predict, const SampleRequest& request,
                                  const std::function<void(int64_t done, int64_t total)>& progress = {});
 

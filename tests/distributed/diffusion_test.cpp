@@ -177,6 +177,17 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
               tensor(folder_.file("b.safetensors"), "images"));
   EXPECT_TRUE(std::filesystem::exists(folder_.file("each") + "/000005-class-5.png"));
 
+  // Activations in bf16 round, and change no more than that.
+  const Outcome half =
+      run(folder_, sample(path, folder_.file("half.safetensors"), 1, {"--precision", "bf16"}));
+  ASSERT_EQ(half.code, 0) << half.text;
+  const auto exact = tensor(folder_.file("a.safetensors"), "images"),
+             rounded = tensor(folder_.file("half.safetensors"), "images");
+  EXPECT_FALSE(rounded == exact);
+  double off = 0;
+  for (size_t i = 0; i < exact.size(); ++i) off += std::abs(rounded[i] - exact[i]);
+  EXPECT_LT(off / static_cast<double>(exact.size()), 0.02);  // of a range of 2
+
   // What the program says where it cannot.
   const auto expect = [&](const std::string& from, const std::vector<std::string>& more, int code,
                           const std::string& words) {
@@ -204,6 +215,7 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
           "lockstep sample");
   expect(path, {"--sampler", "ddpm", "--steps", "2000"}, 78, "steps");
   expect(path, {"--sampler", "nonsense"}, 78, "nonsense");
+  expect(path, {"--precision", "fp16"}, 64, "fp32 or bf16, not 'fp16'");
   expect(folder_.file("nowhere"), {}, 66, "no such run or folder");
   expect(path, {"--init-noise", noise, "--count", "5"}, 65, "noise");
   std::filesystem::remove(alone + "/scheduler/scheduler_config.json");

@@ -96,8 +96,8 @@ TEST(SampleImagesProgress, CountsStepsOverAllBatches) {
   r.batch = 2;
   sample_images(*make_sampler("ddim", {}, 4), model.predict(), r,
                 [&](int64_t done, int64_t total) { told.emplace_back(done, total); });
-  ASSERT_EQ(told.size(), 12U);
-  EXPECT_EQ(told.front(), (std::pair<int64_t, int64_t>(1, 12)));
+  ASSERT_EQ(told.size(), 13U);
+  EXPECT_EQ(told.front(), (std::pair<int64_t, int64_t>(0, 12)));
   EXPECT_EQ(told.back(), (std::pair<int64_t, int64_t>(12, 12)));
 }
 

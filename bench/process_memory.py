@@ -1,0 +1,60 @@
+"""What processes take of memory while they run, as Linux counts it."""
+
+import pathlib
+import subprocess
+import time
+
+from harness import Failed
+
+
+def parents(proc="/proc"):
+    """{process: its parent}"""
+    found = {}
+    for entry in pathlib.Path(proc).iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text()
+        except OSError:  # it has ended
+            continue
+        found[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])  # the name before it may hold anything
+    return found
+
+
+def descendants(of, parent_of):
+    """The process and all below it."""
+    found = [of]
+    for pid in found:
+        found += [child for child, parent in parent_of.items() if parent == pid]
+    return found
+
+
+def pss(smaps_rollup):
+    """Bytes: a page that n processes share counts as a n-th."""
+    for line in smaps_rollup.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("smaps_rollup without Pss")
+
+
+def peak_pss(command, interval=0.02):
+    """Bytes of the largest process below a command at its largest: one rank of a job whose ranks are alike."""
+    command = [str(c) for c in command]
+    peaks = {}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        while process.poll() is None:
+            for pid in descendants(process.pid, parents()):
+                try:
+                    now = pss(pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text())
+                except (OSError, ValueError):  # it has ended, or is about to
+                    continue
+                peaks[pid] = max(peaks.get(pid, 0), now)
+            time.sleep(interval)
+        said = process.communicate()[0]
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode != 0 or not peaks:
+        raise Failed(f"exit {process.returncode}: {' '.join(command)}\n{said[-2000:]}")
+    return max(peaks.values())
