@@ -78,6 +78,7 @@ class Training:
     batch: int
     settings: dict
     warmup: int = 0  # steps before the clock starts; 0: log_every is 1, and the median step counts
+    program: pathlib.Path = LOCKSTEP
     losses: list = dataclasses.field(default_factory=list)  # of the last fit's training lines
 
     @property
@@ -89,7 +90,7 @@ class Training:
         return self.settings.get("hyperparameters.precision", "fp32")
 
     def command(self, word, *rest):
-        return [LOCKSTEP, word, self.job, *rest, *overrides(self.settings)]
+        return [self.program, word, self.job, *rest, *overrides(self.settings)]
 
     def rate(self, folder, trace=None):
         """Samples a second."""
@@ -108,9 +109,10 @@ class Training:
 
 
 class Ours:
-    def __init__(self, scratch, quick):
+    def __init__(self, scratch, quick, program=LOCKSTEP):
         self.scratch = scratch
         self.quick = quick
+        self.program = program
         self.image_steps = 2 if quick else 6
         self.pictures = scratch / "pictures"
         write_pictures(self.pictures)
@@ -138,7 +140,7 @@ class Ours:
             settings |= {"model.init_from": weights} if weights else {}
         elif weights:
             settings["model.init_from"] = weights
-        return Training(IMAGE_JOBS[model], batch, settings)
+        return Training(IMAGE_JOBS[model], batch, settings, program=self.program)
 
     def rate(self, training, trace=None):
         return training.rate(self.folder(), trace)

@@ -8,7 +8,8 @@ The last one draws with DDIM from the tensor `noise` of a safetensors file, as m
 are from the tensor `images` of another; `lockstep sample` writes both (--save-noise, --raw). Threads and precision (fp32, or bf16 by autocast) as given, in one process; the pictures are tensors in memory before the
 first step, and every step takes the same batch: the first --batch pictures, with no augmentation. The UNet's noise and
 timesteps are ours (tests/golden/diffusion_peer.py), so that the first loss is the same as ours. The last line is a JSON object:
-seconds of each step and losses, or seconds of all steps and difference; torch.
+seconds of each step (on a GPU: until it is handed over), images_per_second after --warmup steps and losses, or seconds of
+all steps and difference; torch.
 """
 
 import argparse
@@ -86,6 +87,9 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--compile", action="store_true", help="the net through torch.compile (max-autotune)")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before the clock of images_per_second starts")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--narrow", action="store_true", help="a quarter of the UNet's channels, to see that all of it works")
@@ -112,9 +116,10 @@ def main():
     if diffusion:
         weights /= "diffusion_pytorch_model.safetensors"
     net.load_state_dict(load_file(weights))
+    net = net.to(a.device)
     if a.channels_last:
         net = net.to(memory_format=torch.channels_last)
-    cast = torch.autocast("cpu", dtype=torch.bfloat16) if a.precision == "bf16" else contextlib.nullcontext()
+    cast = torch.autocast(a.device, dtype=torch.bfloat16) if a.precision == "bf16" else contextlib.nullcontext()
 
     if a.sample:
         seconds, difference = sample(net, cast, a)
@@ -122,17 +127,19 @@ def main():
         return
 
     net.train()
-    x, labels = pictures(a.pictures, a.batch)
+    on_gpu = a.device == "cuda"
+    x, labels = (part.to(a.device) for part in pictures(a.pictures, a.batch))
     if diffusion:
         x = x * 2 - 1
-        optimizer = torch.optim.AdamW(net.parameters(), lr=2e-4, weight_decay=0)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=2e-4, weight_decay=0, fused=on_gpu)
         betas = torch.linspace(1e-4, 0.02, 1000)
-        alphas = torch.cumprod(1 - betas, 0)
+        alphas = torch.cumprod(1 - betas, 0).to(a.device)
         size = tuple(x.shape[1:])
         elements = int(np.prod(size))
     else:
-        x = (x - torch.tensor([0.4914, 0.4822, 0.4465])[:, None, None]) / torch.tensor([0.2470, 0.2435, 0.2616])[:, None, None]
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        mean, std = (torch.tensor(v, device=a.device)[:, None, None] for v in ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]))
+        x = (x - mean) / std
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=on_gpu)
     if a.channels_last:
         x = x.to(memory_format=torch.channels_last)
     # Drawn before the clock starts; ours draws in the step.
@@ -140,25 +147,32 @@ def main():
     for step in range(a.steps if diffusion else 0):
         t = torch.tensor([draw_timestep(a.seed, step, n, 1000) for n in range(a.batch)])
         noise = torch.stack([torch.from_numpy(draw_noise(a.seed, step, n, elements)).reshape(size) for n in range(a.batch)])
-        drawn.append((t, noise))
-    losses, seconds = [], []
+        drawn.append((t.to(a.device), noise.to(a.device)))
+    step_net = torch.compile(net, mode="max-autotune") if a.compile else net
+    settle = torch.cuda.synchronize if on_gpu else lambda: None
+    losses, seconds, started_at = [], [], None
     for step in range(a.steps):
+        if step == a.warmup:
+            settle()
+            started_at = time.perf_counter()
         started = time.perf_counter()
         optimizer.zero_grad()
         with cast:
             if diffusion:
                 t, noise = drawn[step]
                 abar = alphas[t][:, None, None, None]
-                loss = F.mse_loss(net(abar.sqrt() * x + (1 - abar).sqrt() * noise, t).sample.float(), noise)
+                loss = F.mse_loss(step_net(abar.sqrt() * x + (1 - abar).sqrt() * noise, t).sample.float(), noise)
             else:
-                loss = F.cross_entropy(net(x).float(), labels, label_smoothing=0.1)
+                loss = F.cross_entropy(step_net(x).float(), labels, label_smoothing=0.1)
         loss.backward()
         if diffusion:
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1)
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss.detach() if on_gpu else loss.item())  # which a GPU would have to wait for
         seconds.append(time.perf_counter() - started)
-    print(json.dumps({"torch": torch.__version__, "seconds": seconds, "losses": losses}))
+    settle()
+    rate = (a.steps - a.warmup) * a.batch / (time.perf_counter() - started_at) if a.steps > a.warmup else None
+    print(json.dumps({"torch": torch.__version__, "seconds": seconds, "images_per_second": rate, "losses": [float(v) for v in losses]}))
 
 
 if __name__ == "__main__":

@@ -89,6 +89,27 @@ class Outputs(unittest.TestCase):
         found = gpu.ratios([entry("direct", False, 9.0), entry("implicit_gemm", False, 4.0), entry("cudnn", True, 2.0), alone])
         self.assertEqual([(r["ours"], r["library"], r["ratio"]) for r in found], [("implicit_gemm", "cudnn", 0.5)])
 
+    def test_sides_take_turns_and_one_that_fails_is_left_out(self):
+        calls = []
+
+        def ours():
+            calls.append("ours")
+            return 4.0
+
+        def peer(*words):
+            calls.append("peer" + "".join(words))
+            if words:
+                raise gpu.Failed("exit 1")
+            return 2.0
+
+        row = gpu.measured("python", 3, ours, peer)
+        self.assertEqual(calls, ["ours", "peer", "peer--compile", "ours", "peer", "ours", "peer"])
+        self.assertEqual((row["lockstep"], row["pytorch"], row["pytorch compiled"]), ([4.0] * 3, [2.0] * 3, []))
+        self.assertEqual(row["problems"], ["pytorch compiled: exit 1"])
+        calls.clear()
+        self.assertEqual(gpu.measured(None, 2, ours, peer)["pytorch"], [])
+        self.assertEqual(calls, ["ours", "ours"])
+
     def test_table_of_failed_parts(self):
         text = gpu.table({"parts": {"tests": {"fine": True, "passed": 12, "skipped": 0, "failed": []},
                                     "kernels": {"fine": False, "error": "Failed: exit 70"}}})  # fmt: skip
