@@ -3,7 +3,10 @@
 import json
 import os
 import pathlib
+import random
+import struct
 import subprocess
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -29,6 +32,25 @@ def throughput(folder, batch, warmup):
     lines = [line for line in metrics(folder, "training") if line["step"] >= warmup]
     first, last = lines[0], lines[-1]
     return (last["step"] - first["step"]) * batch / (last["seconds"] - first["seconds"])
+
+
+def write_png(path, height, width, pixels):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + pixels[y * width * 3 : (y + 1) * width * 3] for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def noise_pictures(folder):
+    """32×32 pictures of noise, 64 for each of ten classes."""
+    draw = random.Random(1)
+    for label in range(10):
+        (folder / str(label)).mkdir(parents=True)
+        for i in range(64):
+            write_png(folder / str(label) / f"{i:02}.png", 32, 32, draw.randbytes(32 * 32 * 3))
+    return folder
 
 
 def machine():
