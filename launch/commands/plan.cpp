@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 
 #include <fstream>
+#include <optional>
 #include <set>
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
+#include "launch/commands/scale.h"
 #include "launch/job/availability.h"
 
 namespace lockstep {
@@ -20,10 +22,7 @@ nlohmann::json collectives(const Plan& plan) {
   nlohmann::json list = nlohmann::json::array();
   for (const Node& n : plan.graph.nodes()) {
     if (n.kind != NodeKind::allreduce && n.kind != NodeKind::all_gather) continue;
-    const int64_t bytes = n.params.empty()
-                              ? plan.graph.value(n.in[0]).spec.bytes()
-                              : (n.params.as<BucketParams>().end - n.params.as<BucketParams>().begin) * 4;
-    list.push_back({{"op", n.op}, {"name", n.name}, {"bytes", bytes}});
+    list.push_back({{"op", n.op}, {"name", n.name}, {"bytes", collective_bytes(plan.graph, n)}});
   }
   return list;
 }
@@ -108,14 +107,20 @@ void print(const Job& job, const JobPlan& p) {
 
 int run(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
-  std::string file, dot, device;
+  std::string file, dot, device, scale, link;
   std::vector<std::string> set;
   po::options_description visible("Options"), hidden;
   visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"),
                         "override a key of the job (repeatable)")(
       "device", po::value(&device)->value_name("NAME"), "short for --set device=NAME; cuda needs no GPU")(
       "json", "print the plan as JSON")("dot", po::value(&dot)->value_name("FILE"),
-                                        "write the graph for Graphviz");
+                                        "write the graph for Graphviz")(
+      "scale", po::value(&scale)->value_name("RANKS,..."),
+      "predict a step on these rank counts, each rank with as many samples as it has in the job (weak "
+      "scaling): ops "
+      "are timed here, for a few steps, and the allreduce is a model over --link")(
+      "link", po::value(&link)->value_name("BANDWIDTH,LATENCY[,RANKS]"),
+      "what lies between hosts, as 100Gb,5us (Gb, Mb, GB, MB a second; ns, us, ms), and ranks a host (1)");
   hidden.add_options()("job", po::value(&file));
   po::positional_options_description positional;
   positional.add("job", 1);
@@ -124,6 +129,8 @@ int run(const std::vector<std::string>& arguments) {
                       arguments, visible, hidden, positional);
   if (!vm) return 0;
   if (file.empty()) missing_argument(plan_command, "JOB");
+  std::optional<ScaleRequest> request;
+  if (vm->count("scale") || vm->count("link")) request = parse_scale_request(scale, link);
   if (!device.empty()) set.push_back("device=" + device);
   const Job job = read_job(file, set);
   require_built(job);
@@ -133,10 +140,16 @@ int run(const std::vector<std::string>& arguments) {
     out << to_dot(p.training.back());
     if (!out.flush()) throw Error(Exit::cannot_create, "E_WRITE", "cannot write the graph").at("file", dot);
   }
-  if (vm->count("json"))
-    fmt::print("{}\n", describe(job, p).dump(1));
-  else
+  std::optional<Scaling> scaling;
+  if (request) scaling = predict_scaling(job, p, *request);
+  if (vm->count("json")) {
+    nlohmann::json all = describe(job, p);
+    if (scaling) all["scaling"] = to_json(*scaling);
+    fmt::print("{}\n", all.dump(1));
+  } else {
     print(job, p);
+    if (scaling) fmt::print("{}", to_text(*scaling));
+  }
   return 0;
 }
 

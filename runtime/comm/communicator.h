@@ -65,6 +65,8 @@ struct CommOptions {
 };
 
 std::unique_ptr<Communicator> make_self_communicator();
+// Rank 0 of `size` ranks that hold what it holds, in one process: to run a plan of many ranks on one.
+std::unique_ptr<Communicator> make_mirror_communicator(int size);
 // MPI_Init_thread must not have been called; finalised by the destructor of the last communicator.
 std::unique_ptr<Communicator> make_mpi_communicator(CommOptions options);
 // Whether this process was started by mpirun, srun or another launcher of ranks, and what it says.

@@ -46,11 +46,8 @@ Executor::Bound& Executor::bind(std::shared_ptr<const Plan> plan) {
     const Node& n = g.nodes()[i];
     step.node = &n;
     step.label = n.op + " " + n.name;
-    for (ValueId v : n.in) {
-      step.in.push_back({g.value(v).spec, nullptr});
-      step.waits |= g.value(v).storage == Storage::gradient &&
-                    (g.value(v).name == kWholeArray || g.value(v).name == kDiverged);
-    }
+    step.waits = reads_summed_gradients(g, n);
+    for (ValueId v : n.in) step.in.push_back({g.value(v).spec, nullptr});
     for (ValueId v : n.out) step.out.push_back({g.value(v).spec, nullptr});
     const bool collective = n.kind == NodeKind::allreduce || n.kind == NodeKind::all_gather;
     if (collective && !collectives_) b.recordable = false;
@@ -291,6 +288,8 @@ void Executor::run_nodes_traced(Bound& b) {
     add(waiting);
   }
 }
+
+std::span<const Trace::Work> Executor::works(const Bound& b) const { return b.works; }
 
 const View& Executor::output(const Bound& b, const std::string& name) const {
   return b.output_views.at(name);

@@ -69,6 +69,8 @@ class Executor {
   // Nodes are timed from now on while it records (null: no more). Where the host's memory is the device's
   // only: elsewhere the host does not see when a node runs.
   void set_trace(Trace* trace) { trace_ = trace; }
+  // What it records, by node; empty where the plan has not been traced yet.
+  std::span<const Trace::Work> works(const Bound& plan) const;
 
  private:
   void resolve(Bound& bound);

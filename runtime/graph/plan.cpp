@@ -181,6 +181,19 @@ int64_t flops_of(const Graph& g, const Node& n) {
   return most;
 }
 
+int64_t collective_bytes(const Graph& g, const Node& n) {
+  if (n.params.empty()) return g.value(n.in[0]).spec.bytes();
+  const auto& bucket = n.params.as<BucketParams>();
+  return (bucket.end - bucket.begin) * static_cast<int64_t>(sizeof(float));
+}
+
+bool reads_summed_gradients(const Graph& g, const Node& n) {
+  return std::any_of(n.in.begin(), n.in.end(), [&](ValueId id) {
+    const Value& v = g.value(id);
+    return v.storage == Storage::gradient && (v.name == kWholeArray || v.name == kDiverged);
+  });
+}
+
 std::string Plan::collective_schedule() const {
   std::string s;
   for (const Node& n : graph.nodes()) {

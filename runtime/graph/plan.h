@@ -47,6 +47,11 @@ struct MemoryReport {
   int64_t total() const { return parameters + gradients + state + ema + half + buffers + arena; }
 };
 
+// Bytes that a collective node takes from this rank.
+int64_t collective_bytes(const Graph& graph, const Node& node);
+// Whether a node reads gradients that other ranks have added to, so that it waits for every bucket.
+bool reads_summed_gradients(const Graph& graph, const Node& node);
+
 nlohmann::json to_json(const Plan& plan);
 std::string to_dot(const Plan& plan);
 int64_t flops_of(const Graph& graph, const Node& node);

@@ -88,6 +88,13 @@ double Trace::step_seconds() const {
   return seen_ == 0 ? 0 : static_cast<double>(end_ns_ - zero_ns_) * 1e-9 / static_cast<double>(seen_);
 }
 
+std::vector<double> Trace::seconds_of(const Work& work) const {
+  std::vector<double> seconds;
+  for (const Span& s : lanes_[0])
+    if (s.work == &work) seconds.push_back(static_cast<double>(s.end_ns - s.begin_ns) * 1e-9);
+  return seconds;
+}
+
 std::string profile_table(const Trace& trace, double peak_gflops) {
   constexpr size_t kRows = 10;
   const double step = trace.step_seconds(), steps = static_cast<double>(trace.steps());

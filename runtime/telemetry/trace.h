@@ -50,6 +50,8 @@ class Trace {
   // The computing thread's work, most expensive first. Valid as long as the trace.
   std::vector<Row> rows() const;
   double step_seconds() const;  // mean of the recorded steps
+  // Of each time that the computing thread did this, in order.
+  std::vector<double> seconds_of(const Work& work) const;
 
  private:
   struct Span {

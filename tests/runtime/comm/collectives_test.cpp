@@ -326,5 +326,19 @@ TEST(Together, AllThrowWhatOneRankThrew) {
   EXPECT_THROW(on_root(world(), []() -> std::string { throw Error(Exit::io, "E_Y", "full"); }), AgreedError);
 }
 
+TEST(MirrorCommunicator, TakesAllRanksForItsOwnLikeness) {
+  const auto mirror = make_mirror_communicator(3);
+  EXPECT_EQ(mirror->rank(), 0);
+  EXPECT_EQ(mirror->duplicate("statistics")->size(), 3);
+  std::vector<float> sum = {1, 2}, most = {1, 2};
+  mirror->allreduce(std::span(sum), Reduce::sum);
+  mirror->allreduce(std::span(most), Reduce::max);
+  EXPECT_EQ(sum, (std::vector<float>{3, 6}));
+  EXPECT_EQ(most, (std::vector<float>{1, 2}));
+  mirror->wait(mirror->start_allreduce(sum));
+  EXPECT_EQ(sum, (std::vector<float>{9, 18}));
+  EXPECT_EQ(mirror->gather_text("it"), (std::vector<std::string>{"it", "it", "it"}));
+}
+
 }  // namespace
 }  // namespace lockstep

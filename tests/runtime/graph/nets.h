@@ -71,10 +71,10 @@ struct Layers {
     const auto [gamma, beta] = affine(name, x);
     return b.add("group_norm", GroupNormParams{groups, 1e-5f}, {x, gamma, beta})[0];
   }
-  ValueId batch_norm(const std::string& name, ValueId x) const {
+  ValueId batch_norm(const std::string& name, ValueId x, int ranks = 1) const {
     const auto [gamma, beta] = affine(name, x);
     const BatchNormParams p;
-    const ValueId parts = b.all_gather(b.add1("batch_norm_stats", p, {x}), 1);
+    const ValueId parts = b.all_gather(b.add1("batch_norm_stats", p, {x}), ranks);
     return b.add1("batch_norm_apply", p, {x, b.add1("batch_norm_merge", p, {parts}), gamma, beta});
   }
   ValueId dropout(ValueId x, bool channelwise) const {
