@@ -8,9 +8,10 @@
 // the last two being the trees: a binomial tree from every rank, down which messages grow. Where p is no
 // power of two the ranks beyond the last one hand theirs to a neighbour before and get the result after, as
 // MPICH and Open MPI have it: recursive doubling 2 (α + n β) + n γ more, halving-doubling 3 α + 2 n β + n/2
-// γ. Ranks of one host (host_group.h) sum through its memory: two meetings and n bytes a rank. On several
-// hosts the allreduce goes on between one rank of each, and two more meetings and n bytes bring the result to
-// the others: hierarchical. All-gather, every rank getting m bytes of each: ⌈lg p⌉ α + (p-1) m β (Bruck and
+// γ. MPI is taken to choose the cheapest; gradients of 2^k hosts go by halving-doubling always (tree_sum.h).
+// Ranks of one host (host_group.h) sum through its memory: two meetings and n bytes a rank. On several hosts
+// the allreduce goes on between one rank of each, and two more meetings and n bytes bring the result to the
+// others: hierarchical. All-gather, every rank getting m bytes of each: ⌈lg p⌉ α + (p-1) m β (Bruck and
 // others, 1997).
 #pragma once
 
