@@ -8,7 +8,7 @@ namespace lockstep {
 double measure_peak_gflops(int threads);
 
 // The same of bf16 multiply-adds with float32 sums, by AVX512-BF16's dot products of pairs and by AMX's
-// products of tiles; 0 where the processor or the operating system lacks them.
+// products of tiles; 0 where the instruction sets in use (cpu_level) lack them.
 struct Bf16Peak {
   double avx512_gflops = 0, amx_gflops = 0;
 };

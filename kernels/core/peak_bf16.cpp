@@ -1,41 +1,16 @@
 // AVX512-BF16 and AMX as intrinsics, each in a function compiled for it and called where the processor has
 // it: Highway's dispatch knows neither.
 #include "kernels/core/best_rate.h"
+#include "kernels/core/cpu_target.h"
 #include "kernels/core/peak.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 namespace lockstep {
 #if defined(__x86_64__)
 namespace {
-
-constexpr int kTileData = 18;  // of XCR0, and of the kernel's permissions
-
-// What the kernel saves of a thread's registers (Intel's manual, volume 1, 13.3).
-__attribute__((target("xsave"))) uint64_t saved_states() { return _xgetbv(0); }
-
-struct Features {
-  bool avx512_bf16 = false, amx = false;
-};
-
-Features features() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1U << 27))) return {};  // OSXSAVE
-  const uint64_t saved = saved_states();
-  Features f;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return {};
-  const bool avx512 = (b & (1U << 16)) && (saved & 0xE6) == 0xE6;
-  const bool tiles = (d & (1U << 22)) && (d & (1U << 24)) && (saved >> 17 & 3) == 3;
-  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of arch_prctl(2)
-  f.amx = tiles && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) f.avx512_bf16 = avx512 && (a & (1U << 5));
-  return f;
-}
 
 // Both: `rounds` of independent chains from registers, which hold zeros; return the operations.
 
@@ -88,10 +63,9 @@ __attribute__((target("amx-tile,amx-bf16"))) double tile_products(long rounds, f
 }  // namespace
 
 Bf16Peak measure_bf16_peak(int threads) {
-  static const Features has = features();
   Bf16Peak peak;
-  if (has.avx512_bf16) peak.avx512_gflops = best_rate(threads, 1'000'000, dot_products);
-  if (has.amx) peak.amx_gflops = best_rate(threads, 100'000, tile_products);
+  if (cpu_level() >= CpuLevel::avx512_bf16) peak.avx512_gflops = best_rate(threads, 1'000'000, dot_products);
+  if (cpu_level() >= CpuLevel::amx) peak.amx_gflops = best_rate(threads, 100'000, tile_products);
   return peak;
 }
 #else
