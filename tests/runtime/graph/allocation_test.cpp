@@ -44,7 +44,7 @@ class Steps {
   }
   void train() {
     for (int64_t m = 0; m < micro_; ++m)
-      session->executor().run(*session->training(batch_, m > 0, m + 1 == micro_).bound, inputs_);
+      session->executor().run(*session->training(batch_, m).bound, inputs_);
     ++inputs_.state.step;
   }
   void evaluate() { session->executor().run(*session->evaluation(batch_).bound, inputs_); }
