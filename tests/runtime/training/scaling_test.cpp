@@ -77,7 +77,7 @@ TEST(PredictStep, IsBoundByComputeWhereBucketsAreHidden) {
   const ScalingPoint p = predict_step(input({0, 1e-6}), 2);
   EXPECT_DOUBLE_EQ(p.time.step, 4.001);  // the second bucket
   EXPECT_EQ(p.binds, "compute");
-  EXPECT_EQ(p.algorithms, (std::map<std::string, int64_t>{{"recursive doubling", 2}}));
+  EXPECT_EQ(p.algorithms, (std::map<std::string, int64_t>{{"halving-doubling", 2}}));
 }
 
 TEST(PredictStep, IsBoundByBandwidth) {
@@ -90,9 +90,9 @@ TEST(PredictStep, IsBoundByBandwidth) {
 }
 
 TEST(PredictStep, IsBoundByLatency) {
-  // lg 8 α for each bucket: from 2 to 5 and to 8.
+  // 2 lg 8 α for each bucket: from 2 to 8 and to 14.
   const ScalingPoint p = predict_step(input({1, 1e-9}), 8);
-  EXPECT_NEAR(p.time.step, 9, 1e-5);
+  EXPECT_NEAR(p.time.step, 15, 1e-5);
   EXPECT_EQ(p.binds, "latency");
 }
 
