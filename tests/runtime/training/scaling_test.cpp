@@ -165,8 +165,12 @@ TEST(StepTiming, SeesThePlanOfManyRanksAndTimesItsOps) {
     double sum = 0;
     int64_t growing = 0;
     for (const StepEvent& e : t.events) {
-      if (e.kind == StepEvent::Kind::statistics_gather) EXPECT_EQ(e.bytes, 3 * 8 * 4);
-      if (e.kind == StepEvent::Kind::statistics_sum) EXPECT_EQ(e.bytes, 2 * 8 * 4);
+      if (e.kind == StepEvent::Kind::statistics_gather) {
+        EXPECT_EQ(e.bytes, 3 * 8 * 4);
+      }
+      if (e.kind == StepEvent::Kind::statistics_sum) {
+        EXPECT_EQ(e.bytes, 2 * 8 * 4);
+      }
       if (e.kind != StepEvent::Kind::compute) continue;
       EXPECT_GT(e.seconds, 0);
       EXPECT_EQ(e.waits, &e == &t.events.back());  // the optimizer
