@@ -116,10 +116,10 @@ TEST(PlanScale, SaysWhatItAssumes) {
 
 TEST(PlanScale, OfADiffusionModelAndBatchNorm) {
   for (const char* job : {"ddpm_mnist.yaml", "mnist_layers.yaml"}) {
-    const Ended e =
-        run({LOCKSTEP_BINARY, "plan", std::string(LOCKSTEP_SOURCE_DIR "/configs/") + job, "--set",
-             "hyperparameters.global_batch_size=8", "--scale", "8", "--link", "10Gb,10us", "--json"},
-            {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+    const Ended e = run({LOCKSTEP_BINARY, "plan", std::string(LOCKSTEP_SOURCE_DIR "/configs/") + job, "--set",
+                         "hyperparameters.global_batch_size=8", "--set", "threads_per_rank=1", "--scale", "8",
+                         "--link", "10Gb,10us", "--json"},
+                        {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
     ASSERT_EQ(e.code, 0) << e.output;
     const auto point = nlohmann::json::parse(e.output).at("scaling").at("ranks").at(0);
     EXPECT_GT(point.at("communication_seconds").get<double>(), 0);

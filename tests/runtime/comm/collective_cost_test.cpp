@@ -33,6 +33,7 @@ TEST(CollectiveCost, ShortMessagesTakeTheFewestRounds) {
 TEST(CollectiveCost, LongMessagesAreCutInParts) {
   // 2 lg 4 α + 2 · 3/4 n β + 3/4 n γ, against 2 (1 + 8 + 4)
   expect_cost(allreduce_over_links(4, 8, kLink, 0.5), "halving-doubling", 4, 12, 3);
+  expect_cost(allreduce_over_links(2, 64, kLink, 0.5), "halving-doubling", 2, 64, 16);
 }
 
 TEST(CollectiveCost, LongMessagesOfARankCountThatIsNoPowerOfTwoGoRound) {
