@@ -18,7 +18,7 @@ def candidates(report, repeated):
         words = e["run_name"].removesuffix("/real_time").split("/")
         found.setdefault("/".join(words[:-2]), []).append(
             {"kernel": words[-2], "layout": words[-1], "us": e["real_time"] * MICROSECONDS[e["time_unit"]], "gflops": e["GFLOP/s"],
-             "gb_s": e["GB/s"], "calls": round(e["calls"]), "chosen": bool(e["chosen"]), "threads": round(e["threads"]), "shape": e["label"]}
+             "gb_s": e["GB/s"], "calls": round(e["calls"]), "chosen": bool(e["chosen"]), "threads": round(e["threads"]), "shape": e.get("label", "")}
         )  # fmt: skip
     return found
 
