@@ -135,7 +135,7 @@ def of_peak(training, rate, limits):
     return {"dtype": dtype, "gflops": gflops, "rate": most, "percent": 100 * rate / most}
 
 
-def measure(row, ours, limits):
+def measure(row, repeats, ours, limits):
     """One row's results; ours and the peer's runs take turns. What runs first is not counted, as it makes the caches of data
     and kernel choices; of training it leaves a trace."""
     split, mine, theirs = {}, [], []
@@ -145,7 +145,7 @@ def measure(row, ours, limits):
         split = step_split.split(json.loads(trace.read_text()))
     else:
         first = row.ours(0)
-    for repeat in range(1 if ours.quick else row.repeats):
+    for repeat in range(repeats):
         mine.append(first if ours.quick else row.ours(repeat))
         if row.peer:
             theirs.append(row.peer(repeat))
