@@ -23,7 +23,7 @@ struct Job {
     o.device = device;
     session = std::make_unique<Session>(std::move(o), *comm);
     session->prepare_training(kBatch);
-    plan = session->training(kBatch, false, true).bound;
+    plan = session->training(kBatch, 0).bound;
     session->model().initialise(1);
   }
   StepInputs inputs(const std::vector<uint8_t>& images, int64_t step) const {
