@@ -1,6 +1,7 @@
 #include "launch/commands/job_plan.h"
 
 #include <filesystem>
+#include <set>
 
 #include "models/diffusion/folder.h"
 #include "models/diffusion/generate.h"
@@ -207,8 +208,10 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   p.memory.half = p.optimizer.half ? p.table.length * 2 : 0;
   p.memory.buffers = p.table.buffer_length * 4;
   const Recompute recompute = recompute_of(c, p.memory.total());
+  std::set<std::pair<int64_t, TrainingGraphOptions>> compiled;  // most micro-batches are like another
   for (int64_t m = 0; m < schedule.micro_batches(); ++m)
     for (int64_t n : schedule.part_sizes(m, 0)) {  // ascending: a full step's comes last
+      if (!compiled.insert({n, micro_batch_options(c, ranks, m)}).second) continue;
       spec.batch = n;
       p.training.push_back(compile(build_training(spec, p.table, c, micro_batch_options(c, ranks, m)),
                                    p.kernels, how, choose, recompute));

@@ -45,7 +45,7 @@ bool is_tree_node(MPI_Comm comm, MPI_Comm host) {
   MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, host);
   MPI_Allreduce(MPI_IN_PLACE, &last, 1, MPI_INT, MPI_MAX, host);
   MPI_Allreduce(MPI_IN_PLACE, &fewest, 1, MPI_INT, MPI_MIN, comm);
-  return std::popcount(static_cast<unsigned>(count)) == 1 && last - first + 1 == count &&
+  return std::has_single_bit(static_cast<unsigned>(count)) && last - first + 1 == count &&
          first % count == 0 && fewest == count;
 }
 
@@ -72,7 +72,7 @@ std::unique_ptr<HostGroup> HostGroup::create(MpiWorld& world, MPI_Comm comm, int
   int local = 0;
   MPI_Comm_rank(host, &local);
   world.check(MPI_Comm_split(comm, local == 0 ? 0 : MPI_UNDEFINED, rank, &leaders), "split");
-  const bool in_tree = std::popcount(static_cast<unsigned>(size)) != 1 || is_tree_node(comm, host);
+  const bool in_tree = !std::has_single_bit(static_cast<unsigned>(size)) || is_tree_node(comm, host);
   std::unique_ptr<HostGroup> group(new HostGroup(world, host, leaders));
   if (!all_agree(comm, in_tree)) return nullptr;
   // Worth it as soon as one host has several ranks.

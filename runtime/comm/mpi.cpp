@@ -24,8 +24,6 @@
 namespace lockstep {
 namespace {
 
-constexpr int64_t kChunk = int64_t{1} << 28;  // elements per call: MPI counts are ints
-
 // LOCKSTEP_RANKS_PER_HOST: so many consecutive ranks are taken for those of one host; 1: all go over MPI. For
 // tests, and to see what sharing memory brings.
 int ranks_per_host() {
@@ -88,8 +86,8 @@ class MpiCommunicator final : public Communicator {
   }
   void broadcast(std::span<std::byte> data, int root) override {
     MpiWorld::Guard guard(*world_, "broadcast");
-    for (size_t at = 0; at < data.size(); at += static_cast<size_t>(kChunk)) {
-      const auto n = static_cast<int>(std::min(data.size() - at, static_cast<size_t>(kChunk)));
+    for (size_t at = 0; at < data.size(); at += static_cast<size_t>(kMpiChunk)) {
+      const auto n = static_cast<int>(std::min(data.size() - at, static_cast<size_t>(kMpiChunk)));
       world_->check(MPI_Bcast(data.data() + at, n, MPI_BYTE, root, comm_), "broadcast");
     }
   }

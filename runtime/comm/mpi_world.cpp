@@ -13,8 +13,6 @@ namespace {
 
 bool mpi_was_started = false;
 
-constexpr int64_t kChunk = int64_t{1} << 28;  // elements per call: MPI counts are ints
-
 }  // namespace
 
 bool all_agree(MPI_Comm comm, bool mine) {
@@ -83,8 +81,8 @@ MPI_Comm MpiWorld::duplicate(MPI_Comm comm) {
 void MpiWorld::allreduce(MPI_Comm comm, void* data, int64_t count, MPI_Datatype type, int64_t size,
                          MPI_Op op) {
   Guard guard(*this, "allreduce");
-  for (int64_t at = 0; at < count; at += kChunk) {
-    const auto n = static_cast<int>(std::min(kChunk, count - at));
+  for (int64_t at = 0; at < count; at += kMpiChunk) {
+    const auto n = static_cast<int>(std::min(kMpiChunk, count - at));
     check(MPI_Allreduce(MPI_IN_PLACE, static_cast<std::byte*>(data) + at * size, n, type, op, comm),
           "allreduce");
   }

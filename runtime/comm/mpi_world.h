@@ -14,6 +14,8 @@
 
 namespace lockstep {
 
+inline constexpr int64_t kMpiChunk = int64_t{1} << 28;  // elements of one call: MPI counts are ints
+
 // Whether `mine` is true on all ranks. Collective.
 bool all_agree(MPI_Comm comm, bool mine);
 

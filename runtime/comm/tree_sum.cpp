@@ -11,7 +11,7 @@ TreeSum::TreeSum(MpiWorld& world, MPI_Comm comm) : world_(world), comm_(comm) {
 }
 
 void TreeSum::exchange(std::span<float> send, std::span<float> receive, int partner) {
-  constexpr size_t kChunk = size_t{1} << 28;  // MPI counts are ints
+  constexpr auto kChunk = static_cast<size_t>(kMpiChunk);
   // Two halves differ by one float at most, so that both sides count the same chunks.
   for (size_t at = 0; at < std::max(send.size(), receive.size()); at += kChunk) {
     const auto part = [at](std::span<float> s) {
@@ -26,7 +26,7 @@ void TreeSum::exchange(std::span<float> send, std::span<float> receive, int part
 }
 
 void TreeSum::run(std::span<float> data) {
-  if (std::popcount(static_cast<unsigned>(size_)) != 1) {
+  if (!std::has_single_bit(static_cast<unsigned>(size_))) {
     world_.allreduce(comm_, data.data(), static_cast<int64_t>(data.size()), MPI_FLOAT, sizeof(float),
                      MPI_SUM);
     return;
