@@ -67,13 +67,11 @@ void slice_grad(const SliceChannelsParams& p, const KernelArgs& args, int thread
 
 void register_copy(Registry& r) {
   const auto add = [&](const char* op, auto make) {
-    for (DType dtype : {DType::f32, DType::bf16})
-      r.add({.op = op,
-             .name = "copy",
-             .layout = LayoutClass::any,
-             .dtype = dtype,
-             .bit_exact = {.threads = true, .shard = true},
-             .make = [=](const KernelRequest& q) { return of_one_dtype(q, dtype) ? make(q) : nullptr; }});
+    add_of_one_dtype(r, {.op = op,
+                         .name = "copy",
+                         .layout = LayoutClass::any,
+                         .bit_exact = {.threads = true, .shard = true},
+                         .make = make});
   };
   add("concat", stateless<NoParams>(concat));
   add("slice_channels", stateless<SliceChannelsParams>(slice));

@@ -6,12 +6,19 @@
 
 namespace lockstep {
 
-// Whether all tensors are of this type.
-inline bool of_one_dtype(const KernelRequest& r, DType dtype) {
-  for (auto specs : {r.in, r.out})
-    for (const TensorSpec& s : specs)
-      if (s.dtype != dtype) return false;
-  return true;
+// Registers a kernel that takes tensors of one type, f32 or bf16, for both.
+inline void add_of_one_dtype(Registry& registry, const KernelInfo& info) {
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    KernelInfo k = info;
+    k.dtype = dtype;
+    k.make = [dtype, make = info.make](const KernelRequest& r) -> std::unique_ptr<Kernel> {
+      for (auto specs : {r.in, r.out})
+        for (const TensorSpec& s : specs)
+          if (s.dtype != dtype) return nullptr;
+      return make(r);
+    };
+    registry.add(std::move(k));
+  }
 }
 
 // f(address), a float* or a bf16* as the tensor is.

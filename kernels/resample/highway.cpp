@@ -137,13 +137,11 @@ void gradient(const UpsampleNearest2dParams& p, const KernelArgs& args, int thre
 
 void register_highway(Registry& r) {
   const auto add = [&](const char* op, auto make) {
-    for (DType dtype : {DType::f32, DType::bf16})
-      r.add({.op = op,
-             .name = "highway",
-             .layout = LayoutClass::any,
-             .dtype = dtype,
-             .bit_exact = {.threads = true, .shard = true},
-             .make = [=](const KernelRequest& q) { return of_one_dtype(q, dtype) ? make(q) : nullptr; }});
+    add_of_one_dtype(r, {.op = op,
+                         .name = "highway",
+                         .layout = LayoutClass::any,
+                         .bit_exact = {.threads = true, .shard = true},
+                         .make = make});
   };
   add("upsample_nearest2d", stateless<UpsampleNearest2dParams>(upsample));
   add("upsample_nearest2d_grad", stateless<UpsampleNearest2dParams>(gradient));

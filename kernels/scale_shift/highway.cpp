@@ -175,15 +175,11 @@ void run_backward(const NoParams&, const KernelArgs& args, int threads) {
 
 void register_highway(Registry& r) {
   const auto add = [&](const char* op, auto f) {
-    for (DType dtype : {DType::f32, DType::bf16})
-      r.add({.op = op,
-             .name = "highway",
-             .layout = LayoutClass::any,
-             .dtype = dtype,
-             .bit_exact = {.threads = true, .shard = true},
-             .make = [=, make = stateless<NoParams>(f)](const KernelRequest& q) {
-               return of_one_dtype(q, dtype) ? make(q) : nullptr;
-             }});
+    add_of_one_dtype(r, {.op = op,
+                         .name = "highway",
+                         .layout = LayoutClass::any,
+                         .bit_exact = {.threads = true, .shard = true},
+                         .make = stateless<NoParams>(f)});
   };
   add("scale_shift", run_forward);
   add("scale_shift_grad", run_backward);
