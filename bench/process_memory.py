@@ -2,6 +2,7 @@
 
 import pathlib
 import subprocess
+import tempfile
 import time
 
 from harness import Failed
@@ -41,7 +42,8 @@ def peak_pss(command, interval=0.02):
     """Bytes of the largest process below a command at its largest: one rank of a job whose ranks are alike."""
     command = [str(c) for c in command]
     peaks = {}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115: a pipe that nobody reads would stop the process when full
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
     try:
         while process.poll() is None:
             for pid in descendants(process.pid, parents()):
@@ -51,10 +53,10 @@ def peak_pss(command, interval=0.02):
                     continue
                 peaks[pid] = max(peaks.get(pid, 0), now)
             time.sleep(interval)
-        said = process.communicate()[0]
     finally:
         process.kill()
         process.wait()
     if process.returncode != 0 or not peaks:
-        raise Failed(f"exit {process.returncode}: {' '.join(command)}\n{said[-2000:]}")
+        said.seek(0)
+        raise Failed(f"exit {process.returncode}: {' '.join(command)}\n{said.read()[-2000:]}")
     return max(peaks.values())
