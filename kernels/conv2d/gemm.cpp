@@ -4,10 +4,11 @@
 
 #include <algorithm>
 
-#include "kernels/conv2d/winograd_tile.h"
+#include "kernels/conv2d/bias_grad.h"
 #include "kernels/core/bf16.h"
 #include "kernels/core/convert.h"
 #include "kernels/core/parallel.h"
+#include "kernels/core/sum.h"
 
 namespace lockstep {
 
@@ -174,19 +175,10 @@ class WeightGradient final : public Kernel {
                 parts_ > 1 ? parts + part * elements() : dw);
       }
     });
-    if (parts_ > 1)
-      parallel_ranges(elements(), g_.threads, 4096, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) {
-          float sum = parts[i];
-          for (int64_t part = 1; part < parts_; ++part) sum += parts[part * elements() + i];
-          dw[i] = sum;
-        }
-      });
+    if (parts_ > 1) sum_parts(parts, elements(), parts_, elements(), dw, g_.threads);
     if (g_.bias)
-      parallel_ranges(divide_up(g_.outputs, kLanes), g_.threads, 1, [&](int64_t first, int64_t last) {
-        winograd::bias_grad(args.in[1], g_.samples * g_.patches.p, g_.patches.q, g_.outputs,
-                            {first * kLanes, std::min(last * kLanes, g_.outputs)}, args.out[1].as<float>());
-      });
+      bias_grad_nhwc(args.in[1], g_.samples * g_.patches.p, g_.patches.q, g_.outputs, args.out[1].as<float>(),
+                     g_.threads);
   }
 
  private:

@@ -8,8 +8,8 @@
 
 #include "kernels/core/activate-inl.h"
 #include "kernels/core/dtypes.h"
+#include "kernels/core/transpose-inl.h"
 #include "kernels/core/vector-inl.h"
-#include "kernels/reorder/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 
+#include "kernels/conv2d/bias_grad.h"
 #include "kernels/conv2d/winograd_tile.h"
 #include "kernels/core/parallel.h"
+#include "kernels/core/sum.h"
 
 namespace lockstep {
 
@@ -192,19 +194,8 @@ class WeightGradient final : public Kernel {
                 parts_ > 1 ? parts + part * part_floats() : dw);
       }
     });
-    if (parts_ > 1)
-      parallel_ranges(dw_.elements(), threads_, 4096, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) {
-          float sum = parts[i];
-          for (int64_t part = 1; part < parts_; ++part) sum += parts[part * part_floats() + i];
-          dw[i] = sum;
-        }
-      });
-    if (bias_)
-      parallel_ranges(divide_up(dw_[0], kLine), threads_, 1, [&](int64_t first, int64_t last) {
-        bias_grad(args.in[1], dy_[0] * dy_[2], dy_[3], dy_[1],
-                  {first * kLine, std::min(last * kLine, dw_[0])}, args.out[1].as<float>());
-      });
+    if (parts_ > 1) sum_parts(parts, part_floats(), parts_, dw_.elements(), dw, threads_);
+    if (bias_) bias_grad_nhwc(args.in[1], dy_[0] * dy_[2], dy_[3], dy_[1], args.out[1].as<float>(), threads_);
   }
 
  private:

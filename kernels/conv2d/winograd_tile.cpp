@@ -9,7 +9,7 @@
 #include "kernels/conv2d/winograd_transforms-inl.h"
 #include "kernels/core/activate-inl.h"
 #include "kernels/core/dtypes.h"
-#include "kernels/reorder/transpose-inl.h"
+#include "kernels/core/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
@@ -122,21 +122,6 @@ void transform_taps(const Filters& f, const T* w, Range inputs, Range outputs, M
   }
 }
 
-template <class T>
-void sum_pixels(const T* dy, int64_t rows, int64_t pixels, int64_t all_channels, Range channels, float* db) {
-  for (int64_t c = channels.first; c < channels.last; c += kVec) {
-    const int64_t left = channels.last - c;
-    Vec sum = hn::Zero(Floats());
-    for (int64_t r = 0; r < rows; ++r) {
-      Vec of_row = hn::Zero(Floats());
-      for (int64_t i = 0; i < pixels; ++i)
-        of_row = hn::Add(of_row, load(dy + (r * pixels + i) * all_channels + c, left));
-      sum = hn::Add(sum, of_row);
-    }
-    store(sum, db + c, left);
-  }
-}
-
 }  // namespace
 
 void data_windows(const Tiling& t, const View& x, Range tiles, Range channels, Matrices to) {
@@ -154,11 +139,6 @@ void output_windows(const Tiling& t, Matrices from, Range tiles, Range channels,
 
 void filters(const Filters& f, Range inputs, Range outputs, Matrices to) {
   typed(f.w, [&](auto* w) { transform_taps(f, w, inputs, outputs, to); });
-}
-
-void bias_sums(const View& dy, int64_t rows, int64_t pixels, int64_t all_channels, Range channels,
-               float* db) {
-  typed(dy, [&](auto* from) { sum_pixels(from, rows, pixels, all_channels, channels, db); });
 }
 
 void weight_grad(Matrices from, Range inputs, Range outputs, int64_t all_inputs, float* dw) {
@@ -187,7 +167,6 @@ HWY_EXPORT(output_grad_windows);
 HWY_EXPORT(output_windows);
 HWY_EXPORT(filters);
 HWY_EXPORT(weight_grad);
-HWY_EXPORT(bias_sums);
 
 void transform_data(const Tiling& t, const View& x, Range tiles, Range channels, Matrices to) {
   HWY_DYNAMIC_DISPATCH(data_windows)(t, x, tiles, channels, to);
@@ -208,11 +187,6 @@ void transform_filters(const Filters& f, Range inputs, Range outputs, Matrices t
 
 void transform_weight_grad(Matrices from, Range inputs, Range outputs, int64_t all_inputs, float* dw) {
   HWY_DYNAMIC_DISPATCH(weight_grad)(from, inputs, outputs, all_inputs, dw);
-}
-
-void bias_grad(const View& dy, int64_t rows, int64_t pixels, int64_t all_channels, Range channels,
-               float* db) {
-  HWY_DYNAMIC_DISPATCH(bias_sums)(dy, rows, pixels, all_channels, channels, db);
 }
 
 }  // namespace lockstep::winograd

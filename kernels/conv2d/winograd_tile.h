@@ -42,7 +42,4 @@ void transform_filters(const Filters&, Range inputs, Range outputs, Matrices to)
 // dw[o, c, 3, 3] from sums whose rows are input and columns output channels, the first ones at 0.
 void transform_weight_grad(Matrices from, Range inputs, Range outputs, int64_t all_inputs, float* dw);
 
-// db[c] = the sum of dy over all pixels: for every sample's rows, samples and rows added in order.
-void bias_grad(const View& dy, int64_t rows, int64_t pixels, int64_t all_channels, Range channels, float* db);
-
 }  // namespace lockstep::winograd

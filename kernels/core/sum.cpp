@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "kernels/core/parallel.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/core/sum.cpp"
 #include <hwy/foreach_target.h>
@@ -67,6 +69,16 @@ HWY_EXPORT(sum_all);
 
 void sum_into_all(float* const* buffers, int count, int64_t begin, int64_t end) {
   HWY_DYNAMIC_DISPATCH(sum_all)(buffers, count, begin, end);
+}
+
+void sum_parts(const float* parts, int64_t stride, int64_t count, int64_t n, float* to, int threads) {
+  parallel_ranges(n, threads, 4096, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      float sum = parts[i];
+      for (int64_t part = 1; part < count; ++part) sum += parts[part * stride + i];
+      to[i] = sum;
+    }
+  });
 }
 
 }  // namespace lockstep

@@ -11,9 +11,9 @@
 
 #include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
+#include "kernels/core/transpose-inl.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "kernels/image_normalize/kernels.h"
-#include "kernels/reorder/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::image_normalize {

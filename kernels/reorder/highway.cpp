@@ -1,52 +1,15 @@
 // Every change of layout is a set of transpositions: lanes against the rest of the shape, channels against
 // pixels.
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/reorder/highway.cpp"
-#include <hwy/foreach_target.h>
-// After foreach_target.h, which includes this file once for each target.
-#include <hwy/highway.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
+#include "kernels/core/transpose.h"
 #include "kernels/reorder/kernels.h"
-#include "kernels/reorder/transpose-inl.h"
 
-HWY_BEFORE_NAMESPACE();
-namespace lockstep::reorder {
-namespace HWY_NAMESPACE {
-
-struct Floats {
-  const float* from;
-  int64_t stride;
-  HWY_INLINE float one(int64_t row, int64_t col) const { return from[row * stride + col]; }
-  HWY_INLINE auto four(int64_t row, int64_t col) const {
-    return hwy::HWY_NAMESPACE::LoadU(lockstep::HWY_NAMESPACE::Float4(), from + row * stride + col);
-  }
-};
-
-void transpose_floats(const float* from, int64_t from_stride, int64_t rows, int64_t cols, float* to,
-                      int64_t to_stride) {
-  lockstep::HWY_NAMESPACE::transpose(Floats{from, from_stride}, rows, cols, to, to_stride);
-}
-
-}  // namespace HWY_NAMESPACE
-}  // namespace lockstep::reorder
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
 namespace lockstep::reorder {
 namespace {
-
-HWY_EXPORT(transpose_floats);
-
-// to[col * to_stride + row] = from[row * from_stride + col]
-void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t cols, float* to,
-               int64_t to_stride) {
-  HWY_DYNAMIC_DISPATCH(transpose_floats)(from, from_stride, rows, cols, to, to_stride);
-}
 
 constexpr int64_t kGrain = 16 << 10;  // floats that a thread should have at least
 constexpr int64_t kPiece = 512;       // columns or rows that a thread takes at once: 32 KB beside 16 lanes
@@ -155,4 +118,3 @@ void register_highway(Registry& r) {
 }
 
 }  // namespace lockstep::reorder
-#endif
