@@ -10,18 +10,34 @@ TreeSum::TreeSum(MpiWorld& world, MPI_Comm comm) : world_(world), comm_(comm) {
   MPI_Comm_size(comm_, &size_);
 }
 
-void TreeSum::exchange(std::span<float> send, std::span<float> receive, int partner) {
-  constexpr auto kChunk = static_cast<size_t>(kMpiChunk);
-  // Two halves differ by one float at most, so that both sides count the same chunks.
-  for (size_t at = 0; at < std::max(send.size(), receive.size()); at += kChunk) {
-    const auto part = [at](std::span<float> s) {
-      const size_t begin = std::min(at, s.size());
-      return s.subspan(begin, std::min(size_t{kChunk}, s.size() - begin));
-    };
-    const auto out = part(send), in = part(receive);
-    world_.check(MPI_Sendrecv(out.data(), static_cast<int>(out.size()), MPI_FLOAT, partner, 0, in.data(),
-                              static_cast<int>(in.size()), MPI_FLOAT, partner, 0, comm_, MPI_STATUS_IGNORE),
-                 "allreduce");
+void TreeSum::exchange(std::span<float> send, std::span<float> receive, int partner, Received received) {
+  const auto part = [](std::span<float> s, size_t message) {
+    const size_t begin = std::min(message * kMessage, s.size());
+    return s.subspan(begin, std::min(kMessage, s.size() - begin));
+  };
+  // Two halves differ by one float at most, so that both sides count the same messages.
+  const size_t count = (std::max(send.size(), receive.size()) + kMessage - 1) / kMessage;
+  std::array<MPI_Request, kMessages> sent, came;
+  for (size_t next = 0; next < count + kMessages; ++next) {
+    const size_t place = next % kMessages;
+    float* const buffer = received_.data() + place * kMessage;
+    if (next >= kMessages && next - kMessages < count) {
+      world_.check(MPI_Wait(&came[place], MPI_STATUS_IGNORE), "allreduce");
+      world_.check(MPI_Wait(&sent[place], MPI_STATUS_IGNORE), "allreduce");
+      if (received == Received::is_added) {
+        const auto to = part(receive, next - kMessages);
+        for (size_t i = 0; i < to.size(); ++i) to[i] += buffer[i];
+      }
+    }
+    if (next < count) {
+      const auto out = part(send, next), in = part(receive, next);
+      float* const to = received == Received::is_added ? buffer : in.data();
+      world_.check(MPI_Irecv(to, static_cast<int>(in.size()), MPI_FLOAT, partner, 0, comm_, &came[place]),
+                   "allreduce");
+      world_.check(
+          MPI_Isend(out.data(), static_cast<int>(out.size()), MPI_FLOAT, partner, 0, comm_, &sent[place]),
+          "allreduce");
+    }
   }
 }
 
@@ -32,7 +48,7 @@ void TreeSum::run(std::span<float> data) {
     return;
   }
   MpiWorld::Guard guard(world_, "allreduce");
-  received_.resize(std::max(received_.size(), (data.size() + 1) / 2));
+  received_.resize(kMessages * kMessage);
   struct Halves {
     std::span<float> mine, other;
   };
@@ -43,13 +59,12 @@ void TreeSum::run(std::span<float> data) {
     const size_t middle = whole.size() / 2;
     Halves h{whole.first(middle), whole.subspan(middle)};
     if (rank_ & distance) std::swap(h.mine, h.other);
-    const auto theirs = std::span(received_).first(h.mine.size());
-    exchange(h.other, theirs, rank_ ^ distance);
-    for (size_t i = 0; i < h.mine.size(); ++i) h.mine[i] += theirs[i];
+    exchange(h.other, h.mine, rank_ ^ distance, Received::is_added);
     levels[depth++] = h;
     whole = h.mine;
   }
-  while (depth-- > 0) exchange(levels[depth].mine, levels[depth].other, rank_ ^ (1 << depth));
+  while (depth-- > 0)
+    exchange(levels[depth].mine, levels[depth].other, rank_ ^ (1 << depth), Received::replaces);
 }
 
 }  // namespace lockstep
