@@ -114,6 +114,7 @@ int run(const std::vector<std::string>& arguments) {
     CommOptions c;
     c.deadline_seconds = job.deadline_seconds;
     c.on_peer_lost = o.on_peer_lost;
+    c.fixed_order = job.hyperparameters.shards.has_value();
     comm = make_mpi_communicator(c);
   } else {
     comm = make_self_communicator();

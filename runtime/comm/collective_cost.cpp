@@ -24,20 +24,12 @@ LinkSpeed shared(LinkSpeed link, int64_t ranks) {
   return link;
 }
 
-bool power_of_two(int64_t n) { return std::has_single_bit(static_cast<uint64_t>(n)); }
-
 // Of 2^k ranks.
 CollectiveCost halving_doubling(int64_t p, double n, const LinkSpeed& link, double gamma) {
   const double rounds = 2 * (std::bit_width(static_cast<uint64_t>(p)) - 1);
   const double share = static_cast<double>(p - 1) / static_cast<double>(p);
   return {"halving-doubling",
           {rounds * link.latency_seconds, 2 * share * n * link.seconds_per_byte, share * n * gamma}};
-}
-
-// As tree_sum.h sums.
-CollectiveCost tree_sum_over_links(int64_t p, double n, const LinkSpeed& link, double gamma) {
-  return p > 1 && power_of_two(p) ? halving_doubling(p, n, link, gamma)
-                                  : allreduce_over_links(p, n, link, gamma);
 }
 
 }  // namespace
@@ -68,10 +60,10 @@ CollectiveCost bucket_allreduce_cost(const Cluster& cluster, int64_t ranks, int6
   const Hosts hosts = hosts_of(cluster, ranks);
   const auto n = static_cast<double>(bytes);
   const double gamma = cluster.host.sum_seconds_per_byte;
-  // Hosts that are no nodes of the tree don't sum by themselves (host_group.h).
-  if (hosts.count > 1 && power_of_two(ranks) && !power_of_two(hosts.ranks))
-    return tree_sum_over_links(ranks, n, shared(cluster.link, hosts.ranks), gamma);
-  CollectiveCost between = tree_sum_over_links(hosts.count, n, cluster.link, gamma);
+  // As tree_sum.h sums.
+  CollectiveCost between = hosts.count > 1 && std::has_single_bit(static_cast<uint64_t>(hosts.count))
+                               ? halving_doubling(hosts.count, n, cluster.link, gamma)
+                               : allreduce_over_links(hosts.count, n, cluster.link, gamma);
   if (hosts.ranks == 1) return between;
   if (hosts.count == 1) return {"shared memory", through_memory(cluster.host, 2, n)};
   const CollectiveTime within = through_memory(cluster.host, 4, 2 * n);

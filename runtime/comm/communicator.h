@@ -42,8 +42,9 @@ class Communicator {
   virtual AlignedBuffer allocate(int64_t bytes) = 0;
 
   // Starts allreduce(sum) on the communication thread; tickets complete in the order started. `data` must
-  // not be touched until wait(ticket) has returned. Allocates nothing after the first call of this size. Of
-  // 2^k ranks the sum is the binary tree over them, ((0 + 1) + (2 + 3)) + ..., wherever they run.
+  // not be touched until wait(ticket) has returned. Allocates nothing after the first call of this size. With
+  // CommOptions::fixed_order and 2^k ranks the sum is the binary tree over them, ((0 + 1) + (2 + 3)) + ...,
+  // wherever they run; one rank alone and make_mirror_communicator() have no order to keep.
   using Ticket = int64_t;
   virtual Ticket start_allreduce(std::span<float> data) = 0;
   virtual void wait(Ticket ticket) = 0;
@@ -60,6 +61,9 @@ class Communicator {
 
 struct CommOptions {
   double deadline_seconds = 300;  // a collective that takes longer: a peer is lost
+  // Gradients of 2^k ranks are summed in an order that doesn't depend on where the ranks run. Ranks of a host
+  // that are no node of the tree over all then don't share memory.
+  bool fixed_order = false;
   // Called once, from any thread, before the process leaves with 75.
   std::function<void(const std::string& what)> on_peer_lost;
 };

@@ -72,9 +72,10 @@ std::unique_ptr<HostGroup> HostGroup::create(MpiWorld& world, MPI_Comm comm, int
   int local = 0;
   MPI_Comm_rank(host, &local);
   world.check(MPI_Comm_split(comm, local == 0 ? 0 : MPI_UNDEFINED, rank, &leaders), "split");
-  const bool in_tree = !std::has_single_bit(static_cast<unsigned>(size)) || is_tree_node(comm, host);
+  const bool any_order = !world.fixed_order() || !std::has_single_bit(static_cast<unsigned>(size));
+  const bool in_order = any_order || is_tree_node(comm, host);
   std::unique_ptr<HostGroup> group(new HostGroup(world, host, leaders));
-  if (!all_agree(comm, in_tree)) return nullptr;
+  if (!all_agree(comm, in_order)) return nullptr;
   // Worth it as soon as one host has several ranks.
   const bool alone = all_agree(comm, group->size_ == 1);
   if (alone || !all_agree(comm, group->control_ != nullptr)) return nullptr;

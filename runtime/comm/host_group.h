@@ -23,8 +23,8 @@ namespace lockstep {
 class HostGroup {
  public:
   // Null on all ranks where nothing is gained (one rank a host), where the ranks of some host cannot share
-  // memory, or where of 2^k ranks those of a host are no node of the tree over all. ranks_per_host: 0: as the
-  // hosts are; else so many consecutive ranks are taken for a host's.
+  // memory, or where a fixed order is wanted and the ranks of some host are no node of its tree.
+  // ranks_per_host: 0: as the hosts are; else so many consecutive ranks are taken for a host's.
   static std::unique_ptr<HostGroup> create(MpiWorld& world, MPI_Comm comm, int ranks_per_host);
   ~HostGroup();
   HostGroup(const HostGroup&) = delete;

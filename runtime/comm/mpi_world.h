@@ -27,6 +27,7 @@ class MpiWorld {
   MpiWorld& operator=(const MpiWorld&) = delete;
 
   bool one_host() const { return one_host_; }
+  bool fixed_order() const { return options_.fixed_order; }
 
   struct Slot {
     std::atomic<int64_t> since{0};  // ns; 0: idle

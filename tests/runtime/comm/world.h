@@ -6,5 +6,7 @@
 namespace lockstep::testing {
 
 Communicator& world();
+// Whether its sums have a fixed order; LOCKSTEP_TEST_ANY_ORDER: not.
+bool has_fixed_order();
 
 }  // namespace lockstep::testing

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 namespace lockstep::testing {
 namespace {
 
@@ -15,10 +17,13 @@ class Closing : public ::testing::Environment {
 
 }  // namespace
 
+bool has_fixed_order() { return !std::getenv("LOCKSTEP_TEST_ANY_ORDER"); }
+
 Communicator& world() {
   if (!communicator)
-    communicator = launcher_environment().present ? make_mpi_communicator({.deadline_seconds = 60})
-                                                  : make_self_communicator();
+    communicator = launcher_environment().present
+                       ? make_mpi_communicator({.deadline_seconds = 60, .fixed_order = has_fixed_order()})
+                       : make_self_communicator();
   return *communicator;
 }
 
