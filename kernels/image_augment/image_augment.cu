@@ -11,20 +11,23 @@ constexpr int kThreads = 256;
 
 template <int kWidth>
 __global__ void augment(const uint8_t* x, uint8_t* y, const StepState* state, int64_t samples,
-                        int64_t channels, int64_t height, int64_t width, bool flip, int64_t padding) {
-  const int64_t groups = width / kWidth;  // of a row
+                        int64_t channels, int64_t height, int64_t width, int64_t rows, int64_t columns,
+                        bool flip, int64_t padding) {
+  const int64_t groups = columns / kWidth;  // of a row
   const int64_t u = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, row = u / groups, j = u % groups * kWidth;
-  const int64_t n = row / (channels * height);
+  const int64_t n = row / (channels * rows);
   if (n >= samples) return;
-  const Augmentation a = Augmentation::of(*state, n, flip, padding);
-  const int64_t down = a.top - padding, right = a.left - padding, i = row % height + down;
-  uint8_t* to = y + row * width + j;
+  const Augmentation a =
+      Augmentation::of(*state, n, flip, height + 2 * padding - rows + 1, width + 2 * padding - columns + 1);
+  const int64_t right = a.left - padding, i = row % rows + a.top - padding;
+  const uint8_t* from = x + (row / rows * height + i) * width;
+  uint8_t* to = y + row * columns + j;
   Vector<uint8_t, 4> pixels;
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
-    const int64_t column = (a.mirrored ? width - 1 - (j + k) : j + k) + right;
+    const int64_t column = (a.mirrored ? columns - 1 - (j + k) : j + k) + right;
     const bool inside = i >= 0 && i < height && column >= 0 && column < width;
-    pixels[k] = inside ? x[(row + down) * width + column] : uint8_t{0};
+    pixels[k] = inside ? from[column] : uint8_t{0};
   }
   if constexpr (kWidth == 4)
     store_vector(to, pixels);
@@ -33,13 +36,14 @@ __global__ void augment(const uint8_t* x, uint8_t* y, const StepState* state, in
 }
 
 void run(const ImageAugmentParams& p, const KernelArgs& args) {
-  const View& x = args.in[0];
-  const int64_t n = x.dim(0), c = x.dim(1), h = x.dim(2), w = x.dim(3);
+  const View &x = args.in[0], &y = args.out[0];
+  const int64_t n = x.dim(0), c = x.dim(1), rows = y.dim(2), columns = y.dim(3);
   const auto start = [&](auto kernel, int64_t pixels) {
-    launch(kernel, blocks(n * c * h * w / pixels, kThreads), kThreads, 0, args.stream, x.as<const uint8_t>(),
-           args.out[0].as<uint8_t>(), args.in[1].as<const StepState>(), n, c, h, w, p.flip, p.padding);
+    launch(kernel, blocks(n * c * rows * columns / pixels, kThreads), kThreads, 0, args.stream,
+           x.as<const uint8_t>(), y.as<uint8_t>(), args.in[1].as<const StepState>(), n, c, x.dim(2), x.dim(3),
+           rows, columns, p.flip, p.padding);
   };
-  if (w % 4 == 0)
+  if (columns % 4 == 0)
     start(augment<4>, 4);
   else
     start(augment<1>, 1);

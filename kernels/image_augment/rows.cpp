@@ -1,4 +1,4 @@
-// A row of the result is a run of zeros, a piece of a row of the image, as it is or mirrored, and zeros
+// A row of the window is a run of zeros, a piece of a row of the image, as it is or mirrored, and zeros
 // again.
 #include <algorithm>
 #include <cstring>
@@ -11,34 +11,35 @@ namespace lockstep::image_augment {
 namespace {
 
 void run(const ImageAugmentParams& p, const KernelArgs& args, int threads) {
-  const View& x = args.in[0];
-  const int64_t channels = x.dim(1), height = x.dim(2), width = x.dim(3);
+  const View &x = args.in[0], &y = args.out[0];
+  const int64_t channels = x.dim(1), height = x.dim(2), width = x.dim(3), rows = y.dim(2), columns = y.dim(3);
   const StepState& state = *args.in[1].as<const StepState>();
-  const int64_t sample = channels * height * width;
+  const int64_t sample = channels * rows * columns;
   constexpr int64_t kBytesOfAThread = 64 << 10;
   parallel_ranges(x.dim(0), threads, kBytesOfAThread / sample + 1, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      const auto a = Augmentation::of(state, n, p.flip, p.padding);
+      const auto a = Augmentation::of(state, n, p.flip, height + 2 * p.padding - rows + 1,
+                                      width + 2 * p.padding - columns + 1);
       const int64_t down = a.top - p.padding, right = a.left - p.padding;
       // Columns [first, last) of the image are seen; before mirroring they stand `right` further left.
       const int64_t first = std::clamp<int64_t>(right, 0, width);
-      const int64_t last = std::clamp<int64_t>(right + width, first, width);
-      const int64_t at = a.mirrored ? width - (last - right) : first - right;
-      for (int64_t row = 0; row < channels * height; ++row) {
-        const int64_t i = row % height + down;
-        uint8_t* to = args.out[0].as<uint8_t>() + n * sample + row * width;
+      const int64_t last = std::clamp<int64_t>(right + columns, first, width);
+      const int64_t at = a.mirrored ? columns - (last - right) : first - right;
+      for (int64_t row = 0; row < channels * rows; ++row) {
+        const int64_t c = row / rows, i = row % rows + down;
+        uint8_t* to = y.as<uint8_t>() + n * sample + row * columns;
         if (i < 0 || i >= height || first == last) {
-          std::memset(to, 0, static_cast<size_t>(width));
+          std::memset(to, 0, static_cast<size_t>(columns));
           continue;
         }
-        const uint8_t* from = x.as<const uint8_t>() + n * sample + (row + down) * width;
+        const uint8_t* from = x.as<const uint8_t>() + ((n * channels + c) * height + i) * width;
         std::memset(to, 0, static_cast<size_t>(at));
         if (a.mirrored)
           std::reverse_copy(from + first, from + last, to + at);
         else
           std::memcpy(to + at, from + first, static_cast<size_t>(last - first));
         const int64_t filled = at + last - first;
-        std::memset(to + filled, 0, static_cast<size_t>(width - filled));
+        std::memset(to + filled, 0, static_cast<size_t>(columns - filled));
       }
     }
   });

@@ -72,10 +72,7 @@ int run(const std::vector<std::string>& arguments) {
   const Job job = read_run_job(folder);
   const Split data = load_split(job, split, folder);
   const ImageSet& images = *data.images;
-  // The number of classes is the training data's: a test set may lack some.
-  const int64_t classes = probe_dataset(job.training).classes;
-  TrainedModel model = open_run_model(
-      folder, input_shape(job.training, images.channels, images.height, images.width, classes));
+  TrainedModel model = open_run_model(folder, input_shape(job.training, probe_dataset(job.training)));
   const Score s = evaluate(*model.session, images, data.subset);
   if (vm->count("json"))
     print_json(split, s);

@@ -26,7 +26,7 @@ int64_t count_parameters(const ParameterTable& table) {
 
 StepGraphSpec step_graph_spec(const Job& job, const DatasetShape& data, Device device) {
   return {make_model(job.model),
-          input_shape(job.training, data.channels, data.height, data.width, data.classes),
+          input_shape(job.training, data),
           1,
           static_cast<int>(job.instance_count),
           device,

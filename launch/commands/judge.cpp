@@ -19,8 +19,9 @@ TrainedModel open_judge(const std::string& folder, const Job& drawer) {
     throw Error(Exit::config, "E_JUDGE_MODEL", "the judge is a diffusion model, which names no classes")
         .at("run", folder)
         .hint("--judge takes the run of a classifier of the same images");
-  const DatasetShape own = probe_dataset(job.training), drawn = probe_dataset(drawer.training);
-  const auto shape = [](const DatasetShape& d) {
+  const InputShape own = input_shape(job.training, probe_dataset(job.training)),
+                   drawn = input_shape(drawer.training, probe_dataset(drawer.training));
+  const auto shape = [](const InputShape& d) {
     return fmt::format("{}x{}x{} in {} classes", d.channels, d.height, d.width, d.classes);
   };
   if (shape(own) != shape(drawn))
@@ -28,7 +29,7 @@ TrainedModel open_judge(const std::string& folder, const Job& drawer) {
         Exit::config, "E_JUDGE_SHAPE",
         fmt::format("the judge knows images of {}, the diffusion model's are {}", shape(own), shape(drawn)))
         .at("run", folder);
-  return open_run_model(folder, input_shape(job.training, own.channels, own.height, own.width, own.classes));
+  return open_run_model(folder, own);
 }
 
 void print_json(const JudgeRequest& o, const diffusion::GenerateRequest& r, const diffusion::Verdict& v) {

@@ -7,6 +7,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
+#include "runtime/data/fit.h"
 
 namespace lockstep {
 
@@ -39,24 +40,25 @@ int run(const std::vector<std::string>& arguments) {
     throw Error(Exit::config, "E_PREDICT_MODEL", "the run trained a diffusion model, which names no classes")
         .at("run", folder)
         .hint("`lockstep sample` draws from it");
-  const DatasetShape data = probe_dataset(job.training);
+  const InputShape input = input_shape(job.training, probe_dataset(job.training));
   const auto names = load_dataset(job.training)->class_names;
-  TrainedModel model =
-      open_run_model(folder, input_shape(job.training, data.channels, data.height, data.width, data.classes));
+  TrainedModel model = open_run_model(folder, input);
   model.session->prepare_prediction(1);
   auto& plan = model.session->prediction(1);
   for (const auto& file : files) {
-    const Image image = read_image(file, data.channels, job.training.fit);
-    if (image.height != data.height || image.width != data.width)
+    Image image = read_image(file, input.channels, job.training.fit);
+    if (input.augment.random_crop.given())
+      image = fitted(file, std::move(image), {.crop = {input.height, input.width}});
+    if (image.height != input.height || image.width != input.width)
       throw Error(Exit::data, "E_IMAGE_SIZE",
                   fmt::format("the image is {}x{}, the model was trained on {}x{}", image.height, image.width,
-                              data.height, data.width))
+                              input.height, input.width))
           .at("file", file);
     StepInputs inputs{image.pixels.data(), nullptr, {}};
     inputs.state.training = 0;
     model.session->executor().run(*plan.bound, inputs);
     const float* log_p = model.session->executor().output(*plan.bound, "log_probabilities").as<float>();
-    std::vector<int64_t> order(static_cast<size_t>(data.classes));
+    std::vector<int64_t> order(static_cast<size_t>(input.classes));
     std::iota(order.begin(), order.end(), int64_t{0});
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return log_p[a] > log_p[b]; });
     if (vm->count("json")) {
@@ -69,7 +71,7 @@ int run(const std::vector<std::string>& arguments) {
       continue;
     }
     fmt::print("{}: {}", file, names[static_cast<size_t>(order[0])]);
-    for (int64_t i = 0; i < std::min<int64_t>(top, data.classes); ++i)
+    for (int64_t i = 0; i < std::min<int64_t>(top, input.classes); ++i)
       fmt::print("{}{} {:.2f}%", i ? ", " : "  (", names[static_cast<size_t>(order[static_cast<size_t>(i)])],
                  100 * std::exp(double{log_p[order[static_cast<size_t>(i)]]}));
     fmt::print(")\n");

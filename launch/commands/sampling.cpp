@@ -26,7 +26,7 @@ SamplingModel sampling_of_run(const std::string& folder) {
                   job.model.unet,
                   job.scheduler,
                   generate_request(job, data.classes),
-                  input_shape(job.training, data.channels, data.height, data.width, data.classes),
+                  input_shape(job.training, data),
                   job.hyperparameters};
   return m;
 }

@@ -1,5 +1,6 @@
 #include "launch/commands/split.h"
 
+#include "runtime/data/fit.h"
 #include "runtime/data/sampler.h"
 
 namespace lockstep {
@@ -21,6 +22,10 @@ Split load_split(const Job& job, const std::string& name, const std::string& run
     split.subset = name == "training"
                        ? training_indices(split.images->count(), job.validation_fraction, seed)
                        : validation_indices(split.images->count(), job.validation_fraction, seed);
+  }
+  if (const Extent window = job.training.augment.random_crop.both(); window.given()) {
+    split.images = middle_of(config->path, *split.images, window, split.subset);
+    split.subset.clear();
   }
   return split;
 }

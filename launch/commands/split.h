@@ -17,8 +17,9 @@ struct Split {
   int64_t count() const { return subset.empty() ? images->count() : static_cast<int64_t>(subset.size()); }
 };
 
-// Throws Error: usage (64) for another name, no_input (66) where the job has no such data, and what
-// load_dataset throws. `run`: the folder whose job it is, for messages.
+// As the model sees them: of images of which training cuts random windows, the middle. Throws Error: usage
+// (64) for another name, no_input (66) where the job has no such data, and what load_dataset throws. `run`:
+// the folder whose job it is, for messages.
 Split load_split(const Job& job, const std::string& name, const std::string& run);
 
 // Pixels of so many of its images, each at most once, u8 [count, C, H, W]: those that an epoch of this seed

@@ -78,9 +78,16 @@ const Table& augment_keys() {
       {.path = "augment.crop_padding",
        .slot = FIELD(DatasetConfig, augment.crop_padding),
        .help = "Pad images by so many black pixels on each side and cut a random window of their size out; "
-               "0: off. Random crops of larger pictures (scale, aspect) are not offered.",
+               "0: off.",
        .example = "4",
        .range = {0, 1024}},
+      {.path = "augment.random_crop",
+       .slot = FIELD(DatasetConfig, augment.random_crop),
+       .help = "Cut a random window of so many pixels out, another one at each step; one number gives both "
+               "sides. The model's images have this size: validation, test and predict see the middle.",
+       .example = "28",
+       .range = kSide,
+       .absent = "the images' size"},
   };
   return table;
 }

@@ -10,18 +10,23 @@
 
 namespace lockstep {
 
-// Done to every image of a training batch on its way in (kernels/image_augment/).
-struct AugmentConfig {
-  bool flip = false;         // mirrored left to right, every second one
-  int64_t crop_padding = 0;  // a random window of the image padded by so many black pixels; 0: none
-  bool any() const { return flip || crop_padding > 0; }
-};
-
 // Height and width in pixels. 0, 0: not given; width 0: one number was given.
 struct Extent {
   int64_t height = 0, width = 0;
   bool given() const { return height > 0; }
+  Extent both() const { return {height, width ? width : height}; }  // where one number gives both
 };
+
+// Done to every image of a training batch on its way in (kernels/image_augment/).
+struct AugmentConfig {
+  bool flip = false;         // mirrored left to right, every second one
+  int64_t crop_padding = 0;  // a random window of the image padded by so many black pixels; 0: none
+  // The size of that window, one number giving both, which is then the model's; not given: the image's. Of
+  // images that are no training images the model sees the middle.
+  Extent random_crop;
+  bool any() const { return flip || crop_padding > 0 || random_crop.given(); }
+};
+
 // How pictures of any size become images of one. First `resize`: to height x width, whatever the proportions,
 // or, where one number is given, so that the shorter side has it and the longer one floor(it x longer /
 // shorter), as torchvision's Resize. Then `crop`: the middle height x width, one number giving both, as
@@ -86,8 +91,13 @@ class Pixels {
   size_t mapped_size_ = 0;
 };
 
+struct DatasetShape {
+  int64_t count = 0, channels = 0, height = 0, width = 0, classes = 0;
+};
+
 class ImageSet {
  public:
+  DatasetShape shape() const { return {count(), channels, height, width, classes}; }
   int64_t count() const { return static_cast<int64_t>(labels.size()); }
   const uint8_t* image(int64_t i) const { return pixels.data() + i * sample_bytes(); }
   int64_t sample_bytes() const { return channels * height * width; }
@@ -115,9 +125,6 @@ std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int th
 
 // Reads only headers, labels and folder listings: what `check` and `plan` need, without decoding. The same
 // errors as load_dataset, as far as headers show them; so may on_bad_image: skip still leave out more.
-struct DatasetShape {
-  int64_t count = 0, channels = 0, height = 0, width = 0, classes = 0;
-};
 DatasetShape probe_dataset(const DatasetConfig& config);
 
 // One PNG or JPEG as [channels, height, width], upright as its EXIF orientation says, converted to the

@@ -62,7 +62,7 @@ Extent resized_to(const std::string& path, const ImageShape& s, const Extent& re
 
 Extent cropped_to(const std::string& path, const Extent& from, const Extent& crop) {
   if (!crop.given()) return from;
-  const Extent to{crop.height, crop.width ? crop.width : crop.height};
+  const Extent to = crop.both();
   if (to.height > from.height || to.width > from.width)
     throw Error(Exit::data, "E_IMAGE_SIZE",
                 fmt::format("expected at least {}x{} pixels to crop, found {}x{}", to.height, to.width,
@@ -76,6 +76,13 @@ Extent cropped_to(const std::string& path, const Extent& from, const Extent& cro
 int64_t margin(int64_t from, int64_t to) {
   const int64_t surplus = from - to;
   return surplus / 2 + (surplus % 4 == 3);
+}
+
+void copy_middle(const uint8_t* image, int64_t channels, const Extent& from, uint8_t* out, const Extent& to) {
+  const int64_t top = margin(from.height, to.height), left = margin(from.width, to.width);
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t y = 0; y < to.height; ++y, out += to.width)
+      std::copy_n(image + (c * from.height + top + y) * from.width + left, to.width, out);
 }
 
 }  // namespace
@@ -111,13 +118,25 @@ Image fitted(const std::string& path, Image image, const Fit& fit) {
     image = resized(image, size.height, size.width);
   if (to.height == size.height && to.width == size.width) return image;
   Image out{image.channels, to.height, to.width, {}};
-  out.pixels.reserve(static_cast<size_t>(image.channels * to.height * to.width));
-  const int64_t top = margin(size.height, to.height), left = margin(size.width, to.width);
-  for (int64_t c = 0; c < image.channels; ++c)
-    for (int64_t y = 0; y < to.height; ++y) {
-      const auto row = image.pixels.begin() + (c * size.height + top + y) * size.width + left;
-      out.pixels.insert(out.pixels.end(), row, row + to.width);
-    }
+  out.pixels.resize(static_cast<size_t>(image.channels * to.height * to.width));
+  copy_middle(image.pixels.data(), image.channels, size, out.pixels.data(), to);
+  return out;
+}
+
+std::shared_ptr<const ImageSet> middle_of(const std::string& path, const ImageSet& set, const Extent& size,
+                                          std::span<const int64_t> subset) {
+  const Extent from{set.height, set.width};
+  cropped_to(path, from, size);
+  auto out = std::make_shared<ImageSet>();
+  out->channels = set.channels, out->height = size.height, out->width = size.width;
+  out->classes = set.classes, out->class_names = set.class_names;
+  const int64_t count = subset.empty() ? set.count() : static_cast<int64_t>(subset.size());
+  out->pixels.resize(static_cast<size_t>(count * out->sample_bytes()));
+  for (int64_t n = 0; n < count; ++n) {
+    const int64_t i = subset.empty() ? n : subset[static_cast<size_t>(n)];
+    out->labels.push_back(set.labels[static_cast<size_t>(i)]);
+    copy_middle(set.image(i), set.channels, from, out->pixels.data() + n * out->sample_bytes(), size);
+  }
   return out;
 }
 

@@ -1,6 +1,9 @@
 // Pictures of any size to images of one.
 #pragma once
 
+#include <memory>
+#include <span>
+
 #include "runtime/data/codec.h"
 
 namespace lockstep {
@@ -10,6 +13,11 @@ namespace lockstep {
 // triangle of that half width (scale: stored pixels a new one), in 22-bit fixed point and rounded to 8 bits
 // after each of the two passes.
 Image resized(const Image& image, int64_t height, int64_t width);
+
+// A set of the middles of every image, or, where `subset` isn't empty, of those whose numbers it has. Error
+// data (65) naming `path` where images are smaller.
+std::shared_ptr<const ImageSet> middle_of(const std::string& path, const ImageSet& set, const Extent& size,
+                                          std::span<const int64_t> subset = {});
 
 // What Fit says, on the shape and on the picture. Error data (65) where the picture is smaller than the crop.
 ImageShape fitted(const std::string& path, const ImageShape& shape, const Fit& fit);

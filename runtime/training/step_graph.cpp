@@ -58,14 +58,16 @@ Forward forward(const StepGraphSpec& spec, bool training) {
   Forward f;
   GraphBuilder b(f.graph);
   const auto& in = spec.input;
+  const Extent size = training ? in.training_images() : Extent{in.height, in.width};
   ValueId images =
-      b.input(kImages, {DType::u8, {spec.batch, in.channels, in.height, in.width}, Layout::plain}, true);
+      b.input(kImages, {DType::u8, {spec.batch, in.channels, size.height, size.width}, Layout::plain}, true);
   f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
   f.step_state =
       b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
   b.set_scope("input");
   if (training && in.augment.any())
-    images = b.add1("image_augment", ImageAugmentParams{in.augment.flip, in.augment.crop_padding},
+    images = b.add1("image_augment",
+                    ImageAugmentParams{in.augment.flip, in.augment.crop_padding, in.height, in.width},
                     {images, f.step_state});
   ValueId x = b.add1("image_normalize", ImageNormalizeParams{in.mean, in.std}, {images});
   ModelContext context{b, training, spec.ranks, label_count(spec), f.step_state};

@@ -33,6 +33,9 @@ struct InputShape {
   int64_t channels = 0, height = 0, width = 0, classes = 0;
   std::vector<float> mean, std;  // one per channel
   AugmentConfig augment;         // while training
+  Extent uncropped;              // of training images, where augment.random_crop makes height x width of them
+
+  Extent training_images() const { return uncropped.given() ? uncropped : Extent{height, width}; }
 };
 
 struct StepGraphSpec {

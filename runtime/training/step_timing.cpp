@@ -31,7 +31,8 @@ class LoneRank {
     const int64_t parts = micro_batches(c, ranks);
     for (int64_t m = 0; m < parts; ++m) parts_.push_back(&session_.training(batch, m));
     std::minstd_rand random(1);
-    images_.resize(static_cast<size_t>(batch * in.channels * in.height * in.width));
+    const Extent size = in.training_images();
+    images_.resize(static_cast<size_t>(batch * in.channels * size.height * size.width));
     for (uint8_t& pixel : images_) pixel = static_cast<uint8_t>(random() >> 8);
     for (int64_t i = 0; i < batch; ++i) labels_.push_back(static_cast<int32_t>(i % in.classes));
     inputs_ = {images_.data(), labels_.data(), {}};

@@ -65,8 +65,8 @@ struct TrainingResult {
 // Collective. Throws AgreedError where all ranks fail alike, Error where this one does.
 TrainingResult train(const TrainerOptions& options, Communicator& comm);
 
-// Shape of the network's input from a data set and its `normalize`: one mean and deviation per channel.
-InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width,
-                       int64_t classes);
+// The network's input from a data set, its `normalize` (one mean and deviation per channel) and `augment`.
+// Error config (78): a random crop larger than the images.
+InputShape input_shape(const DatasetConfig& config, const DatasetShape& data);
 
 }  // namespace lockstep

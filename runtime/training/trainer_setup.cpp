@@ -2,6 +2,7 @@
 
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
+#include "runtime/data/fit.h"
 #include "runtime/data/hash.h"
 #include "runtime/telemetry/run_folder.h"
 #include "runtime/training/state_io.h"
@@ -30,6 +31,8 @@ json trajectory(const TrainerOptions& o, int64_t samples) {
             {"objective", c.diffusion ? "diffusion" : "classification"},
             {"precision", c.precision},
             {"ema", c.ema.decay.has_value()}};
+  if (const Extent window = o.training_data.augment.random_crop.both(); window.given())
+    j["random_crop"] = {window.height, window.width};
   if (c.shards)
     j["shards"] = *c.shards, j["threads_per_rank"] = o.kernels.threads;
   else
@@ -59,13 +62,23 @@ void Trainer::load_data() {
       training_subset_ = training_indices(training_->count(), o_.validation_fraction, o_.config.seed);
       validation_ = training_;
     }
+    const InputShape input = input_shape(o_.training_data, training_->shape());
+    if (input.augment.random_crop.given()) {
+      const Extent window{input.height, input.width};
+      if (validation_) {
+        const DatasetConfig& config = o_.validation_data ? *o_.validation_data : o_.training_data;
+        validation_ = middle_of(config.path, *validation_, window, validation_subset_);
+        validation_subset_.clear();
+      }
+      if (test_) test_ = middle_of(o_.test_data->path, *test_, window);
+    }
     for (const auto* other : {validation_.get(), test_.get()})
-      if (other && (other->channels != training_->channels || other->height != training_->height ||
-                    other->width != training_->width || other->classes > training_->classes))
+      if (other && (other->channels != input.channels || other->height != input.height ||
+                    other->width != input.width || other->classes > input.classes))
         throw Error(Exit::data, "E_DATA_SHAPE",
                     fmt::format("training images are {}x{}x{} in {} classes, the others {}x{}x{} in {}",
-                                training_->channels, training_->height, training_->width, training_->classes,
-                                other->channels, other->height, other->width, other->classes));
+                                input.channels, input.height, input.width, input.classes, other->channels,
+                                other->height, other->width, other->classes));
   });
   const int64_t samples =
       training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
@@ -82,11 +95,16 @@ void Trainer::open_checkpoint() {
     }
     const json expected = trajectory(o_, schedule_samples());
     const json& stored = checkpoint_->meta.at("trajectory");
-    for (const auto& [key, value] : expected.items())
-      if (!stored.contains(key) || stored[key] != value)
+    const auto said = [](const json& j, const std::string& key) {
+      return j.contains(key) ? j[key].dump() : "unset";
+    };
+    json both = expected;
+    both.update(stored);
+    for (const auto& [key, value] : both.items())
+      if (said(stored, key) != said(expected, key))
         throw Error(Exit::config, "E_RESUME_JOB",
                     fmt::format("the checkpoint was written with {} {}, the job says {}", key,
-                                stored.contains(key) ? stored[key].dump() : "unset", value.dump()))
+                                said(stored, key), said(expected, key)))
             .at("checkpoint", checkpoint_->folder)
             .hint("a resumed run must go on as it began; start a new run for other settings");
     return checkpoint_->meta.dump();
@@ -97,8 +115,7 @@ void Trainer::open_checkpoint() {
 void Trainer::make_session() {
   SessionOptions s;
   s.model = o_.model;
-  s.input = input_shape(o_.training_data, training_->channels, training_->height, training_->width,
-                        training_->classes);
+  s.input = input_shape(o_.training_data, training_->shape());
   s.config = o_.config;
   s.kernels = o_.kernels;
   s.device = o_.device;
@@ -198,12 +215,21 @@ void Trainer::open_outputs() {
   write_file_atomically(o_.run_folder + "/plan.json", plan.dump(1) + "\n");
 }
 
-InputShape input_shape(const DatasetConfig& config, int64_t channels, int64_t height, int64_t width,
-                       int64_t classes) {
-  InputShape s{channels, height, width, classes, config.mean, config.std, config.augment};
+InputShape input_shape(const DatasetConfig& config, const DatasetShape& data) {
+  InputShape s{data.channels, data.height, data.width, data.classes, config.mean, config.std, config.augment};
+  if (const Extent window = config.augment.random_crop.both(); window.given()) {
+    if (window.height > data.height || window.width > data.width)
+      throw Error(Exit::config, "E_JOB_CROP",
+                  fmt::format("random_crop {}x{} is larger than the images, {}x{}", window.height,
+                              window.width, data.height, data.width))
+          .at("job", config.where)
+          .at("key", "inputs.training.augment.random_crop");
+    s.uncropped = {data.height, data.width};
+    s.height = window.height, s.width = window.width;
+  }
   auto widen = [&](std::vector<float>& v, float fallback) {
     if (v.empty()) v = {fallback};
-    if (v.size() == 1) v.assign(static_cast<size_t>(channels), v[0]);
+    if (v.size() == 1) v.assign(static_cast<size_t>(data.channels), v[0]);
   };
   widen(s.mean, 0.0f);
   widen(s.std, 1.0f);

@@ -74,7 +74,7 @@ def refuse(job):
     """What would make the comparison another one than it says."""
     h, data = job["hyperparameters"], job["inputs"]["training"]
     for what, there in (("validation_fraction", job.get("validation_fraction")), ("param_groups", h.get("param_groups")),
-                        ("augment.crop_padding", data["augment"]["crop_padding"]), ("resize or crop", data.get("resize") or data.get("crop")),
+                        ("augment.crop_padding", data["augment"]["crop_padding"]), ("augment.random_crop", data["augment"].get("random_crop")), ("resize or crop", data.get("resize") or data.get("crop")),
                         ("prediction_type sample", job["objective"]["prediction_type"] == "sample"),
                         ("an optimizer of its own", h["optimizer"]["name"] not in ("adam", "adamw"))):
         if there:

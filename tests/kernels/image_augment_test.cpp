@@ -16,6 +16,10 @@ const bool no_gradient_needed = declare_no_gradient("image_augment", "its input 
 
 TensorSpec bytes(const Shape& shape) { return {DType::u8, shape, Layout::plain}; }
 
+Shape window_of(const Shape& x, const ImageAugmentParams& p) {
+  return {x[0], x[1], p.height ? p.height : x[2], p.width ? p.width : x[3]};
+}
+
 StepState state_of(int64_t step, int64_t first_sample) {
   return {.seed = 0xfeedbeef12345678, .step = step, .first_sample = first_sample, .global_samples = 64};
 }
@@ -32,9 +36,16 @@ std::vector<KernelCase> cases() {
   const Shape shapes[] = {{0, 3, 8, 8},    {1, 1, 1, 1}, {5, 3, 32, 32},
                           {17, 1, 28, 28}, {9, 3, 7, 5}, {6, 4, 3, 12}};
   for (const Shape& shape : shapes)
-    for (const ImageAugmentParams& p : {ImageAugmentParams{true, 0}, {false, 2}, {true, 4}, {true, 13}}) {
+    for (ImageAugmentParams p : {ImageAugmentParams{true, 0},
+                                 {false, 2},
+                                 {true, 4},
+                                 {true, 13},
+                                 {true, 0, 3, 4},
+                                 {false, 2, 7, 5},
+                                 {true, 1, 1, 12}}) {
+      p.height = std::min(p.height, shape[2]), p.width = std::min(p.width, shape[3]);
       KernelCase c{.op = "image_augment", .label = shape.text(), .params = p};
-      c.in = {bytes(shape), kState}, c.out = {bytes(shape)};
+      c.in = {bytes(shape), kState}, c.out = {bytes(window_of(shape, p))};
       c.fill = [](std::vector<Buffer>& in, std::mt19937& random) {
         for (int64_t i = 0; i < in[0].spec().shape.elements(); ++i)
           in[0].as<uint8_t>()[i] = static_cast<uint8_t>(1 + random() % 255);
@@ -55,36 +66,44 @@ Buffer numbered(int64_t samples, int64_t height, int64_t width) {
 }
 
 Buffer augmented(const char* kernel, const Buffer& x, const ImageAugmentParams& p, const StepState& s) {
-  return run_kernel("image_augment", kernel, p, {x, state_buffer(s)}, {x.spec()})[0];
+  return run_kernel("image_augment", kernel, p, {x, state_buffer(s)},
+                    {bytes(window_of(x.spec().shape, p))})[0];
 }
 
-// Every one of the 2 x 9 pictures that the header allows appears, about as often as the others, and no other.
-TEST(ImageAugment, DrawsEveryWindowAndBothSides) {
-  constexpr int64_t kSamples = 3600, kHeight = 3, kWidth = 4;
-  const Buffer y = augmented("reference", numbered(kSamples, kHeight, kWidth), {.flip = true, .padding = 1},
-                             state_of(5, 0));
+// Every one of the pictures that the header allows appears, about as often as the others, and no other.
+void expect_every_window(const ImageAugmentParams& p, size_t pictures) {
+  constexpr int64_t kHeight = 3, kWidth = 4;
+  const int64_t samples = 200 * static_cast<int64_t>(pictures), rows = p.height ? p.height : kHeight,
+                columns = p.width ? p.width : kWidth;
+  const Buffer y = augmented("reference", numbered(samples, kHeight, kWidth), p, state_of(5, 0));
   std::map<std::string, int> seen;
-  for (int64_t n = 0; n < kSamples; ++n)
-    ++seen[std::string(y.as<char>() + n * kHeight * kWidth, static_cast<size_t>(kHeight * kWidth))];
+  for (int64_t n = 0; n < samples; ++n)
+    ++seen[std::string(y.as<char>() + n * rows * columns, static_cast<size_t>(rows * columns))];
   std::map<std::string, int> expected;
-  for (int64_t top = -1; top <= 1; ++top)
-    for (int64_t left = -1; left <= 1; ++left)
+  for (int64_t top = -p.padding; top <= kHeight + p.padding - rows; ++top)
+    for (int64_t left = -p.padding; left <= kWidth + p.padding - columns; ++left)
       for (bool mirrored : {false, true}) {
         std::string picture;
-        for (int64_t i = 0; i < kHeight; ++i)
-          for (int64_t j = 0; j < kWidth; ++j) {
-            const int64_t row = i + top, column = (mirrored ? kWidth - 1 - j : j) + left;
+        for (int64_t i = 0; i < rows; ++i)
+          for (int64_t j = 0; j < columns; ++j) {
+            const int64_t row = i + top, column = (mirrored ? columns - 1 - j : j) + left;
             const bool inside = row >= 0 && row < kHeight && column >= 0 && column < kWidth;
             picture += static_cast<char>(inside ? 1 + row * kWidth + column : 0);
           }
         expected[picture] = 0;
       }
-  ASSERT_EQ(expected.size(), 18u);
-  EXPECT_EQ(seen.size(), 18u);
+  ASSERT_EQ(expected.size(), pictures);
+  EXPECT_EQ(seen.size(), pictures);
   for (const auto& [picture, count] : seen) {
     EXPECT_TRUE(expected.contains(picture));
     EXPECT_NEAR(count, 200, 70);  // five standard deviations of a binomial
   }
+}
+
+TEST(ImageAugment, DrawsEveryWindowAndBothSides) {
+  expect_every_window({.flip = true, .padding = 1}, 2 * 3 * 3);
+  expect_every_window({.flip = true, .padding = 0, .height = 2, .width = 3}, 2 * 2 * 2);
+  expect_every_window({.flip = true, .padding = 1, .height = 3, .width = 2}, 2 * 3 * 5);
 }
 
 // A rank with part of the batch sees what one with the whole of it sees; another step, another picture.

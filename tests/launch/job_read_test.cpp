@@ -35,7 +35,7 @@ model:
     - log_softmax
   init_from: weights.safetensors
 inputs:
-  training: {dataset: image_folder, path: pictures, limit: 1000, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}, resize: 72, crop: [64, 60], on_bad_image: skip, augment: {flip: true, crop_padding: 4}}
+  training: {dataset: image_folder, path: pictures, limit: 1000, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}, resize: 72, crop: [64, 60], on_bad_image: skip, augment: {flip: true, crop_padding: 4, random_crop: [56, 48]}}
   validation: {dataset: image_folder, path: /abs/held_out, crop: 48}
   test: {dataset: idx, path: ../t10k, normalize: {mean: 0.1307, std: 0.3081}}
 hyperparameters:
@@ -82,6 +82,8 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.training.on_bad_image, "skip");
   EXPECT_TRUE(job.training.augment.flip);
   EXPECT_EQ(job.training.augment.crop_padding, 4);
+  EXPECT_EQ(job.training.augment.random_crop.height, 56);
+  EXPECT_EQ(job.training.augment.random_crop.width, 48);
   ASSERT_TRUE(job.validation && job.test);
   EXPECT_EQ(job.validation->fit.text(), "resize 72x0 crop 48x0") << "fitted as the training samples";
   EXPECT_EQ(job.validation->on_bad_image, "stop");

@@ -1,13 +1,20 @@
 // Ops that move or draw data: image_augment, image_normalize, reorder, cast, dropout.
 #include "kernels/dropout/dropout.h"
+#include "kernels/image_augment/image_augment.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "runtime/graph/ops/rules.h"
 
 namespace lockstep {
 namespace {
 
-std::vector<OutputRule> infer_image_augment(const Graph& g, const Params&, In in) {
-  return {{spec_of(g, in[0])}};
+std::vector<OutputRule> infer_image_augment(const Graph& g, const Params& params, In in) {
+  const auto& p = params.as<ImageAugmentParams>();
+  TensorSpec spec = spec_of(g, in[0]);
+  const Shape& x = spec.shape;
+  if (p.height > x[2] || p.width > x[3])
+    shape_error(fmt::format("a window of {}x{} is larger than the images {}", p.height, p.width, x.text()));
+  spec.shape = {x[0], x[1], p.height ? p.height : x[2], p.width ? p.width : x[3]};
+  return {{spec}};
 }
 
 std::vector<OutputRule> infer_image_normalize(const Graph& g, const Params& params, In in) {

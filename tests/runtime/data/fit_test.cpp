@@ -48,6 +48,37 @@ TEST(Fit, OneColourStaysAndNothingAskedForChangesNothing) {
   EXPECT_EQ(fitted("x", picture(3, 4, 5), {}).pixels, picture(3, 4, 5).pixels);
 }
 
+TEST(Fit, TheMiddleOfASetIsThatOfItsPictures) {
+  ImageSet set;
+  set.channels = 2, set.height = 7, set.width = 10, set.classes = 3;
+  set.class_names = {"a", "b", "c"};
+  for (int32_t label : {2, 0, 1}) {
+    set.labels.push_back(label);
+    for (int64_t i = 0; i < set.sample_bytes(); ++i)
+      set.pixels.push_back(static_cast<uint8_t>(91 * label + i));
+  }
+  for (const auto& subset : {std::vector<int64_t>{}, {2, 0}}) {
+    const auto middle = middle_of("set", set, {4, 5}, subset);
+    ASSERT_EQ(middle->count(), subset.empty() ? 3 : 2);
+    EXPECT_EQ(middle->classes, 3);
+    EXPECT_EQ(middle->class_names, set.class_names);
+    for (int64_t n = 0; n < middle->count(); ++n) {
+      const int64_t i = subset.empty() ? n : subset[static_cast<size_t>(n)];
+      EXPECT_EQ(middle->labels[static_cast<size_t>(n)], set.labels[static_cast<size_t>(i)]);
+      const Image whole{2, 7, 10, {set.image(i), set.image(i) + set.sample_bytes()}};
+      const Image cut = fitted("x", whole, {{}, {4, 5}});
+      EXPECT_EQ(std::vector<uint8_t>(middle->image(n), middle->image(n) + middle->sample_bytes()),
+                cut.pixels);
+    }
+  }
+  expect_error(
+      Exit::data,
+      [&] {
+        middle_of("set", set, {8, 5});
+      },
+      "file=set", "at least 8x5", "found 7x10");
+}
+
 TEST(Fit, SidesThatCannotBe) {
   const auto fits = [](int64_t height, int64_t width, const Fit& fit) {
     return [=] { fitted("a.png", ImageShape{1, height, width}, fit); };
