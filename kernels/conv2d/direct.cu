@@ -25,6 +25,11 @@ Strides strides(const TensorSpec& s) {
   return {s.shape.elements_from(1), h * w, w, 1};
 }
 
+// Floats from one row of kOut to the next in shared memory: of whole Vector<float>s an odd number, so that
+// threads which write one each, of rows side by side, meet in no bank.
+template <int kOut>
+constexpr int kRowPitch = kOut % 8 == 0 ? kOut + 4 : kOut;
+
 // --- forward and input gradient ---
 
 constexpr int kGatherThreads = 128;
@@ -44,7 +49,8 @@ template <class T, int kOut>
 __global__ void __launch_bounds__(kGatherThreads)
     gather_channels(GatherProblem p, const T* in, const T* weights, const float* bias, T* out,
                     int64_t places) {
-  __shared__ Vector<float> shared[kWeightsAtOnce * kOut / 4];
+  constexpr int kPitch = kRowPitch<kOut>;
+  __shared__ Vector<float> shared[kWeightsAtOnce * kPitch / 4];
   float* const w = shared[0].v;
   const int tiles = (p.out_channels + kOut - 1) / kOut;
   const int group = static_cast<int>(blockIdx.y) / tiles;
@@ -75,9 +81,18 @@ __global__ void __launch_bounds__(kGatherThreads)
       const T* from = group_weights + int64_t{c} * p.in_weights +
                       (gh.weight_first + r * gh.weight_step) * gw.kernel + gw.weight_first +
                       s * gw.weight_step;
-#pragma unroll 4
-      for (int o = 0; o < kOut; ++o)
-        w[k * kOut + o] = o < count ? float(from[int64_t{o} * p.out_weights]) : 0.0f;
+      const auto weight = [&](int o) { return o < count ? float(from[int64_t{o} * p.out_weights]) : 0.0f; };
+      if constexpr (kOut % 4 == 0) {
+#pragma unroll 1
+        for (int o = 0; o < kOut; o += 4) {
+          Vector<float> four;
+#pragma unroll
+          for (int e = 0; e < 4; ++e) four[e] = weight(o + e);
+          store16(w + k * kPitch + o, four);
+        }
+      } else {
+        for (int o = 0; o < kOut; ++o) w[k * kPitch + o] = weight(o);
+      }
     }
     __syncthreads();
     if (place < places)
@@ -88,11 +103,11 @@ __global__ void __launch_bounds__(kGatherThreads)
           if constexpr (kOut % 4 == 0) {
 #pragma unroll
             for (int o = 0; o < kOut; o += 4) {
-              const Vector<float> four = load16(w + k * kOut + o);
+              const Vector<float> four = load16(w + k * kPitch + o);
               for (int e = 0; e < 4; ++e) sums[o + e] = fmaf(x, four[e], sums[o + e]);
             }
           } else {
-            for (int o = 0; o < kOut; ++o) sums[o] = fmaf(x, w[k * kOut + o], sums[o]);
+            for (int o = 0; o < kOut; ++o) sums[o] = fmaf(x, w[k * kPitch + o], sums[o]);
           }
         }
         if (++tap_w < gw.taps) continue;
@@ -184,12 +199,10 @@ struct WeightGradProblem2d {
 template <class T, int kOut>
 __global__ void __launch_bounds__(32 * kWeightRows, 4)
     weight_grad_slice(WeightGradProblem2d p, const T* x, const T* dy, float* partials) {
-  struct Place {
-    int64_t image;
-    int h, w;
-  };
-  __shared__ Place at[kPlacesAtOnce];
-  __shared__ Vector<float> shared_dy[kPlacesAtOnce * kOut / 4];
+  constexpr int kPitch = kRowPitch<kOut>, kGroup = kOut % 4 == 0 ? 4 : 1, kGroups = kOut / kGroup;
+  __shared__ int64_t image_at[kPlacesAtOnce];
+  __shared__ int row_at[kPlacesAtOnce], column_at[kPlacesAtOnce];
+  __shared__ Vector<float> shared_dy[kPlacesAtOnce * kPitch / 4];
   __shared__ float sums_of[kWeightRows][32];
   float* const gradients = shared_dy[0].v;
   const GatherAxis &gh = p.gather.h, &gw = p.gather.w;
@@ -206,40 +219,52 @@ __global__ void __launch_bounds__(32 * kWeightRows, 4)
   const int dh = r * gh.tap_step, dw = s * gw.tap_step;
   const int64_t channel = int64_t{group * p.in_channels + c} * p.x.c;
 
+  const bool along = p.dy.c == 1;
+  const int pitch = along ? kOut : kPitch;
   float sums[kOut];
   for (int o = 0; o < kOut; ++o) sums[o] = 0;
   const int begin = static_cast<int>(blockIdx.x) * p.slice, end = min(p.places, begin + p.slice);
   for (int from = begin; from < end; from += kPlacesAtOnce) {
     const int here = min(kPlacesAtOnce, end - from);
     __syncthreads();
-    for (int k = thread; k < here * kOut; k += 32 * kWeightRows) {
-      const int o = k / here, place = k - o * here;
+    // Threads side by side take places or, where those lie side by side, channels.
+    for (int k = thread; k < here * kGroups; k += 32 * kWeightRows) {
+      const int place = along ? k / kGroups : k % here, first_o = (along ? k % kGroups : k / here) * kGroup;
       const int per_image = gh.places * gw.places;
       const int n = (from + place) / per_image, pixel = from + place - n * per_image;
       const int i = pixel / gw.places, j = pixel - i * gw.places;
-      gradients[place * kOut + o] =
-          o < count ? float(dy[n * p.dy.n + int64_t{first_output + o} * p.dy.c + i * p.dy.h + j * p.dy.w])
-                    : 0.0f;
-      if (o == 0) at[place] = {n * p.x.n, i * gh.step + gh.first, j * gw.step + gw.first};
+      const T* const of_place = dy + n * p.dy.n + int64_t{first_output} * p.dy.c + i * p.dy.h + j * p.dy.w;
+      const auto gradient = [&](int o) { return o < count ? float(of_place[int64_t{o} * p.dy.c]) : 0.0f; };
+      if constexpr (kGroup == 4) {
+        Vector<float> four;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) four[e] = gradient(first_o + e);
+        store16(gradients + place * pitch + first_o, four);
+      } else {
+        gradients[place * pitch + first_o] = gradient(first_o);
+      }
+      if (first_o == 0) {
+        image_at[place] = n * p.x.n;
+        row_at[place] = i * gh.step + gh.first, column_at[place] = j * gw.step + gw.first;
+      }
     }
     __syncthreads();
     if (weight < weights)
       for (int place = static_cast<int>(threadIdx.y); place < here; place += kWeightRows) {
         float value = 1;
         if (weight < p.weights) {
-          const Place q = at[place];
-          const int h = q.h + dh, v = q.w + dw;
+          const int h = row_at[place] + dh, v = column_at[place] + dw;
           if (h < 0 || h >= gh.in || v < 0 || v >= gw.in) continue;
-          value = float(x[q.image + channel + h * p.x.h + v * p.x.w]);
+          value = float(x[image_at[place] + channel + h * p.x.h + v * p.x.w]);
         }
         if constexpr (kOut % 4 == 0) {
 #pragma unroll
           for (int o = 0; o < kOut; o += 4) {
-            const Vector<float> four = load16(gradients + place * kOut + o);
+            const Vector<float> four = load16(gradients + place * pitch + o);
             for (int e = 0; e < 4; ++e) sums[o + e] = fmaf(value, four[e], sums[o + e]);
           }
         } else {
-          for (int o = 0; o < kOut; ++o) sums[o] = fmaf(value, gradients[place * kOut + o], sums[o]);
+          for (int o = 0; o < kOut; ++o) sums[o] = fmaf(value, gradients[place * pitch + o], sums[o]);
         }
       }
   }

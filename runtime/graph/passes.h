@@ -10,8 +10,8 @@
 namespace lockstep {
 
 // Copies a forward graph, giving every batch value the layout that its op prefers and inserting reorders
-// between. Graph inputs stay plain, and on the GPU and its stand-in on the CPU all values do. In bf16 nothing
-// has samples in lanes. Before autodiff: a gradient takes the layout of the value that it belongs to.
+// between. Graph inputs stay plain. Samples in lanes are for f32 on a CPU: elsewhere what prefers them is
+// plain. Before autodiff: a gradient takes the layout of the value that it belongs to.
 // `values` is updated to the copies of the values it holds.
 Graph assign_layouts(const Graph& graph, std::vector<ValueId*> values, Device device = Device::cpu,
                      DType activations = DType::f32);

@@ -3,9 +3,11 @@
 // to fail.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
@@ -75,6 +77,44 @@ void expect_the_same_course(int64_t steps, const std::vector<std::string>& setti
 // square; this is one of those without a flip that matters.
 TEST(Devices, TheArticlesNetLearnsAlike) { expect_the_same_course(50, {"hyperparameters.seed=3"}); }
 TEST(Devices, GroupNormAttentionAndResidualLearnAlike) { expect_the_same_course(10, {kAttentionNet}); }
+
+// What a GPU is for: the convolutions of wide nets as products on tensor cores, channels last from end to
+// end.
+TEST(Devices, WideNetsAreProductsOnChannelsLast) {
+  for (const std::string config : {"resnet18_cifar10.yaml", "ddpm_mnist.yaml"})
+    for (const std::string precision : {"fp32", "bf16"}) {
+      SCOPED_TRACE(config + " " + precision);
+      const auto planned =
+          run({LOCKSTEP_BINARY, "plan", LOCKSTEP_SOURCE_DIR "/configs/" + config, "--json", "--set",
+               "device=simt", "--set",
+               "inputs={training: {dataset: mnist, path: " LOCKSTEP_SOURCE_DIR "/configs/data/mnist}}",
+               "--set", "hyperparameters.precision=" + precision},
+              {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+      ASSERT_EQ(planned.code, 0) << planned.output;
+      const auto plan = nlohmann::json::parse(planned.output);
+      // "f32[N, C, H, W]:nhwc"
+      const auto text = [](const nlohmann::json& tensor) { return tensor.at("tensor").get<std::string>(); };
+      const auto channels = [&](const nlohmann::json& tensor) {
+        return std::stoi(text(tensor).substr(text(tensor).find(',') + 1));
+      };
+      std::map<std::string, int> wide, all;
+      for (const auto& node : plan.at("nodes")) {
+        const std::string op = node.at("op");
+        ++all[op];
+        const bool conv = op.starts_with("conv2d");
+        if (!conv && !op.starts_with("attention")) continue;
+        const auto& x = node.at("in").at(0);
+        const auto& y = op == "conv2d_weight_grad" ? node.at("in").at(1) : node.at("out").at(0);
+        if (std::min(channels(x), channels(y)) < 16) continue;  // at a net's ends
+        ++wide[op];
+        EXPECT_EQ(node.at("kernel"), conv ? "implicit_gemm" : "tiled_nhwc") << node.at("layer");
+        for (const auto& image : {x, y}) EXPECT_TRUE(text(image).ends_with(":nhwc")) << node.at("layer");
+      }
+      for (const char* op : {"conv2d", "conv2d_input_grad", "conv2d_weight_grad"})
+        EXPECT_GT(wide[op], 10) << op;
+      EXPECT_LE(all["reorder"], 4) << "at the net's ends";
+    }
+}
 
 #ifdef LOCKSTEP_STANDIN
 class StandIns : public ::testing::Test {
@@ -244,7 +284,6 @@ TEST_F(StandIns, AFailedRankEndsTheJob) {
 }
 
 TEST_F(StandIns, AHangEndsAtTheDeadline) {
-  ASSERT_EQ(fit_on_gpus(2, 1, {"backend=nccl"}).code, 0);  // as above
   // Two buckets, the second of which is the first layer's. The third call is recorded, and hangs in the
   // graph.
   const std::string wide =
@@ -254,6 +293,8 @@ TEST_F(StandIns, AHangEndsAtTheDeadline) {
     std::string call, model, record;
   };
   const std::string small = "model.name=mnist_convnet_dropout";
+  for (const std::string& model : {small, wide})
+    ASSERT_EQ(fit_on_gpus(2, 1, {"backend=nccl", model}).code, 0);  // as above
   for (const auto& [call, model, record] :
        {Hang{"ncclAllReduce:1:hang:rank1", small, "step=0: "}, Hang{"ncclAllReduce:2:hang", wide, "bucket 1"},
         Hang{"ncclAllReduce:3:hang", wide, "bucket 0"}}) {

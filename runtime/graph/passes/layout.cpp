@@ -53,9 +53,11 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device dev
         layout = b.spec(v).layout;
         break;
       }
-    if (n.kind == NodeKind::compute && device == Device::cpu)
+    if (n.kind == NodeKind::compute)
       if (auto prefer = op_def(n.op).preferred_layout) layout = prefer(to, m);
-    if (activations == DType::bf16 && layout == Layout::lanes) layout = Layout::plain;
+    // Lanes are those of a CPU's vectors of f32.
+    if (layout == Layout::lanes && (device != Device::cpu || activations == DType::bf16))
+      layout = Layout::plain;
     for (ValueId& v : m.in)
       if (b.spec(v).dtype == DType::f32 && to.value(v).storage != Storage::input) v = in_layout(v, layout);
     for (size_t i = 0; i < n.out.size(); ++i) {

@@ -166,6 +166,26 @@ TEST(Layouts, FewChannelsLieInLanesManyLast) {
   EXPECT_EQ(g.value(the(g, "image_normalize").out[0]).spec.layout, Layout::lanes);
 }
 
+// What fills vectors, and tensor cores, lies channels last on every device; few channels in lanes where there
+// are some.
+TEST(Layouts, LanesAreOfF32OnACpu) {
+  for (Device device : {Device::cpu, Device::simt, Device::cuda})
+    for (DType activations : {DType::f32, DType::bf16}) {
+      Graph g;
+      GraphBuilder b(g);
+      const Layers l{b, kNoValue};
+      const ValueId image = b.input(kImages, {DType::u8, {5, kChannels, kSide, kSide}, Layout::plain}, true);
+      const ValueId x = b.add1("image_normalize", ImageNormalizeParams{{0, 0, 0}, {1, 1, 1}}, {image});
+      ValueId few = l.conv("few", x, 8, 3), many = l.conv("many", few, 64, 3),
+              more = l.conv("more", many, 64, 3);
+      const Graph laid = assign_layouts(g, {&few, &many, &more}, device, activations);
+      const bool lanes = device == Device::cpu && activations == DType::f32;
+      EXPECT_EQ(laid.value(few).spec.layout, lanes ? Layout::lanes : Layout::plain);
+      EXPECT_EQ(laid.value(many).spec.layout, Layout::nhwc);
+      EXPECT_EQ(laid.value(more).spec.layout, Layout::nhwc);
+    }
+}
+
 TEST(Layouts, OneReorderServesAllReaders) {
   Graph g;
   GraphBuilder b(g);
