@@ -3,7 +3,10 @@
 // an uneven last batch and validation are in it, so that each kind of state is; one rank computes in bf16,
 // two in fp32.
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/inotify.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -100,6 +103,22 @@ int checkpoints_in_writing(const std::string& run) {
     count += entry.path().filename().string().starts_with(".tmp-");
   return count;
 }
+
+// Sees at once when the writing of a checkpoint begins.
+class WritingWatch {
+ public:
+  explicit WritingWatch(const std::string& run) : notify_(::inotify_init1(IN_CLOEXEC)) {
+    ::inotify_add_watch(notify_, (run + "/checkpoints").c_str(), IN_CREATE);
+  }
+  ~WritingWatch() { ::close(notify_); }
+  bool wait(std::chrono::milliseconds limit) {
+    pollfd readable{notify_, POLLIN, 0};
+    return ::poll(&readable, 1, static_cast<int>(limit.count())) == 1;
+  }
+
+ private:
+  int notify_;
+};
 
 class Interrupted : public ::testing::TestWithParam<int> {
  protected:
@@ -243,9 +262,7 @@ TEST_P(Interrupted, InACheckpointWithTheOneBeforeDamaged) {
     ASSERT_TRUE(eventually([&] { return list_checkpoints(run_).size() >= 2; })) << p.output();
     const pid_t writer = rank_process(0);
     ASSERT_GT(writer, 0) << p.output();
-    for (const auto until = Clock::now() + 300ms;
-         Clock::now() < until && checkpoints_in_writing(run_) == 0;) {
-    }
+    ASSERT_TRUE(WritingWatch(run_).wait(20s)) << p.output();
     ::kill(writer, SIGKILL);
     p.wait();
     ASSERT_TRUE(eventually([&] { return living().empty(); }, 5s)) << "processes left behind";
