@@ -115,14 +115,18 @@ class PyTorch:
         return self.best((model, "memory"), lambda layout: peak_pss([self.python, *words, *layout]) / 1e6, min)
 
     def sample(self, count, steps, precision, raw, noise):
-        """Images a second from the noise that ours began with; the pictures must be ours."""
-        tolerance = {"fp32": 2 / 255, "bf16": 16 / 255}[precision]  # of a pixel from 0 to 1: bf16 rounds at each step
+        """Images a second from the noise that ours began with; in fp32 the pictures must be ours.
+
+        Random weights magnify rounding over the steps: in root mean square PyTorch's own pictures in float32 and float64 part
+        by 0.0007 of a pixel's range, and pictures in bf16 are others altogether. What bf16 computes is compared where it trains.
+        """
+        tolerance = {"fp32": 1 / 255, "bf16": 1}[precision]
         words = [*self.image_words("ddpm_cifar10", count, precision), "--sample", steps, "--init-noise", noise, "--compare", raw]
 
         def measure(layout):
             result = self.json_of(*words, *layout)
             if result["difference"] > tolerance:
-                raise Failed(f"DDIM, {precision}: a pixel differs by {result['difference']:.4f} from ours: not the same work")
+                raise Failed(f"DDIM, {precision}: pixels differ by {result['difference']:.4f} from ours: not the same work")
             return count / result["seconds"]
 
         return self.best(("sample", precision), measure)
