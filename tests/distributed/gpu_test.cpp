@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -32,7 +33,9 @@ std::vector<std::string> job(int ranks, int64_t steps, const std::vector<std::st
 
 // fp32 on both sides, sums in another order.
 constexpr double kFp32 = 1e-4;
-// bf16 has 8 bits: each activation is off by up to 2^-9 of itself, some ten of them one after the other.
+// bf16 on both sides: where another order makes a sum round to another bf16, that is off by 2^-8 of itself;
+// and of bf16 from fp32 in root mean square, where each activation is off by up to 2^-9 of itself, some ten
+// of them one after the other.
 constexpr double kBf16 = 2e-2;
 
 void expect_same_losses(const std::vector<double>& got, const std::vector<double>& expected,
@@ -47,7 +50,13 @@ constexpr const char* kAttentionNet =
     " {residual: {layers: [{conv2d: {out_channels: 16, kernel: 3, padding: 1}}, {group_norm: 4}, silu]}},"
     " {avg_pool2d: 2}, {self_attention2d: {heads: 2, groups: 4}}, flatten, {linear: {out_features: 10}}]}";
 
-// Against the CPU's fp32: the GPU's kernels in fp32, both in bf16, on one rank and two.
+double apart(const std::vector<double>& got, const std::vector<double>& expected) {
+  double sum = 0;
+  for (size_t s = 0; s < got.size(); ++s) sum += std::pow(got[s] / expected[s] - 1, 2);
+  return std::sqrt(sum / static_cast<double>(got.size()));
+}
+
+// The GPU's kernels against the CPU's, in fp32 and in bf16, on one rank and two.
 void expect_the_same_course(int64_t steps, const std::vector<std::string>& settings) {
   TestFolder runs;
   const auto losses = [&](const std::string& device, int ranks, const std::string& precision) {
@@ -59,23 +68,18 @@ void expect_the_same_course(int64_t steps, const std::vector<std::string>& setti
     EXPECT_EQ(read_file(run + "/plan.json").find("\"bf16[") != std::string::npos, precision == "bf16");
     return step_losses(run, steps);
   };
-  const auto expected = losses("cpu", 1, "fp32");
+  const auto fp32 = losses("cpu", 1, "fp32"), bf16 = losses("cpu", 1, "bf16");
+  EXPECT_NE(bf16, fp32);
+  EXPECT_LT(apart(bf16, fp32), kBf16);
+  expect_same_losses(losses("cpu", 2, "bf16"), bf16, kBf16);
   for (int ranks : {1, 2}) {
     SCOPED_TRACE(ranks);
-    expect_same_losses(losses("simt", ranks, "fp32"), expected);
-    for (const char* device : {"simt", "cpu"}) {
-      SCOPED_TRACE(device);
-      const auto bf16 = losses(device, ranks, "bf16");
-      expect_same_losses(bf16, expected, kBf16);
-      EXPECT_NE(bf16, expected);
-    }
+    expect_same_losses(losses("simt", ranks, "fp32"), fp32);
+    expect_same_losses(losses("simt", ranks, "bf16"), bf16, kBf16);
   }
 }
 
-// Fifty steps of four samples each amplify any rounding, now and then through a maximum that flips. Of five
-// seeds the worst step is off by 1.2 to 2.8 % in bf16, alike on both devices, 0.3 to 1.1 % in root mean
-// square; this is one of those without a flip that matters.
-TEST(Devices, TheArticlesNetLearnsAlike) { expect_the_same_course(50, {"hyperparameters.seed=3"}); }
+TEST(Devices, TheArticlesNetLearnsAlike) { expect_the_same_course(50, {}); }
 TEST(Devices, GroupNormAttentionAndResidualLearnAlike) { expect_the_same_course(10, {kAttentionNet}); }
 
 // What a GPU is for: the convolutions of wide nets as products on tensor cores, channels last from end to
