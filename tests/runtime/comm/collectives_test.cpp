@@ -207,8 +207,9 @@ TEST(Collectives, ATicketBeyondABucket) {
 }
 
 TEST(Collectives, ExposedSecondsCoverTheWaitAndAreTakenOnce) {
+  world().barrier();
   world().take_exposed_seconds();
-  if (world().rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  if (world().rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
   std::vector<float> v(1000, 1.0f);
   world().wait(world().start_allreduce(v));
   const double exposed = world().take_exposed_seconds();
