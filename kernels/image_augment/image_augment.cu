@@ -17,15 +17,14 @@ __global__ void augment(const uint8_t* x, uint8_t* y, const StepState* state, in
   const int64_t u = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, row = u / groups, j = u % groups * kWidth;
   const int64_t n = row / (channels * rows);
   if (n >= samples) return;
-  const Augmentation a =
-      Augmentation::of(*state, n, flip, height + 2 * padding - rows + 1, width + 2 * padding - columns + 1);
-  const int64_t right = a.left - padding, i = row % rows + a.top - padding;
+  const Augmentation a = Augmentation::of(*state, n, flip, padding, height - rows, width - columns);
+  const int64_t i = row % rows + a.down;
   const uint8_t* from = x + (row / rows * height + i) * width;
   uint8_t* to = y + row * columns + j;
   Vector<uint8_t, 4> pixels;
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
-    const int64_t column = (a.mirrored ? columns - 1 - (j + k) : j + k) + right;
+    const int64_t column = (a.mirrored ? columns - 1 - (j + k) : j + k) + a.right;
     const bool inside = i >= 0 && i < height && column >= 0 && column < width;
     pixels[k] = inside ? from[column] : uint8_t{0};
   }

@@ -5,7 +5,7 @@
 // x is padded by `padding` black pixels (0) on each side, a window of h x w (H x W, unless the parameters say
 // less) is cut out of it, and it is mirrored left to right: what torchvision's RandomCrop((h, w), padding)
 // and RandomHorizontalFlip() do one after the other.
-//   y[n, c, i, j] = padded x[n, c, top + i, left + (mirrored ? w - 1 - j : j)]
+//   y[n, c, i, j] = padded x[n, c, down + i, right + (mirrored ? w - 1 - j : j)]
 // Augmentation draws them. Both tensors are plain. There is no gradient: x is data.
 #pragma once
 
@@ -28,20 +28,20 @@ struct ImageAugmentParams {
   }
 };
 
-// What happens to local sample n: words 0 (top), 1 (left) and the highest bit of word 2 (mirrored) of
+// What happens to local sample n: words 0 (down), 1 (right) and the highest bit of word 2 (mirrored) of
 // random4(seed, stream::kAugment, step, first_sample + n, 0).
 struct Augmentation {
-  int64_t top, left;  // in the padded image
+  int64_t down, right;  // the window's place in the image: from -padding on
   bool mirrored;
 
-  // rows, columns: places that `top` and `left` may have.
-  LOCKSTEP_HOST_DEVICE static Augmentation of(const StepState& state, int64_t n, bool flip, int64_t rows,
-                                              int64_t columns) {
+  // rows, columns: what the image has more than the window.
+  LOCKSTEP_HOST_DEVICE static Augmentation of(const StepState& state, int64_t n, bool flip, int64_t padding,
+                                              int64_t rows, int64_t columns) {
     const Philox4 draw = random4(state.seed, stream::kAugment, state.step, state.first_sample + n, 0);
-    const auto below = [](uint64_t word, int64_t places) {
-      return static_cast<int64_t>(word * static_cast<uint64_t>(places) >> 32);
+    const auto place = [padding](uint64_t word, int64_t surplus) {
+      return static_cast<int64_t>(word * static_cast<uint64_t>(surplus + 2 * padding + 1) >> 32) - padding;
     };
-    return {below(draw.x[0], rows), below(draw.x[1], columns), flip && draw.x[2] >> 31 != 0};
+    return {place(draw.x[0], rows), place(draw.x[1], columns), flip && draw.x[2] >> 31 != 0};
   }
 };
 

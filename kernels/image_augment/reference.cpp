@@ -9,13 +9,13 @@ void run(const ImageAugmentParams& p, const KernelArgs& args) {
   const int64_t channels = x.dim(1), height = x.dim(2), width = x.dim(3);
   const int64_t rows = y.dim(2), columns = y.dim(3);
   for (int64_t n = 0; n < x.dim(0); ++n) {
-    const auto a = Augmentation::of(*args.in[1].as<const StepState>(), n, p.flip,
-                                    height + 2 * p.padding - rows + 1, width + 2 * p.padding - columns + 1);
+    const auto a = Augmentation::of(*args.in[1].as<const StepState>(), n, p.flip, p.padding, height - rows,
+                                    width - columns);
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t i = 0; i < rows; ++i)
         for (int64_t j = 0; j < columns; ++j) {
-          const int64_t row = a.top + i - p.padding;
-          const int64_t column = a.left + (a.mirrored ? columns - 1 - j : j) - p.padding;
+          const int64_t row = a.down + i;
+          const int64_t column = a.right + (a.mirrored ? columns - 1 - j : j);
           const bool inside = row >= 0 && row < height && column >= 0 && column < width;
           y.as<uint8_t>()[y.spec.offset(n, c, i, j)] =
               inside ? x.as<uint8_t>()[x.spec.offset(n, c, row, column)] : 0;

@@ -18,15 +18,13 @@ void run(const ImageAugmentParams& p, const KernelArgs& args, int threads) {
   constexpr int64_t kBytesOfAThread = 64 << 10;
   parallel_ranges(x.dim(0), threads, kBytesOfAThread / sample + 1, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      const auto a = Augmentation::of(state, n, p.flip, height + 2 * p.padding - rows + 1,
-                                      width + 2 * p.padding - columns + 1);
-      const int64_t down = a.top - p.padding, right = a.left - p.padding;
-      // Columns [first, last) of the image are seen; before mirroring they stand `right` further left.
-      const int64_t first = std::clamp<int64_t>(right, 0, width);
-      const int64_t last = std::clamp<int64_t>(right + columns, first, width);
-      const int64_t at = a.mirrored ? columns - (last - right) : first - right;
+      const auto a = Augmentation::of(state, n, p.flip, p.padding, height - rows, width - columns);
+      // Columns [first, last) of the image are seen; before mirroring they stand a.right further left.
+      const int64_t first = std::clamp<int64_t>(a.right, 0, width);
+      const int64_t last = std::clamp<int64_t>(a.right + columns, first, width);
+      const int64_t at = a.mirrored ? columns - (last - a.right) : first - a.right;
       for (int64_t row = 0; row < channels * rows; ++row) {
-        const int64_t c = row / rows, i = row % rows + down;
+        const int64_t c = row / rows, i = row % rows + a.down;
         uint8_t* to = y.as<uint8_t>() + n * sample + row * columns;
         if (i < 0 || i >= height || first == last) {
           std::memset(to, 0, static_cast<size_t>(columns));
