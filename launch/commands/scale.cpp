@@ -118,6 +118,7 @@ Scaling predict_scaling(const Job& job, const JobPlan& plan, const ScaleRequest&
   in.threads_per_rank = kernels.threads;
   in.link = request.link;
   in.ranks_per_host = request.ranks_per_host;
+  in.fixed_order = job.hyperparameters.shards.has_value();
   std::map<int64_t, double> seconds = {{1, alone.step_seconds}};
   for (const int64_t ranks : request.ranks) {
     const int64_t on_host = std::min<int64_t>(ranks, request.ranks_per_host);

@@ -24,6 +24,8 @@ LinkSpeed shared(LinkSpeed link, int64_t ranks) {
   return link;
 }
 
+bool power_of_two(int64_t n) { return std::has_single_bit(static_cast<uint64_t>(n)); }
+
 // Of 2^k ranks.
 CollectiveCost halving_doubling(int64_t p, double n, const LinkSpeed& link, double gamma) {
   const double rounds = 2 * (std::bit_width(static_cast<uint64_t>(p)) - 1);
@@ -60,8 +62,11 @@ CollectiveCost bucket_allreduce_cost(const Cluster& cluster, int64_t ranks, int6
   const Hosts hosts = hosts_of(cluster, ranks);
   const auto n = static_cast<double>(bytes);
   const double gamma = cluster.host.sum_seconds_per_byte;
+  // Hosts that are no nodes of the tree don't sum by themselves (host_group.h).
+  if (cluster.fixed_order && hosts.count > 1 && power_of_two(ranks) && !power_of_two(hosts.ranks))
+    return halving_doubling(ranks, n, shared(cluster.link, hosts.ranks), gamma);
   // As tree_sum.h sums.
-  CollectiveCost between = hosts.count > 1 && std::has_single_bit(static_cast<uint64_t>(hosts.count))
+  CollectiveCost between = hosts.count > 1 && power_of_two(hosts.count)
                                ? halving_doubling(hosts.count, n, cluster.link, gamma)
                                : allreduce_over_links(hosts.count, n, cluster.link, gamma);
   if (hosts.ranks == 1) return between;

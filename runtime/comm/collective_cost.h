@@ -37,6 +37,7 @@ struct Cluster {
   LinkSpeed link;
   int ranks_per_host = 1;
   HostSpeed host;
+  bool fixed_order = false;  // of sums: CommOptions
 };
 
 // By what would make it faster.

@@ -20,7 +20,8 @@ int64_t ranks_on_host(const ScalingInput& in, int64_t ranks) {
 }
 
 CollectiveCost cost_of(const ScalingInput& in, const StepEvent& e, int64_t ranks) {
-  const Cluster cluster{in.link, in.ranks_per_host, in.hosts.at(ranks_on_host(in, ranks)).speed};
+  const Cluster cluster{in.link, in.ranks_per_host, in.hosts.at(ranks_on_host(in, ranks)).speed,
+                        in.fixed_order};
   switch (e.kind) {
     case StepEvent::Kind::bucket:
       return bucket_allreduce_cost(cluster, ranks, e.bytes);

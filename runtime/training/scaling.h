@@ -58,6 +58,7 @@ struct ScalingInput {
   int64_t samples_per_rank = 0;  // per step
   LinkSpeed link;
   int ranks_per_host = 1;
+  bool fixed_order = false;           // of gradients' sums: CommOptions
   std::map<int64_t, HostLoad> hosts;  // by their ranks: of every rank count that is asked for
   int cores_per_host = 1, threads_per_rank = 1;
 };

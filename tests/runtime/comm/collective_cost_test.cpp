@@ -54,9 +54,14 @@ TEST(CollectiveCost, OneHostSumsThroughItsMemory) {
 }
 
 TEST(CollectiveCost, HostsAreLinkedByOneRankOfEach) {
-  const Cluster cluster{kLink, 3, {0.5, 0.25, 0}};
+  Cluster cluster{kLink, 3, {0.5, 0.25, 0}};
   // Within: 4 meetings and twice the bytes. Between two hosts: 2 (α + n/2 β).
   expect_cost(bucket_allreduce_cost(cluster, 6, 16), "shared memory + halving-doubling", 4, 16, 8);
+  // Four ranks, three on the first host: no nodes of the tree over four. 4 α + 2 · 3/4 n · 3 β
+  expect_cost(bucket_allreduce_cost(cluster, 4, 16), "shared memory + halving-doubling", 4, 16, 8);
+  cluster.fixed_order = true;
+  expect_cost(bucket_allreduce_cost(cluster, 4, 16), "halving-doubling", 4, 72, 0);
+  cluster.fixed_order = false;
   // Seven ranks are three hosts, the last with one rank: 4 α + 4/3 n β round the ring.
   expect_cost(bucket_allreduce_cost(cluster, 7, 768), "shared memory + ring", 6, 1024, 384);
 }
