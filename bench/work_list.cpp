@@ -90,21 +90,30 @@ void WorkList::attention(int64_t channels, int64_t size) {
   add("attention_grad", shape, p, {x, x, x, x, lse, x}, {x, x, x}, {0, 1, 2, 3, 5}, {0, 1, 2}, 5 * product);
 }
 
+// As ResNets have them: relu follows, of the last norm of a block after a sum, which its gradient comes
+// through before it.
 void WorkList::batch_norm(int64_t channels, int64_t size) {
   const BatchNormParams p;
+  BatchNormParams relu;
+  relu.activation = Activation::relu;
   const TensorSpec x = f32(image(channels, size)), c = f32({channels}), stats = f32({4, channels}),
                    sums = f32({2, channels});
-  const std::string shape = named(channels, size);
+  const std::string shape = named(channels, size), with_relu = shape + ", relu";
   const double all = elements(x), few = static_cast<double>(channels);
   constexpr int64_t kRanks = 2;
   add("batch_norm_stats", shape, p, {x}, {f32({3, channels})}, {0}, {}, 4 * all);
   add("batch_norm_merge", shape, p, {f32({kRanks, 3, channels})}, {stats}, {}, {}, 10 * kRanks * few);
   add("batch_norm_running", shape, p, {stats, c, c}, {c, c}, {}, {}, 6 * few).in_place = {{1, 0}, {2, 1}};
-  add("batch_norm_apply", shape, p, {x, stats, c, c}, {x}, {0}, {0}, 2 * all);
+  add("batch_norm_apply", with_relu, relu, {x, stats, c, c}, {x}, {0}, {0}, 3 * all);
+  add("batch_norm_apply", shape + ", sum, relu", relu, {x, stats, c, c, x}, {x}, {0, 4}, {0}, 4 * all);
   add("batch_norm_grad_sums", shape, p, {x, x, stats}, {sums}, {0, 1}, {}, 5 * all);
+  add("batch_norm_grad_sums", with_relu, relu, {x, x, stats, c, c}, {sums}, {0, 1}, {}, 8 * all);
   add("batch_norm_affine_grad", shape, p, {sums}, {c, c}, {}, {}, 0);
-  add("batch_norm_input_grad", shape, p, {x, x, stats, c, sums}, {x}, {0, 1}, {0}, 6 * all);
-  add("batch_norm_eval", shape, p, {x, c, c, c, c}, {x}, {0}, {0}, 4 * all);
+  add("batch_norm_input_grad", shape, p, {x, x, stats, c, sums}, {x}, {0, 1}, {0}, 6 * all).in_place = {
+      {1, 0}};
+  add("batch_norm_input_grad", with_relu, relu, {x, x, stats, c, sums, c}, {x}, {0, 1}, {0}, 9 * all)
+      .in_place = {{1, 0}};
+  add("batch_norm_eval", with_relu, relu, {x, c, c, c, c}, {x}, {0}, {0}, 5 * all);
 }
 
 void WorkList::group_norm(int64_t channels, int64_t size) {

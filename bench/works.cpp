@@ -9,7 +9,7 @@ namespace {
 
 const std::vector<EltInstruction> kRelu = {{Elt::relu, 0}}, kReluGrad = {{Elt::relu_grad, 0, 1}},
                                   kSilu = {{Elt::silu, 0}}, kSiluGrad = {{Elt::silu_grad, 0, 1}},
-                                  kAdd = {{Elt::add, 0, 1}}, kAddRelu = {{Elt::add, 0, 1}, {Elt::relu, 2}};
+                                  kAdd = {{Elt::add, 0, 1}};
 
 std::vector<Work> mnist(int64_t batch, bool few) {
   WorkList l("mnist", batch);
@@ -38,7 +38,7 @@ std::vector<Work> resnet(int64_t batch, bool few) {
   if (few) {
     l.conv(64, 64, 3, 8);
     l.batch_norm(64, 32);
-    l.elementwise("add, relu", 2, kAddRelu, 64, 16);
+    l.elementwise("relu_grad", 2, kReluGrad, 64, 16);
     l.max_pool(64, 16);
     l.average_pool(128, 4);
     return l.take();
@@ -53,9 +53,7 @@ std::vector<Work> resnet(int64_t batch, bool few) {
   }
   for (int64_t c = 64, size = 32; c <= 512; c *= 2, size /= 2) {
     l.batch_norm(c, size);
-    l.elementwise("relu", 1, kRelu, c, size);
     l.elementwise("relu_grad", 2, kReluGrad, c, size);
-    l.elementwise("add, relu", 2, kAddRelu, c, size);
   }
   l.max_pool(64, 32);  // ImageNet's stem on such images
   l.average_pool(512, 4);

@@ -64,16 +64,60 @@ struct Coefficients {
   const float *mean, *spread, *gamma, *beta;
   float eps;
 };
+// The same bits wherever z is made, or relu's gradient would not fit.
+__device__ __forceinline__ float normalized(float xhat, float gamma, float beta) {
+  return fmaf(xhat, gamma, beta);
+}
 template <bool kEvaluate>
 __device__ __forceinline__ float applied(float x, float mean, float spread, float scale, float shift,
                                          float eps) {
   const float invstd = kEvaluate ? rsqrtf(spread + eps) : spread;
-  return fmaf((x - mean) * invstd, scale, shift);
+  return normalized((x - mean) * invstd, scale, shift);
 }
+
+// What comes after the norm: `r` is added, unless it is null, then relu. A NaN stays one.
+template <class T>
+struct Follows {
+  const T* r;
+  bool relu;
+  template <int kWidth>
+  __device__ __forceinline__ void store(T* y, int64_t at, float (&z)[kWidth]) const {
+    if (r) {
+      float add[kWidth];
+      load_floats(add, r + at);
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) z[k] += add[k];
+    }
+    if (relu)
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) z[k] = z[k] < 0 ? 0 : z[k];
+    store_floats(y + at, z);
+  }
+};
+
+// How a gradient gets back to the norm's output (channel_sums.h): through relu, or not at all changed.
+struct ThroughRelu {
+  const float *gamma, *beta;
+  struct Channel {
+    float gamma, beta;
+    __device__ __forceinline__ float operator()(float dy, float xhat) const {
+      return normalized(xhat, gamma, beta) > 0 ? dy : 0;
+    }
+  };
+  __device__ __forceinline__ Channel of(unsigned c) const { return {gamma[c], beta[c]}; }
+  template <int kWidth>
+  __device__ __forceinline__ void load(Channel (&channel)[kWidth], unsigned c) const {
+    float g[kWidth], b[kWidth];
+    load_row(g, gamma + c), load_row(b, beta + c);
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) channel[k] = {g[k], b[k]};
+  }
+};
 
 // Plain tensors: kWidth numbers a thread, all of one channel.
 template <class T, int kWidth, bool kEvaluate>
-__global__ void apply_numbers(Numbers g, const T* x, Coefficients of, T* y, unsigned vectors) {
+__global__ void apply_numbers(Numbers g, const T* x, Coefficients of, Follows<T> follows, T* y,
+                              unsigned vectors) {
   const unsigned v = blockIdx.x * kThreads + threadIdx.x;
   if (v >= vectors) return;
   unsigned n = 0, c = 0;
@@ -83,13 +127,13 @@ __global__ void apply_numbers(Numbers g, const T* x, Coefficients of, T* y, unsi
   load_floats(f, x + int64_t{v} * kWidth);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) f[k] = applied<kEvaluate>(f[k], mean, spread, scale, shift, of.eps);
-  store_floats(y + int64_t{v} * kWidth, f);
+  follows.store(y, int64_t{v} * kWidth, f);
 }
 
 // Channels last: a thread keeps its channels' coefficients for all its rows.
 template <class T, int kWidth, bool kEvaluate>
 __global__ void __launch_bounds__(kThreads)
-    apply_rows(Columns g, const T* x, Coefficients of, T* y, unsigned pieces) {
+    apply_rows(Columns g, const T* x, Coefficients of, Follows<T> follows, T* y, unsigned pieces) {
   const ColumnsPiece<kWidth, kThreads, kRowsHeld> p(g, pieces);
   if (p.held == 0) return;
   float mean[kWidth], spread[kWidth], scale[kWidth], shift[kWidth];
@@ -102,7 +146,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int k = 0; k < kWidth; ++k)
       f[k] = applied<kEvaluate>(f[k], mean[k], spread[k], scale[k], shift[k], of.eps);
-    store_floats(y + p.at(g, i), f);
+    follows.store(y, p.at(g, i), f);
   }
 }
 
@@ -110,14 +154,16 @@ struct GradCoefficients {
   const float *mean, *invstd, *gamma, *sum, *sum_xhat,
       *count;  // of count the first: all channels have the same
 };
-__device__ __forceinline__ float input_gradient(float x, float dy, float mean, float invstd, float scale,
-                                                float sum, float sum_xhat, float share) {
+template <class Channel>
+__device__ __forceinline__ float input_gradient(float x, float dy, const Channel& back, float mean,
+                                                float invstd, float scale, float sum, float sum_xhat,
+                                                float share) {
   const float xhat = (x - mean) * invstd;
-  return scale * invstd * (dy - sum * share - xhat * (sum_xhat * share));
+  return scale * invstd * (back(dy, xhat) - sum * share - xhat * (sum_xhat * share));
 }
 
-template <class T, int kWidth>
-__global__ void input_grad_numbers(Numbers g, const T* x, const T* dy, GradCoefficients of, T* dx,
+template <class T, int kWidth, class Back>
+__global__ void input_grad_numbers(Numbers g, const T* x, const T* dy, Back back, GradCoefficients of, T* dx,
                                    unsigned vectors) {
   const unsigned v = blockIdx.x * kThreads + threadIdx.x;
   if (v >= vectors) return;
@@ -125,24 +171,27 @@ __global__ void input_grad_numbers(Numbers g, const T* x, const T* dy, GradCoeff
   g.find<kWidth>(v, n, c);
   const float mean = of.mean[c], invstd = of.invstd[c], scale = of.gamma[c], sum = of.sum[c],
               sum_xhat = of.sum_xhat[c], share = 1.0f / of.count[0];
+  const auto channel = back.of(c);
   float f[kWidth], d[kWidth];
   load_floats(f, x + int64_t{v} * kWidth);
   load_floats(d, dy + int64_t{v} * kWidth);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k)
-    d[k] = input_gradient(f[k], d[k], mean, invstd, scale, sum, sum_xhat, share);
+    d[k] = input_gradient(f[k], d[k], channel, mean, invstd, scale, sum, sum_xhat, share);
   store_floats(dx + int64_t{v} * kWidth, d);
 }
 
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads)
-    input_grad_rows(Columns g, const T* x, const T* dy, GradCoefficients of, T* dx, unsigned pieces) {
+template <class T, int kWidth, class Back>
+__global__ void __launch_bounds__(kThreads) input_grad_rows(Columns g, const T* x, const T* dy, Back back,
+                                                            GradCoefficients of, T* dx, unsigned pieces) {
   const ColumnsPiece<kWidth, kThreads, kRowsHeld> p(g, pieces);
   if (p.held == 0) return;
   float mean[kWidth], invstd[kWidth], scale[kWidth], sum[kWidth], sum_xhat[kWidth];
   load_row(mean, of.mean + p.column), load_row(invstd, of.invstd + p.column);
   load_row(scale, of.gamma + p.column);
   load_row(sum, of.sum + p.column), load_row(sum_xhat, of.sum_xhat + p.column);
+  typename Back::Channel channel[kWidth];
+  back.load(channel, p.column);
   const float share = 1.0f / of.count[0];
 #pragma unroll 4
   for (int i = 0; i < p.held; ++i) {
@@ -151,7 +200,7 @@ __global__ void __launch_bounds__(kThreads)
     load_floats(d, dy + p.at(g, i));
 #pragma unroll
     for (int k = 0; k < kWidth; ++k)
-      d[k] = input_gradient(f[k], d[k], mean[k], invstd[k], scale[k], sum[k], sum_xhat[k], share);
+      d[k] = input_gradient(f[k], d[k], channel[k], mean[k], invstd[k], scale[k], sum[k], sum_xhat[k], share);
     store_floats(dx + p.at(g, i), d);
   }
 }
@@ -225,14 +274,23 @@ class Stats final : public Kernel {
   Geometry<T> g_;
 };
 
+bool relu_follows(const BatchNormParams& p) { return p.activation == Activation::relu; }
+
 template <class T>
 class GradSums final : public Kernel {
  public:
-  explicit GradSums(const KernelRequest& r) : g_(r.in[0]) {}
+  explicit GradSums(const KernelRequest& r)
+      : g_(r.in[0]), relu_(relu_follows(r.params.as<BatchNormParams>())) {}
   int64_t workspace_bytes() const override {
     return g_.pieces() * g_.c * 2 * static_cast<int64_t>(sizeof(float));
   }
   void run(const KernelArgs& args) override {
+    relu_ ? run(args, ThroughRelu{args.in[3].as<float>(), args.in[4].as<float>()}) : run(args, Straight{});
+  }
+
+ private:
+  template <class Back>
+  void run(const KernelArgs& args, Back back) {
     auto* parts = static_cast<float*>(args.workspace);
     const T *x = args.in[0].as<T>(), *dy = args.in[1].as<T>();
     const float* s = args.in[2].as<float>();
@@ -240,18 +298,18 @@ class GradSums final : public Kernel {
     float* sums = args.out[0].as<float>();
     with_width<T>(g_.wide, [&](auto width) {
       if (g_.columns)
-        launch(column_grad_sums<T, width, kThreads, kHeldNumbers, Straight>, g_.grid(), kThreads, 0,
-               args.stream, g_.matrix(), x, dy, stats, Straight{}, parts, g_.pieces());
+        launch(column_grad_sums<T, width, kThreads, kHeldNumbers, Back>, g_.grid(), kThreads, 0, args.stream,
+               g_.matrix(), x, dy, stats, back, parts, g_.pieces());
       else
-        launch(run_grad_sums<T, width, kThreads, kHeldNumbers, Straight>, g_.grid(), kThreads, 0, args.stream,
-               g_.runs(), x, dy, stats, Straight{}, g_.c, parts);
+        launch(run_grad_sums<T, width, kThreads, kHeldNumbers, Back>, g_.grid(), kThreads, 0, args.stream,
+               g_.runs(), x, dy, stats, back, g_.c, parts);
     });
     launch(sum_parts<>, blocks(g_.c, 32), 32 * kPartRows, 0, args.stream, parts, sums, sums + g_.c,
            g_.pieces(), g_.c);
   }
 
- private:
   Geometry<T> g_;
+  bool relu_;
 };
 
 template <class T, bool kEvaluate>
@@ -261,20 +319,24 @@ void run_apply(const BatchNormParams& p, const KernelArgs& args) {
   const size_t affine = kEvaluate ? 3 : 2;
   const Coefficients of{kEvaluate ? s : s + g.c, kEvaluate ? args.in[2].as<float>() : s + 3 * g.c,
                         args.in[affine].as<float>(), args.in[affine + 1].as<float>(), p.eps};
+  const size_t residual = affine + 2;
+  const Follows<T> follows{args.in.size() > residual ? args.in[residual].as<T>() : nullptr, relu_follows(p)};
   const T* x = args.in[0].as<T>();
   T* y = args.out[0].as<T>();
   g.number_by_number(
       [&](auto width, const Columns& matrix, unsigned pieces, unsigned grid) {
-        launch(apply_rows<T, width, kEvaluate>, grid, kThreads, 0, args.stream, matrix, x, of, y, pieces);
+        launch(apply_rows<T, width, kEvaluate>, grid, kThreads, 0, args.stream, matrix, x, of, follows, y,
+               pieces);
       },
       [&](auto width, const Numbers& numbers, int64_t from, unsigned vectors) {
+        const Follows<T> here{follows.r ? follows.r + from : nullptr, follows.relu};
         launch(apply_numbers<T, width, kEvaluate>, blocks(vectors, kThreads), kThreads, 0, args.stream,
-               numbers, x + from, of, y + from, vectors);
+               numbers, x + from, of, here, y + from, vectors);
       });
 }
 
-template <class T>
-void run_input_grad(const BatchNormParams&, const KernelArgs& args) {
+template <class T, class Back>
+void run_input_grad(const KernelArgs& args, Back back) {
   const Geometry<T> g(args.in[0].spec);
   const float *stats = args.in[2].as<float>(), *sums = args.in[4].as<float>();
   const GradCoefficients of{stats + g.c, stats + 3 * g.c, args.in[3].as<float>(), sums, sums + g.c, stats};
@@ -282,12 +344,20 @@ void run_input_grad(const BatchNormParams&, const KernelArgs& args) {
   T* dx = args.out[0].as<T>();
   g.number_by_number(
       [&](auto width, const Columns& matrix, unsigned pieces, unsigned grid) {
-        launch(input_grad_rows<T, width>, grid, kThreads, 0, args.stream, matrix, x, dy, of, dx, pieces);
+        launch(input_grad_rows<T, width, Back>, grid, kThreads, 0, args.stream, matrix, x, dy, back, of, dx,
+               pieces);
       },
       [&](auto width, const Numbers& numbers, int64_t from, unsigned vectors) {
-        launch(input_grad_numbers<T, width>, blocks(vectors, kThreads), kThreads, 0, args.stream, numbers,
-               x + from, dy + from, of, dx + from, vectors);
+        launch(input_grad_numbers<T, width, Back>, blocks(vectors, kThreads), kThreads, 0, args.stream,
+               numbers, x + from, dy + from, back, of, dx + from, vectors);
       });
+}
+template <class T>
+void run_input_grad(const BatchNormParams& p, const KernelArgs& args) {
+  if (relu_follows(p))
+    run_input_grad<T>(args, ThroughRelu{args.in[3].as<float>(), args.in[5].as<float>()});
+  else
+    run_input_grad<T>(args, Straight{});
 }
 
 // Statistics are f32 whatever the activations are.
@@ -308,10 +378,24 @@ void run_affine_grad(const BatchNormParams&, const KernelArgs& args) {
          args.out[0].as<float>(), args.out[1].as<float>(), channels);
 }
 
+// `in`, `out`: how many first inputs and outputs are activations. One more input may be added (Follows) where
+// there are more than `all`.
+constexpr size_t kAll = 6;  // inputs of none that has something added
+template <class T>
+bool served(KernelRequest q, size_t in, size_t out, size_t all) {
+  const Activation a = q.params.as<BatchNormParams>().activation;
+  if ((a != Activation::none && a != Activation::relu) || !one_gpu_layout(q)) return false;
+  if (q.in.size() > all) {
+    if (q.in[all].dtype != dtype_of<T>) return false;
+    q.in = q.in.first(all);
+  }
+  return norm_types<T>(q, in, out);
+}
+
 template <class T>
 void add(Registry& r, Device device) {
-  // `in`, `out`: how many first inputs and outputs are activations.
-  const auto add_one = [&](const char* op, const char* kernel, auto make, bool shard, size_t in, size_t out) {
+  const auto add_one = [&](const char* op, const char* kernel, auto make, bool shard, size_t in, size_t out,
+                           size_t all = kAll) {
     r.add({.op = op,
            .name = kernel,
            .device = device,
@@ -319,7 +403,7 @@ void add(Registry& r, Device device) {
            .dtype = dtype_of<T>,
            .bit_exact = {.threads = true, .shard = shard},
            .make = [=](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-             return norm_types<T>(q, in, out) && one_gpu_layout(q) ? make(q) : nullptr;
+             return served<T>(q, in, out, all) ? make(q) : nullptr;
            }});
   };
   add_one(
@@ -328,8 +412,8 @@ void add(Registry& r, Device device) {
   add_one(
       "batch_norm_grad_sums", "pieces",
       [](const KernelRequest& q) { return std::make_unique<GradSums<T>>(q); }, false, 2, 0);
-  add_one("batch_norm_apply", "direct", stateless<BatchNormParams>(run_apply<T, false>), true, 1, 1);
-  add_one("batch_norm_eval", "direct", stateless<BatchNormParams>(run_apply<T, true>), true, 1, 1);
+  add_one("batch_norm_apply", "direct", stateless<BatchNormParams>(run_apply<T, false>), true, 1, 1, 4);
+  add_one("batch_norm_eval", "direct", stateless<BatchNormParams>(run_apply<T, true>), true, 1, 1, 5);
   add_one("batch_norm_input_grad", "direct", stateless<BatchNormParams>(run_input_grad<T>), true, 2, 1);
   if (dtype_of<T> == DType::f32) {  // of statistics alone
     add_one("batch_norm_merge", "direct", stateless<BatchNormParams>(run_merge), false, 0, 0);

@@ -12,31 +12,41 @@
 //   batch_norm_running    stats, running_mean, running_var  -> running_mean, running_var (may be the
 //                         inputs' buffers). r = (1-momentum) r + momentum * value, with
 //                         the unbiased variance (count 1: the biased one, 0).
-//   batch_norm_apply      x, stats, gamma, beta    -> y = gamma (x - mean) invstd + beta
+//   batch_norm_apply      x, stats, gamma, beta [, r]
+//                         -> y = a(z), z = gamma (x - mean) invstd + beta, or z = that + r
 // Training, backward:
-//   batch_norm_grad_sums  x, dy, stats             -> sums [2, C] over this rank's samples: sum dy (= dbeta),
-//                         sum dy*xhat (= dgamma)
+//   batch_norm_grad_sums  x, dy, stats [, gamma, beta]
+//                         -> sums [2, C] over this rank's samples: sum dz (= dbeta), sum dz*xhat (= dgamma)
 //   (allreduce by the communicator)                -> sums over all ranks
-//   batch_norm_input_grad x, dy, stats, gamma, sums
-//                         -> dx = gamma invstd (dy - sums0/count - xhat sums1/count);
+//   batch_norm_input_grad x, dy, stats, gamma, sums [, beta]
+//                         -> dx = gamma invstd (dz - sums0/count - xhat sums1/count);
 //                         padding lanes written as 0
 //   dgamma and dbeta are rows 1 and 0 of the local sums (op batch_norm_affine_grad: sums -> dgamma, dbeta).
 // Evaluation:
-//   batch_norm_eval       x, running_mean, running_var, gamma, beta -> y
-// All take BatchNormParams. All f32; sums are carried in double or in pairwise/compensated f32 partials.
-// gamma, beta, running_* are [C] plain. x, y, dy, dx share one layout.
+//   batch_norm_eval       x, running_mean, running_var, gamma, beta [, r] -> y, as batch_norm_apply
+// All take BatchNormParams, whose activation a is relu or none. Backwards dz = dy, or with relu dy where z,
+// made again from x, gamma and beta, is positive, else 0: a rank reads y no more. Where r was added, y says
+// it, and dy comes as dz already.
+// x, y, r, dy, dx share one layout and type (f32 or bf16), all else is f32; sums are carried in double or in
+// pairwise/compensated f32 partials. gamma, beta, running_* are [C] plain.
 #pragma once
 
 #include <fmt/format.h>
 
 #include <string>
 
+#include "kernels/core/activation.h"
+
 namespace lockstep {
 
 struct BatchNormParams {
   float eps = 1e-5f;
   float momentum = 0.1f;
-  std::string text() const { return fmt::format("eps={} momentum={}", eps, momentum); }
+  Activation activation = Activation::none;
+  std::string text() const {
+    return fmt::format("eps={} momentum={}{}", eps, momentum,
+                       activation == Activation::none ? "" : fmt::format(" activation={}", name(activation)));
+  }
 };
 
 }  // namespace lockstep

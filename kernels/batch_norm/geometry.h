@@ -6,6 +6,11 @@
 
 namespace lockstep {
 
+// Of z = (x - mean) * scale + beta: the same bits wherever z is made, or relu's gradient would not fit.
+inline float batch_norm_scale(float gamma, float invstd) {
+  return static_cast<float>(double{gamma} * double{invstd});
+}
+
 struct BatchNormGeometry {
   int64_t n, c, hw;
   bool lanes, columns;

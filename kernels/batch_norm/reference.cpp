@@ -78,16 +78,30 @@ void running(const BatchNormParams& p, const KernelArgs& args) {
   }
 }
 
-void apply(const BatchNormParams&, const KernelArgs& args) {
+// What follows the norm: r[i] added where there is one, then the activation. A NaN stays one.
+struct Follows {
+  const float* r;
+  bool relu;
+  Follows(const BatchNormParams& p, const KernelArgs& args, size_t residual)
+      : r(args.in.size() > residual ? args.in[residual].as<float>() : nullptr),
+        relu(p.activation == Activation::relu) {}
+  float operator()(double z, int64_t i) const {
+    if (r) z += double{r[i]};
+    return static_cast<float>(relu && z < 0 ? 0 : z);
+  }
+};
+
+void apply(const BatchNormParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const Dims d(x);
+  const Follows follows(p, args, 4);
   const float *px = x.as<float>(), *s = args.in[1].as<float>();
   const float *gamma = args.in[2].as<float>(), *beta = args.in[3].as<float>();
   float* py = y.as<float>();
   for (int64_t c = 0; c < d.c; ++c) {
     const double mean = double{s[d.c + c]}, invstd = double{s[3 * d.c + c]};
     for_channel(x, c, [&](int64_t i) {
-      py[i] = static_cast<float>(double{gamma[c]} * ((double{px[i]} - mean) * invstd) + double{beta[c]});
+      py[i] = follows(double{gamma[c]} * ((double{px[i]} - mean) * invstd) + double{beta[c]}, i);
     });
   }
   zero_padding_lanes(y);
@@ -96,49 +110,62 @@ void apply(const BatchNormParams&, const KernelArgs& args) {
 void eval(const BatchNormParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const Dims d(x);
+  const Follows follows(p, args, 5);
   const float *px = x.as<float>(), *mean = args.in[1].as<float>(), *var = args.in[2].as<float>();
   const float *gamma = args.in[3].as<float>(), *beta = args.in[4].as<float>();
   float* py = y.as<float>();
   for (int64_t c = 0; c < d.c; ++c) {
     const double invstd = 1 / std::sqrt(double{var[c]} + double{p.eps});
     for_channel(x, c, [&](int64_t i) {
-      py[i] = static_cast<float>(double{gamma[c]} * ((double{px[i]} - double{mean[c]}) * invstd) +
-                                 double{beta[c]});
+      py[i] = follows(double{gamma[c]} * ((double{px[i]} - double{mean[c]}) * invstd) + double{beta[c]}, i);
     });
   }
   zero_padding_lanes(y);
 }
 
-void grad_sums(const BatchNormParams&, const KernelArgs& args) {
+// dz of dy, given xhat: through relu, which gamma and beta tell.
+struct Back {
+  const float *gamma = nullptr, *beta = nullptr;
+  double operator()(double dy, double xhat, int64_t c) const {
+    return !gamma || double{gamma[c]} * xhat + double{beta[c]} > 0 ? dy : 0;
+  }
+};
+
+void grad_sums(const BatchNormParams& p, const KernelArgs& args) {
   const View& x = args.in[0];
   const Dims d(x);
+  Back back;
+  if (p.activation == Activation::relu) back = {args.in[3].as<float>(), args.in[4].as<float>()};
   const float *px = x.as<float>(), *dy = args.in[1].as<float>(), *s = args.in[2].as<float>();
   float* sums = args.out[0].as<float>();
   for (int64_t c = 0; c < d.c; ++c) {
     const double mean = double{s[d.c + c]}, invstd = double{s[3 * d.c + c]};
     double sum = 0, sum_xhat = 0;
     for_channel(x, c, [&](int64_t i) {
-      sum += double{dy[i]};
-      sum_xhat += double{dy[i]} * ((double{px[i]} - mean) * invstd);
+      const double xhat = (double{px[i]} - mean) * invstd, dz = back(double{dy[i]}, xhat, c);
+      sum += dz;
+      sum_xhat += dz * xhat;
     });
     sums[c] = static_cast<float>(sum);
     sums[d.c + c] = static_cast<float>(sum_xhat);
   }
 }
 
-void input_grad(const BatchNormParams&, const KernelArgs& args) {
+void input_grad(const BatchNormParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &dx = args.out[0];
   const Dims d(x);
   const float *px = x.as<float>(), *dy = args.in[1].as<float>(), *s = args.in[2].as<float>();
   const float *gamma = args.in[3].as<float>(), *sums = args.in[4].as<float>();
+  Back back;
+  if (p.activation == Activation::relu) back = {gamma, args.in[5].as<float>()};
   float* pdx = dx.as<float>();
   for (int64_t c = 0; c < d.c; ++c) {
     const double count = double{s[c]}, mean = double{s[d.c + c]}, invstd = double{s[3 * d.c + c]};
     const double mean_dy = double{sums[c]} / count, mean_dy_xhat = double{sums[d.c + c]} / count;
     for_channel(x, c, [&](int64_t i) {
       const double xhat = (double{px[i]} - mean) * invstd;
-      pdx[i] =
-          static_cast<float>(double{gamma[c]} * invstd * (double{dy[i]} - mean_dy - xhat * mean_dy_xhat));
+      const double dz = back(double{dy[i]}, xhat, c);
+      pdx[i] = static_cast<float>(double{gamma[c]} * invstd * (dz - mean_dy - xhat * mean_dy_xhat));
     });
   }
   zero_padding_lanes(dx);

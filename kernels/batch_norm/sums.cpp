@@ -49,25 +49,42 @@ void moments_of(const BatchNormGeometry& g, const T* x, int64_t begin, int64_t e
   }
 }
 
-template <class T>
-void products_of(const BatchNormGeometry& g, const T* x, const T* dy, const float* mean, int64_t begin,
-                 int64_t end, BatchNormProducts* out) {
+// back_of(c): of the columns from channel c on, or with `run` of all columns of a run of channel c.
+struct StraightOf {
+  HWY_INLINE Straight columns(int64_t) const { return {}; }
+  HWY_INLINE Straight run(int64_t) { return {}; }
+};
+struct ThroughReluOf {
+  const float *scale, *shift;
+  HWY_ALIGN float scales[kTileWidth] = {}, shifts[kTileWidth] = {};
+  HWY_INLINE ThroughRelu columns(int64_t c) const { return {scale + c, shift + c}; }
+  HWY_INLINE ThroughRelu run(int64_t c) {
+    std::fill_n(scales, kTileWidth, scale[c]);
+    std::fill_n(shifts, kTileWidth, shift[c]);
+    return {scales, shifts};
+  }
+};
+
+template <class T, class BackOf>
+void products_of(const BatchNormGeometry& g, const T* x, const T* dy, const float* mean, BackOf back,
+                 int64_t begin, int64_t end, BatchNormProducts* out) {
   double sum[kTileWidth], product[kTileWidth];
   HWY_ALIGN float center[kTileWidth];
   for (int64_t task = begin; task < end; ++task) {
     if (g.columns) {
       int64_t first = 0;
       const Tile t = g.columns_tile(task, first);
-      tile_products(x, dy, t, mean + first, sum, product);
+      tile_products(x, dy, t, mean + first, sum, product, back.columns(first));
       BatchNormProducts* to = out + task / g.tiles_across() * g.c + first;
       for (int i = 0; i < t.width; ++i) to[i] = {sum[i], product[i]};
       continue;
     }
     std::fill_n(center, kTileWidth, mean[task % g.c]);
+    const auto through = back.run(task % g.c);
     const auto tiles = g.run_tiles(task);
     BatchNormProducts all;
     for (int i = 0; i < tiles.count; ++i) {
-      tile_products(x, dy, tiles.tile[i], center, sum, product);
+      tile_products(x, dy, tiles.tile[i], center, sum, product, through);
       for (int j = 0; j < tiles.counted[i]; ++j) {
         all.dy += sum[j];
         all.dy_x += product[j];
@@ -84,12 +101,23 @@ void batch_norm_moments(const BatchNormGeometry& g, const View& x, int64_t begin
     moments_of(g, x.as<const float>(), begin, end, out);
 }
 
-void batch_norm_products(const BatchNormGeometry& g, const View& x, const View& dy, const float* mean,
+template <class T>
+void products_of(const BatchNormGeometry& g, const View& x, const View& dy, const Normalize& of,
+                 int64_t begin, int64_t end, BatchNormProducts* out) {
+  const T *px = x.as<const T>(), *pdy = dy.as<const T>();
+  if (of.scale)
+    products_of(g, px, pdy, of.mean, ThroughReluOf{of.scale, of.shift}, begin, end, out);
+  else
+    products_of(g, px, pdy, of.mean, StraightOf(), begin, end, out);
+}
+
+// of: scale and shift where relu follows the norm, else null.
+void batch_norm_products(const BatchNormGeometry& g, const View& x, const View& dy, const Normalize& of,
                          int64_t begin, int64_t end, BatchNormProducts* out) {
   if (x.spec.dtype == DType::bf16)
-    products_of(g, x.as<const bf16>(), dy.as<const bf16>(), mean, begin, end, out);
+    products_of<bf16>(g, x, dy, of, begin, end, out);
   else
-    products_of(g, x.as<const float>(), dy.as<const float>(), mean, begin, end, out);
+    products_of<float>(g, x, dy, of, begin, end, out);
 }
 
 }  // namespace lockstep::HWY_NAMESPACE
@@ -133,17 +161,27 @@ class Stats final : public Kernel {
 
 class GradSums final : public Kernel {
  public:
-  GradSums(const TensorSpec& x, int threads) : g_(x), threads_(threads) {}
+  GradSums(const KernelRequest& r)
+      : relu_(r.params.as<BatchNormParams>().activation == Activation::relu),
+        g_(r.in[0]),
+        threads_(r.threads) {}
   int64_t workspace_bytes() const override {
-    return g_.pieces() * g_.c * static_cast<int64_t>(sizeof(BatchNormProducts));
+    return pieces_bytes() + (relu_ ? g_.c * static_cast<int64_t>(sizeof(float)) : 0);
   }
   void run(const KernelArgs& args) override {
     BatchNormProducts* pieces = static_cast<BatchNormProducts*>(args.workspace);
     const View &x = args.in[0], &dy = args.in[1];
     const float *mean = args.in[2].as<float>() + g_.c, *invstd = mean + 2 * g_.c;
+    Normalize of{mean, nullptr, nullptr};
+    if (relu_) {
+      auto* scale = reinterpret_cast<float*>(static_cast<std::byte*>(args.workspace) + pieces_bytes());
+      const float* gamma = args.in[3].as<float>();
+      for (int64_t c = 0; c < g_.c; ++c) scale[c] = batch_norm_scale(gamma[c], invstd[c]);
+      of.scale = scale, of.shift = args.in[4].as<float>();
+    }
     const auto f = HWY_DYNAMIC_DISPATCH(batch_norm_products);
     parallel_ranges(g_.tasks(), threads_, kGrain / g_.elements_a_task(),
-                    [&](int64_t begin, int64_t end) { f(g_, x, dy, mean, begin, end, pieces); });
+                    [&](int64_t begin, int64_t end) { f(g_, x, dy, of, begin, end, pieces); });
     float* sums = args.out[0].as<float>();
     for (int64_t c = 0; c < g_.c; ++c) {
       BatchNormProducts all;
@@ -157,6 +195,10 @@ class GradSums final : public Kernel {
   }
 
  private:
+  int64_t pieces_bytes() const {
+    return g_.pieces() * g_.c * static_cast<int64_t>(sizeof(BatchNormProducts));
+  }
+  bool relu_;
   BatchNormGeometry g_;
   int threads_;
 };
@@ -174,7 +216,7 @@ void add_batch_norm_sums(Registry& r) {
            }});
     r.add({"batch_norm_grad_sums", name(layout), Device::cpu, of, dtype, bits,
            [fits](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-             return fits(q.in[0]) && fits(q.in[1]) ? std::make_unique<GradSums>(q.in[0], q.threads) : nullptr;
+             return fits(q.in[0]) && fits(q.in[1]) ? std::make_unique<GradSums>(q) : nullptr;
            }});
   };
   for (DType dtype : {DType::f32, DType::bf16}) {

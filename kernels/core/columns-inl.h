@@ -81,18 +81,48 @@ struct ColumnSpread {
   }
 };
 
-template <int kWidth, bool kPart, class T, class D>
+// How a gradient gets back to the numbers that a norm leaves: as it is,
+struct Straight {
+  HWY_INLINE Straight from(int64_t /*column*/) const { return {}; }
+  template <int kVecs, bool kPart>
+  struct Columns {
+    HWY_INLINE Columns(const Straight&, int) {}
+    HWY_INLINE Vec operator()(int, Vec dy, Vec) const { return dy; }
+  };
+};
+// or where (x - mean) * scale + shift, which normalize16 and normalize_rows made, is positive.
+struct ThroughRelu {
+  const float *scale, *shift;  // one a column
+  HWY_INLINE ThroughRelu from(int64_t column) const { return {scale + column, shift + column}; }
+  template <int kVecs, bool kPart>
+  struct Columns {
+    Vec scale[kVecs], shift[kVecs];
+    HWY_INLINE Columns(const ThroughRelu& of, int width) {
+      for (int i = 0; i < kVecs; ++i) {
+        scale[i] = load_row<kPart>(of.scale, i, width);
+        shift[i] = load_row<kPart>(of.shift, i, width);
+      }
+    }
+    HWY_INLINE Vec operator()(int i, Vec dy, Vec away) const {
+      const Vec z = hn::Add(hn::Mul(away, scale[i]), shift[i]);
+      return hn::IfThenElseZero(hn::Gt(z, hn::Zero(Floats())), dy);
+    }
+  };
+};
+
+template <int kWidth, bool kPart, class T, class D, class Back>
 struct ColumnProducts {
   static constexpr int kSets = kTileWidth / kWidth, kVecs = kWidth / kVec;
   const T* x;
   const D* dy;
   int width;
+  typename Back::template Columns<kVecs, kPart> back;
   Vec center[kVecs];
   Sums<kSets, kVecs> sum, product;  // of dy and dy * (x - center)
   HWY_INLINE void operator()(int set, int64_t at) {
     for (int i = 0; i < kVecs; ++i) {
-      const Vec g = load_row<kPart>(dy + at, i, width);
       const Vec d = hn::Sub(load_row<kPart>(x + at, i, width), center[i]);
+      const Vec g = back(i, load_row<kPart>(dy + at, i, width), d);
       sum.v[set][i] = hn::Add(sum.v[set][i], g);
       product.v[set][i] = hn::Add(product.v[set][i], hn::Mul(g, d));
     }
@@ -123,11 +153,11 @@ inline void moments(const T* x, const Tile& t, double* mean, double* m2) {
   }
 }
 
-template <int kWidth, bool kPart, class T, class D>
-inline void products(const T* x, const D* dy, const Tile& t, const float* center, double* sum,
-                     double* product) {
-  using Products = ColumnProducts<kWidth, kPart, T, D>;
-  Products p{x, dy, t.width, {}, {}, {}};
+template <int kWidth, bool kPart, class T, class D, class Back>
+inline void products(const T* x, const D* dy, const Tile& t, const float* center, const Back& back,
+                     double* sum, double* product) {
+  using Products = ColumnProducts<kWidth, kPart, T, D, Back>;
+  Products p{x, dy, t.width, {back, t.width}, {}, {}, {}};
   for (int i = 0; i < Products::kVecs; ++i) p.center[i] = load_row<kPart>(center, i, t.width);
   for_rows<Products::kSets>(t, p);
   HWY_ALIGN float s[kWidth], q[kWidth];
@@ -148,14 +178,14 @@ inline void tile_moments(const T* x, const Tile& t, double* mean, double* m2) {
   moments<32, true>(x, t, mean, m2);
 }
 
-// Each column's sum of dy and of dy * (x - center); at most kTileRows rows.
-template <class T, class D>
+// Each column's sum of dy and of dy * (x - center), with `back` before; at most kTileRows rows.
+template <class T, class D, class Back = Straight>
 inline void tile_products(const T* x, const D* dy, const Tile& t, const float* center, double* sum,
-                          double* product) {
-  if (t.width == 16) return products<16, false>(x, dy, t, center, sum, product);
-  if (t.width < 16) return products<16, true>(x, dy, t, center, sum, product);
-  if (t.width == 32) return products<32, false>(x, dy, t, center, sum, product);
-  products<32, true>(x, dy, t, center, sum, product);
+                          double* product, const Back& back = Back()) {
+  if (t.width == 16) return products<16, false>(x, dy, t, center, back, sum, product);
+  if (t.width < 16) return products<16, true>(x, dy, t, center, back, sum, product);
+  if (t.width == 32) return products<32, false>(x, dy, t, center, back, sum, product);
+  products<32, true>(x, dy, t, center, back, sum, product);
 }
 
 // Sums of dy and of dy * (x - center) over `length` contiguous numbers, as rows of 16 and a rest.
@@ -209,10 +239,13 @@ inline void normalize16(const T* x, Y* y, int64_t length, const Normalize& c, co
         y + i, length - i);
 }
 
-template <class T, class D>
-inline void normalize_grad16(const T* x, const D* dy, T* dx, int64_t length, const NormalizeGrad& c) {
+// dy: with `back` before.
+template <class T, class D, class Back = Straight>
+inline void normalize_grad16(const T* x, const D* dy, T* dx, int64_t length, const NormalizeGrad& c,
+                             const Back& back = Back()) {
   const Floats d;
   constexpr int kVecs = kLanes / kVec;
+  const typename Back::template Columns<kVecs, false> through(back, kLanes);
   Vec mean[kVecs], scale[kVecs], shift[kVecs], slope[kVecs];
   for (int v = 0; v < kVecs; ++v) {
     mean[v] = hn::LoadU(d, c.mean + v * kVec);
@@ -224,11 +257,16 @@ inline void normalize_grad16(const T* x, const D* dy, T* dx, int64_t length, con
   for (; i + kLanes <= length; i += kLanes)
     for (int v = 0; v < kVecs; ++v) {
       const int64_t at = i + v * kVec;
-      const Vec g = hn::Sub(hn::Mul(load(dy + at), scale[v]), shift[v]);
-      store(hn::Sub(g, hn::Mul(hn::Sub(load(x + at), mean[v]), slope[v])), dx + at);
+      const Vec away = hn::Sub(load(x + at), mean[v]);
+      const Vec g = hn::Sub(hn::Mul(through(v, load(dy + at), away), scale[v]), shift[v]);
+      store(hn::Sub(g, hn::Mul(away, slope[v])), dx + at);
     }
-  for (int j = 0; i < length; ++i, ++j)
-    dx[i] = T((float(dy[i]) * c.scale[j] - c.shift[j]) - (float(x[i]) - c.mean[j]) * c.slope[j]);
+  for (int v = 0; i < length; i += kVec, ++v) {
+    const int64_t left = length - i;
+    const Vec away = hn::Sub(load(x + i, left), mean[v]);
+    const Vec g = hn::Sub(hn::Mul(through(v, load(dy + i, left), away), scale[v]), shift[v]);
+    store(hn::Sub(g, hn::Mul(away, slope[v])), dx + i, left);
+  }
 }
 
 // `rows` rows of `width` columns, one after another.
@@ -243,19 +281,19 @@ inline void normalize_rows(const T* x, Y* y, int64_t rows, int64_t width, const 
     }
 }
 
-template <class T, class D>
+// dy: with `back` before.
+template <class T, class D, class Back = Straight>
 inline void normalize_grad_rows(const T* x, const D* dy, T* dx, int64_t rows, int64_t width,
-                                const NormalizeGrad& c) {
-  for (int64_t r = 0; r < rows; ++r, x += width, dy += width, dx += width) {
-    int64_t i = 0;
-    for (; i + kVec <= width; i += kVec) {
-      const Vec g = hn::Sub(hn::Mul(load(dy + i), load(c.scale + i)), load(c.shift + i));
-      const Vec away = hn::Sub(load(x + i), load(c.mean + i));
-      store(hn::Sub(g, hn::Mul(away, load(c.slope + i))), dx + i);
+                                const NormalizeGrad& c, const Back& back = Back()) {
+  for (int64_t r = 0; r < rows; ++r, x += width, dy += width, dx += width)
+    for (int64_t i = 0; i < width; i += kVec) {
+      const int64_t left = width - i;
+      const Vec away = hn::Sub(load(x + i, left), load(c.mean + i, left));
+      const typename Back::template Columns<1, true> through(back.from(i), static_cast<int>(left));
+      const Vec dz = through(0, load(dy + i, left), away);
+      const Vec g = hn::Sub(hn::Mul(dz, load(c.scale + i, left)), load(c.shift + i, left));
+      store(hn::Sub(g, hn::Mul(away, load(c.slope + i, left))), dx + i, left);
     }
-    for (; i < width; ++i)
-      dx[i] = T((float(dy[i]) * c.scale[i] - c.shift[i]) - (float(x[i]) - c.mean[i]) * c.slope[i]);
-  }
 }
 
 }  // namespace lockstep::HWY_NAMESPACE

@@ -21,7 +21,8 @@ Graph assign_layouts(const Graph& graph, std::vector<ValueId*> values, Device de
 void remove_dead_nodes(Graph& graph);
 
 // Puts a lone activation into the conv2d or linear that feeds it, a SiLU into the group_norm that feeds it
-// and its gradient into group_norm_grad, and joins elementwise nodes into chains. After autodiff.
+// and its gradient into group_norm_grad, a sum and a ReLU into the batch norm that feeds them and the ReLU's
+// gradient into the norm's, and joins elementwise nodes into chains. After autodiff.
 void fuse(Graph& graph);
 
 // Of the blocks named here (Node::block), what the backward pass needs is computed again right before it is

@@ -11,6 +11,7 @@ namespace lockstep::testing {
 namespace {
 
 const BatchNormParams kParams{.eps = 1e-5f, .momentum = 0.1f};
+const BatchNormParams kRelu{.eps = 1e-5f, .momentum = 0.1f, .activation = Activation::relu};
 
 // Odd and even sizes of every dimension; single samples, channels and pixels; more than one piece of a
 // reduction, of a GPU's too; channels around the widths of a vector and a tile.
@@ -49,8 +50,8 @@ std::vector<KernelCase> kernel_cases() {
     const TensorSpec x = f32(s), v = vector_of(s), stats = f32(with_channels(s, 4));
     const double count = static_cast<double>(s[0] * s.elements_from(2));
     const auto add = [&](KernelCase c) {
-      c.label = s.text();
-      c.params = kParams;
+      c.label = s.text() + c.label;
+      if (c.params.empty()) c.params = kParams;
       // Sums of up to 4,000 f32 terms: a 256-term f32 sum is off by some 1e-6 of its largest term at most.
       c.tolerance = 4e-6;
       all.push_back(std::move(c));
@@ -60,22 +61,39 @@ std::vector<KernelCase> kernel_cases() {
     add(c);
     c = {};
     c.op = "batch_norm_apply", c.in = {x, stats, v, v}, c.out = {x}, c.batch_in = c.batch_out = {0};
-    c.fill = fill_with_stats(1, count);
+    c.fill = fill_with_stats(1, count), c.in_place = {{0, 0}};
+    add(c);
+    c.params = kRelu, c.label = " relu";
+    add(c);
+    c.in.push_back(x), c.batch_in = {0, 4}, c.label = " plus r, relu";
+    add(c);
+    c.params = kParams, c.label = " plus r";
     add(c);
     c = {};
     c.op = "batch_norm_grad_sums", c.in = {x, x, stats}, c.out = {f32(with_channels(s, 2))};
     c.batch_in = {0, 1}, c.gradient_in = {1}, c.fill = fill_with_stats(2, count);
     add(c);
+    c.in.insert(c.in.end(), {v, v}), c.params = kRelu, c.label = " relu";
+    add(c);
     c = {};
     c.op = "batch_norm_input_grad", c.in = {x, x, stats, v, f32(with_channels(s, 2))}, c.out = {x};
     c.batch_in = {0, 1}, c.gradient_in = {1}, c.batch_out = c.gradient_out = {0};
-    c.fill = fill_with_stats(2, std::max(count, 1.0));
+    c.fill = fill_with_stats(2, std::max(count, 1.0)), c.in_place = {{1, 0}};
+    add(c);
+    c.in.push_back(v), c.params = kRelu, c.label = " relu";
     add(c);
     c = {};
     c.op = "batch_norm_eval", c.in = {x, v, v, v, v}, c.out = {x}, c.batch_in = c.batch_out = {0};
     c.fill = [](std::vector<Buffer>& in, std::mt19937& random) {
       for (size_t i = 0; i < in.size(); ++i) fill_uniform(in[i], random, i == 2 ? 0.25f : -1);
     };
+    c.in_place = {{0, 0}};
+    add(c);
+    c.params = kRelu, c.label = " relu";
+    add(c);
+    c.in.push_back(x), c.batch_in = {0, 5}, c.label = " plus r, relu";
+    add(c);
+    c.params = kParams, c.label = " plus r";
     add(c);
   }
   for (int64_t ranks : {1, 3}) {
@@ -121,7 +139,8 @@ Buffer gather(const std::vector<Buffer>& parts, const std::string& op, size_t ou
   return run_reference(op, kParams, {all}, {f32({static_cast<int64_t>(out_rows), channels})})[0];
 }
 
-Forward forward(const std::vector<Buffer>& in, const std::vector<int64_t>& cut) {
+Forward forward(const std::vector<Buffer>& in, const std::vector<int64_t>& cut,
+                const BatchNormParams& params = kParams) {
   const int64_t channels = in[0].spec().shape[1];
   std::vector<Buffer> parts, x;
   for (size_t r = 0; r + 1 < cut.size(); ++r) {
@@ -130,8 +149,7 @@ Forward forward(const std::vector<Buffer>& in, const std::vector<int64_t>& cut) 
   }
   Forward f{gather(parts, "batch_norm_merge", 4), {}};
   for (const auto& part : x)
-    f.y.push_back(
-        run_reference("batch_norm_apply", kParams, {part, f.stats, in[1], in[2]}, {part.spec()})[0]);
+    f.y.push_back(run_reference("batch_norm_apply", params, {part, f.stats, in[1], in[2]}, {part.spec()})[0]);
   return f;
 }
 
@@ -142,7 +160,8 @@ Buffer join(const std::vector<Buffer>& parts, const TensorSpec& whole) {
   return all;
 }
 
-GradientCase gradient_case(std::string label, std::vector<int64_t> cut) {
+GradientCase gradient_case(std::string label, std::vector<int64_t> cut,
+                           const BatchNormParams& params = kParams) {
   const Shape shape{7, 3, 2, 3};
   std::mt19937 random(5);
   GradientCase c;
@@ -153,24 +172,35 @@ GradientCase gradient_case(std::string label, std::vector<int64_t> cut) {
     c.inputs.emplace_back(s);
     fill_uniform(c.inputs.back(), random);
   }
+  if (params.activation == Activation::relu) {  // away from the kink, on both sides: |z| > 0.2
+    for (int64_t i = 0; i < shape.elements(); ++i) {
+      float& x = c.inputs[0].as<float>()[i];
+      x = std::copysign(0.6f + 0.4f * std::abs(x), i % 2 == 0 ? 1.0f : -1.0f);
+    }
+    fill_uniform(c.inputs[1], random, 0.7f, 1.2f), fill_uniform(c.inputs[2], random, -0.1f, 0.1f);
+  }
   c.loss = [=](const std::vector<Buffer>& in) {
-    return weighted_sum({join(forward(in, cut).y, in[0].spec())}, 3);
+    return weighted_sum({join(forward(in, cut, params).y, in[0].spec())}, 3);
   };
   c.gradient = [=](const std::vector<Buffer>& in) {
     const Buffer dy = weighted_sum_gradient({in[0].spec()}, 3)[0];
-    const Forward f = forward(in, cut);
+    const Forward f = forward(in, cut, params);
+    const bool relu = params.activation == Activation::relu;
     std::vector<Buffer> sums, dx;
     Buffer total(f32({2, 3}));
     std::fill_n(total.as<float>(), 6, 0.0f);
     for (size_t r = 0; r + 1 < cut.size(); ++r) {
       const Buffer x = slice(in[0], cut[r], cut[r + 1]), g = slice(dy, cut[r], cut[r + 1]);
-      const Buffer s = run_reference("batch_norm_grad_sums", kParams, {x, g, f.stats}, {f32({2, 3})})[0];
+      std::vector<Buffer> of{x, g, f.stats};
+      if (relu) of.insert(of.end(), {in[1], in[2]});
+      const Buffer s = run_reference("batch_norm_grad_sums", params, of, {f32({2, 3})})[0];
       for (int i = 0; i < 6; ++i) total.as<float>()[i] += s.as<float>()[i];
     }
     for (size_t r = 0; r + 1 < cut.size(); ++r) {
       const Buffer x = slice(in[0], cut[r], cut[r + 1]), g = slice(dy, cut[r], cut[r + 1]);
-      dx.push_back(
-          run_reference("batch_norm_input_grad", kParams, {x, g, f.stats, in[1], total}, {x.spec()})[0]);
+      std::vector<Buffer> of{x, g, f.stats, in[1], total};
+      if (relu) of.push_back(in[2]);
+      dx.push_back(run_reference("batch_norm_input_grad", params, of, {x.spec()})[0]);
     }
     const auto affine = run_reference("batch_norm_affine_grad", kParams, {total}, {f32({3}), f32({3})});
     return std::vector<Buffer>{join(dx, in[0].spec()), affine[0], affine[1]};
@@ -180,7 +210,8 @@ GradientCase gradient_case(std::string label, std::vector<int64_t> cut) {
 
 const bool gradients = add_gradient_cases([] {
   return std::vector<GradientCase>{gradient_case("1 rank", {0, 7}),
-                                   gradient_case("3 ranks, one of them without samples", {0, 3, 3, 7})};
+                                   gradient_case("3 ranks, one of them without samples", {0, 3, 3, 7}),
+                                   gradient_case("2 ranks, relu", {0, 3, 7}, kRelu)};
 });
 const bool running_flows_nothing =
     declare_no_gradient("batch_norm_running", "a moving average for evaluation; nothing flows back");
@@ -259,6 +290,55 @@ TEST(BatchNorm, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {
       }
   }
   set_cpu_target(initial);
+}
+
+// relu inside is relu after, to the bit, in all three passes: y tells the sign of z that the gradients make
+// again from x.
+TEST(BatchNorm, ReluInsideGivesTheBitsOfReluAfter) {
+  std::mt19937 random(8);
+  const Shape s{19, 37, 5, 7};
+  Buffer x(f32(s)), dy(f32(s)), stats(f32({4, 37})), gamma(f32({37})), beta(f32({37})), sums(f32({2, 37}));
+  for (Buffer* b : {&x, &dy, &gamma, &beta, &sums}) fill_uniform(*b, random);
+  fill_stats(stats, random, 19 * 5 * 7);
+  const auto bits = [](const Buffer& b) {
+    return std::vector<float>(b.as<float>(), b.as<float>() + b.spec().shape.elements());
+  };
+  const auto check = [&](const std::string& suffix, Layout layout, Device device) {
+    const auto name_of = [&](const char* on_gpu) {
+      return device == Device::cpu ? std::string(name(layout)) : on_gpu;
+    };
+    const auto run = [&](const char* op, const char* on_gpu, const BatchNormParams& p, std::vector<Buffer> in,
+                         const TensorSpec& out) {
+      return run_kernel(op, name_of(on_gpu), p, std::move(in), {out}, 1, device)[0];
+    };
+    const Buffer lx = to_layout(x, layout), ldy = to_layout(dy, layout);
+    Buffer y = run("batch_norm_apply", "direct", kParams, {lx, stats, gamma, beta}, lx.spec());
+    const Buffer fused = run("batch_norm_apply", "direct", kRelu, {lx, stats, gamma, beta}, lx.spec());
+    Buffer dz(ldy.spec());
+    for (int64_t i = 0; i < s.elements(); ++i) {
+      float& z = y.as<float>()[i];
+      z = z < 0 ? 0 : z;
+      dz.as<float>()[i] = z > 0 ? ldy.as<float>()[i] : 0;
+    }
+    EXPECT_EQ(bits(fused), bits(y)) << suffix;
+    const TensorSpec sums_spec = f32({2, 37});
+    EXPECT_EQ(bits(run("batch_norm_grad_sums", "pieces", kRelu, {lx, ldy, stats, gamma, beta}, sums_spec)),
+              bits(run("batch_norm_grad_sums", "pieces", kParams, {lx, dz, stats}, sums_spec)))
+        << suffix;
+    EXPECT_EQ(
+        bits(run("batch_norm_input_grad", "direct", kRelu, {lx, ldy, stats, gamma, sums, beta}, lx.spec())),
+        bits(run("batch_norm_input_grad", "direct", kParams, {lx, dz, stats, gamma, sums}, lx.spec())))
+        << suffix;
+  };
+  const int64_t initial = cpu_target();
+  for (int64_t target : supported_targets()) {
+    set_cpu_target(target);
+    for (Layout layout : {Layout::plain, Layout::nhwc})
+      check(fmt::format("{} {}", cpu_target_name(target), name(layout)), layout, Device::cpu);
+  }
+  set_cpu_target(initial);
+  for (Layout layout : {Layout::plain, Layout::nhwc})
+    check(fmt::format("simt {}", name(layout)), layout, Device::simt);
 }
 
 TEST(BatchNorm, MergeOfPartsIsTheWholeAndIgnoresEmptyRanks) {

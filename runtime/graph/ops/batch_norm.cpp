@@ -53,13 +53,16 @@ std::vector<OpDef> batch_norm_ops() {
   OpDef apply{"batch_norm_apply", infer_like_input, gradient_apply};
   OpDef running{"batch_norm_running"};
   OpDef eval{"batch_norm_eval", infer_like_input};
+  OpDef input_grad{"batch_norm_input_grad"};
+  apply.in_place = eval.in_place = {{0, 0}};
+  input_grad.in_place = {{1, 0}};
   return {{"batch_norm_stats", infer_stats, no_gradient},
           {"batch_norm_merge", infer_merge, no_gradient},
           running,
           apply,
           {"batch_norm_grad_sums"},
           {"batch_norm_affine_grad"},
-          {"batch_norm_input_grad"},
+          input_grad,
           eval};
 }
 

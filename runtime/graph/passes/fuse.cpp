@@ -3,9 +3,9 @@
 
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/elementwise/elementwise.h"
-#include "kernels/group_norm/group_norm.h"
 #include "kernels/linear/linear.h"
 #include "runtime/graph/passes.h"
+#include "runtime/graph/passes/fuse_norms.h"
 
 namespace lockstep {
 namespace {
@@ -28,20 +28,6 @@ std::optional<Activation> lone_activation(const Node& n) {
     default:
       return {};
   }
-}
-
-bool is_lone(const Node& n, Elt op) {
-  return n.op == "elementwise" && n.params.as<ElementwiseParams>().code.size() == 1 &&
-         n.params.as<ElementwiseParams>().code[0].op == op;
-}
-
-// Nodes are only marked while a pass walks, so that indices stay.
-constexpr const char* kGone = "";
-
-void drop_gone(Graph& g) {
-  auto& nodes = g.nodes();
-  nodes.erase(std::remove_if(nodes.begin(), nodes.end(), [](const Node& n) { return n.op == kGone; }),
-              nodes.end());
 }
 
 void fuse_activations(Graph& g) {
@@ -71,47 +57,6 @@ void fuse_activations(Graph& g) {
     }
     source.out[0] = n.out[0];
     n.op = kGone;
-  }
-  drop_gone(g);
-}
-
-// z = group_norm(x), y = silu(z); and backwards silu_grad(z, dy), group_norm_grad(x, ...): one node each way,
-// which makes z again from x. Only where nobody else reads z or its gradient.
-void fuse_group_norm_silu(Graph& g) {
-  const auto readers = g.readers();
-  auto& nodes = g.nodes();
-  const auto at = [&](NodeId n) -> Node& { return nodes[static_cast<size_t>(n)]; };
-  const auto in_arena = [&](ValueId v) { return g.value(v).storage == Storage::arena; };
-  for (Node& norm : nodes) {
-    if (norm.op != "group_norm" || norm.params.as<GroupNormParams>().activation != Activation::none) continue;
-    const ValueId z = norm.out[0];
-    Node *silu = nullptr, *silu_grad = nullptr;
-    bool others = !in_arena(z);
-    for (NodeId r : readers[static_cast<size_t>(z)]) {
-      if (!silu && is_lone(at(r), Elt::silu))
-        silu = &at(r);
-      else if (!silu_grad && is_lone(at(r), Elt::silu_grad) && at(r).in[0] == z)
-        silu_grad = &at(r);
-      else
-        others = true;
-    }
-    if (!silu || others) continue;
-    auto params = norm.params.as<GroupNormParams>();
-    params.activation = Activation::silu;
-    if (silu_grad) {
-      const ValueId dz = silu_grad->out[0];
-      const auto& of_dz = readers[static_cast<size_t>(dz)];
-      if (!in_arena(dz) || of_dz.size() != 1) continue;
-      Node& norm_grad = at(of_dz[0]);
-      if (norm_grad.op != "group_norm_grad" || norm_grad.in[1] != dz || norm_grad.in[4] != norm.out[1])
-        continue;
-      norm_grad.params = params;
-      norm_grad.in[1] = silu_grad->in[1];
-      silu_grad->op = kGone;
-    }
-    norm.params = params;
-    norm.out[0] = silu->out[0];
-    silu->op = kGone;
   }
   drop_gone(g);
 }
@@ -209,6 +154,7 @@ void fuse_chains(Graph& g) {
 void fuse(Graph& g) {
   fuse_activations(g);
   fuse_group_norm_silu(g);
+  fuse_batch_norm_relu(g);
   fuse_chains(g);
 }
 

@@ -125,6 +125,17 @@ inline std::vector<Net> nets() {
          return l.b.add1("log_softmax", NoParams{}, {l.linear("fc", x, kClasses)});
        },
        true},
+      // As ResNets have them: relu after a norm, and after the sum of one with a shortcut that has its own.
+      {"batch_norm_relu",
+       [](const Layers& l, ValueId x) {
+         x = l.relu(l.batch_norm("bn1", l.conv("conv1", x, 4, 3, 1)));
+         const ValueId y = l.batch_norm(
+             "bn3", l.conv("conv3", l.relu(l.batch_norm("bn2", l.conv("conv2", x, 4, 3, 1))), 6, 3, 1));
+         x = l.relu(l.b.elementwise(Elt::add, {y, l.batch_norm("bn4", l.conv("conv4", x, 6, 1))}));
+         x = l.relu(l.b.elementwise(Elt::add, {l.batch_norm("bn5", l.conv("conv5", x, 6, 3, 1)), x}));
+         return l.b.add1("log_softmax", NoParams{}, {l.linear("fc", l.avg_pool(x), kClasses)});
+       },
+       true, false},
       {"fan_out",
        [](const Layers& l, ValueId x) {
          GraphBuilder& b = l.b;

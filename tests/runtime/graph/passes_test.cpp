@@ -108,6 +108,68 @@ TEST(Fuse, SiluOfAGroupNormThatIsReadAgainStays) {
     EXPECT_EQ(the(g, op).params.as<GroupNormParams>().activation, Activation::none) << op;
 }
 
+TEST(Fuse, ReluGoesIntoBatchNormInAllDirections) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
+  const ValueId c = l.conv("conv", x, 4, 3), y = l.relu(l.batch_norm("bn", c));
+  const ValueId dy = b.input("dy", b.spec(y), true);
+  g.value(y).storage = Storage::output;
+  for (auto [p, d] : append_gradients(b, {{y, dy}}, g.values_in(Storage::parameter)))
+    g.value(d).storage = Storage::gradient;
+  ASSERT_EQ(count(g, "elementwise"), 2);
+  fuse(g);
+  EXPECT_EQ(count(g, "elementwise"), 0);
+  const Node& apply = the(g, "batch_norm_apply");
+  const ValueId gamma = apply.in[2], beta = apply.in[3];
+  EXPECT_EQ(apply.out[0], y);
+  for (const char* op : {"batch_norm_apply", "batch_norm_grad_sums", "batch_norm_input_grad"})
+    EXPECT_EQ(the(g, op).params.as<BatchNormParams>().activation, Activation::relu) << op;
+  const Node &sums = the(g, "batch_norm_grad_sums"), &input = the(g, "batch_norm_input_grad");
+  EXPECT_EQ(sums.in, (std::vector<ValueId>{c, dy, apply.in[1], gamma, beta}));
+  ASSERT_EQ(input.in.size(), 6u);
+  EXPECT_EQ(input.in[1], dy);
+  EXPECT_EQ(input.in[5], beta);
+}
+
+// The sum may stand before or after what is added to it; the gradient of the sum goes both ways, so it stays.
+TEST(Fuse, SumAndReluGoIntoBatchNorm) {
+  for (const bool norm_first : {true, false}) {
+    Graph g;
+    GraphBuilder b(g);
+    const Layers l{b, kNoValue};
+    const ValueId x = b.input("x", {DType::f32, {2, 4, kSide, kSide}, Layout::plain}, true);
+    const ValueId c = l.conv("conv", x, 4, 3, 1), z = l.batch_norm("bn", c), r = l.conv("skip", x, 4, 1);
+    const ValueId y = l.relu(b.elementwise(Elt::add, norm_first ? std::vector{z, r} : std::vector{r, z}));
+    const ValueId dy = b.input("dy", b.spec(y), true);
+    g.value(y).storage = Storage::output;
+    for (auto [p, d] : append_gradients(b, {{y, dy}}, g.values_in(Storage::parameter)))
+      g.value(d).storage = Storage::gradient;
+    fuse(g);
+    const Node& apply = the(g, "batch_norm_apply");
+    ASSERT_EQ(apply.in.size(), 5u);
+    EXPECT_EQ(apply.in[4], r);
+    EXPECT_EQ(apply.out[0], y);
+    EXPECT_EQ(apply.params.as<BatchNormParams>().activation, Activation::relu);
+    ASSERT_EQ(count(g, "elementwise"), 1);
+    EXPECT_EQ(the(g, "batch_norm_grad_sums").in.size(), 3u);
+    EXPECT_EQ(the(g, "batch_norm_grad_sums").in[1], the(g, "elementwise").out[0]);
+  }
+}
+
+TEST(Fuse, ABatchNormThatIsReadAgainKeepsItsRelu) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, 4, kSide, kSide}, Layout::plain}, true);
+  const ValueId z = l.batch_norm("bn", x), y = l.relu(z), w = l.max_pool(z);
+  g.value(y).storage = g.value(w).storage = Storage::output;
+  fuse(g);
+  EXPECT_EQ(count(g, "elementwise"), 1);
+  EXPECT_EQ(the(g, "batch_norm_apply").params.as<BatchNormParams>().activation, Activation::none);
+}
+
 TEST(Fuse, ChainsBecomeOneProgram) {
   Graph g;
   GraphBuilder b(g);
