@@ -4,10 +4,14 @@
 #   LOCKSTEP_HAS_NCCL, NCCL_INCLUDE_DIR, NCCL_LIBRARY      linked
 #   LOCKSTEP_HAS_CUDNN, LOCKSTEP_HAS_CUBLASLT              compiled in; loaded at run time, from where they are now, else by
 #                                                          name. Where they don't load, their kernels decline.
+#   LOCKSTEP_HAS_CUDNN_FRONTEND                            cudnn_frontend's headers, which cuDNN's attention needs
 set(pip_folders)
+set(pip_headers)
 foreach(environment $ENV{VIRTUAL_ENV} $ENV{LOCKSTEP_PEERS} $ENV{HOME}/.cache/lockstep/peers)
   file(GLOB found ${environment}/lib/python3*/site-packages/nvidia/*)
   list(APPEND pip_folders ${found})
+  file(GLOB found ${environment}/lib/python3*/site-packages/include)
+  list(APPEND pip_headers ${found})
 endforeach()
 
 # lockstep_find_gpu_library(NAME LIBRARY HEADER VERSION_FILE REGEX): <NAME>_INCLUDE_DIR, the major version in <NAME>_MAJOR (from
@@ -45,6 +49,25 @@ lockstep_find_gpu_library(CUDNN cudnn cudnn.h cudnn_version.h "define CUDNN_MAJO
 if(CUDNN_LIBRARY AND CUDNN_MAJOR GREATER_EQUAL 9)
   lockstep_use_gpu_library(CUDNN cudnn cudnn.cpp)
 endif()
+# cudnn_frontend, 1.13 or later. It opens libcudart by its name, where we link the static one.
+if(LOCKSTEP_HAS_CUDNN)
+  find_path(CUDNN_FRONTEND_INCLUDE_DIR cudnn_frontend.h
+            HINTS ${CUDNN_INCLUDE_DIR} ${CUDAToolkit_INCLUDE_DIRS} ${pip_headers} ${pip_folders} PATH_SUFFIXES include)
+  set(frontend_version)
+  if(CUDNN_FRONTEND_INCLUDE_DIR AND EXISTS ${CUDNN_FRONTEND_INCLUDE_DIR}/cudnn_frontend_version.h)
+    file(STRINGS ${CUDNN_FRONTEND_INCLUDE_DIR}/cudnn_frontend_version.h frontend_version
+         REGEX "define CUDNN_FRONTEND_M(AJOR|INOR)_VERSION")
+    string(REGEX REPLACE "[^0-9;]" "" frontend_version "${frontend_version}")
+    string(REPLACE ";" "." frontend_version "${frontend_version}")
+  endif()
+  if(frontend_version VERSION_GREATER_EQUAL 1.13 AND CUDA_cudart_LIBRARY)
+    set(LOCKSTEP_HAS_CUDNN_FRONTEND TRUE)
+    list(APPEND LOCKSTEP_GPU_LIBRARY_DEFINITIONS LOCKSTEP_HAS_CUDNN_FRONTEND LOCKSTEP_CUDART_LIBRARY="${CUDA_cudart_LIBRARY}")
+    list(APPEND LOCKSTEP_GPU_LIBRARY_INCLUDES ${CUDNN_FRONTEND_INCLUDE_DIR})
+  else()
+    list(FILTER LOCKSTEP_GPU_LIBRARY_SOURCES EXCLUDE REGEX "/attention/cudnn\\.cpp$")
+  endif()
+endif()
 lockstep_find_gpu_library(CUBLASLT cublasLt cublasLt.h cublas_api.h "define CUBLAS_VER_MAJOR")
 if(CUBLASLT_LIBRARY AND CUBLASLT_MAJOR GREATER_EQUAL CUDAToolkit_VERSION_MAJOR)
   lockstep_use_gpu_library(CUBLASLT cublasLt cublaslt.cpp)
@@ -58,3 +81,8 @@ foreach(library NCCL CUDNN CUBLASLT)
     message(STATUS "${library}: not found")
   endif()
 endforeach()
+if(LOCKSTEP_HAS_CUDNN_FRONTEND)
+  message(STATUS "cudnn_frontend: ${CUDNN_FRONTEND_INCLUDE_DIR}")
+else()
+  message(STATUS "cudnn_frontend: not found, or older than 1.13")
+endif()

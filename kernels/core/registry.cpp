@@ -36,6 +36,9 @@ void register_rooms(Registry&, Device);
 void register_conv2d_cudnn(Registry&);
 void register_pool2d_cudnn(Registry&);
 #endif
+#ifdef LOCKSTEP_HAS_CUDNN_FRONTEND
+void register_attention_cudnn(Registry&);
+#endif
 #ifdef LOCKSTEP_HAS_CUBLASLT
 void register_linear_cublaslt(Registry&);
 #endif
@@ -70,6 +73,9 @@ const Registry& Registry::builtin() {
 #ifdef LOCKSTEP_HAS_CUDNN
     register_conv2d_cudnn(r);
     register_pool2d_cudnn(r);
+#endif
+#ifdef LOCKSTEP_HAS_CUDNN_FRONTEND
+    register_attention_cudnn(r);
 #endif
 #ifdef LOCKSTEP_HAS_CUBLASLT
     register_linear_cublaslt(r);

@@ -14,6 +14,7 @@ class SharedLibrary {
   bool loaded() const { return handle_ != nullptr; }
   const std::string& problem() const { return problem_; }  // why none loads, in the loader's words
   void* symbol(const char* name) const;                    // null where the library lacks it
+  void* handle() const { return handle_; }                 // dlopen's
 
  private:
   void* handle_ = nullptr;

@@ -121,7 +121,7 @@ TEST(GpuCases, EveryCudaKernelHasItsSimtTwinInBothTypes) {
   }
   for (const auto& [op, kernel, dtype] : cuda) {
     if (kernel.starts_with("cu"))
-      continue;  // cuDNN's and cuBLASLt's, which run on stand-ins (cuda/cuda_cases_test.cpp)
+      continue;  // cuDNN's and cuBLASLt's; but for attention they run on stand-ins (cuda/cuda_cases_test.cpp)
     EXPECT_TRUE(simt.contains({op, kernel, dtype})) << op << " " << kernel << " " << name(dtype);
   }
   const std::set<std::string> exempt = {"grad_norm",  // of f32 gradients
