@@ -112,9 +112,12 @@ json count(const Work& w, const KernelInfo& info) {
 int run(int argc, char** argv) {
   namespace po = boost::program_options;
   int64_t batch = 1;
+  size_t part = 0, parts = 1;
   po::options_description options("Options");
   options.add_options()("help", "this text")("batch", po::value(&batch), "samples; default 1")(
-      "few", "one small shape of each op and net");
+      "few", "one small shape of each op and net")(
+      "parts", po::value(&parts), "count only one of so many parts")("part", po::value(&part),
+                                                                     "which, from 0 on");
   po::variables_map given;
   po::store(po::parse_command_line(argc, argv, options), given);
   po::notify(given);
@@ -122,11 +125,17 @@ int run(int argc, char** argv) {
     std::cout << options;
     return 0;
   }
+  if (part >= parts) throw Error(Exit::usage, "E_OPTION", "--part is counted from 0 to --parts - 1");
   json all = json::array();
+  size_t number = 0;
   for (const Work& w : works(batch, given.count("few") > 0))
-    for (const KernelInfo& info : watched_registry().all())
-      if (info.op == w.op && is_for(info, w))
-        if (json counted = count(w, info); !counted.is_null()) all.push_back(std::move(counted));
+    for (const KernelInfo& info : watched_registry().all()) {
+      if (info.op != w.op || !is_for(info, w) || number++ % parts != part) continue;
+      json counted = count(w, info);
+      if (counted.is_null()) continue;
+      counted["number"] = number;
+      all.push_back(std::move(counted));
+    }
   std::cout << all.dump(1) << "\n";
   return 0;
 }
