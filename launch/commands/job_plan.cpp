@@ -86,9 +86,15 @@ Device device_of(const Job& job) {
   return wanted ? Device::cuda : Device::cpu;
 }
 
-bool uses_nccl(const Job& job) {
-  if (job.instance_count == 1 || device_of(job) != Device::cuda) return false;
-  return job.backend == "nccl" || (job.backend == "auto" && has_nccl());
+// Whether it is NCCL that joins ranks here, were there only one.
+static bool joins_by_nccl(const Job& job) {
+  return device_of(job) == Device::cuda && (job.backend == "nccl" || (job.backend == "auto" && has_nccl()));
+}
+
+bool uses_nccl(const Job& job) { return job.instance_count > 1 && joins_by_nccl(job); }
+
+DType gradient_dtype(const Job& job) {
+  return job.gradient_precision == "bf16" && uses_nccl(job) ? DType::bf16 : DType::f32;
 }
 
 KernelChoice kernel_choice(const Job& job, int local_size) {
@@ -111,6 +117,7 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   o.checkpoint = job.checkpoint;
   o.log_every = job.log_every;
   o.kernels = kernels;
+  o.gradient_precision = job.gradient_precision;
   o.job_hash = job_hash(job);
   if (job.objective.name == "diffusion") add_diffusion(o, job);
   return o;
@@ -133,9 +140,23 @@ void check_shards(const Job& job, bool has_batch_norm) {
     throw refused("NCCL sums more than two ranks in an order of its own").hint("backend: mpi");
 }
 
+// Where `auto` has become mpi, which sums in fp32 only.
+void check_gradient_precision(const Job& job) {
+  if (job.gradient_precision == "fp32" || joins_by_nccl(job)) return;
+  const std::string key = "gradient_precision";
+  throw Error(
+      Exit::config, "E_JOB_UNAVAILABLE",
+      fmt::format("only nccl sums gradients in {}, but backend is mpi here: this {}", job.gradient_precision,
+                  device_of(job) == Device::cuda ? "build has no NCCL" : "machine shows no GPU"))
+      .at("job", job.where.contains(key) ? job.where.at(key) : job.file)
+      .at("key", key)
+      .hint("gradient_precision: fp32 works here");
+}
+
 }  // namespace
 
 CheckedJob check_job(const Job& job) {
+  check_gradient_precision(job);
   CheckedJob c;
   c.data = probe_dataset(job.training);
   if (job.validation) probe_dataset(*job.validation);
@@ -179,6 +200,7 @@ TrainedModel open_run_model(const std::string& run_folder, const InputShape& inp
 }
 
 JobPlan plan_job(const Job& job, bool time_kernels) {
+  check_gradient_precision(job);
   JobPlan p;
   const auto& c = job.hyperparameters;
   const int ranks = static_cast<int>(job.instance_count);
@@ -203,6 +225,7 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   };
   p.memory.parameters = p.table.length * 4;
   p.memory.gradients = (1 + model_arrays(c, p.table, ranks).partial_sums) * p.table.length * 4;
+  if (gradient_dtype(job) == DType::bf16) p.memory.gradients += p.table.length * size_of(DType::bf16);
   p.memory.state = p.optimizer.state_count() * p.table.length * 4;
   p.memory.ema = p.optimizer.ema ? p.table.length * 4 : 0;
   p.memory.half = p.optimizer.half ? p.table.length * 2 : 0;

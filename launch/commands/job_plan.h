@@ -14,6 +14,8 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels);
 // `auto` resolved: a GPU where this machine has one, and NCCL between them where this build has it.
 Device device_of(const Job& job);
 bool uses_nccl(const Job& job);
+// What gradients travel between the job's ranks as.
+DType gradient_dtype(const Job& job);
 // Kernel choice for a rank that shares its host with `local_size` ranks.
 KernelChoice kernel_choice(const Job& job, int local_size);
 

@@ -18,11 +18,11 @@ namespace {
 
 std::string megabytes(int64_t bytes) { return fmt::format("{:.2f} MB", static_cast<double>(bytes) / 1e6); }
 
-nlohmann::json collectives(const Plan& plan) {
+nlohmann::json collectives(const Plan& plan, DType gradients) {
   nlohmann::json list = nlohmann::json::array();
   for (const Node& n : plan.graph.nodes()) {
     if (n.kind != NodeKind::allreduce && n.kind != NodeKind::all_gather) continue;
-    list.push_back({{"op", n.op}, {"name", n.name}, {"bytes", collective_bytes(plan.graph, n)}});
+    list.push_back({{"op", n.op}, {"name", n.name}, {"bytes", collective_bytes(plan.graph, n, gradients)}});
   }
   return list;
 }
@@ -44,6 +44,7 @@ nlohmann::json describe(const Job& job, const JobPlan& p) {
   nlohmann::json j = to_json(p.training.back());
   j["job_name"] = job.job_name;
   j["precision"] = job.hyperparameters.precision;
+  j["gradient_precision"] = job.gradient_precision;
   j["ranks"] = job.instance_count;
   j["batch_per_rank"] = p.nominal_batch;
   j["parameters"] = p.parameter_count;
@@ -51,7 +52,7 @@ nlohmann::json describe(const Job& job, const JobPlan& p) {
   j["steps"] = p.total_steps;
   j["kernels"] = p.kernels;
   if (device_of(job) == Device::cuda) j["kernels_timed_on_the_gpu"] = other_kernels(job, p.training.back());
-  j["collectives"] = collectives(p.training.back());
+  j["collectives"] = collectives(p.training.back(), gradient_dtype(job));
   j["memory"] = {{"parameters", m.parameters}, {"gradients", m.gradients},
                  {"optimizer_state", m.state}, {"ema", m.ema},
                  {"bf16_weights", m.half},     {"buffers", m.buffers},
@@ -88,7 +89,7 @@ void print(const Job& job, const JobPlan& p) {
         "\nKernels are chosen on the GPU when the job starts, by their time there; these are the first that "
         "accept. Beside them: {}\n",
         fmt::join(others, ", "));
-  const auto list = collectives(plan);
+  const auto list = collectives(plan, gradient_dtype(job));
   if (!list.empty()) {
     fmt::print("\nCollectives, in this order on every rank:\n");
     for (const auto& c : list)

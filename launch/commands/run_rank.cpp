@@ -97,9 +97,10 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
       gpu = make_cuda_runtime(environment.local_rank, local_size, !uses_nccl(job));
       o.kernels.processor = gpu->name();
       if (uses_nccl(job))
-        collectives = make_nccl_collectives(*gpu, comm, {job.deadline_seconds, options.on_peer_lost});
+        collectives = make_nccl_collectives(
+            *gpu, comm, {job.deadline_seconds, options.on_peer_lost, gradient_dtype(job)});
       spdlog::info("rank {} computes on {}{}", comm.rank(), gpu->name(),
-                   collectives ? ", gradients over NCCL" : "");
+                   collectives ? fmt::format(", gradients over NCCL in {}", name(gradient_dtype(job))) : "");
       for (const std::string& library : gpu_library_descriptions()) spdlog::info("{}", library);
     }
     o.device = gpu.get(), o.collectives = collectives.get();

@@ -98,6 +98,21 @@ void check_loss(const Job& job, const Reader& reader) {
         .hint("cross_entropy takes logits");
 }
 
+// What `auto` becomes is seen where the job runs.
+void check_gradient_precision(const Job& job, const Reader& reader) {
+  if (job.gradient_precision == "fp32") return;
+  const char* key = "gradient_precision";
+  const bool on_gpus = job.device == "cuda" || job.device == "auto";
+  if (job.backend == "mpi" || !on_gpus)
+    throw conflict(reader, key,
+                   fmt::format("only nccl sums gradients in bf16, but {}",
+                               on_gpus ? "backend is mpi" : "device is " + job.device))
+        .hint("gradient_precision: fp32, or backend: nccl on device: cuda");
+  if (job.hyperparameters.shards)
+    throw conflict(reader, key, "not with shards: how often a sum is rounded depends on the number of ranks")
+        .hint("gradient_precision: fp32");
+}
+
 void check_shards(const Job& job, const Reader& reader) {
   const auto& h = job.hyperparameters;
   if (!h.shards) return;
@@ -156,6 +171,7 @@ void check_job(const Job& job, const Reader& reader) {
   if (job.backend == "nccl" && job.device != "cuda" && job.device != "auto")
     throw conflict(reader, "backend", fmt::format("nccl joins GPUs, but device is {}", job.device))
         .hint("backend: mpi, or device: cuda");
+  check_gradient_precision(job, reader);
 }
 
 }  // namespace lockstep::job

@@ -36,10 +36,11 @@ struct Job {
   int64_t instance_count = 1;
   std::vector<std::string> hosts;  // "host:slots"
   std::string hostfile;
-  std::string backend = "auto";   // mpi (alias gloo), nccl, auto
-  std::string device = "auto";    // auto, cpu, cuda, simt
-  int64_t threads_per_rank = 0;   // 0: (affinity and cgroup quota) / ranks on the host
-  double deadline_seconds = 300;  // of a collective
+  std::string backend = "auto";             // mpi (alias gloo), nccl, auto
+  std::string gradient_precision = "fp32";  // fp32, bf16: of gradients between ranks; bf16 over nccl only
+  std::string device = "auto";              // auto, cpu, cuda, simt
+  int64_t threads_per_rank = 0;             // 0: (affinity and cgroup quota) / ranks on the host
+  double deadline_seconds = 300;            // of a collective
   ModelSpec model;
   DatasetConfig training;
   std::optional<DatasetConfig> validation, test;

@@ -56,6 +56,13 @@ Table make_job_keys() {
                "alias of mpi. Also accepted under hyperparameters.",
        .example = "mpi",
        .choices = {"auto", "mpi", "gloo", "nccl"}},
+      {.path = "gradient_precision",
+       .slot = FIELD(Job, gradient_precision),
+       .help = "What gradients travel between GPUs as, with backend nccl only: bf16 rounds them before NCCL "
+               "sums them, which halves the traffic; the sums then vary with the rank count more than "
+               "fp32's do.",
+       .example = "bf16",
+       .choices = {"fp32", "bf16"}},
       {.path = "device",
        .slot = FIELD(Job, device),
        .help = "Where the math runs. simt runs the CUDA kernels on the CPU, for tests.",

@@ -15,11 +15,18 @@ namespace lockstep {
 class DeviceCollectives {
  public:
   virtual ~DeviceCollectives() = default;
-  // Zeroed memory for what will be allreduced, known to the network where that is possible.
+  // Zeroed memory for the gradients, known to the network where that is possible; and with it what they are
+  // rounded into, where they are. Called once.
   virtual DeviceMemory allocate(int64_t bytes) = 0;
+  // What allocate() of so many bytes takes beside them.
+  virtual int64_t staging_bytes(int64_t bytes) const = 0;
   // Sum over the ranks, in place: after the work so far, and beside the work that follows until join().
   // `name` ("allreduce of bucket 0"): for the record of a failure.
   virtual void start_allreduce(float* data, int64_t count, const std::string& name) = 0;
+  // The same of gradients, which may be rounded on their way (NcclOptions), behind so many metrics, which are
+  // not.
+  virtual void start_gradient_allreduce(float* data, int64_t count, int64_t metrics,
+                                        const std::string& name) = 0;
   // What follows comes after every allreduce that was started.
   virtual void join() = 0;
   // recv: `bytes` of every rank, in rank order. After the work so far, before what follows.
@@ -30,6 +37,9 @@ struct NcclOptions {
   double deadline_seconds = 300;  // work that takes longer: a peer is lost
   // Called once before the process leaves with 75. `what` names the collective that began last.
   std::function<void(const std::string& what)> on_peer_lost;
+  // What gradients are summed as. bf16 is half the traffic: rounded before the sum, and as often again as
+  // NCCL passes partial sums on.
+  DType gradients = DType::f32;
 };
 
 // Whether this build has NCCL.

@@ -7,10 +7,13 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <map>
 #include <numeric>
 #include <thread>
 #include <vector>
 
+#include "kernels/core/bf16.h"
+#include "kernels/core/kernel.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/cuda/cuda_runtime.h"
 
@@ -64,6 +67,39 @@ class Progress {
   std::vector<std::string> names_;
 };
 
+// So many floats to bf16 and back.
+class Rounding {
+ public:
+  explicit Rounding(int64_t count)
+      : wide_{DType::f32, {count}, Layout::plain},
+        narrow_{DType::bf16, {count}, Layout::plain},
+        round_(make_cast(wide_, narrow_)),
+        widen_(make_cast(narrow_, wide_)) {}
+  void round(float* from, bf16* to, cudaStream_t stream) {
+    run(*round_, {wide_, from}, {narrow_, to}, stream);
+  }
+  void widen(bf16* from, float* to, cudaStream_t stream) {
+    run(*widen_, {narrow_, from}, {wide_, to}, stream);
+  }
+
+ private:
+  static std::unique_ptr<Kernel> make_cast(const TensorSpec& from, const TensorSpec& to) {
+    const KernelInfo* info = Registry::builtin().find("cast", "eights", Device::cuda, DType::bf16);
+    LOCKSTEP_ASSERT(info != nullptr);
+    const NoParams none;
+    const Params params(none);
+    auto kernel = info->make({params, {&from, 1}, {&to, 1}});
+    LOCKSTEP_ASSERT(kernel != nullptr && kernel->workspace_bytes() == 0);
+    return kernel;
+  }
+  static void run(Kernel& kernel, const View& from, const View& to, cudaStream_t stream) {
+    kernel.run({{&from, 1}, {&to, 1}, nullptr, stream});
+  }
+
+  TensorSpec wide_, narrow_;
+  std::unique_ptr<Kernel> round_, widen_;
+};
+
 class NcclCollectives final : public DeviceCollectives {
  public:
   NcclCollectives(CudaRuntime& device, Communicator& control, NcclOptions options)
@@ -80,6 +116,7 @@ class NcclCollectives final : public DeviceCollectives {
   }
   ~NcclCollectives() override {
     device_.set_watch({});
+    rounded_ = DeviceMemory();  // registered with the communicator
     if (comm_) {
       ncclCommFinalize(comm_);
       ncclCommDestroy(comm_);
@@ -89,6 +126,47 @@ class NcclCollectives final : public DeviceCollectives {
   NcclCollectives& operator=(const NcclCollectives&) = delete;
 
   DeviceMemory allocate(int64_t bytes) override {
+    DeviceMemory gradients = registered(bytes);
+    if (rounds()) rounded_ = registered(staging_bytes(bytes));
+    return gradients;
+  }
+
+  // One bucket may be all the gradients.
+  int64_t staging_bytes(int64_t bytes) const override {
+    return rounds() ? bytes / size_of(DType::f32) * size_of(DType::bf16) : 0;
+  }
+
+  void start_allreduce(float* data, int64_t count, const std::string& name) override {
+    fork(name);
+    sum(data, count, ncclFloat);
+  }
+
+  void start_gradient_allreduce(float* data, int64_t count, int64_t metrics,
+                                const std::string& name) override {
+    const int64_t exact = rounds() ? metrics : count;
+    fork(name);
+    if (exact > 0) sum(data, exact, ncclFloat);
+    if (exact < count) sum_rounded(data + exact, count - exact);
+  }
+
+  void join() override {
+    if (!forked_) return;
+    done_.record(stream_);
+    done_.delay(device_.compute());
+    forked_ = false;
+  }
+
+  void all_gather(const void* send, void* recv, int64_t bytes, const std::string& name) override {
+    fork(name);
+    check(ncclAllGather(send, recv, static_cast<size_t>(bytes), ncclInt8, comm_, stream_), "ncclAllGather");
+    settle("all-gather");
+    join();
+  }
+
+ private:
+  bool rounds() const { return options_.gradients == DType::bf16; }
+
+  DeviceMemory registered(int64_t bytes) {
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 19, 0)
     const auto size = static_cast<size_t>(bytes);
     void* memory = nullptr;
@@ -112,28 +190,6 @@ class NcclCollectives final : public DeviceCollectives {
 #endif
   }
 
-  void start_allreduce(float* data, int64_t count, const std::string& name) override {
-    fork(name);
-    check(ncclAllReduce(data, data, static_cast<size_t>(count), ncclFloat, ncclSum, comm_, stream_),
-          "ncclAllReduce");
-    settle("allreduce");
-  }
-
-  void join() override {
-    if (!forked_) return;
-    done_.record(stream_);
-    done_.delay(device_.compute());
-    forked_ = false;
-  }
-
-  void all_gather(const void* send, void* recv, int64_t bytes, const std::string& name) override {
-    fork(name);
-    check(ncclAllGather(send, recv, static_cast<size_t>(bytes), ncclInt8, comm_, stream_), "ncclAllGather");
-    settle("all-gather");
-    join();
-  }
-
- private:
   // What follows on the stream of collectives, the one of this name, comes after the compute stream's work so
   // far.
   void fork(const std::string& name) {
@@ -141,6 +197,22 @@ class NcclCollectives final : public DeviceCollectives {
     ready_.delay(stream_);
     forked_ = true;
     progress_.begin(name, stream_);
+  }
+
+  void sum(void* data, int64_t count, ncclDataType_t type) {
+    check(ncclAllReduce(data, data, static_cast<size_t>(count), type, ncclSum, comm_, stream_),
+          "ncclAllReduce");
+    settle("allreduce");
+  }
+
+  // Buckets follow each other on one stream, so all of them are rounded into the same memory.
+  void sum_rounded(float* data, int64_t count) {
+    auto* const rounded = rounded_.as<bf16>();
+    LOCKSTEP_ASSERT(count * size_of(DType::bf16) <= rounded_.bytes());
+    Rounding& rounding = roundings_.try_emplace(count, count).first->second;  // new in the first step only
+    rounding.round(data, rounded, stream_);
+    sum(rounded, count, ncclBfloat16);
+    rounding.widen(rounded, data, stream_);
   }
 
   void check(ncclResult_t result, const char* call) {
@@ -191,6 +263,8 @@ class NcclCollectives final : public DeviceCollectives {
   CudaRuntime& device_;
   NcclOptions options_;
   ncclComm_t comm_ = nullptr;
+  DeviceMemory rounded_;                   // gradients as they travel
+  std::map<int64_t, Rounding> roundings_;  // by count; outlive the stream that runs them
   CudaStream stream_;
   CudaEvent ready_, done_;
   Progress progress_;

@@ -185,6 +185,18 @@ void Executor::reduce_on_host(std::span<float> device, std::span<float> host) {
 
 static std::string collective_name(const Node& n) { return fmt::format("{} of {}", n.op, n.name); }
 
+// Buckets go on beside the nodes that follow; what others read at once is waited for.
+void Executor::start_on_device(const Node& node, std::span<float> data) {
+  const auto count = static_cast<int64_t>(data.size());
+  if (!node.params.empty()) {
+    collectives_->start_gradient_allreduce(data.data(), count, node.params.as<BucketParams>().metrics(),
+                                           collective_name(node));
+    return;
+  }
+  collectives_->start_allreduce(data.data(), count, collective_name(node));
+  collectives_->join();
+}
+
 void Executor::run_node(Bound& b, size_t i) {
   auto& step = b.steps[i];
   const bool shared = device_.shares_host_memory();
@@ -200,9 +212,7 @@ void Executor::run_node(Bound& b, size_t i) {
           bucket ? step.bucket
                  : std::span(step.in[0].as<float>(), static_cast<size_t>(step.in[0].spec.shape.elements()));
       if (collectives_) {
-        collectives_->start_allreduce(data.data(), static_cast<int64_t>(data.size()),
-                                      collective_name(*step.node));
-        if (!bucket) collectives_->join();
+        start_on_device(*step.node, data);
       } else if (!shared) {
         float* host = bucket ? model_.gradients.as<float>() + (data.data() - gradients_on_device_.as<float>())
                              : reinterpret_cast<float*>(b.staging.data());

@@ -81,6 +81,7 @@ class Executor {
   void make_transfers(Bound& bound);
   int64_t metrics_bytes() const;
   void reduce_on_host(std::span<float> device, std::span<float> host);
+  void start_on_device(const Node& node, std::span<float> data);
   void wait_all();
 
   ModelState& model_;

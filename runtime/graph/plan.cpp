@@ -181,10 +181,11 @@ int64_t flops_of(const Graph& g, const Node& n) {
   return most;
 }
 
-int64_t collective_bytes(const Graph& g, const Node& n) {
+int64_t collective_bytes(const Graph& g, const Node& n, DType gradients) {
   if (n.params.empty()) return g.value(n.in[0]).spec.bytes();
   const auto& bucket = n.params.as<BucketParams>();
-  return (bucket.end - bucket.begin) * static_cast<int64_t>(sizeof(float));
+  const int64_t metrics = bucket.metrics();
+  return metrics * size_of(DType::f32) + (bucket.end - bucket.begin - metrics) * size_of(gradients);
 }
 
 bool reads_summed_gradients(const Graph& g, const Node& n) {

@@ -1,6 +1,7 @@
 // A compiled graph: order, chosen kernels, memory offsets. What the executor runs and `lockstep plan` prints.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -16,6 +17,8 @@ namespace lockstep {
 // Without params (batch-norm sums) the node reduces its own value, on the statistics communicator.
 struct BucketParams {
   int64_t begin = 0, end = 0;
+  // So many floats at its beginning are the step's metrics.
+  int64_t metrics() const { return std::clamp<int64_t>(kMetricsFloats - begin, 0, end - begin); }
   std::string text() const { return fmt::format("[{},{})", begin, end); }
 };
 
@@ -47,8 +50,8 @@ struct MemoryReport {
   int64_t total() const { return parameters + gradients + state + ema + half + buffers + arena; }
 };
 
-// Bytes that a collective node takes from this rank.
-int64_t collective_bytes(const Graph& graph, const Node& node);
+// Bytes that a collective node takes from this rank, where gradients travel as `gradients`.
+int64_t collective_bytes(const Graph& graph, const Node& node, DType gradients = DType::f32);
 // Whether a node reads gradients that other ranks have added to, so that it waits for every bucket.
 bool reads_summed_gradients(const Graph& graph, const Node& node);
 

@@ -125,6 +125,7 @@ MemoryReport Session::memory() const {
   r.parameters = model_->parameters.bytes();
   r.gradients = model_->gradients.bytes();
   for (const auto& s : model_->partial_sums) r.gradients += s.bytes();
+  if (options_.collectives) r.gradients += options_.collectives->staging_bytes(model_->gradients.bytes());
   for (const auto& s : model_->state) r.state += s.bytes();
   r.ema = model_->ema.bytes();
   r.half = model_->half.bytes();

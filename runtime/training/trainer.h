@@ -30,8 +30,9 @@ struct TrainerOptions {
   KernelChoice kernels;
   DeviceRuntime* device = nullptr;  // as SessionOptions has them
   DeviceCollectives* collectives = nullptr;
-  std::string run_folder;  // used by rank 0
-  std::string job_hash;    // equal on all ranks, or they stop with 76
+  std::string gradient_precision = "fp32";  // fp32, bf16: what the collectives sum gradients as
+  std::string run_folder;                   // used by rank 0
+  std::string job_hash;                     // equal on all ranks, or they stop with 76
   bool resume = false, retune = false;
   std::function<bool()> stop_requested = [] { return false; };
   // Shows what a diffusion model makes by now, every `sample_every` steps (0: never) and at the end.

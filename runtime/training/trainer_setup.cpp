@@ -33,6 +33,8 @@ json trajectory(const TrainerOptions& o, int64_t samples) {
             {"ema", c.ema.decay.has_value()}};
   if (const Extent window = o.training_data.augment.random_crop.both(); window.given())
     j["random_crop"] = {window.height, window.width};
+  // Checkpoints from before there was a choice say nothing.
+  if (o.gradient_precision != "fp32") j["gradient_precision"] = o.gradient_precision;
   if (c.shards)
     j["shards"] = *c.shards, j["threads_per_rank"] = o.kernels.threads;
   else

@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
 
+#include "runtime/checkpoint/safetensors.h"
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
@@ -129,9 +131,23 @@ class StandIns : public ::testing::Test {
     std::chrono::duration<double> took;
   };
   Outcome fit_on_gpus(int ranks, int64_t steps, const std::vector<std::string>& more,
-                      std::map<std::string, std::string> environment = {}) {
+                      const std::map<std::string, std::string>& environment = {}) {
     run_ = folder_.file("run" + std::to_string(++runs_));
-    std::vector<std::string> command = {LOCKSTEP_STANDIN, "fit", kArticle, "--output", run_};
+    return on_gpus({"fit", kArticle, "--output", run_}, ranks, steps, more, environment);
+  }
+  // The last run.
+  Outcome resume_on_gpus(int ranks, int64_t steps, const std::vector<std::string>& more) {
+    return on_gpus({"fit", kArticle, "--output", run_, "--resume"}, ranks, steps, more, {});
+  }
+  nlohmann::json plan_on_gpus(int ranks, const std::vector<std::string>& more) {
+    const Outcome o = on_gpus({"plan", kArticle, "--json"}, ranks, 1, more, {});
+    EXPECT_EQ(o.code, 0) << o.text;
+    return nlohmann::json::parse(o.text);
+  }
+  Outcome on_gpus(const std::vector<std::string>& words, int ranks, int64_t steps,
+                  const std::vector<std::string>& more, std::map<std::string, std::string> environment) {
+    std::vector<std::string> command = {LOCKSTEP_STANDIN};
+    command.insert(command.end(), words.begin(), words.end());
     for (const auto& s : job(ranks, steps, {"device=cuda"})) command.insert(command.end(), {"--set", s});
     for (const auto& s : more) command.insert(command.end(), {"--set", s});
     environment.insert({{"XDG_CACHE_HOME", folder_.file("cache")},
@@ -148,6 +164,20 @@ class StandIns : public ::testing::Test {
     std::ifstream file(folder_.file("log" + std::to_string(runs_) + "." + std::to_string(rank)));
     std::vector<std::string> lines;
     for (std::string line; std::getline(file, line);) lines.push_back(line);
+    return lines;
+  }
+  std::vector<std::string> collectives(int rank) const {
+    auto lines = calls(rank);
+    std::erase_if(lines,
+                  [](const auto& l) { return !l.starts_with("allreduce") && !l.starts_with("all_gather"); });
+    return lines;
+  }
+  // Digests of what that rank's parameters were after each of its last steps.
+  std::vector<std::string> parameters(int rank, int64_t steps) const {
+    auto lines = calls(rank);
+    std::erase_if(lines, [](const auto& l) { return !l.starts_with("parameters"); });
+    EXPECT_GE(static_cast<int64_t>(lines.size()), steps);
+    lines.erase(lines.begin(), lines.end() - std::min<int64_t>(steps, std::ssize(lines)));
     return lines;
   }
   static int64_t count(const std::vector<std::string>& lines, const std::string& start) {
@@ -168,21 +198,168 @@ TEST_F(StandIns, StepsAreRecordedReplayedAndAllreducedInOneOrder) {
     const Outcome o = fit_on_gpus(ranks, kSteps, {"backend=nccl"});
     ASSERT_EQ(o.code, 0) << o.text;
     expect_same_losses(step_losses(run_, kSteps), expected);
-    const auto collectives = [&](int rank) {
-      auto lines = calls(rank);
-      std::erase_if(
-          lines, [](const auto& l) { return !l.starts_with("allreduce") && !l.starts_with("all_gather"); });
-      return lines;
-    };
     EXPECT_EQ(collectives(0).empty(), ranks == 1);
     for (int r = 0; r < ranks; ++r) {
       EXPECT_EQ(count(calls(r), "captured"), 1) << "the training step; evaluation runs once";
       EXPECT_EQ(count(calls(r), "replay"), kSteps - 1);
       EXPECT_EQ(collectives(r), collectives(0)) << "rank " << r << " calls the same in the same order";
+      EXPECT_EQ(parameters(r, kSteps), parameters(0, kSteps)) << "rank " << r;
       ASSERT_FALSE(calls(r).empty());
       EXPECT_EQ(calls(r).back(), "leaks 0");
     }
   }
+}
+
+const std::vector<std::string> kBf16Gradients = {"backend=nccl", "gradient_precision=bf16"};
+
+std::vector<std::string> with(std::vector<std::string> settings, const std::string& more) {
+  settings.push_back(more);
+  return settings;
+}
+
+// Two buckets, the second of which is the first layer's.
+const std::string kTwoBuckets =
+    "model={layers: [flatten, {linear: {out_features: 64}}, {linear: {out_features: 16500}},"
+    " {linear: {out_features: 10}}]}";
+
+// Each rank's share of a sum is rounded, by up to 2^-9 of itself, and so is the sum: by 2^-6 of the sum in
+// all, as long as the shares together are no more than seven times as long. An update is off by that part of
+// its length, and a loss by that part of what the updates have changed of it.
+constexpr double kRounded = 0x1p-6;
+
+// Between two runs' weights, as one vector each.
+double distance(const std::string& run, const std::string& other) {
+  const auto of_run = SafetensorsFile::open(run + "/model.safetensors"),
+             of_other = SafetensorsFile::open(other + "/model.safetensors");
+  double sum = 0;
+  for (const StoredTensor& t : of_run->tensors()) {
+    std::vector<float> a(t.bytes.size() / sizeof(float)), b(a.size());
+    std::memcpy(a.data(), t.bytes.data(), t.bytes.size());
+    std::memcpy(b.data(), of_other->find(t.name)->bytes.data(), t.bytes.size());
+    for (size_t i = 0; i < a.size(); ++i) sum += std::pow(double{a[i]} - double{b[i]}, 2);
+  }
+  return std::sqrt(sum);
+}
+
+nlohmann::json first_line(const std::string& run) {
+  std::istringstream lines(read_file(run + "/metrics.jsonl"));
+  std::string line;
+  std::getline(lines, line);
+  return nlohmann::json::parse(line);
+}
+
+// What travels in place of these fp32 collectives, of so many buckets a step: all buckets in bf16, but for
+// the metrics at the beginning of a step's first.
+std::vector<std::string> in_bf16(const std::vector<std::string>& fp32, int buckets) {
+  constexpr int64_t kMostStatistics = 100;  // floats
+  std::vector<std::string> all;
+  int bucket = 0;
+  for (const std::string& line : fp32) {
+    int64_t floats = std::stoll(line.substr(line.find(' ')));
+    if (!line.starts_with("allreduce") || floats <= kMostStatistics) {
+      all.push_back(line);
+      continue;
+    }
+    if (bucket++ % buckets == 0) all.push_back("allreduce 16"), floats -= 16;
+    all.push_back(fmt::format("allreduce {} bf16", floats));
+  }
+  return all;
+}
+
+TEST_F(StandIns, GradientsTravelInBf16) {
+  constexpr int64_t kSteps = 8;
+  for (int ranks : {1, 2, 4}) {
+    SCOPED_TRACE(ranks);
+    const auto train = [&](const std::vector<std::string>& settings, int64_t steps) {
+      const Outcome o = fit_on_gpus(ranks, steps, settings);
+      EXPECT_EQ(o.code, 0) << o.text;
+      return run_;
+    };
+    // One step: later ones are taken at weights that differ.
+    const std::string untrained = train({"backend=nccl", "hyperparameters.optimizer.lr=0"}, 1);
+    const std::string fp32_step = train({"backend=nccl"}, 1), bf16_step = train(kBf16Gradients, 1);
+    EXPECT_EQ(distance(bf16_step, fp32_step) > 0, ranks > 1);
+    EXPECT_LT(distance(bf16_step, fp32_step), kRounded * distance(fp32_step, untrained));
+
+    const std::string fp32 = train({"backend=nccl"}, kSteps);
+    const auto travelled = collectives(0);
+    const std::string bf16 = train(kBf16Gradients, kSteps);
+
+    const auto expected = step_losses(fp32, kSteps), got = step_losses(bf16, kSteps);
+    expect_same_losses(got, expected, kRounded);
+    EXPECT_EQ(got == expected, ranks == 1) << "one rank alone has nothing to send";
+    // Of the weights that both began with: the metrics are exact.
+    for (const char* metric : {"loss", "accuracy"})
+      EXPECT_EQ(first_line(bf16).at(metric), first_line(fp32).at(metric));
+
+    for (int r = 0; r < ranks; ++r) {
+      ASSERT_FALSE(calls(r).empty());
+      EXPECT_EQ(collectives(r), in_bf16(travelled, 1)) << "rank " << r;
+      EXPECT_EQ(parameters(r, kSteps), parameters(0, kSteps)) << "rank " << r;
+      EXPECT_EQ(count(calls(r), "captured"), 1);
+      EXPECT_EQ(count(calls(r), "replay"), kSteps - 1);
+      EXPECT_EQ(calls(r).back(), "leaks 0");
+    }
+  }
+}
+
+TEST_F(StandIns, StatisticsStayInFp32AndEveryBucketIsRounded) {
+  const std::string normed =
+      "model={layers: [{conv2d: {out_channels: 4, kernel: 5, stride: 3}}, batch_norm2d, relu, flatten,"
+      " {linear: {out_features: 10}}]}";
+  for (const auto& [model, buckets] : {std::pair{normed, 1}, {kTwoBuckets, 2}}) {
+    SCOPED_TRACE(model);
+    const Outcome fp32 = fit_on_gpus(2, 3, {"backend=nccl", model});
+    ASSERT_EQ(fp32.code, 0) << fp32.text;
+    const auto travelled = collectives(0);
+    const int64_t statistics = std::ssize(travelled) - 3 * buckets;
+    EXPECT_EQ(statistics > 0, model == normed);
+    const Outcome bf16 = fit_on_gpus(2, 3, with(kBf16Gradients, model));
+    ASSERT_EQ(bf16.code, 0) << bf16.text;
+    for (int r : {0, 1}) EXPECT_EQ(collectives(r), in_bf16(travelled, buckets)) << "rank " << r;
+    EXPECT_EQ(std::ssize(collectives(0)), statistics + 3 * (buckets + 1));
+  }
+}
+
+TEST_F(StandIns, APlanCountsWhatTravelsAndWhatItIsRoundedInto) {
+  const auto fp32 = plan_on_gpus(2, {"backend=nccl"}), bf16 = plan_on_gpus(2, kBf16Gradients);
+  const auto bytes = [](const nlohmann::json& plan) {
+    EXPECT_EQ(plan.at("collectives").size(), 1u);
+    return plan.at("collectives").at(0).at("bytes").get<int64_t>();
+  };
+  constexpr int64_t kMetricsBytes = 64;
+  EXPECT_EQ(bytes(bf16) - kMetricsBytes, (bytes(fp32) - kMetricsBytes) / 2);
+  const auto gradients = [](const nlohmann::json& plan) {
+    return plan.at("memory").at("gradients").get<int64_t>();
+  };
+  EXPECT_EQ(gradients(bf16), gradients(fp32) / 2 * 3);
+}
+
+TEST_F(StandIns, Bf16GradientsNeedNccl) {
+  const auto refused = [&](const std::string& backend, const std::string& device, const std::string& gpus,
+                           const std::string& why) {
+    SCOPED_TRACE(why);
+    const Outcome o = fit_on_gpus(2, 2, with({backend, device}, "gradient_precision=bf16"),
+                                  {{"LOCKSTEP_STANDIN_GPUS", gpus}});
+    EXPECT_EQ(o.code, 78) << o.text;
+    for (const std::string& word : {std::string("key=gradient_precision"), why})
+      EXPECT_NE(o.text.find(word), std::string::npos) << o.text;
+  };
+  refused("backend=mpi", "device=cuda", "8", "E_JOB_CONFLICT");
+  refused("backend=auto", "device=auto", "0", "E_JOB_UNAVAILABLE");
+  const Outcome automatic =
+      fit_on_gpus(2, 2, with({"backend=auto", "device=auto"}, "gradient_precision=bf16"));
+  EXPECT_EQ(automatic.code, 0) << automatic.text;
+  EXPECT_GT(std::ssize(collectives(0)), 0);
+}
+
+TEST_F(StandIns, AResumedRunRoundsAsItBegan) {
+  ASSERT_EQ(fit_on_gpus(2, 2, kBf16Gradients).code, 0);
+  const Outcome other = resume_on_gpus(2, 4, {"backend=nccl"});
+  EXPECT_EQ(other.code, 78) << other.text;
+  EXPECT_NE(other.text.find("gradient_precision \"bf16\""), std::string::npos) << other.text;
+  const Outcome alike = resume_on_gpus(2, 4, kBf16Gradients);
+  EXPECT_EQ(alike.code, 0) << alike.text;
 }
 
 TEST_F(StandIns, GradientsOverMpiWhereRanksShareAGpu) {
@@ -267,16 +444,36 @@ TEST_F(StandIns, GradientsAreRegisteredWhereNcclTakesThem) {
       EXPECT_EQ(calls(rank).back(), "leaks 0");
     }
   }
+  std::vector<double> losses;
+  for (const std::string fail : {"", "ncclMemAlloc:2", "ncclCommRegister:2"}) {
+    SCOPED_TRACE(fail);
+    const Outcome o = fit_on_gpus(2, 4, kBf16Gradients, {{"LOCKSTEP_STANDIN_FAIL", fail}});
+    ASSERT_EQ(o.code, 0) << o.text;
+    if (losses.empty()) losses = step_losses(run_, 4);
+    EXPECT_EQ(step_losses(run_, 4), losses);
+    for (int rank : {0, 1}) {
+      EXPECT_EQ(count(calls(rank), "register"), fail.empty() ? 2 : 1) << "what they are rounded into, too";
+      EXPECT_EQ(calls(rank).back(), "leaks 0");
+    }
+  }
 }
 
 TEST_F(StandIns, AFailedRankEndsTheJob) {
   ASSERT_EQ(fit_on_gpus(2, 1, {"backend=nccl"}).code, 0);  // chooses the kernels, which takes its time
-  for (const std::string call :
-       {"ncclCommInitRankConfig:1:rank1", "ncclAllReduce:1:rank1", "ncclAllReduce:2:rank0",
-        "ncclCommGetAsyncError:9:rank1", "cudaGraphLaunch:2:rank1", "cudaStreamWaitEvent:3:rank0"}) {
-    SCOPED_TRACE(call);
-    const Outcome o =
-        fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=5"}, {{"LOCKSTEP_STANDIN_FAIL", call}});
+  const std::string fp32 = "gradient_precision=fp32", bf16 = "gradient_precision=bf16";
+  for (const auto& [call, gradients] :
+       std::vector<std::pair<std::string, std::string>>{{"ncclCommInitRankConfig:1:rank1", fp32},
+                                                        {"ncclAllReduce:1:rank1", fp32},
+                                                        {"ncclAllReduce:2:rank0", fp32},
+                                                        {"ncclAllReduce:1:rank1", bf16},  // of the metrics
+                                                        {"ncclAllReduce:2:rank0", bf16},
+                                                        {"ncclAllReduce:4:rank1", bf16},  // recorded
+                                                        {"ncclCommGetAsyncError:9:rank1", fp32},
+                                                        {"cudaGraphLaunch:2:rank1", fp32},
+                                                        {"cudaStreamWaitEvent:3:rank0", fp32}}) {
+    SCOPED_TRACE(call + " " + gradients);
+    const Outcome o = fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=5", gradients},
+                                  {{"LOCKSTEP_STANDIN_FAIL", call}});
     const bool start = call.starts_with("ncclCommInit");
     EXPECT_EQ(o.code, start ? 69 : call.starts_with("nccl") ? 75 : 70) << o.text;
     EXPECT_NE(o.text.find(call.starts_with("ncclCommGet") ? "injected" : call.substr(0, call.find(':'))),
@@ -288,23 +485,24 @@ TEST_F(StandIns, AFailedRankEndsTheJob) {
 }
 
 TEST_F(StandIns, AHangEndsAtTheDeadline) {
-  // Two buckets, the second of which is the first layer's. The third call is recorded, and hangs in the
-  // graph.
-  const std::string wide =
-      "model={layers: [flatten, {linear: {out_features: 64}}, {linear: {out_features: 16500}},"
-      " {linear: {out_features: 10}}]}";
+  // Of two buckets the third call is recorded, and hangs in the graph. In bf16 there are two calls of the
+  // bucket with the metrics, the second for the gradients.
   struct Hang {
-    std::string call, model, record;
+    std::string call, model, record, gradients = "fp32";
   };
   const std::string small = "model.name=mnist_convnet_dropout";
-  for (const std::string& model : {small, wide})
+  for (const std::string& model : {small, kTwoBuckets})
     ASSERT_EQ(fit_on_gpus(2, 1, {"backend=nccl", model}).code, 0);  // as above
-  for (const auto& [call, model, record] :
-       {Hang{"ncclAllReduce:1:hang:rank1", small, "step=0: "}, Hang{"ncclAllReduce:2:hang", wide, "bucket 1"},
-        Hang{"ncclAllReduce:3:hang", wide, "bucket 0"}}) {
-    SCOPED_TRACE(call);
+  for (const auto& [call, model, record, gradients] :
+       {Hang{"ncclAllReduce:1:hang:rank1", small, "step=0: "},
+        Hang{"ncclAllReduce:2:hang", kTwoBuckets, "bucket 1"},
+        Hang{"ncclAllReduce:3:hang", kTwoBuckets, "bucket 0"},
+        Hang{"ncclAllReduce:2:hang:rank1", small, "bucket 0", "bf16"},
+        Hang{"ncclAllReduce:4:hang", small, "bucket 0", "bf16"}}) {
+    SCOPED_TRACE(call + " " + gradients);
     const Outcome o =
-        fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=2", model}, {{"LOCKSTEP_STANDIN_FAIL", call}});
+        fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=2", model, "gradient_precision=" + gradients},
+                    {{"LOCKSTEP_STANDIN_FAIL", call}});
     EXPECT_EQ(o.code, 75) << o.text;
     EXPECT_NE(o.text.find("not done within 2 s"), std::string::npos) << o.text;
     EXPECT_NE(o.text.find("error[E_PEER_LOST] rank="), std::string::npos) << o.text;

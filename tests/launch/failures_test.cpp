@@ -325,6 +325,8 @@ TEST_F(FailuresTest, MessageThatCannotBeWritten) {
 // Of builds with CUDA too, the tests run where no GPU is to be seen.
 TEST_F(FailuresTest, WhatThisBuildOrMachineLacks) {
   for (const std::string command : {"check", "fit", "plan"}) {
+    expect(lockstep(command + " job.yaml --set gradient_precision=bf16"), Exit::config, "E_JOB_UNAVAILABLE",
+           "job=--set gradient_precision", "key=gradient_precision", "no GPU", "fp32 works here");
     if (command == "plan" && has_cuda() && has_nccl()) continue;  // a plan needs no GPU
     expect(lockstep(command + " job.yaml --set backend=nccl"), Exit::config, "nccl", "key=backend",
            "works here");

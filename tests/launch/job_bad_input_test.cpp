@@ -144,6 +144,7 @@ BadJobs wrong_words() {
       {"dataset_word", change("dataset: mnist", "dataset: mnits"), "E_JOB_CHOICE", ":6:23", "inputs.training.dataset", {"nearest: mnist"}},
       {"model_word", change("mnist_convnet", "mnist_covnet"), "E_JOB_CHOICE", ":4:15", "model.name", {"nearest: mnist_convnet"}},
       {"schedule_word", add("  lr_schedule: cosin\n"), "E_JOB_CHOICE", ":11:16", "hyperparameters.lr_schedule.name", {"nearest: cosine"}},
+      {"gradient_precision_word", add("gradient_precision: fp16\n"), "E_JOB_CHOICE", ":11:21", "gradient_precision", {"nearest: fp32"}},
       {"backend_word", change("backend: mpi", "backend: mpii"), "E_JOB_CHOICE", ":3:10", "backend", {"nearest: mpi"}},
   };
 }
@@ -194,6 +195,9 @@ BadJobs contradictions() {
       {"bad_slots", add("hosts: [\"a:x\"]\n"), "E_JOB_CONFLICT", ":11:1", "hosts", {"host:slots"}},
       {"best_without_validation", add("checkpoint: {best_by: validation_loss}\n"), "E_JOB_CONFLICT", ":11:14", "checkpoint.best_by", {"validation_fraction"}},
       {"nccl_on_cpu", change("backend: mpi", "backend: nccl") + "device: cpu\n", "E_JOB_CONFLICT", ":3:1", "backend", {"cpu"}},
+      {"bf16_over_mpi", add("gradient_precision: bf16\n"), "E_JOB_CONFLICT", ":11:1", "gradient_precision", {"backend is mpi", "only nccl"}},
+      {"bf16_on_cpu", change("backend: mpi", "backend: auto") + "device: cpu\ngradient_precision: bf16\n", "E_JOB_CONFLICT", ":12:1", "gradient_precision", {"device is cpu", "only nccl"}},
+      {"bf16_and_shards", change("backend: mpi", "backend: nccl") + "  shards: 4\nthreads_per_rank: 1\ngradient_precision: bf16\n", "E_JOB_CONFLICT", ":13:1", "gradient_precision", {"shards"}},
       {"normalize_sizes", change("path: data", "path: data, normalize: {mean: [0, 0], std: [1, 1, 1]}"), "E_JOB_CONFLICT", ":6:42", "inputs.training.normalize"},
   };
 }

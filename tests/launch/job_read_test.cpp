@@ -192,6 +192,7 @@ TEST(JobRead, DefaultsOfASmallJob) {
   EXPECT_EQ(job.job_name, "job") << "the file's name";
   EXPECT_EQ(job.instance_count, 1);
   EXPECT_EQ(job.backend, "auto");
+  EXPECT_EQ(job.gradient_precision, "fp32");
   EXPECT_EQ(job.device, "auto");
   EXPECT_FALSE(job.validation);
   ASSERT_TRUE(job.test) << "mnist has a test half";
@@ -295,6 +296,7 @@ TEST(JobWrite, ReadsBackAsTheSameJob) {
   JobFolder folder;
   expect_round_trip(folder, folder.read(kSmallJob));
   expect_round_trip(folder, folder.read(kFullJob));
+  expect_round_trip(folder, folder.read(kSmallJob, {"backend=nccl", "gradient_precision=bf16"}));
   expect_round_trip(folder, folder.read(kSmallJob, {"hyperparameters.optimizer={name: adam, lr: 0.1}"}));
   for (const char* lr : {"0.1", "1e-300", "0.30000000000000004", "123456.789012345678", "5e-324", "0"})
     expect_round_trip(folder, folder.read(kSmallJob, {std::string("hyperparameters.optimizer.lr=") + lr}));
@@ -352,6 +354,8 @@ TEST(JobHash, CoversTheJobButNotItsPlace) {
         "inputs.test.limit=5", "model.name=mnist_convnet_dropout", "hyperparameters.steps=1",
         "hyperparameters.param_groups=[{match: a}]", "log_every=7"})
     EXPECT_NE(hash, job_hash(one.read(text, {set}))) << set;
+  EXPECT_NE(job_hash(one.read(text, {"backend=nccl"})),
+            job_hash(one.read(text, {"backend=nccl", "gradient_precision=bf16"})));
 }
 
 }  // namespace

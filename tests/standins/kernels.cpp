@@ -1,9 +1,12 @@
 // The kernels of the SIMT executor as device cuda's: run() puts the work on the stream, as a launch does.
+// After each optimizer step the log has a digest of the parameters.
+#include <string_view>
 #include <vector>
 
 #include "kernels/core/kernel.h"
 #define LOCKSTEP_DEVICE cuda
 #include "kernels/core/gpu/library_parts.h"
+#include "tests/standins/injection.h"
 #include "tests/standins/stream.h"
 
 namespace lockstep {
@@ -18,20 +21,27 @@ void set_to_zero(const View& f32, void* stream);
 
 namespace {
 
+void log_digest(const View& parameters) {
+  const std::string_view bytes(parameters.as<char>(), static_cast<size_t>(parameters.spec.bytes()));
+  standins::log_call("parameters " + std::to_string(std::hash<std::string_view>{}(bytes)));
+}
+
 class OnStream final : public Kernel {
  public:
-  explicit OnStream(std::unique_ptr<Kernel> kernel) : kernel_(std::move(kernel)) {}
+  OnStream(std::unique_ptr<Kernel> kernel, bool updates) : kernel_(std::move(kernel)), updates_(updates) {}
   int64_t workspace_bytes() const override { return kernel_->workspace_bytes(); }
   void run(const KernelArgs& args) override {
     standins::enqueue(args.stream,
                       [this, in = std::vector(args.in.begin(), args.in.end()),
                        out = std::vector(args.out.begin(), args.out.end()), workspace = args.workspace] {
                         kernel_->run({in, out, workspace, nullptr});
+                        if (updates_) log_digest(out[0]);
                       });
   }
 
  private:
   std::unique_ptr<Kernel> kernel_;
+  bool updates_;  // parameters
 };
 
 }  // namespace
@@ -42,9 +52,10 @@ void register_rooms(Registry& r, Device device) {
   Registry simt;
   lockstep::simt::register_rooms(simt, device);
   for (KernelInfo info : simt.all()) {
-    info.make = [make = info.make](const KernelRequest& request) -> std::unique_ptr<Kernel> {
+    const bool updates = info.op == "optimizer_step";
+    info.make = [make = info.make, updates](const KernelRequest& request) -> std::unique_ptr<Kernel> {
       auto kernel = make(request);
-      return kernel ? std::make_unique<OnStream>(std::move(kernel)) : nullptr;
+      return kernel ? std::make_unique<OnStream>(std::move(kernel), updates) : nullptr;
     };
     r.add(std::move(info));
   }

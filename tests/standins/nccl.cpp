@@ -1,5 +1,5 @@
 // Stand-ins for NCCL's entry points that the program uses: ranks are processes of one host, which meet in a
-// shared file. Sums are made in rank order, so that every rank holds the same bits.
+// shared file. Sums are made in rank order, in f32, so that every rank holds the same bits.
 #include <fcntl.h>
 #include <nccl.h>
 #include <sched.h>
@@ -14,9 +14,11 @@
 #include <random>
 #include <string>
 
+#include "kernels/core/bf16.h"
 #include "tests/standins/injection.h"
 #include "tests/standins/stream.h"
 
+using lockstep::bf16;
 using namespace lockstep::standins;
 
 namespace {
@@ -63,6 +65,23 @@ ncclResult_t start(const char* name, ncclComm_t comm, cudaStream_t stream, Work 
     };
   enqueue(stream, std::move(work));
   return ncclSuccess;
+}
+
+template <class T>
+void sum(ncclComm_t comm, const T* from, T* to, size_t n) {
+  constexpr size_t kChunk = kSlot / sizeof(T);
+  for (size_t at = 0; at < n; at += kChunk) {
+    const size_t m = std::min(kChunk, n - at);
+    std::memcpy(comm->shared->slots[comm->rank], from + at, m * sizeof(T));
+    if (!comm->meet()) return;
+    for (size_t i = 0; i < m; ++i) {
+      float all = 0;
+      for (int r = 0; r < comm->size; ++r)
+        all += static_cast<float>(reinterpret_cast<const T*>(comm->shared->slots[r])[i]);
+      to[at + i] = T(all);
+    }
+    if (!comm->meet()) return;
+  }
 }
 
 }  // namespace
@@ -144,23 +163,14 @@ ncclResult_t ncclCommDeregister(const ncclComm_t, void*) {
 
 ncclResult_t ncclAllReduce(const void* send, void* recv, size_t n, ncclDataType_t type, ncclRedOp_t op,
                            ncclComm_t comm, cudaStream_t stream) {
-  if (type != ncclFloat || op != ncclSum) return ncclInvalidArgument;
+  const bool rounded = type == ncclBfloat16;
+  if ((type != ncclFloat && !rounded) || op != ncclSum) return ncclInvalidArgument;
   return start("ncclAllReduce", comm, stream, [=] {
-    log_call("allreduce " + std::to_string(n));
-    const auto* from = static_cast<const float*>(send);
-    auto* to = static_cast<float*>(recv);
-    constexpr size_t kChunk = kSlot / sizeof(float);
-    for (size_t at = 0; at < n; at += kChunk) {
-      const size_t m = std::min(kChunk, n - at);
-      std::memcpy(comm->shared->slots[comm->rank], from + at, m * sizeof(float));
-      if (!comm->meet()) return;
-      for (size_t i = 0; i < m; ++i) {
-        float sum = 0;
-        for (int r = 0; r < comm->size; ++r) sum += reinterpret_cast<const float*>(comm->shared->slots[r])[i];
-        to[at + i] = sum;
-      }
-      if (!comm->meet()) return;
-    }
+    log_call("allreduce " + std::to_string(n) + (rounded ? " bf16" : ""));
+    if (rounded)
+      sum(comm, static_cast<const bf16*>(send), static_cast<bf16*>(recv), n);
+    else
+      sum(comm, static_cast<const float*>(send), static_cast<float*>(recv), n);
   });
 }
 
