@@ -7,7 +7,10 @@
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {
 
-constexpr int kThreads = 256, kHeldNumbers = 8;
+constexpr int kThreads = 256;
+constexpr int kHeldNumbers = 8;  // by a thread that reads them once and needs them twice
+constexpr int kSummedNumbers =
+    12;                        // by one that doesn't hold them, for each load of its channels' coefficients
 constexpr int kRowsHeld = 16;  // by a thread that walks over rows
 
 // part [3, C]. A warp a channel.
@@ -219,13 +222,13 @@ struct Geometry {
         wide((columns ? c : hw) % kVector<T> == 0) {}
   int width() const { return wide ? kVector<T> : 1; }
   int64_t numbers() const { return n * hw; }  // of a channel
-  unsigned piece() const {
-    return columns ? piece_of_rows(width(), kThreads, kHeldNumbers)
-                   : piece_of_run(width(), kThreads, kHeldNumbers);
+  // `held`: numbers of a channel in a thread.
+  unsigned piece(int held) const {
+    return columns ? piece_of_rows(width(), kThreads, held) : piece_of_run(width(), kThreads, held);
   }
-  unsigned pieces() const { return blocks(numbers(), piece()); }
-  unsigned grid() const {
-    return pieces() * (columns ? blocks(c, wide ? 8 * kVector<T> : 32) : static_cast<unsigned>(c));
+  unsigned pieces(int held) const { return blocks(numbers(), piece(held)); }
+  unsigned grid(int held) const {
+    return pieces(held) * (columns ? blocks(c, wide ? 8 * kVector<T> : 32) : static_cast<unsigned>(c));
   }
   Runs runs() const { return {c * hw, unsigned(n), unsigned(hw), unsigned(c)}; }
   Columns matrix() const { return {1, unsigned(numbers()), unsigned(c)}; }
@@ -253,21 +256,21 @@ class Stats final : public Kernel {
  public:
   explicit Stats(const KernelRequest& r) : g_(r.in[0]) {}
   int64_t workspace_bytes() const override {
-    return g_.pieces() * g_.c * 2 * static_cast<int64_t>(sizeof(double));
+    return g_.pieces(kHeldNumbers) * g_.c * 2 * static_cast<int64_t>(sizeof(double));
   }
   void run(const KernelArgs& args) override {
     auto* parts = static_cast<double*>(args.workspace);
     const T* x = args.in[0].as<T>();
     with_width<T>(g_.wide, [&](auto width) {
       if (g_.columns)
-        launch(column_moments<T, width, kThreads, kHeldNumbers>, g_.grid(), kThreads, 0, args.stream,
-               g_.matrix(), x, parts, g_.pieces());
+        launch(column_moments<T, width, kThreads, kHeldNumbers>, g_.grid(kHeldNumbers), kThreads, 0,
+               args.stream, g_.matrix(), x, parts, g_.pieces(kHeldNumbers));
       else
-        launch(run_moments<T, width, kThreads, kHeldNumbers>, g_.grid(), kThreads, 0, args.stream, g_.runs(),
-               x, parts);
+        launch(run_moments<T, width, kThreads, kHeldNumbers>, g_.grid(kHeldNumbers), kThreads, 0, args.stream,
+               g_.runs(), x, parts);
     });
     launch(merge_pieces, blocks(g_.c, kThreads / 32), kThreads, 0, args.stream, parts,
-           args.out[0].as<float>(), g_.c, g_.pieces(), g_.piece(), g_.numbers());
+           args.out[0].as<float>(), g_.c, g_.pieces(kHeldNumbers), g_.piece(kHeldNumbers), g_.numbers());
   }
 
  private:
@@ -282,7 +285,7 @@ class GradSums final : public Kernel {
   explicit GradSums(const KernelRequest& r)
       : g_(r.in[0]), relu_(relu_follows(r.params.as<BatchNormParams>())) {}
   int64_t workspace_bytes() const override {
-    return g_.pieces() * g_.c * 2 * static_cast<int64_t>(sizeof(float));
+    return g_.pieces(kSummedNumbers) * g_.c * 2 * static_cast<int64_t>(sizeof(float));
   }
   void run(const KernelArgs& args) override {
     relu_ ? run(args, ThroughRelu{args.in[3].as<float>(), args.in[4].as<float>()}) : run(args, Straight{});
@@ -298,14 +301,14 @@ class GradSums final : public Kernel {
     float* sums = args.out[0].as<float>();
     with_width<T>(g_.wide, [&](auto width) {
       if (g_.columns)
-        launch(column_grad_sums<T, width, kThreads, kHeldNumbers, Back>, g_.grid(), kThreads, 0, args.stream,
-               g_.matrix(), x, dy, stats, back, parts, g_.pieces());
+        launch(column_grad_sums<T, width, kThreads, kSummedNumbers, Back>, g_.grid(kSummedNumbers), kThreads,
+               0, args.stream, g_.matrix(), x, dy, stats, back, parts, g_.pieces(kSummedNumbers));
       else
-        launch(run_grad_sums<T, width, kThreads, kHeldNumbers, Back>, g_.grid(), kThreads, 0, args.stream,
-               g_.runs(), x, dy, stats, back, g_.c, parts);
+        launch(run_grad_sums<T, width, kThreads, kSummedNumbers, Back>, g_.grid(kSummedNumbers), kThreads, 0,
+               args.stream, g_.runs(), x, dy, stats, back, g_.c, parts);
     });
     launch(sum_parts<>, blocks(g_.c, 32), 32 * kPartRows, 0, args.stream, parts, sums, sums + g_.c,
-           g_.pieces(), g_.c);
+           g_.pieces(kSummedNumbers), g_.c);
   }
 
   Geometry<T> g_;
