@@ -93,7 +93,7 @@ const Graph* graph_for(Cudnn& cudnn, const KernelRequest& r) {
   cudnnHandle_t const handle = cudnn.on(nullptr);
   // The frontend opens libcudart by its name, which finds one that is loaded.
   static const SharedLibrary cudart({LOCKSTEP_CUDART_LIBRARY});
-  fe::cudnn_dlhandle = cudnn.library;
+  fe::cudnn_dlhandle = cudnn.dlhandle;
   try {
     at->second = build(handle, r);
   } catch (const std::runtime_error&) {  // a library, or an entry point, that isn't to be had

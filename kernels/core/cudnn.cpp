@@ -40,7 +40,7 @@ Loaded load() {
   }
   LOCKSTEP_CUDNN_FUNCTIONS(LOCKSTEP_FIND)
 #undef LOCKSTEP_FIND
-  cudnn->library = library.handle();
+  cudnn->dlhandle = library.handle();
   const size_t version = cudnn->cudnnGetVersion();
   l.description = fmt::format("cuDNN {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
   l.cudnn = std::move(cudnn);

@@ -56,7 +56,7 @@ class Cudnn {
 #define LOCKSTEP_MEMBER(name) decltype(&::name) name = nullptr;
   LOCKSTEP_CUDNN_FUNCTIONS(LOCKSTEP_MEMBER)
 #undef LOCKSTEP_MEMBER
-  void* library = nullptr;  // as dlopen gave it: what looks up entry points itself looks there
+  void* dlhandle = nullptr;  // as dlopen gave it: what looks up entry points itself looks there
 
  private:
   cudnnHandle_t handle_ = nullptr;

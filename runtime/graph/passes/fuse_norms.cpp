@@ -113,12 +113,11 @@ void fuse_group_norm_silu(Graph& g) {
   const auto readers = g.readers();
   auto& nodes = g.nodes();
   const auto at = [&](NodeId n) -> Node& { return nodes[static_cast<size_t>(n)]; };
-  const auto in_arena = [&](ValueId v) { return g.value(v).storage == Storage::arena; };
   for (Node& norm : nodes) {
     if (norm.op != "group_norm" || norm.params.as<GroupNormParams>().activation != Activation::none) continue;
     const ValueId z = norm.out[0];
     Node *silu = nullptr, *silu_grad = nullptr;
-    bool others = !in_arena(z);
+    bool others = !in_arena(g, z);
     for (NodeId r : readers[static_cast<size_t>(z)]) {
       if (!silu && is_lone(at(r), Elt::silu))
         silu = &at(r);
@@ -133,7 +132,7 @@ void fuse_group_norm_silu(Graph& g) {
     if (silu_grad) {
       const ValueId dz = silu_grad->out[0];
       const auto& of_dz = readers[static_cast<size_t>(dz)];
-      if (!in_arena(dz) || of_dz.size() != 1) continue;
+      if (!in_arena(g, dz) || of_dz.size() != 1) continue;
       Node& norm_grad = at(of_dz[0]);
       if (norm_grad.op != "group_norm_grad" || norm_grad.in[1] != dz || norm_grad.in[4] != norm.out[1])
         continue;

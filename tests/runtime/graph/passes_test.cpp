@@ -15,6 +15,16 @@ const Node& the(const Graph& g, const std::string& op) {
   return *it;
 }
 
+// Makes y the graph's output and appends the gradients of all parameters; returns the gradient of y.
+ValueId differentiate(GraphBuilder& b, ValueId y) {
+  Graph& g = b.graph();
+  const ValueId dy = b.input("dy", b.spec(y), true);
+  g.value(y).storage = Storage::output;
+  for (auto [p, d] : append_gradients(b, {{y, dy}}, g.values_in(Storage::parameter)))
+    g.value(d).storage = Storage::gradient;
+  return dy;
+}
+
 // Against the same net with nothing fused, everything plain, every value in memory of its own, reference
 // kernels.
 TEST(Passes, KeepWhatTheGraphComputes) {
@@ -80,10 +90,7 @@ TEST(Fuse, SiluGoesIntoGroupNormInBothDirections) {
   const Layers l{b, kNoValue};
   const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
   const ValueId c = l.conv("conv", x, 4, 3), y = b.elementwise(Elt::silu, {l.group_norm("gn", c, 2)});
-  const ValueId dy = b.input("dy", b.spec(y), true);
-  g.value(y).storage = Storage::output;
-  for (auto [p, d] : append_gradients(b, {{y, dy}}, g.values_in(Storage::parameter)))
-    g.value(d).storage = Storage::gradient;
+  const ValueId dy = differentiate(b, y);
   ASSERT_EQ(count(g, "elementwise"), 2);
   fuse(g);
   EXPECT_EQ(count(g, "elementwise"), 0);
@@ -114,10 +121,7 @@ TEST(Fuse, ReluGoesIntoBatchNormInAllDirections) {
   const Layers l{b, kNoValue};
   const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
   const ValueId c = l.conv("conv", x, 4, 3), y = l.relu(l.batch_norm("bn", c));
-  const ValueId dy = b.input("dy", b.spec(y), true);
-  g.value(y).storage = Storage::output;
-  for (auto [p, d] : append_gradients(b, {{y, dy}}, g.values_in(Storage::parameter)))
-    g.value(d).storage = Storage::gradient;
+  const ValueId dy = differentiate(b, y);
   ASSERT_EQ(count(g, "elementwise"), 2);
   fuse(g);
   EXPECT_EQ(count(g, "elementwise"), 0);
@@ -142,10 +146,7 @@ TEST(Fuse, SumAndReluGoIntoBatchNorm) {
     const ValueId x = b.input("x", {DType::f32, {2, 4, kSide, kSide}, Layout::plain}, true);
     const ValueId c = l.conv("conv", x, 4, 3, 1), z = l.batch_norm("bn", c), r = l.conv("skip", x, 4, 1);
     const ValueId y = l.relu(b.elementwise(Elt::add, norm_first ? std::vector{z, r} : std::vector{r, z}));
-    const ValueId dy = b.input("dy", b.spec(y), true);
-    g.value(y).storage = Storage::output;
-    for (auto [p, d] : append_gradients(b, {{y, dy}}, g.values_in(Storage::parameter)))
-      g.value(d).storage = Storage::gradient;
+    differentiate(b, y);
     fuse(g);
     const Node& apply = the(g, "batch_norm_apply");
     ASSERT_EQ(apply.in.size(), 5u);
