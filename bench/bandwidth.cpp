@@ -10,7 +10,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/core/best_rate.h"
+#include "kernels/peak/best_rate.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

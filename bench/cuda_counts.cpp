@@ -1,5 +1,5 @@
 // Runs the GPU kernels, watched, on the models' shapes and prints what their memory accesses would cost a
-// GPU (kernels/core/gpu/watch/counters.h), as JSON. bench/cuda_report makes a table of it.
+// GPU (kernels/gpu/watch/counters.h), as JSON. bench/cuda_report makes a table of it.
 //
 //   cuda_counts [--batch N] [--few]
 // One object a kernel and shape:
@@ -18,7 +18,7 @@
 
 #include "bench/program.h"
 #include "bench/works.h"
-#include "kernels/core/gpu/watch/watch.h"
+#include "kernels/gpu/watch/watch.h"
 
 namespace lockstep {
 namespace {

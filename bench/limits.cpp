@@ -20,7 +20,7 @@
 #include "bench/bandwidth.h"
 #include "bench/program.h"
 #include "kernels/core/cpu_target.h"
-#include "kernels/core/peak.h"
+#include "kernels/peak/peak.h"
 #include "runtime/device/cpu_topology.h"
 
 using namespace lockstep;

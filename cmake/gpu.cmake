@@ -1,4 +1,4 @@
-# GPU kernels: kernels/**/*.cu, each compiled up to three times (kernels/core/gpu/device_code.h).
+# GPU kernels: kernels/**/*.cu, each compiled up to three times (kernels/gpu/device_code.h).
 #   lockstep_kernels_simt     by the host compiler, for the executor; part of lockstep_kernels
 #   lockstep_kernels_watched  by the host compiler, every memory access reported to the watch; for tests and reports
 #   lockstep_kernels_cuda     by nvcc, where there is one; part of lockstep_kernels
@@ -54,7 +54,7 @@ file(GLOB_RECURSE kernel_sources CONFIGURE_DEPENDS kernels/*.cu)
 lockstep_simt_sources(lockstep_kernels_simt simt ${kernel_sources})
 if(LOCKSTEP_TESTS OR LOCKSTEP_BENCH)
   lockstep_simt_sources(lockstep_kernels_watched_objects simt_watched ${kernel_sources})
-  file(GLOB watch_sources CONFIGURE_DEPENDS kernels/core/gpu/watch/*.cpp)
+  file(GLOB watch_sources CONFIGURE_DEPENDS kernels/gpu/watch/*.cpp)
   add_library(lockstep_kernels_watched STATIC ${watch_sources} $<TARGET_OBJECTS:lockstep_kernels_watched_objects>)
   target_link_libraries(lockstep_kernels_watched PUBLIC lockstep_kernels PRIVATE lockstep_options)
 endif()

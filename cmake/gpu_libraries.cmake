@@ -72,7 +72,7 @@ lockstep_find_gpu_library(CUBLASLT cublasLt cublasLt.h cublas_api.h "define CUBL
 if(CUBLASLT_LIBRARY AND CUBLASLT_MAJOR GREATER_EQUAL CUDAToolkit_VERSION_MAJOR)
   lockstep_use_gpu_library(CUBLASLT cublasLt cublaslt.cpp)
 endif()
-# The rooms' ones call our GPU kernels (kernels/core/gpu/library_parts.h).
+# The rooms' ones call our GPU kernels (kernels/gpu/library_parts.h).
 set_source_files_properties(${LOCKSTEP_GPU_LIBRARY_SOURCES} PROPERTIES COMPILE_DEFINITIONS LOCKSTEP_DEVICE=cuda)
 foreach(library NCCL CUDNN CUBLASLT)
   if(LOCKSTEP_HAS_${library})

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "kernels/attention/attention.h"
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
 // After device_code.h
 #include "kernels/attention/fragments.cuh"

@@ -14,9 +14,9 @@
 #include <unordered_map>
 
 #include "kernels/attention/attention.h"
-#include "kernels/core/cudnn.h"
+#include "kernels/vendor/cudnn.h"
 #include "kernels/core/kernel.h"
-#include "kernels/core/shared_library.h"
+#include "kernels/vendor/shared_library.h"
 
 void* cudnn_frontend::cudnn_dlhandle = nullptr;
 

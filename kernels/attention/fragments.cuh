@@ -4,7 +4,7 @@
 // attention.cu.
 #pragma once
 
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

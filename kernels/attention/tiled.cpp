@@ -4,8 +4,8 @@
 
 #include "kernels/attention/tiles.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/transpose.h"
-#include "kernels/core/widened.h"
+#include "kernels/simd/transpose.h"
+#include "kernels/simd/widened.h"
 
 namespace lockstep {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/core/gather_product.h"
-#include "kernels/core/transpose.h"
+#include "kernels/simd/gather_product.h"
+#include "kernels/simd/transpose.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attention/tiles.cpp"

@@ -14,8 +14,8 @@
 #define HWY_TARGET_INCLUDE "kernels/batch_norm/apply.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h
-#include "kernels/core/activate-inl.h"
-#include "kernels/core/columns-inl.h"
+#include "kernels/simd/activate-inl.h"
+#include "kernels/simd/columns-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

@@ -1,8 +1,8 @@
 // Batch norm on a GPU: sums by pieces that blocks hold in registers (channel_sums.h), the rest one by one.
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 
 #include "kernels/batch_norm/batch_norm.h"
-#include "kernels/core/gpu/channel_sums.h"
+#include "kernels/gpu/channel_sums.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/core/tensor.h"
-#include "kernels/core/tile.h"
+#include "kernels/simd/tile.h"
 
 namespace lockstep {
 

@@ -6,14 +6,14 @@
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/batch_norm/geometry.h"
 #include "kernels/core/kernel.h"
-#include "kernels/core/moments.h"
+#include "kernels/simd/moments.h"
 #include "kernels/core/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/batch_norm/sums.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h
-#include "kernels/core/columns-inl.h"
+#include "kernels/simd/columns-inl.h"
 
 #ifndef LOCKSTEP_BATCH_NORM_SUMS_ONCE
 #define LOCKSTEP_BATCH_NORM_SUMS_ONCE

@@ -1,8 +1,8 @@
 // Eight numbers a thread: 16 bytes of bf16, twice 16 of f32.
 #include "kernels/cast/cast.h"
 
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/vectors.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

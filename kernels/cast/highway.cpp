@@ -1,5 +1,5 @@
 #include "kernels/cast/cast.h"
-#include "kernels/core/convert.h"
+#include "kernels/simd/convert.h"
 
 namespace lockstep::cast {
 namespace {

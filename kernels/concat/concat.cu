@@ -3,9 +3,9 @@
 
 #include "kernels/concat/concat.h"
 #include "kernels/concat/stretches.h"
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/divider.cuh"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/divider.cuh"
+#include "kernels/gpu/vectors.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

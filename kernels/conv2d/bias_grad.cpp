@@ -9,7 +9,7 @@
 #include <algorithm>
 
 #include "kernels/core/dtypes.h"
-#include "kernels/core/vector-inl.h"
+#include "kernels/simd/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

@@ -4,12 +4,12 @@
 // fp32 keeps to fp32 arithmetic (no TF32), bf16 adds in fp32. Of its algorithms only those that repeat bit
 // for bit. A bf16 weight gradient leaves cuDNN rounded to bf16, as in PyTorch's autocast, and is widened
 // then.
-#include "kernels/core/cudnn.h"
+#include "kernels/vendor/cudnn.h"
 
 #include <array>
 
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/core/gpu/library_parts.h"
+#include "kernels/gpu/library_parts.h"
 #include "kernels/core/kernel.h"
 
 namespace lockstep {

@@ -1,11 +1,11 @@
 // Convolutions for few channels, groups and every layout but lanes: a thread gathers a few channels of one
 // pixel; for the weight gradient, a few output channels of one weight.
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 //
 #include "kernels/conv2d/gather.cuh"
 #include "kernels/conv2d/gpu.h"
-#include "kernels/core/gpu/activate.cuh"
-#include "kernels/core/gpu/partial_sums.cuh"
+#include "kernels/gpu/activate.cuh"
+#include "kernels/gpu/partial_sums.cuh"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

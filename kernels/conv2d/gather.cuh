@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 

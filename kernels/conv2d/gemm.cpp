@@ -6,9 +6,9 @@
 
 #include "kernels/conv2d/bias_grad.h"
 #include "kernels/core/bf16.h"
-#include "kernels/core/convert.h"
+#include "kernels/simd/convert.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/sum.h"
+#include "kernels/simd/sum.h"
 
 namespace lockstep {
 

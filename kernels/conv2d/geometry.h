@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/core/gather_product.h"
+#include "kernels/simd/gather_product.h"
 
 namespace lockstep {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -3,12 +3,12 @@
 //   forward, input gradient   D[place][channel] = sum over (tap, in channel) of image[place, tap][in channel]
 //   * w weight gradient           D[(tap, in channel)][out channel] = sum over places of x * dy
 // (tap, channel) counts channels up to a multiple of 16 bytes, so a piece never straddles two taps.
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 //
 #include "kernels/conv2d/gather.cuh"
 #include "kernels/conv2d/gpu.h"
 #include "kernels/conv2d/pack.cuh"
-#include "kernels/core/gpu/gemm.cuh"
+#include "kernels/gpu/gemm.cuh"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

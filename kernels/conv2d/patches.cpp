@@ -6,10 +6,10 @@
 // After foreach_target.h
 #include <algorithm>
 
-#include "kernels/core/activate-inl.h"
+#include "kernels/simd/activate-inl.h"
 #include "kernels/core/dtypes.h"
-#include "kernels/core/transpose-inl.h"
-#include "kernels/core/vector-inl.h"
+#include "kernels/simd/transpose-inl.h"
+#include "kernels/simd/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

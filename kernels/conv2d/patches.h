@@ -4,7 +4,7 @@
 #pragma once
 
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/core/panel_product.h"
+#include "kernels/simd/panel_product.h"
 
 namespace lockstep {
 

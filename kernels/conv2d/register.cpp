@@ -4,7 +4,7 @@
 #include "kernels/conv2d/reference.h"
 #include "kernels/conv2d/winograd.h"
 #include "kernels/core/kernel.h"
-#include "kernels/core/widened.h"
+#include "kernels/simd/widened.h"
 
 namespace lockstep {
 

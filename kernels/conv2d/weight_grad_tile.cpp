@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "kernels/conv2d/weight_grad_tile.h"
-#include "kernels/core/register_tile-inl.h"
+#include "kernels/simd/register_tile-inl.h"
 #include "kernels/core/tensor.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -7,7 +7,7 @@
 #include "kernels/conv2d/bias_grad.h"
 #include "kernels/conv2d/winograd_tile.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/sum.h"
+#include "kernels/simd/sum.h"
 
 namespace lockstep {
 

@@ -7,9 +7,9 @@
 
 #include "kernels/conv2d/winograd_tile.h"
 #include "kernels/conv2d/winograd_transforms-inl.h"
-#include "kernels/core/activate-inl.h"
+#include "kernels/simd/activate-inl.h"
 #include "kernels/core/dtypes.h"
-#include "kernels/core/transpose-inl.h"
+#include "kernels/simd/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

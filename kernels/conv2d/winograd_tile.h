@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "kernels/core/activation.h"
-#include "kernels/core/panel_product.h"
+#include "kernels/simd/panel_product.h"
 #include "kernels/core/tensor.h"
 
 namespace lockstep::winograd {

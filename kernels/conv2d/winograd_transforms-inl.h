@@ -12,8 +12,8 @@
 #define LOCKSTEP_CONV2D_WINOGRAD_TRANSFORMS_INL
 #endif
 
-#include "kernels/core/register_tile-inl.h"
-#include "kernels/core/vector-inl.h"
+#include "kernels/simd/register_tile-inl.h"
+#include "kernels/simd/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

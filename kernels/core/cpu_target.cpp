@@ -12,7 +12,7 @@
 #endif
 
 #include "kernels/core/error.h"
-#include "kernels/core/onednn.h"
+#include "kernels/vendor/onednn.h"
 
 namespace lockstep {
 

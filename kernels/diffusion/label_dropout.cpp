@@ -1,6 +1,6 @@
 // The only CPU kernel: one draw a sample leaves nothing to make faster.
 #include "kernels/diffusion/label_dropout.h"
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/kernels.h"
 

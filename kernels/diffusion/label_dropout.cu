@@ -1,6 +1,6 @@
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/label_dropout.h"
 

@@ -5,7 +5,7 @@
 #define HWY_TARGET_INCLUDE "kernels/diffusion/noise.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for each target.
-#include "kernels/core/philox-inl.h"
+#include "kernels/random/philox-inl.h"
 
 #include <algorithm>
 

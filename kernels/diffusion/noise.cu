@@ -1,8 +1,8 @@
 // diffusion_noise: one thread draws four normals and serves their elements, four of a sample in logical
 // order. Products and sums are rounded one by one, as on the CPU.
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/vectors.h"
-#include "kernels/core/normal.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/vectors.h"
+#include "kernels/random/normal.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/kernels.h"
 

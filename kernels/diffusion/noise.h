@@ -24,7 +24,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 
 namespace lockstep {
 

@@ -1,7 +1,7 @@
 // diffusion_noise in double. The normals are what normal.h defines, number by number.
 #include <cmath>
 
-#include "kernels/core/normal.h"
+#include "kernels/random/normal.h"
 #include "kernels/core/padding.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/kernels.h"

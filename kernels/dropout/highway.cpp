@@ -3,14 +3,14 @@
 #define HWY_TARGET_INCLUDE "kernels/dropout/highway.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for each target.
-#include "kernels/core/philox-inl.h"
-#include "kernels/core/vector-inl.h"
+#include "kernels/random/philox-inl.h"
+#include "kernels/simd/vector-inl.h"
 
 #include <algorithm>
 
 #include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/dropout/kernels.h"

@@ -1,5 +1,5 @@
 #include "kernels/core/padding.h"
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/dropout/kernels.h"

@@ -1,8 +1,8 @@
 // The interpreter on a GPU: a program is a launch argument.
 #include <type_traits>
 
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/vectors.h"
 #include "kernels/core/kernel.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/elementwise/kernels.h"

@@ -3,7 +3,7 @@
 #define HWY_TARGET_INCLUDE "kernels/elementwise/highway.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for each target.
-#include "kernels/core/vector-inl.h"
+#include "kernels/simd/vector-inl.h"
 
 #include <algorithm>
 #include <numbers>

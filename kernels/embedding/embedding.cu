@@ -1,6 +1,6 @@
 // Embedding on a GPU: a thread has one number of a row; backward it looks through all ids for its row's.
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/vectors.h"
 #include "kernels/embedding/embedding.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -1,9 +1,9 @@
 // How a group norm sees its tensor, and what it keeps between its passes.
 #pragma once
 
-#include "kernels/core/moments.h"
+#include "kernels/simd/moments.h"
 #include "kernels/core/tensor.h"
-#include "kernels/core/tile.h"
+#include "kernels/simd/tile.h"
 #include "kernels/group_norm/group_norm.h"
 
 namespace lockstep {

@@ -1,7 +1,7 @@
 // What the group norm kernels of a GPU share.
 #pragma once
 
-#include "kernels/core/gpu/channel_sums.h"
+#include "kernels/gpu/channel_sums.h"
 #include "kernels/group_norm/group_norm.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

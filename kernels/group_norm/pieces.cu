@@ -1,5 +1,5 @@
 // Group norm of any size in two reads: sums by pieces (channel_sums.h), then each number once more.
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/group_norm/numbers.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

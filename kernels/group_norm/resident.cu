@@ -1,6 +1,6 @@
 // Group norm in one read: a block holds a group (channels last: a tile of whole groups) of one sample in
 // registers. Declines groups too large for that.
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/group_norm/numbers.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -17,8 +17,8 @@
 #define HWY_TARGET_INCLUDE "kernels/group_norm/simd.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h
-#include "kernels/core/activate-inl.h"
-#include "kernels/core/columns-inl.h"
+#include "kernels/simd/activate-inl.h"
+#include "kernels/simd/columns-inl.h"
 
 #ifndef LOCKSTEP_GROUP_NORM_SIMD_ONCE
 #define LOCKSTEP_GROUP_NORM_SIMD_ONCE

@@ -13,7 +13,7 @@
 
 #include <string>
 
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 
 namespace lockstep {

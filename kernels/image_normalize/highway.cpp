@@ -11,7 +11,7 @@
 
 #include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/transpose-inl.h"
+#include "kernels/simd/transpose-inl.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "kernels/image_normalize/kernels.h"
 

@@ -2,8 +2,8 @@
 // images of more channels than one argument holds take several launches.
 #include <cmath>
 
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/vectors.h"
 #include "kernels/image_normalize/image_normalize.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

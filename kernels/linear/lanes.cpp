@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/core/gather_product.h"
+#include "kernels/simd/gather_product.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/transpose.h"
+#include "kernels/simd/transpose.h"
 #include "kernels/linear/simd.h"
 
 namespace lockstep {

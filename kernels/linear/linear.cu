@@ -1,7 +1,7 @@
 // Linear on matrix-product tiles: x, w, y, dx, dy all row-major as they lie in memory.
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 //
-#include "kernels/core/gpu/gemm.cuh"
+#include "kernels/gpu/gemm.cuh"
 #include "kernels/core/kernel.h"
 #include "kernels/linear/linear.h"
 

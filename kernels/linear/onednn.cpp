@@ -1,6 +1,6 @@
 #include "kernels/linear/onednn.h"
 
-#include "kernels/core/onednn.h"
+#include "kernels/vendor/onednn.h"
 
 namespace lockstep {
 

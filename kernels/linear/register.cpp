@@ -1,5 +1,5 @@
 #include "kernels/core/kernel.h"
-#include "kernels/core/widened.h"
+#include "kernels/simd/widened.h"
 #include "kernels/linear/gemm.h"
 #include "kernels/linear/onednn.h"
 #include "kernels/linear/reference.h"

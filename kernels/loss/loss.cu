@@ -2,9 +2,9 @@
 // block in double, in a fixed order, from per-sample losses in the workspace.
 #include <cmath>
 
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/reduce.h"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/reduce.h"
+#include "kernels/gpu/vectors.h"
 #include "kernels/core/step_state.h"
 #include "kernels/loss/loss.h"
 

@@ -13,7 +13,7 @@
 
 #include <limits>
 
-#include "kernels/core/vector-inl.h"
+#include "kernels/simd/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/reduce.h"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/reduce.h"
+#include "kernels/gpu/vectors.h"
 #include "kernels/core/kernel.h"
 #include "kernels/core/step_state.h"
 

@@ -12,7 +12,7 @@
 #define HWY_TARGET_INCLUDE "kernels/optimizer/simd.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h
-#include "kernels/core/vector-inl.h"
+#include "kernels/simd/vector-inl.h"
 
 #ifndef LOCKSTEP_OPTIMIZER_SIMD_ONCE
 #define LOCKSTEP_OPTIMIZER_SIMD_ONCE

@@ -1,6 +1,6 @@
 // Average pooling on a GPU, as max.cu; large windows of plain images are shared by a warp.
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/reduce.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/reduce.h"
 #include "kernels/pool2d/planes.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

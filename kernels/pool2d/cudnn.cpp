@@ -1,6 +1,6 @@
 // cuDNN's average pooling. Its maximum keeps no indices, which our gradient reads; windows of ceil_mode and
 // adaptive pooling are not its.
-#include "kernels/core/cudnn.h"
+#include "kernels/vendor/cudnn.h"
 
 #include "kernels/core/kernel.h"
 #include "kernels/pool2d/pool2d.h"

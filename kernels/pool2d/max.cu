@@ -3,7 +3,7 @@
 // the order of the windows.
 #include <cmath>
 
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/pool2d/planes.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -1,7 +1,7 @@
 // How pooling kernels on a GPU see images.
 #pragma once
 
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/vectors.h"
 #include "kernels/pool2d/pool2d.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -1,4 +1,4 @@
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -5,7 +5,7 @@
 #define HWY_TARGET_INCLUDE "kernels/pool2d/windowed.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h, which includes this file once for each target.
-#include "kernels/core/vector-inl.h"
+#include "kernels/simd/vector-inl.h"
 
 #include <algorithm>
 

@@ -5,7 +5,7 @@
 
 #include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/transpose.h"
+#include "kernels/simd/transpose.h"
 #include "kernels/reorder/kernels.h"
 
 namespace lockstep::reorder {

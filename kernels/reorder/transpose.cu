@@ -1,6 +1,6 @@
 // Between plain and nhwc: a transposition of each sample, through shared memory where it has many channels.
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/vectors.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "kernels/core/dtypes.h"
 #include "kernels/core/parallel.h"
-#include "kernels/core/vector-inl.h"
+#include "kernels/simd/vector-inl.h"
 #include "kernels/resample/geometry.h"
 #include "kernels/resample/kernels.h"
 

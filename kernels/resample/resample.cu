@@ -1,7 +1,7 @@
 // Upsampling on a GPU: a thread writes one number, or 16 bytes of numbers of one pixel (channels last).
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/divider.cuh"
-#include "kernels/core/gpu/vectors.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/divider.cuh"
+#include "kernels/gpu/vectors.h"
 #include "kernels/resample/geometry.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

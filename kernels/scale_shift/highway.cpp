@@ -13,7 +13,7 @@
 #define HWY_TARGET_INCLUDE "kernels/scale_shift/highway.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h
-#include "kernels/core/columns-inl.h"
+#include "kernels/simd/columns-inl.h"
 
 #ifndef LOCKSTEP_SCALE_SHIFT_ONCE
 #define LOCKSTEP_SCALE_SHIFT_ONCE

@@ -1,8 +1,8 @@
 // Scale and shift on a GPU. Forward a thread takes one number, or 16 bytes of them; backward a warp has a
 // channel of a sample (plain), a block some channels of a sample (channels last), whose sums it adds up while
 // it writes dx.
-#include "kernels/core/gpu/channel_sums.h"
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/channel_sums.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/scale_shift/kernels.h"
 #include "kernels/scale_shift/scale_shift.h"
 

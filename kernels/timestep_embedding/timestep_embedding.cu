@@ -1,9 +1,9 @@
 // Timestep embedding on a GPU: a thread has one number.
 #include <cmath>
 
-#include "kernels/core/gpu/device_code.h"
-#include "kernels/core/gpu/vectors.h"
-#include "kernels/core/normal.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/vectors.h"
+#include "kernels/random/normal.h"
 #include "kernels/timestep_embedding/frequencies.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -1,7 +1,7 @@
 // `lockstep kernels`: the registry.
 #include <fmt/format.h>
 
-#include "kernels/core/gpu_libraries.h"
+#include "kernels/vendor/gpu_libraries.h"
 #include "kernels/core/kernel.h"
 #include "launch/commands/command.h"
 

@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <optional>
 
-#include "kernels/core/gpu_libraries.h"
+#include "kernels/vendor/gpu_libraries.h"
 #include "launch/commands/fit.h"
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"

@@ -11,7 +11,7 @@
 #include <cstring>
 #include <thread>
 
-#include "kernels/core/sum.h"
+#include "kernels/simd/sum.h"
 
 namespace lockstep {
 namespace {

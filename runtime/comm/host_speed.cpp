@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/core/sum.h"
+#include "kernels/simd/sum.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/device/memory.h"
 #include "runtime/device/spin_barrier.h"

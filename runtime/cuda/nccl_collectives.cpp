@@ -15,7 +15,7 @@
 #include "kernels/core/bf16.h"
 #include "kernels/core/kernel.h"
 #include "runtime/comm/device_collectives.h"
-#include "runtime/cuda/cuda_runtime.h"
+#include "runtime/cuda/gpu.h"
 
 namespace lockstep {
 namespace {

@@ -1,7 +1,7 @@
 // Copies beside the work of the compute stream: batches ahead of their step, results behind it.
 #include <array>
 
-#include "runtime/cuda/cuda_runtime.h"
+#include "runtime/cuda/gpu.h"
 
 namespace lockstep {
 namespace {

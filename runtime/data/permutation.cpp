@@ -9,7 +9,7 @@
 #include <bit>
 
 #include "kernels/core/error.h"
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 
 namespace lockstep {
 namespace {

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "kernels/core/error.h"
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 #include "runtime/data/permutation.h"
 
 namespace lockstep {

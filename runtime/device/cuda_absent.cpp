@@ -1,4 +1,4 @@
-// In place of runtime/cuda/cuda_runtime.cpp where there is no CUDA.
+// In place of runtime/cuda/gpu.cpp where there is no CUDA.
 #include "kernels/core/error.h"
 #include "runtime/device/device_runtime.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "kernels/core/bf16.h"
-#include "kernels/core/normal.h"
+#include "kernels/random/normal.h"
 
 namespace lockstep {
 

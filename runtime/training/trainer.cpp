@@ -5,7 +5,7 @@
 #include <array>
 #include <cmath>
 
-#include "kernels/core/peak.h"
+#include "kernels/peak/peak.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"

@@ -9,7 +9,7 @@
 #include <optional>
 #include <set>
 
-#include "kernels/core/gpu_libraries.h"
+#include "kernels/vendor/gpu_libraries.h"
 #include "runtime/device/device_runtime.h"
 #include "tests/support/typed_case.h"
 

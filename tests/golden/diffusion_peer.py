@@ -13,7 +13,7 @@ CIFAR10_CONFIG = dict(
 
 
 def philox(counter, seed):
-    """Philox4x32-10 of counters [4][...], as kernels/core/philox.h has it."""
+    """Philox4x32-10 of counters [4][...], as kernels/random/philox.h has it."""
     x = [np.asarray(c, dtype=np.uint64) for c in counter]
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
     for _ in range(10):
@@ -30,7 +30,7 @@ def draw_noise(seed, step, sample, elements):
 
 
 def normals(words):
-    """kernels/core/normal.h: Box-Muller on pairs of words, in double."""
+    """kernels/random/normal.h: Box-Muller on pairs of words, in double."""
     def pair(a, b):
         u = (a.astype(np.float64) + 0.5) * 2.0**-32
         angle = b.astype(np.float64) * 2.0**-32 * 2 * np.pi

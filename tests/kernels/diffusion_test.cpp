@@ -8,8 +8,8 @@
 
 #include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
-#include "kernels/core/normal.h"
-#include "kernels/core/philox.h"
+#include "kernels/random/normal.h"
+#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/label_dropout.h"
 #include "kernels/diffusion/noise.h"

@@ -9,7 +9,7 @@
 #include <limits>
 
 #include "kernels/core/cpu_target.h"
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "tests/support/kernel_cases.h"
 

@@ -8,7 +8,7 @@
 #include <optional>
 #include <set>
 
-#include "kernels/core/gpu/watch/watch.h"
+#include "kernels/gpu/watch/watch.h"
 #include "tests/support/typed_case.h"
 
 namespace lockstep::testing {

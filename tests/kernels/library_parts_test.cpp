@@ -4,7 +4,7 @@
 // Tolerances: a sum of at most 3,000 floats in a tree, 6e-8 * log2(3,000) of the sum of their absolutes at
 // worst: 1e-6 of 3,000. Activations: erf's 1.5e-7; a bf16 output its own rounding, 2^-9.
 #define LOCKSTEP_DEVICE simt_watched
-#include "kernels/core/gpu/library_parts.h"
+#include "kernels/gpu/library_parts.h"
 
 #include <gtest/gtest.h>
 
@@ -13,7 +13,7 @@
 
 #include "kernels/core/activate.h"
 #include "kernels/core/bf16.h"
-#include "kernels/core/gpu/watch/watch.h"
+#include "kernels/gpu/watch/watch.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {

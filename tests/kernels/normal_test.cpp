@@ -1,5 +1,5 @@
 // Normals: right in distribution, and the same bits wherever they are drawn.
-#include "kernels/core/normal.h"
+#include "kernels/random/normal.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "kernels/core/philox.h"
+#include "kernels/random/philox.h"
 
 #include <gtest/gtest.h>
 

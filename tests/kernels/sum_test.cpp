@@ -1,4 +1,4 @@
-#include "kernels/core/sum.h"
+#include "kernels/simd/sum.h"
 
 #include <gtest/gtest.h>
 

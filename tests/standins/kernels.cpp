@@ -5,7 +5,7 @@
 
 #include "kernels/core/kernel.h"
 #define LOCKSTEP_DEVICE cuda
-#include "kernels/core/gpu/library_parts.h"
+#include "kernels/gpu/library_parts.h"
 #include "tests/standins/injection.h"
 #include "tests/standins/stream.h"
 

@@ -1,13 +1,13 @@
-// In place of kernels/core/shared_library.cpp: the libraries that are looked for at run time are the
+// In place of kernels/vendor/shared_library.cpp: the libraries that are looked for at run time are the
 // stand-ins of this executable. LOCKSTEP_STANDIN_LACKS names a library, or an entry point, that isn't to be
 // had.
 #include <cstdlib>
 #include <map>
 #include <string_view>
 
-#include "kernels/core/cublaslt.h"
-#include "kernels/core/cudnn.h"
-#include "kernels/core/shared_library.h"
+#include "kernels/vendor/cublaslt.h"
+#include "kernels/vendor/cudnn.h"
+#include "kernels/vendor/shared_library.h"
 
 namespace lockstep {
 namespace {

@@ -1,7 +1,7 @@
 // Deliberately broken kernels. The line at fault carries the comment `// here`, the line it conflicts with
 // `// other`; watch_test.cpp looks for them (of a race both lines are found, depending on which thread comes
 // first).
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "tests/kernels/gpu/kernels.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

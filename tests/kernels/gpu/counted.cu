@@ -1,5 +1,5 @@
 // Kernels of one warp whose accesses cost what counters_test.cpp says.
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "tests/kernels/gpu/kernels.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -1,7 +1,7 @@
 // What accesses cost, against what the hardware's rules give for kernels small enough to work it out by hand.
 #include <gtest/gtest.h>
 
-#include "kernels/core/gpu/watch/watch.h"
+#include "kernels/gpu/watch/watch.h"
 #include "tests/kernels/gpu/kernels.h"
 #include "tests/kernels/gpu/memory.h"
 

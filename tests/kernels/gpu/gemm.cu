@@ -1,6 +1,6 @@
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 //
-#include "kernels/core/gpu/gemm.cuh"
+#include "kernels/gpu/gemm.cuh"
 #include "tests/kernels/gpu/gemm.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

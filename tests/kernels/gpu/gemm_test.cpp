@@ -9,7 +9,7 @@
 #include <random>
 
 #include "kernels/core/bf16.h"
-#include "kernels/core/gpu/watch/watch.h"
+#include "kernels/gpu/watch/watch.h"
 
 namespace lockstep {
 namespace {

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "kernels/core/gpu/watch/watch.h"
+#include "kernels/gpu/watch/watch.h"
 #include "tests/kernels/gpu/kernels.h"
 
 namespace lockstep {

@@ -1,6 +1,6 @@
 // Every kind of mistake that the watch knows, made on purpose in broken.cu: found, named rightly, at the
 // right line; and sound kernels that look like them, not found.
-#include "kernels/core/gpu/watch/watch.h"
+#include "kernels/gpu/watch/watch.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // Sound kernels, one for each part of the vocabulary; words_test.cpp says what they must give. They double as
 // examples that the watch must not complain about.
-#include "kernels/core/gpu/device_code.h"
+#include "kernels/gpu/device_code.h"
 #include "tests/kernels/gpu/kernels.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -1,0 +1,76 @@
+#include "kernels/simd/panel_product.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/simd/panel_product.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "kernels/simd/register_tile-inl.h"
+#include "kernels/simd/vector-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lockstep::HWY_NAMESPACE {
+namespace {
+
+// A strip of sums in registers, beside two vectors of b and one of a.
+constexpr int kStripRows = kRegisters == 32 ? 8 : 6;
+constexpr int kStripVecs = 2;
+
+template <int R>
+void strip(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row, float* c,
+           int64_t depth, bool add) {
+  Vec sum[R][kStripVecs];
+  LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
+    LOCKSTEP_UNROLL for (int v = 0; v < kStripVecs; ++v) {
+      sum[r][v] = add ? load(c + r * kPanel + v * kVec) : hn::Zero(Floats());
+    }
+  }
+  for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_row) {
+    const Vec b0 = load(b), b1 = load(b + kVec);
+    LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
+      const Vec v = hn::Set(Floats(), a[r * a_row]);
+      sum[r][0] = hn::MulAdd(v, b0, sum[r][0]);
+      sum[r][1] = hn::MulAdd(v, b1, sum[r][1]);
+    }
+  }
+  LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
+    LOCKSTEP_UNROLL for (int v = 0; v < kStripVecs; ++v) store(sum[r][v], c + r * kPanel + v * kVec);
+  }
+}
+
+using Strip = decltype(&strip<1>);
+template <int... I>
+constexpr std::array<Strip, sizeof...(I)> strips(std::integer_sequence<int, I...>) {
+  return {strip<I + 1>...};
+}
+
+}  // namespace
+
+void products(const PanelProduct& p) {
+  static constexpr auto of_rows = strips(std::make_integer_sequence<int, kStripRows>());
+  static_assert(kPanel % (kStripVecs * kVec) == 0);
+  for (int64_t s = 0; s < p.slices; ++s)
+    for (int64_t r = 0; r < p.rows; r += kStripRows) {
+      const int64_t rows = std::min<int64_t>(kStripRows, p.rows - r);
+      for (int64_t column = 0; column < kPanel; column += kStripVecs * kVec)
+        of_rows[static_cast<size_t>(rows - 1)](p.a.at(r) + s * p.a.slice, p.a.row, p.a_step,
+                                               p.b.at(0, column) + s * p.b.slice, p.b.row,
+                                               p.c.at(r, column) + s * p.c.slice, p.depth, p.add);
+    }
+}
+
+}  // namespace lockstep::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lockstep {
+
+HWY_EXPORT(products);
+
+void multiply(const PanelProduct& p) { HWY_DYNAMIC_DISPATCH(products)(p); }
+
+}  // namespace lockstep
+#endif

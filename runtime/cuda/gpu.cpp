@@ -1,0 +1,136 @@
+#include "runtime/cuda/gpu.h"
+
+#include <nvtx3/nvToolsExt.h>
+
+#include <thread>
+
+namespace lockstep {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+// An event is polled for this long without giving the core away, then at this interval.
+constexpr std::chrono::microseconds kSpin = 200us, kPoll = 50us, kWatch = 5ms;
+
+class CudaGraph final : public DeviceRuntime::Recording {
+ public:
+  CudaGraph(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
+  ~CudaGraph() override { cudaGraphExecDestroy(graph_); }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+  void replay() override { LOCKSTEP_CUDA(cudaGraphLaunch(graph_, stream_)); }
+
+ private:
+  cudaGraphExec_t graph_;
+  cudaStream_t stream_;
+};
+
+}  // namespace
+
+CudaStream::CudaStream(int priority) {
+  LOCKSTEP_CUDA(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority));
+}
+
+int CudaRuntime::select(int index) {
+  LOCKSTEP_CUDA(cudaSetDevice(index));
+  return index;
+}
+
+CudaRuntime::CudaRuntime(int index) : index_(select(index)) {
+  cudaDeviceProp properties{};
+  LOCKSTEP_CUDA(cudaGetDeviceProperties(&properties, index));
+  name_ = properties.name;
+}
+
+void* CudaRuntime::allocate(int64_t bytes) {
+  void* memory = nullptr;
+  const auto size = static_cast<size_t>(bytes < 1 ? 1 : bytes);
+  LOCKSTEP_CUDA(cudaMalloc(&memory, size));
+  LOCKSTEP_CUDA(cudaMemsetAsync(memory, 0, size, compute_));
+  return memory;
+}
+// Waits for work that may still use it.
+void CudaRuntime::release(void* memory) noexcept { cudaFree(memory); }
+
+void* CudaRuntime::allocate_host(int64_t bytes) {
+  void* memory = nullptr;
+  LOCKSTEP_CUDA(cudaMallocHost(&memory, static_cast<size_t>(bytes < 1 ? 1 : bytes)));
+  return memory;
+}
+void CudaRuntime::release_host(void* memory) noexcept { cudaFreeHost(memory); }
+
+void CudaRuntime::copy_to_device(void* to, const void* from, int64_t bytes) {
+  if (bytes > 0)
+    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, compute_));
+}
+void CudaRuntime::copy_to_host(void* to, const void* from, int64_t bytes) {
+  if (bytes > 0)
+    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, compute_));
+}
+
+void CudaRuntime::copy_on_device(void* to, const void* from, int64_t bytes) {
+  if (bytes > 0)
+    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, compute_));
+}
+
+void CudaRuntime::synchronize() {
+  done_.record(compute_);
+  wait(done_);
+}
+
+void CudaRuntime::wait(cudaEvent_t event) {
+  const auto start = Clock::now();
+  auto watched = start;
+  for (;;) {
+    const cudaError_t status = cudaEventQuery(event);
+    if (status == cudaSuccess) return;
+    if (status != cudaErrorNotReady) cuda_call(status, "waiting for the GPU");
+    const auto now = Clock::now();
+    if (now - start > kSpin) std::this_thread::sleep_for(kPoll);
+    if (watch_ && now - watched > kWatch) {
+      watch_(now - start);
+      watched = now;
+    }
+  }
+}
+
+void CudaRuntime::begin_range(const char* name) { nvtxRangePushA(name); }
+void CudaRuntime::end_range() { nvtxRangePop(); }
+
+void CudaRuntime::begin_recording() {
+  LOCKSTEP_CUDA(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal));
+}
+
+std::unique_ptr<DeviceRuntime::Recording> CudaRuntime::end_recording() {
+  cudaGraph_t recorded = nullptr;
+  LOCKSTEP_CUDA(cudaStreamEndCapture(compute_, &recorded));
+  cudaGraphExec_t graph = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&graph, recorded, 0);
+  cudaGraphDestroy(recorded);
+  cuda_call(status, "cudaGraphInstantiate");
+  return std::make_unique<CudaGraph>(graph, compute_);
+}
+
+bool has_cuda() { return true; }
+
+int gpu_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+std::unique_ptr<DeviceRuntime> make_cuda_runtime(int local_rank, int local_size, bool may_share) {
+  int count = 0;
+  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0)
+    throw Error(Exit::config, "E_NO_GPU",
+                fmt::format("device cuda: no GPU to be had here ({})",
+                            status == cudaSuccess ? "none is visible" : cudaGetErrorString(status)))
+        .hint("device: cpu works here");
+  if (count < local_size && !may_share)
+    throw Error(Exit::disagree, "E_GPU_COUNT",
+                fmt::format("{} ranks on this host, {} GPU{}", local_size, count, count == 1 ? "" : "s"))
+        .hint("one rank a GPU with backend nccl; backend: mpi lets ranks share one");
+  return std::make_unique<CudaRuntime>(local_rank % count);
+}
+
+}  // namespace lockstep
