@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The communicator's allreduce (sum of floats, in place) over a range of sizes, in the columns of nccl-tests:
 //
 //   mpirun -n 2 --mca pml ob1 --mca btl self,vader build/release/bench/allreduce --minimum 1K --maximum 64M

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Allreduce of ours, of gloo and of Open MPI over sizes, each repeat one after the other."""
 
 import os

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs the GPU kernels, watched, on the models' shapes and prints what their memory accesses would cost a
 // GPU (kernels/gpu/watch/counters.h), as JSON. bench/cuda_report makes a table of it.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Times every GPU kernel, libraries' too, on the models' shapes and prints JSON. bench/gpu makes a table of
 // it.
 //

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every candidate of the ops that cost most in a step, from what build/release/bench/kernel_bench says."""
 
 import json

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The kernels of a job's training step: every registered candidate of every op, on the shapes and in the
 // threads that the plan has, and in the layouts that the candidates ask for.
 //

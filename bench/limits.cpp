@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What this machine can do, measured, as JSON: what the benches compare with.
 //
 //   limits

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the machine can do, measured by build/release/bench/limits, and what a net's FLOPs are of that."""
 
 import json

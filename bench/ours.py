@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lockstep's side of the rows of bench/run: each method runs the program and returns a figure."""
 
 import dataclasses

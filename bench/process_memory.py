@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What processes take of memory while they run, as Linux counts it."""
 
 import pathlib

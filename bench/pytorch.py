@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch's side of the rows of bench/run (bench/peers/), checked to be the same work before it is timed."""
 
 import functools

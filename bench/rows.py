@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rows of bench/run's first table: what is measured, on our side and the other's."""
 
 import dataclasses

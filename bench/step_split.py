@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a training step's time goes, from the trace that `lockstep fit --trace` writes."""
 
 PARTS = ("data", "forward", "backward", "allreduce, exposed", "optimizer", "between them")

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The ops of one net: each method adds an op and its gradients, as a training step has them.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the models ask of the kernels: ops with their shapes, for the benches and the report.
 #pragma once
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Options that every target of ours shares; lockstep_warnings is all but the sanitizers.
 add_library(lockstep_warnings INTERFACE)
 target_include_directories(lockstep_warnings INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # GPU kernels: kernels/**/*.cu, each compiled up to three times (kernels/gpu/device_code.h).
 #   lockstep_kernels_simt     by the host compiler, for the executor; part of lockstep_kernels
 #   lockstep_kernels_watched  by the host compiler, every memory access reported to the watch; for tests and reports

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # NCCL, cuDNN and cuBLASLt, wherever they are: in the toolkit, in the distribution's folders, or in pip's nvidia/* folders
 # (of an active virtual environment, or of the one that bench/peers/install makes). Included where nvcc is.
 #

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
 // The rooms with GPU kernels: two lines each.
-#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/device_code.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // From a model's description to a function that adds its nodes to a graph.
 #pragma once
 

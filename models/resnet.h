@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ResNet (He, Zhang, Ren, Sun: "Deep residual learning for image recognition", CVPR 2016) as torchvision has
 // it: its tensor names (conv1, bn1, layer1.0.conv1, layer2.0.downsample.0, fc), its initial distributions,
 // and in resnet50 the stride in a block's 3x3 convolution ("v1.5").

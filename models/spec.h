@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a model is before it becomes a graph: a name, or a list of layers.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The diffusion UNet of diffusers (UNet2DModel, version 0.42): its tensor names and arithmetic, so that
 // weights go both ways. Source: Ho, Jain, Abbeel: "Denoising diffusion probabilistic models" (arXiv
 // 2006.11239).

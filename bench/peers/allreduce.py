@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """gloo's side of the allreduce bench: torch.distributed.all_reduce, as DistributedDataParallel calls it, in the columns of
 bench/allreduce.cpp and by its rules.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the ranks of torch.distributed on this host, as torchrun does and with nothing else."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch's side of the ResNet and UNet benches: torchvision's ResNet-18, diffusers' UNet2DModel of the DDPM paper.
 
     python bench/peers/train_images.py --model resnet18|ddpm_cifar10 --make WEIGHTS                     random weights to start from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch's side of the MNIST benches: the same nets, data and hyperparameters, data-parallel over gloo.
 
     python bench/peers/train_mnist.py --model mnist_convnet_dropout --make WEIGHTS          random weights to start from

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Attention on a GPU. A block keeps a tile of rows (queries; for dk and dv, keys) of one head in shared
 // memory, walks over tiles of the others, and sums what belongs to its rows in registers: nothing is summed
 // by two blocks, so results repeat. Each warp has 16 rows and, where a head is wide, a part of its columns;
@@ -5,8 +6,8 @@
 #include <cmath>
 
 #include "kernels/attention/attention.h"
-#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/device_code.h"
 // After device_code.h
 #include "kernels/attention/fragments.cuh"
 

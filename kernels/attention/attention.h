@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Scaled dot-product attention between the pixels (tokens) of images, as PyTorch's
 // scaled_dot_product_attention without mask: FlashAttention-2 (Dao: arXiv 2307.08691), whose memory grows
 // with the number of tokens, not its square.

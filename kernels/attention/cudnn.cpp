@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuDNN's scaled dot product attention, of bf16 images in nhwc: it wants a head's channels side by side. It
 // is in cuDNN's graph interface alone, which cudnn_frontend builds graphs for: headers, which look up what
 // they call in libcudnn and libcudart themselves.
@@ -14,8 +15,8 @@
 #include <unordered_map>
 
 #include "kernels/attention/attention.h"
-#include "kernels/vendor/cudnn.h"
 #include "kernels/core/kernel.h"
+#include "kernels/vendor/cudnn.h"
 #include "kernels/vendor/shared_library.h"
 
 void* cudnn_frontend::cudnn_dlhandle = nullptr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a warp computes for the attention kernels: 16 rows against tiles of others, in the fragments of mma
 // m16n8k16, of which lane 4 g + t holds, in columns 8 i .. 8 i + 7: [i][0], [i][1] of row g, columns 2 t and
 // 2 t + 1; [i][2], [i][3] of row g + 8. bf16 by tensor cores; f32 by fma in the same places. Included by

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Plain loops in double: what every other attention kernel is tested against.
 #include <algorithm>
 #include <cmath>

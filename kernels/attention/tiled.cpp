@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Attention forward and backward in tiles. A task is a tile of queries, of the gradients a head of a sample,
 // which computes its scores once; so every sum runs in one thread and in one order.
 #include <limits>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Geometry of the tiled CPU kernels, and the part of their work that is not a matrix product.
 //
 // A tile is 16, 32, 48 or 64 tokens side by side, one a column ("columns"), padded to full vectors: of a

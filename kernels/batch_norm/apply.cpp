@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Batch norm's elementwise passes: batch_norm_apply, batch_norm_eval and batch_norm_input_grad.
 //
 // Each is first folded into a few coefficients a channel, in double; then z = (x - mean) * scale + shift, or

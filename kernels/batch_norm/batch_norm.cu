@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Batch norm on a GPU: sums by pieces that blocks hold in registers (channel_sums.h), the rest one by one.
 #include "kernels/gpu/device_code.h"
 

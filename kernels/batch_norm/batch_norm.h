@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Batch normalisation over the global batch (Ioffe, Szegedy: arXiv 1502.03167), cut at the points
 // where ranks must meet. Channel c of x [N, C, H, W] (or [N, C]) is normalised over N, H, W of all ranks.
 //

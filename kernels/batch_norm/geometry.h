@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How a batch norm sees its tensor: channels as runs (lanes, plain) or as columns (channels last, [N, C]).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Batch norm's reductions, one pass over memory: batch_norm_stats and batch_norm_grad_sums.
 //
 // Per piece of about 4096 elements and channel: f32 sums that stay in the L1 cache, carried over to double;
@@ -6,8 +7,8 @@
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/batch_norm/geometry.h"
 #include "kernels/core/kernel.h"
-#include "kernels/simd/moments.h"
 #include "kernels/core/parallel.h"
+#include "kernels/simd/moments.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/batch_norm/sums.cpp"

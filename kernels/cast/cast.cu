@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Eight numbers a thread: 16 bytes of bf16, twice 16 of f32.
 #include "kernels/cast/cast.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Op
 //   cast    in: x    out: y = x, one of them f32 and the other bf16
 // Same shape, same layout (any); to bf16 it rounds as core/bf16.h says. Needs NoParams.

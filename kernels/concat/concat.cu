@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Channels copied on a GPU: a thread moves one number, or 16 bytes that lie side by side on both sides.
 #include <algorithm>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Channels put side by side, and taken apart again.
 //
 // Op                       inputs           outputs

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Stretch by stretch with memcpy, which is the fastest copy there is.
 #include <algorithm>
 #include <cstring>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Where channels lie, in every layout: a tensor is stretches that each hold all channels, one after another.
 // A stretch is a sample (plain), a pixel (nhwc) or a block of 16 samples (lanes).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/bias_grad.h"
 
 #include "kernels/core/parallel.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // 2-D cross-correlation, as PyTorch's Conv2d
 // (https://pytorch.org/docs/stable/generated/torch.nn.Conv2d.html).
 //

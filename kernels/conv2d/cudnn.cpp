@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuDNN's convolutions, images plain or nhwc. For nhwc images it wants weights in that order too: they are
 // reordered in the workspace. Padding that differs from side to side is declined.
 //
@@ -9,8 +10,8 @@
 #include <array>
 
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/gpu/library_parts.h"
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/library_parts.h"
 
 namespace lockstep {
 namespace {

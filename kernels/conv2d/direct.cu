@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions for few channels, groups and every layout but lanes: a thread gathers a few channels of one
 // pixel; for the weight gradient, a few output channels of one weight.
 #include "kernels/gpu/device_code.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which pixels of one image each pixel of another gathers: the forward convolution and the input gradient
 // alike.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/gemm.h"
 
 #include <omp.h>
@@ -6,8 +7,8 @@
 
 #include "kernels/conv2d/bias_grad.h"
 #include "kernels/core/bf16.h"
-#include "kernels/simd/convert.h"
 #include "kernels/core/parallel.h"
+#include "kernels/simd/convert.h"
 #include "kernels/simd/sum.h"
 
 namespace lockstep {

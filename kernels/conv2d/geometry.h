@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which inputs each output of a convolution (or each input of its gradient) gathers, without bounds checks:
 // places whose window keeps the same taps form one class.
 #pragma once

@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the convolution's GPU kernels share.
 #pragma once
 
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/device_code.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 

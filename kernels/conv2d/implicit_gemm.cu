@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions on nhwc images as matrix products whose operand is gathered from the image while it is copied
 // to shared memory.
 //   forward, input gradient   D[place][channel] = sum over (tap, in channel) of image[place, tap][in channel]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/lanes.h"
 
 #include "kernels/conv2d/geometry.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/onednn.h"
 
 #include "kernels/vendor/onednn.h"

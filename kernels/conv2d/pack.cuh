@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A convolution's weights as the matrix that its product reads, and the gradient's matrix as weights:
 // transpositions through shared memory, so that both sides are touched in whole lines.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/patches.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -6,8 +7,8 @@
 // After foreach_target.h
 #include <algorithm>
 
-#include "kernels/simd/activate-inl.h"
 #include "kernels/core/dtypes.h"
+#include "kernels/simd/activate-inl.h"
 #include "kernels/simd/transpose-inl.h"
 #include "kernels/simd/vector-inl.h"
 

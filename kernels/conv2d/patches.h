@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What turns a convolution of images in nhwc into a matrix product: patches of the input as rows, filters as
 // panels of columns. Images and filters are f32 or bf16, matrices f32: bf16 is widened where it is read, and
 // rounded once where it is written. All counts are of numbers.

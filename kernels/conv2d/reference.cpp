@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/reference.h"
 
 #include "kernels/core/activate.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/gpu.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/conv2d/weight_grad_tile.cpp"
 #include <hwy/foreach_target.h>
@@ -7,8 +8,8 @@
 #include <utility>
 
 #include "kernels/conv2d/weight_grad_tile.h"
-#include "kernels/simd/register_tile-inl.h"
 #include "kernels/core/tensor.h"
+#include "kernels/simd/register_tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

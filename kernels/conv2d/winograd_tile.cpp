@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/conv2d/winograd_tile.cpp"
 #include <hwy/foreach_target.h>
@@ -7,8 +8,8 @@
 
 #include "kernels/conv2d/winograd_tile.h"
 #include "kernels/conv2d/winograd_transforms-inl.h"
-#include "kernels/simd/activate-inl.h"
 #include "kernels/core/dtypes.h"
+#include "kernels/simd/activate-inl.h"
 #include "kernels/simd/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The inner loops of Winograd's convolutions: transforms between images in nhwc and 36 matrices, and the
 // products of these. Images and filters are f32 or bf16, matrices and all arithmetic f32: bf16 is widened
 // where it is read, and rounded once where it is written. All counts are of numbers.
@@ -6,8 +7,8 @@
 #include <cstdint>
 
 #include "kernels/core/activation.h"
-#include "kernels/simd/panel_product.h"
 #include "kernels/core/tensor.h"
+#include "kernels/simd/panel_product.h"
 
 namespace lockstep::winograd {
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The transforms of Winograd's minimal filtering F(4, 3) and F(3, 4), which share their points 0, +-5/8,
 // +-3/2 and infinity (S. Winograd, Arithmetic Complexity of Computations; Lavin, Gray: arXiv 1509.09308).
 // These points round three times less than the usual 0, +-1, +-2, infinity (on points: Barabasz et al., arXiv

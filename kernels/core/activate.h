@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What each Activation computes, in double: for references.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Activations that a producer (conv2d, linear) can apply to its output before storing it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // bf16: the upper half of a float. Storage only; arithmetic is done in float.
 //
 // Rounds to nearest, ties to even; every NaN becomes 0x7FFF, as the GPU's own conversion has it, so that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/core/cpu_target.h"
 
 #include <hwy/highway.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which instruction sets kernels use: those that were compiled (the compiler's baseline, AVX2, AVX-512),
 // among which Highway's dispatch chooses, and those that oneDNN brings.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tensors of f32 or bf16: what kernels of either ask and do.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One vocabulary for errors: every failure that a user can cause or meet is an Error, which carries
 // the process's exit code, a stable identifier, where it happened and what to do about it.
 //

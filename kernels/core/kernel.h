@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The kernel registry: op x device x layout x dtype x name.
 //
 // A kernel is made once per node of a plan, for fixed shapes, and then run every step:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The lanes layout's padding lanes, for kernels that write outputs sample by sample.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Loops over a rank's threads. Work is cut into contiguous ranges of equal size; a result must not
 // depend on where the cuts fall unless the kernel's BitExact says so.
 #pragma once

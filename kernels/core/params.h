@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // An op's parameters, type-erased: the graph carries them, kernels read them back.
 //
 // A parameter struct lives in its op's room (kernels/conv2d/conv2d.h) and has

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What changes from step to step while the plan stays: read by kernels from memory (as a u8 tensor
 // of sizeof(StepState)), so that a captured CUDA graph can be replayed.
 #pragma once

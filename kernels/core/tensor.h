@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a tensor is to a kernel: dtype, logical shape, physical layout, address.
 //
 // A shape is always the logical one in PyTorch's order: images [N, C, H, W], features [N, K],

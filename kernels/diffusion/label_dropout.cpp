@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
 // The only CPU kernel: one draw a sample leaves nothing to make faster.
 #include "kernels/diffusion/label_dropout.h"
-#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/kernels.h"
+#include "kernels/random/philox.h"
 
 namespace lockstep::diffusion {
 namespace {

@@ -1,8 +1,9 @@
-#include "kernels/gpu/device_code.h"
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/core/kernel.h"
-#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/label_dropout.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/random/philox.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

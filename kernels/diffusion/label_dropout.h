@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Label dropout, for classifier-free guidance (Ho, Salimans: arXiv 2207.12598, algorithm 1): now and then a
 // sample's class is replaced by the one that means 'no class', so that one model learns both.
 //

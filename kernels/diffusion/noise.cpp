@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // diffusion_noise: 64 normals of a sample at a time, in logical order, wherever the layout has their
 // elements. Products and sums are rounded one by one, no fma, so that every instruction set gives the same
 // bits.

@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 // diffusion_noise: one thread draws four normals and serves their elements, four of a sample in logical
 // order. Products and sums are rounded one by one, as on the CPU.
+#include "kernels/core/step_state.h"
+#include "kernels/diffusion/kernels.h"
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/vectors.h"
 #include "kernels/random/normal.h"
-#include "kernels/core/step_state.h"
-#include "kernels/diffusion/kernels.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The forward process of a diffusion model (Ho, Jain, Abbeel: arXiv 2006.11239, equation 4) at a random
 // timestep of each sample, what the model has to predict there, and how much the sample's loss weighs.
 //

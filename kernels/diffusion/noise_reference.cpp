@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 // diffusion_noise in double. The normals are what normal.h defines, number by number.
 #include <cmath>
 
-#include "kernels/random/normal.h"
 #include "kernels/core/padding.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/kernels.h"
+#include "kernels/random/normal.h"
 
 namespace lockstep::diffusion {
 namespace {

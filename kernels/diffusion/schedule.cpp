@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the parameters of diffusion_noise mean, timestep by timestep.
 #include <fmt/format.h>
 

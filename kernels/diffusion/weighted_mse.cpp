@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // weighted_mse and its gradient. A sample's sum is kept in 16 sums in double, of every 16th number each,
 // which are added in one order: in the lanes layout, where the numbers of 16 samples alternate, these are the
 // samples' own. A square is exact in double, so fma or not gives the same bits.

@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 // weighted_mse on a GPU: a block sums a slice of a sample, one block adds the slices sample by sample, in
 // double and in a fixed order. A slice's length is a constant: a sample's sum does not depend on the batch.
+#include "kernels/core/step_state.h"
+#include "kernels/diffusion/weighted_mse.h"
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/reduce.h"
 #include "kernels/gpu/vectors.h"
-#include "kernels/core/step_state.h"
-#include "kernels/diffusion/weighted_mse.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Mean squared error by sample, weighted: the loss of a diffusion model (Ho, Jain, Abbeel: arXiv 2006.11239,
 // equation 14; weights: Hang et al., arXiv 2303.09556).
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Plain loops in double.
 #include "kernels/core/padding.h"
 #include "kernels/core/step_state.h"

@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 // One thread draws four numbers and serves the elements that they decide on: four of a sample in logical
 // order, or, where a draw is for a whole channel, one pixel of four channels.
-#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
-#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/dropout/dropout.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/random/philox.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

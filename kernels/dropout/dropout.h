@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Dropout with a counter-based mask (Srivastava et al., JMLR 2014; inverted scaling as PyTorch's).
 //
 // Op         inputs          outputs

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Philox on vectors: along the elements of one sample, or, in the lanes layout, over 16 samples at once.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/dropout/highway.cpp"
@@ -10,10 +11,10 @@
 
 #include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
-#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/dropout/kernels.h"
+#include "kernels/random/philox.h"
 
 #ifndef LOCKSTEP_DROPOUT_TASK
 #define LOCKSTEP_DROPOUT_TASK

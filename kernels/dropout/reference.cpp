@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/core/padding.h"
-#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/dropout/kernels.h"
+#include "kernels/random/philox.h"
 
 namespace lockstep::dropout {
 namespace {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/elementwise/elementwise.h"
 
 #include "kernels/elementwise/kernels.h"

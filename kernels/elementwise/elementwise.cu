@@ -1,11 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
 // The interpreter on a GPU: a program is a launch argument.
 #include <type_traits>
 
-#include "kernels/gpu/device_code.h"
-#include "kernels/gpu/vectors.h"
 #include "kernels/core/kernel.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/elementwise/kernels.h"
+#include "kernels/gpu/device_code.h"
+#include "kernels/gpu/vectors.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

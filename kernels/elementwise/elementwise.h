@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Elementwise arithmetic: a short program of instructions over registers, so that one op is both
 // `relu` and any fused chain. Interpreted per cache-sized tile; no run-time compiler.
 //

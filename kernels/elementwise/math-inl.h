@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Vectorised functions on float, with errors measured against double (tests/kernels/elementwise_test.cpp).
 // NaN in, NaN out. Included by sources that are compiled once for each instruction set (foreach_target.h),
 // hence the toggling guard.

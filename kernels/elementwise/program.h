@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // An elementwise program with every register given a place: a tensor, or a slot of one tile's length.
 #pragma once
 

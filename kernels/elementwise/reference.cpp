@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One element at a time, in double throughout.
 #include <array>
 #include <cmath>

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
 // Embedding on a GPU: a thread has one number of a row; backward it looks through all ids for its row's.
+#include "kernels/embedding/embedding.h"
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/vectors.h"
-#include "kernels/embedding/embedding.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/core/padding.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/embedding/kernels.h"

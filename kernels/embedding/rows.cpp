@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Rows copied and added whole. A batch's few rows are no work for threads.
 #include <algorithm>
 

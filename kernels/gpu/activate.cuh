@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Activations at the end of a convolution or matrix product.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums over the numbers of each channel (or group), for norms.
 //
 // A block holds a piece of the numbers in registers, so that a mean and the deviations from it take one read

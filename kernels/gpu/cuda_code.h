@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // device_code.h for nvcc: CUDA has the words; the rest is PTX.
 #pragma once
 

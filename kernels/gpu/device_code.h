@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The language of our GPU kernels: one .cu source, three objects.
 //
 // A room's kernels lie in kernels/<room>/*.cu, all in `namespace lockstep::LOCKSTEP_DEVICE`, which the build

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Division by a number that the host knows: a multiplication and a shift (Granlund and Montgomery, "Division
 // by Invariant Integers using Multiplication", 1994).
 #pragma once

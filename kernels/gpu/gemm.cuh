@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Launching matrix products (gemm_tile.cuh): the tile that fits, slices of k, what happens to D.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The matrix product under convolutions and linear: D[m, n] = sum over k of A[m, k] * B[k, n].
 //
 // A block computes a kM x kN tile of D, its depth k in steps of 64 bytes through a ring of kStages buffers in

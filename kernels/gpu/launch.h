@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Starting kernels, and memory that they keep. Part of device_code.h.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the vendor's libraries leave to us around a convolution or matrix product: their bias must have the
 // output's type, their relu loses NaN, their weight gradients have the activations' type and order.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The second half of a reduction that was split: partial sums, added in a fixed order.
 #pragma once
 

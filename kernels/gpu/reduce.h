@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums over a warp or a block, in a fixed order.
 #pragma once
 

@@ -1,11 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
 // Rows of numbers in memory, as floats in registers, and which requests kernels on them take.
 #pragma once
 
 #include <algorithm>
 #include <type_traits>
 
-#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/device_code.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 

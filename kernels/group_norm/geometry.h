@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 // How a group norm sees its tensor, and what it keeps between its passes.
 #pragma once
 
-#include "kernels/simd/moments.h"
 #include "kernels/core/tensor.h"
-#include "kernels/simd/tile.h"
 #include "kernels/group_norm/group_norm.h"
+#include "kernels/simd/moments.h"
+#include "kernels/simd/tile.h"
 
 namespace lockstep {
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Group normalisation (Wu, He: arXiv 1803.08494), as PyTorch's GroupNorm.
 //
 // Op                     inputs                              outputs

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the group norm kernels of a GPU share.
 #pragma once
 

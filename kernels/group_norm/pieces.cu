@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Group norm of any size in two reads: sums by pieces (channel_sums.h), then each number once more.
 #include "kernels/gpu/device_code.h"
 #include "kernels/group_norm/numbers.h"

@@ -1,5 +1,6 @@
-#include "kernels/gpu/device_code.h"
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/device_code.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Group norm in one read: a block holds a group (channels last: a tile of whole groups) of one sample in
 // registers. Declines groups too large for that.
 #include "kernels/gpu/device_code.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // group_norm and group_norm_grad with Highway in three layouts.
 //
 // Sums run in f32 over at most kTileRows rows, then in double, always in the same order; statistics in two

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
 // A thread makes kWidth pixels side by side: four, or one where rows are of another length. Each draws for
 // itself: a draw costs less than handing it round.
-#include "kernels/gpu/device_code.h"
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/device_code.h"
 #include "kernels/image_augment/image_augment.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

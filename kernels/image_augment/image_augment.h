@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Random crop and flip of training images, drawn anew at every step.
 //
 // Op               inputs                         outputs
@@ -13,8 +14,8 @@
 
 #include <string>
 
-#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
+#include "kernels/random/philox.h"
 
 namespace lockstep {
 

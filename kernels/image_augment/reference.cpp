@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/image_augment/image_augment.h"
 #include "kernels/image_augment/kernels.h"
 

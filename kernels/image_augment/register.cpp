@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/image_augment/kernels.h"
 
 namespace lockstep {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A row of the window is a run of zeros, a piece of a row of the image, as it is or mirrored, and zeros
 // again.
 #include <algorithm>

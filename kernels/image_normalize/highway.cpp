@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pixels are widened, scaled and laid out in one pass. Multiply, then add: no fma, so that every instruction
 // set gives the same bits.
 #undef HWY_TARGET_INCLUDE
@@ -11,9 +12,9 @@
 
 #include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
-#include "kernels/simd/transpose-inl.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "kernels/image_normalize/kernels.h"
+#include "kernels/simd/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::image_normalize {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pixels to floats. Coefficients are a launch argument, so that nothing need be copied to the GPU beforehand;
 // images of more channels than one argument holds take several launches.
 #include <cmath>

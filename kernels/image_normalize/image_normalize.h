@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // From stored pixels to network input.
 //
 // Op                 inputs              outputs

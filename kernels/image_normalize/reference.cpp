@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/core/padding.h"
 #include "kernels/image_normalize/image_normalize.h"
 #include "kernels/image_normalize/kernels.h"

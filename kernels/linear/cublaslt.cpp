@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuBLASLt's matrix products: fp32 without TF32, or bf16 with sums, biases and weight gradients in fp32. Its
 // epilogue adds an fp32 bias to fp32 outputs; bf16 outputs and activations are finished by ours.
 #include "kernels/vendor/cublaslt.h"
 
-#include "kernels/gpu/library_parts.h"
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/library_parts.h"
 #include "kernels/linear/linear.h"
 
 namespace lockstep {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/linear/gemm.h"
 
 #include "kernels/conv2d/gemm.h"

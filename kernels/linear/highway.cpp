@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <vector>
 
-#include "kernels/simd/gather_product.h"
 #include "kernels/core/parallel.h"
-#include "kernels/simd/transpose.h"
 #include "kernels/linear/simd.h"
+#include "kernels/simd/gather_product.h"
+#include "kernels/simd/transpose.h"
 
 namespace lockstep {
 

@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
 // Linear on matrix-product tiles: x, w, y, dx, dy all row-major as they lie in memory.
 #include "kernels/gpu/device_code.h"
 //
-#include "kernels/gpu/gemm.cuh"
 #include "kernels/core/kernel.h"
+#include "kernels/gpu/gemm.cuh"
 #include "kernels/linear/linear.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

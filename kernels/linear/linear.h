@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Matrix product with bias, as PyTorch's Linear.
 //
 //   y[n, m] = act(b[m] + sum over k of x[n, k] * w[m, k])

@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/core/kernel.h"
-#include "kernels/simd/widened.h"
 #include "kernels/linear/gemm.h"
 #include "kernels/linear/onednn.h"
 #include "kernels/linear/reference.h"
 #include "kernels/linear/simd.h"
+#include "kernels/simd/widened.h"
 
 namespace lockstep {
 

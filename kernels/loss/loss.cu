@@ -1,11 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
 // Losses on a GPU: 8, 16 or 32 lanes of a warp a sample, whose classes they share. The batch is summed by one
 // block in double, in a fixed order, from per-sample losses in the workspace.
 #include <cmath>
 
+#include "kernels/core/step_state.h"
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/reduce.h"
 #include "kernels/gpu/vectors.h"
-#include "kernels/core/step_state.h"
 #include "kernels/loss/loss.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Classification losses and log-softmax.
 //
 // Op                        inputs                            outputs

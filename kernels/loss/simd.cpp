@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // log_softmax, cross_entropy and their gradients with Highway, in the lanes and the plain layout.
 #include <algorithm>
 #include <cmath>

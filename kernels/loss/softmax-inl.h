@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Max-shifted softmax sums with Highway, for 16 samples side by side (lanes) or one sample in a row (plain).
 //
 // Highway's Exp is within 1 ulp and Log within 4 of the true value; both lose NaN, which is put back here.

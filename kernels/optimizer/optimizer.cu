@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // All segments in one launch: a table of chunks, a block each. Learning rate, step number, loss and norm are
 // read from device memory, so that a captured graph can be replayed. Arithmetic and order as optimizer.h
 // says, without fma, so that the bits are the CPU's wherever double's pow and sqrt are.
@@ -5,11 +6,11 @@
 
 #include <algorithm>
 
+#include "kernels/core/kernel.h"
+#include "kernels/core/step_state.h"
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/reduce.h"
 #include "kernels/gpu/vectors.h"
-#include "kernels/core/kernel.h"
-#include "kernels/core/step_state.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {

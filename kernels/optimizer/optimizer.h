@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Optimizers over flat arrays: all parameters of a model in one pass.
 //
 // Op (both take OptimizerParams)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The header's formulas in double, rounded to f32 where a result is stored.
 #include <algorithm>
 #include <cmath>

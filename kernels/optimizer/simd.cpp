@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // grad_norm and optimizer_step with Highway. Which order of operations gives the bits: optimizer.h.
 #include <algorithm>
 #include <cmath>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How fast all threads together do something, for the measured peaks.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How fast this machine multiplies, measured: what a kernel's speed is compared with.
 #pragma once
 

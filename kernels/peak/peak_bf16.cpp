@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
 // AVX512-BF16 and AMX as intrinsics, each in a function compiled for it and called where the processor has
 // it: Highway's dispatch knows neither.
-#include "kernels/peak/best_rate.h"
 #include "kernels/core/cpu_target.h"
+#include "kernels/peak/best_rate.h"
 #include "kernels/peak/peak.h"
 
 #if defined(__x86_64__)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Average pooling on a GPU, as max.cu; large windows of plain images are shared by a warp.
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/reduce.h"

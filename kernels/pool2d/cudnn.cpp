@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuDNN's average pooling. Its maximum keeps no indices, which our gradient reads; windows of ceil_mode and
 // adaptive pooling are not its.
 #include "kernels/vendor/cudnn.h"

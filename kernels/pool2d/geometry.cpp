@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/pool2d/geometry.h"
 
 #include <algorithm>

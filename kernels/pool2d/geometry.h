@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the windowed kernels (windowed.cpp) know before they run.
 #pragma once
 

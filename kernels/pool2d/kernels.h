@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // This room's kernels, one function a file; register.cpp calls them.
 #pragma once
 

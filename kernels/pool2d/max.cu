@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Max pooling on a GPU: a thread takes the windows (backward: the pixels) of one number, or of 16 bytes of
 // numbers that lie side by side: channels in nhwc, and in plain a row of 2x2 windows. Backward gathers, in
 // the order of the windows.

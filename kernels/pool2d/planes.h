@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How pooling kernels on a GPU see images.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Max and average pooling over windows, as PyTorch's MaxPool2d, AvgPool2d, AdaptiveAvgPool2d.
 //
 // Ops                      inputs        outputs

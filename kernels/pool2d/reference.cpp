@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The plainest loops, for every layout: what the other kernels are tested against.
 #include <cmath>
 #include <limits>

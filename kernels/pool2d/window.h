@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which image rows (or columns) a pooling window covers.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One source for three layouts: an image is seen as [planes][H][W][V] with V contiguous numbers that
 // share a window. lanes: planes = blocks * C, V = 16 samples; nhwc: planes = N, V = C; plain: planes =
 // N * C, V = 1, with vectors along a row for the 2x2 stride 2 case.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Standard normal numbers from Philox words, by Box and Muller's transform ("A note on the generation of
 // random normal deviates", 1958): the same bits in C++, on Highway's vectors (philox-inl.h) and on CUDA.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Philox on vectors of counters (philox.h), and normals from them (normal.h): the same bits on every
 // instruction set. Included by sources that are compiled once per instruction set.
 #if defined(LOCKSTEP_KERNELS_CORE_PHILOX_INL_H_) == defined(HWY_TARGET_TOGGLE)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers:
 // as easy as 1, 2, 3", SC 2011). A draw is a pure function of (seed, stream, step, sample, index), so
 // it does not depend on rank, thread or layout. Compiles for host and CUDA.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every change of layout is a set of transpositions: lanes against the rest of the shape, channels against
 // pixels.
 #include <algorithm>
@@ -5,8 +6,8 @@
 
 #include "kernels/core/padding.h"
 #include "kernels/core/parallel.h"
-#include "kernels/simd/transpose.h"
 #include "kernels/reorder/kernels.h"
+#include "kernels/simd/transpose.h"
 
 namespace lockstep::reorder {
 namespace {

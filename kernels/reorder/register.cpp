@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/reorder/kernels.h"
 
 namespace lockstep {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Copies a tensor into another layout.
 //
 // Op         inputs   outputs

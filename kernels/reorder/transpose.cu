@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Between plain and nhwc: a transposition of each sample, through shared memory where it has many channels.
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/vectors.h"

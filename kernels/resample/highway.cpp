@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Row by row: a row of pixels is repeated across once, then copied down; its gradient is added up from rows.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/resample/highway.cpp"
@@ -9,9 +10,9 @@
 
 #include "kernels/core/dtypes.h"
 #include "kernels/core/parallel.h"
-#include "kernels/simd/vector-inl.h"
 #include "kernels/resample/geometry.h"
 #include "kernels/resample/kernels.h"
+#include "kernels/simd/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::resample {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Upsampling on a GPU: a thread writes one number, or 16 bytes of numbers of one pixel (channels last).
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/divider.cuh"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Nearest-neighbour upsampling by whole factors, as PyTorch's Upsample(scale_factor=..., mode="nearest").
 //
 // Op                              inputs    outputs

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every layout is matrices whose columns have a coefficient each, [rows, width]: pixels by channels (nhwc),
 // pixels by 16 samples (lanes), and in plain a channel's pixels, one column.
 //

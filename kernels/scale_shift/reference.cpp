@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/core/padding.h"
 #include "kernels/scale_shift/kernels.h"
 #include "kernels/scale_shift/scale_shift.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Scale and shift on a GPU. Forward a thread takes one number, or 16 bytes of them; backward a warp has a
 // channel of a sample (plain), a block some channels of a sample (channels last), whose sums it adds up while
 // it writes dx.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Features scaled and shifted by sample and channel: how a diffusion UNet tells its image the time
 // (Perez et al.: arXiv 1709.07871).
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Activations of a vector of floats. Included once per Highway target, hence no #pragma once.
 #if defined(LOCKSTEP_CORE_ACTIVATE_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef LOCKSTEP_CORE_ACTIVATE_INL

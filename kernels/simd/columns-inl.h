@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Column sums of tiles and the two elementwise passes that normalisations consist of, with Highway. Included
 // by sources that are compiled once per instruction set.
 //

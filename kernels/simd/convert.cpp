@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/simd/convert.h"
 
 #include "kernels/core/parallel.h"

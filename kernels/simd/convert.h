@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Between f32 and bf16, which is rounded to as bf16.h says.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/simd/gather_product.cpp"
 #include <hwy/foreach_target.h>
@@ -6,11 +7,11 @@
 #include <array>
 #include <utility>
 
+#include "kernels/core/parallel.h"
+#include "kernels/core/tensor.h"
 #include "kernels/simd/activate-inl.h"
 #include "kernels/simd/gather_product.h"
-#include "kernels/core/parallel.h"
 #include "kernels/simd/register_tile-inl.h"
-#include "kernels/core/tensor.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {

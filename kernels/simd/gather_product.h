@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The one inner loop behind convolutions in the lanes layout (forward, input gradient) and behind all
 // linear kernels: weights broadcast against 16-wide vectors gathered at fixed distances.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Count, mean and sum of squared deviations of a set of numbers, in double.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The inner loop of matrix products whose right-hand sides come in panels of 32 columns. All counts are of
 // floats.
 #pragma once

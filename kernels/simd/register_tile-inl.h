@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What register-blocked kernels share: the registers there are, and how to cut a problem for them.
 // Included once per Highway target, hence no #pragma once.
 #if defined(LOCKSTEP_CORE_REGISTER_TILE_INL) == defined(HWY_TARGET_TOGGLE)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums over the buffers of several ranks, and over parts of one.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Numbers to be reduced column by column: what normalisations sum over, in every layout.
 //
 // A tile is `runs` x `rows` rows of `width` columns. A run of channel c in the lanes layout is H*W rows of

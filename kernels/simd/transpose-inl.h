@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Transposition with Highway, for whoever lays samples or channels side by side. Included by sources that
 // are compiled once for each instruction set (foreach_target.h), hence the toggling guard.
 #if defined(LOCKSTEP_TRANSPOSE_INL_H) == defined(HWY_TARGET_TOGGLE)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Vectors of floats with Highway, and their loads and stores where fewer are left. Included by sources that
 // are compiled once per instruction set.
 #if defined(LOCKSTEP_KERNELS_CORE_VECTOR_INL_H_) == defined(HWY_TARGET_TOGGLE)

@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/simd/widened.h"
 
 #include <algorithm>
 
-#include "kernels/simd/convert.h"
 #include "kernels/core/parallel.h"
+#include "kernels/simd/convert.h"
 
 namespace lockstep {
 namespace {

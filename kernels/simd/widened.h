@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // bf16 kernels made of f32 ones: tensors are widened into the workspace, the f32 kernel runs there, what it
 // gives is rounded once. Some samples at a time, so that the f32 copies stay in the cache.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The frequencies of timestep_embedding, rounded to f32 step by step as PyTorch has them.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The only one on CPUs: a batch's few thousand sines are nothing beside the net that they go into.
 #include "kernels/core/kernel.h"
 #include "kernels/core/padding.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Timestep embedding on a GPU: a thread has one number.
 #include <cmath>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sinusoidal embedding of diffusion timesteps, as diffusers' get_timestep_embedding (Vaswani et al.:
 // arXiv 1706.03762, section 3.5, with other frequencies).
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/vendor/cublaslt.h"
 
 #include "kernels/vendor/shared_library.h"

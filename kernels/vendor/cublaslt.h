@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the cuBLASLt kernels are made of: the library, and one matrix product, prepared.
 #pragma once
 
@@ -5,8 +6,8 @@
 
 #include <memory>
 
-#include "kernels/vendor/gpu_libraries.h"
 #include "kernels/core/tensor.h"
+#include "kernels/vendor/gpu_libraries.h"
 
 namespace lockstep {
 

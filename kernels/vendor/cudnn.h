@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the rooms' cuDNN kernels share: the library, its handle, descriptors that go by themselves.
 //
 // Entry points are those of cuDNN's legacy interface, which cuDNN 9 still has: it can be asked for algorithms
@@ -9,8 +10,8 @@
 #include <memory>
 #include <optional>
 
-#include "kernels/vendor/gpu_libraries.h"
 #include "kernels/core/tensor.h"
+#include "kernels/vendor/gpu_libraries.h"
 
 namespace lockstep {
 

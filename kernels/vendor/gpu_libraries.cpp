@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/vendor/gpu_libraries.h"
 
 #ifdef LOCKSTEP_HAS_CUDA

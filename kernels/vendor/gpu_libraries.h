@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // NVIDIA's libraries as candidates beside our own kernels (cudnn.h, cublaslt.h).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the rooms' oneDNN kernels share: a list of primitives over memory objects, all made ahead, that
 // run() only points at this step's addresses.
 #pragma once

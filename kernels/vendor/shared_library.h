@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Libraries that are loaded when first needed: the program starts, and quickly, with and without them
 // (libcublasLt alone is half a gigabyte).
 #pragma once

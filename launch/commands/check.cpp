@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep check JOB`: everything that can be known before a rank starts.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The commands of `lockstep`, and what they share. A new command: a file in this folder and a line in
 // commands.cpp.
 #pragma once

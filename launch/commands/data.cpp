@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep data get NAME`: downloads a data set.
 #include <fmt/format.h>
 #include <unistd.h>

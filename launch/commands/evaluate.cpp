@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep evaluate RUN`: loss and accuracy of a run's weights, or how good its samples are.
 #include <fmt/format.h>
 

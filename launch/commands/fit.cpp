@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep fit JOB`: trains, starting the ranks itself where nobody else has.
 #include "launch/commands/fit.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // From a job to what its ranks will run: shared by `fit`, `plan`, `check`, `evaluate` and `predict`.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep evaluate RUN --judge RUN2`: what a classifier makes of a diffusion model's samples.
 #pragma once
 

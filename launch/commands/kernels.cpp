@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep kernels`: the registry.
 #include <fmt/format.h>
 
-#include "kernels/vendor/gpu_libraries.h"
 #include "kernels/core/kernel.h"
+#include "kernels/vendor/gpu_libraries.h"
 #include "launch/commands/command.h"
 
 namespace lockstep {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep plan JOB`: what every rank will run, in order, and what it costs.
 #include <fmt/format.h>
 

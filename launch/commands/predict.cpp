@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep predict RUN IMAGE...`: class and probabilities.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep sample RUN|FOLDER`: images from a diffusion model.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Drawing from a diffusion model: what `sample` and `evaluate --judge` share.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep plan JOB --scale ... --link ...`: a step on rank counts that this machine lacks.
 #pragma once
 

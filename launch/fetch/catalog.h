@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The data sets that `lockstep data get` knows, where they are published and by what they are recognised.
 #pragma once
 

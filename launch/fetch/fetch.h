@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Downloads a data set: mirrors tried in turn, partial files resumed, content checked, renamed into place.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A file that is written beside its place as NAME.part, and renamed when it is whole.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // POSIX.1-1988 ustar: 512-byte blocks, a header before each member, two zero blocks at the end.
 #include <cstring>
 #include <filesystem>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One HTTP(S) transfer into a file, by libcurl.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a valid job asks for and this build or machine lacks.
 #pragma once
 

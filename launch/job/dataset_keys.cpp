@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Keys of inputs.training, inputs.validation and inputs.test.
 #include "launch/job/keys.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `objective` and `sampling`: how a diffusion model is trained, and how it is sampled from where nothing else
 // is said.
 #include "launch/job/keys.h"

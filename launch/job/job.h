@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The job: what a YAML file describes, typed. Parsing, `--help-keys`, validation and the README's reference
 // all come from one table (keys.cpp).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a row of the table means: range, type in words, left-out values, nearest names.
 #include <fmt/ranges.h>
 

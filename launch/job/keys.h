@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The one table of job keys: path, field, range or choices, default, help, example. Parsing, validation,
 // `--help-keys`, the README's reference and the resolved job are all made from it.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The words of `model.layers` and their keys.
 #include "launch/job/keys.h"
 

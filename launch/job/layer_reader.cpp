@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The list of layers: words and one-key maps.
 #include <unordered_map>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `--set KEY.PATH=VALUE` on the tree: adds the key or replaces it, and removes the key that excludes it.
 #pragma once
 

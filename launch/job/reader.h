@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reads a tree into typed structs by the tables of keys.h. Knows rows, not what they mean together
 // (checks.h).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The reference of all job keys, as text and as Markdown, from the tables.
 #include <fmt/ranges.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The typed rules for scalars, and how values are written so that they read back as the same value.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A diffusers folder's unet/config.json.
 #pragma once
 

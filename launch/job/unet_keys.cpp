@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `model.config` of the model unet2d, and of a diffusers folder's unet/config.json: diffusers' own names.
 #include <filesystem>
 #include <fstream>

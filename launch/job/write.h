@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Values as YAML text, by the tables of keys.h.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Job text as a tree of untyped nodes that know their places. yaml-cpp's event parser reads the grammar; what
 // its own loader lets pass is refused here: duplicate keys, a second document, anchors, aliases, merge keys,
 // tags, deep nesting, tabs and other control characters, bytes that are not UTF-8.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Starts a job's ranks through mpirun, passes signals on, and finds out how it really ended.
 #pragma once
 

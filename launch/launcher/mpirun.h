@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The mpirun command line of a job.
 #pragma once
 

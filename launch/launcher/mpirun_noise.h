@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // mpirun's own words among the ranks' on its standard error: texts between lines of dashes. Those about ended
 // ranks are read for which rank it was and why, and kept back; everything else passes through.
 #pragma once

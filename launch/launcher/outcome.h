@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How a job that mpirun ran has really ended.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What ranks tell the launcher that started them: a private folder named by LOCKSTEP_REPORT in their
 // environment, on the launcher's host. Without it (somebody else's launcher) all calls do nothing.
 #pragma once

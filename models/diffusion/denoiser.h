@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A trained diffusion model as a function: what it says of noisy images.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A diffusers folder: model_index.json, unet/ and scheduler/, as DDPMPipeline.from_pretrained takes it.
 #pragma once
 

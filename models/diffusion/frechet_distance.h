@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The Fréchet distance between two sets of vectors, each taken for a Gaussian: with a network's features for
 // vectors, how far generated images lie from real ones (Heusel et al., 2017, "GANs Trained by a Two
 // Time-Scale Update Rule Converge to a Local Nash Equilibrium", section 3).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Images from a session's diffusion model, drawn by all its ranks together.
 #pragma once
 

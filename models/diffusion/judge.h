@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How good a diffusion model's images are, as a classifier that was trained on the same data reads them.
 #pragma once
 

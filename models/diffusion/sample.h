@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Draws images from a diffusion model: noise by image number, so that any number of ranks and any batch size
 // draws the same images; classifier-free guidance (Ho, Salimans, 2022).
 #pragma once

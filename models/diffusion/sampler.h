@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Samplers: from noise to samples in a number of model evaluations, each as the diffusers scheduler of the
 // same name does it, in its float32 arithmetic. Option names and defaults are diffusers'.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The noise schedule of a diffusion process (Ho, Jain, Abbeel: "Denoising diffusion probabilistic models",
 // 2020):
 //   x_t = sqrt(alphas_cumprod[t]) x_0 + sqrt(1 - alphas_cumprod[t]) noise,   t = 0 .. num_train_timesteps - 1

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // scheduler/scheduler_config.json of a diffusers folder.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Checkpoints: canonical (whole tensors under PyTorch's names, whatever the rank count) and all-or-nothing.
 //
 //   RUN/checkpoints/step-00000420/

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Files that must survive a crash: every call is checked, what is written is fsynced, and what is replaced is
 // replaced by a rename, so that a reader sees the old file or the new one, whole.
 #pragma once

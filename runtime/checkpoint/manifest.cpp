@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "runtime/checkpoint/manifest.h"
 
 #include "kernels/core/error.h"

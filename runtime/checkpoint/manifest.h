@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // manifest.json of a checkpoint: what its other files must hash to.
 //
 //   {"files": {"model.safetensors": {"bytes": N, "header": HASH, "tensors": {NAME: HASH, ...}},

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The safetensors format (https://github.com/huggingface/safetensors, "Format"): 8 bytes of little-endian
 // header length, a JSON header, then the tensors' bytes. PyTorch and diffusers read and write the same files.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The JSON header of a safetensors file, read strictly: {"__metadata__": {string: string}, name: {"dtype",
 // "shape", "data_offsets"}}, nothing else, nothing twice.
 #pragma once

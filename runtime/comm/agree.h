@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Start-up agreement: ranks compare what must be equal on all of them and stop with 76 naming what differs.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What collectives take, predicted by the α–β model (Hockney, 1994): a message of n bytes takes α + n β, and
 // adding n bytes to one's own n γ. Links work both ways at once.
 //

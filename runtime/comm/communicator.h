@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How ranks meet. Implementations: self (one rank, nothing to do) and mpi (Open MPI).
 //
 // Every collective is called by all ranks of a communicator in the same order. Blocking calls may be made

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Collectives on a device's memory, as NCCL does them: in the order of the device's work, without the host,
 // and so part of what DeviceRuntime records. Every rank calls the same ones in the same order.
 #pragma once

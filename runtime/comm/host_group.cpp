@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "runtime/comm/host_group.h"
 
 #include <linux/futex.h>

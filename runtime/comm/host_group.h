@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The ranks of a communicator that share a host, and how they sum without copying: each reads the others'
 // gradients where they lie, sums its slice and writes it where it is used. Across hosts one rank of each goes
 // on by MPI.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How fast ranks of one host sum through its memory, measured with threads in their place.
 #pragma once
 

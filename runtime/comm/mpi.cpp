@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The communicator over MPI. MPI_THREAD_MULTIPLE: the communication thread reduces gradients on one MPI
 // communicator while the caller's thread reduces batch-norm statistics on another.
 #include <mpi.h>

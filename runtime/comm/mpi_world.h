@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // MPI itself, one per process, and the watchdog over all communicators' calls.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // In place of runtime/cuda/nccl_collectives.cpp where there is no NCCL.
 #include "kernels/core/error.h"
 #include "runtime/comm/device_collectives.h"

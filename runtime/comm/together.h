@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Work that may fail on some ranks, without leaving the others waiting: either it succeeds on all, or every
 // rank throws the same error.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sum over the ranks of an MPI communicator as a binary tree, ((0 + 1) + (2 + 3)) + ...: MPI_Allreduce may
 // add in any order, and in another one at another size.
 #pragma once

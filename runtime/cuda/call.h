@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Calls into CUDA, with their failures as Errors.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One GPU: its memory, one stream of compute and one of copies beside it, recording into CUDA graphs.
 #pragma once
 

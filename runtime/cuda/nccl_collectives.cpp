@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Collectives by NCCL, on a stream of their own beside the compute stream.
 #include <nccl.h>
 #include <spdlog/spdlog.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Copies beside the work of the compute stream: batches ahead of their step, results behind it.
 #include <array>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Decoded sets on disk, mapped instead of decoded again: $XDG_CACHE_HOME/lockstep or ~/.cache/lockstep, one
 // file for each list of source files and way to read them, replaced when a source changes. Inflating MNIST
 // takes 100 ms, mapping it 5.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // CIFAR-10, binary version (A. Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html): files of 10,000
 // records of a label byte and 3,072 bytes, the red, green and blue planes of 32x32.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One encoded image in memory. The format is told by its signature, never by a file's name.
 #pragma once
 

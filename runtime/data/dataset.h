@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Labelled images, decoded once and kept compact: uint8, [count, channels, height, width].
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which way up a camera was held: the Orientation tag (0x0112) of EXIF (JEITA CP-3451), which PNG and JPEG
 // carry alike.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A message digest over pieces: "sha256" for the content of a set, "md5" where a data set is published with
 // one.
 #pragma once

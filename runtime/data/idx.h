@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The IDX format (Y. LeCun, "The MNIST database", "file formats"): a big-endian magic number 00 00 type rank,
 // a 32-bit size per dimension, then the elements. Images: 0x00000803 [count, height, width]; labels:
 // 0x00000801.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // read_image, encode_png and write_png.
 #include <png.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A folder of PNG and JPEG files with a folder per class, as torchvision's ImageFolder reads it: classes in
 // the order of their names, within a class the files in the order of their paths.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // From a model's numbers to pictures.
 #pragma once
 

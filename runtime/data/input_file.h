@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A file read front to back, whose content may be gzip-compressed (told by its first two bytes, not its
 // name).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 // jpeglib.h needs stdio.h before it.
 #include <jpeglib.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Copies batches together ahead of their use, on a thread of its own.
 #pragma once
 

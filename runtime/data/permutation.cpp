@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A Feistel network over the smallest power of two that holds count, with cycle walking (Black, Rogaway:
 // "Ciphers with arbitrary finite domains", CT-RSA 2002): while the result lies outside [0, count), encrypt
 // again. Round keys come from Philox; a round's function is the 64-bit finaliser of SplitMix64 (Steele, Lea,

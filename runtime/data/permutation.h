@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A keyed permutation of [0, count): O(1) memory, a pure function of its arguments.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which sample stands at which position of an epoch: a pure function of (seed, epoch, position), so that
 // any number of ranks, and any resumed run, sees the same samples in the same order.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "runtime/device/cpu_topology.h"
 
 #include <fmt/format.h>

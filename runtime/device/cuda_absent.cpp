@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // In place of runtime/cuda/gpu.cpp where there is no CUDA.
 #include "kernels/core/error.h"
 #include "runtime/device/device_runtime.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What plans run on: memory of the device, work in the order of one stream, and copies between it and the
 // host.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Host memory of the runtime: 64-byte aligned (whole pages where large), zeroed, counted.
 #pragma once
 

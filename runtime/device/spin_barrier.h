@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Where threads that each have a core meet, without the time it takes to sleep and wake up.
 #pragma once
 

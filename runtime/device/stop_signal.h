@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A rank's wish to stop: set by a signal, obeyed at the end of a step that all ranks agree on.
 #pragma once
 

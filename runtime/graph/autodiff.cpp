@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "runtime/graph/autodiff.h"
 
 #include "kernels/elementwise/elementwise.h"

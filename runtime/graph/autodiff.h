@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reverse-mode differentiation as graph rewriting: appends the gradient nodes of each op to the graph.
 #pragma once
 

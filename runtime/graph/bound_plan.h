@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A plan on its device: kernels made, addresses known, and how its inputs and results travel. The executor's
 // own.
 #pragma once

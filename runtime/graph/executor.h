@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs plans on a device, on one model's flat arrays and one arena. Everything is allocated by bind(); run()
 // allocates nothing.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the executor gets from the host for each run, and hands back.
 #include <algorithm>
 #include <cstring>

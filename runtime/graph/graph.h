@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The graph: values with static shapes and dtypes, joined by ops, in the order they were added (which is a
 // valid execution order). One graph is one step: forward, loss, gradients, collectives, optimizer.
 #pragma once

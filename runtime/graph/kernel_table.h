@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which kernel runs each node: job state, the same on every rank, kept in the plan and in every checkpoint.
 #pragma once
 

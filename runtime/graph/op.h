@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the graph knows of an op: shapes, gradient, cost. One file per op (or family) in runtime/graph/ops/.
 #pragma once
 

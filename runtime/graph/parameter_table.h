@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Where each parameter lies in the flat arrays of parameters, gradients and optimizer state.
 //
 // All of them share one numbering: floats [0, kMetricsFloats) of the gradient array carry the step's metrics

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Graph rewriting. Each pass keeps what the graph computes.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A compiled graph: order, chosen kernels, memory offsets. What the executor runs and `lockstep plan` prints.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The process's log: spdlog's default logger, so that spdlog::info(...), warn, error work everywhere.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One line of metrics, and where it goes: metrics.jsonl, TensorBoard, the terminal.
 #pragma once
 

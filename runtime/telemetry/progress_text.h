@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What Progress prints, as pure functions of what there is to say and of the terminal.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The run folder: everything one run leaves.
 //
 //   job.yaml          the resolved job; `lockstep fit job.yaml` repeats the run

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // TFRecord framing (https://www.tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details"):
 //   uint64 length, uint32 masked CRC-32C of the length's bytes, the bytes, uint32 masked CRC-32C of them;
 //   little-endian.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a rank does and when, over some of its steps: for Chrome's trace viewer (ui.perfetto.dev opens the
 // same files) and for `--profile`.
 #pragma once

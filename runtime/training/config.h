@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Hyperparameters as typed structs: what the job file's `hyperparameters` says.
 #pragma once
 

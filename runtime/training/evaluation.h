@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Loss and accuracy over a set of images, split over the ranks.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a model is in memory: flat arrays of parameters, gradients, optimizer state, moving average and
 // buffers.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A training step on any number of ranks, predicted from what its ops take on one and what its collectives
 // cost (collective_cost.h). Each rank computes the same number of samples whatever the rank count: weak
 // scaling.

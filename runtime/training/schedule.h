@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which samples belong to which step, micro-batch and rank.
 #pragma once
 

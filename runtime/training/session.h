@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A model ready to run on this rank: its flat arrays, its kernel table, its executor, and the plans made so
 // far.
 #pragma once

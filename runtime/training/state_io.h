@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Between a model's flat arrays and named tensors on disk.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/step_graph.h"
 
 #include <fnmatch.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Builds the graphs of a job from a model: the training step, evaluation, prediction.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the ops of a training step take on this machine, by running it: on made-up images, so that no data set
 // is needed, and with a learning rate of 0, so that the model stays as it was initialised.
 #pragma once

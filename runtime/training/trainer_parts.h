@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The trainer's own parts: what is set up before the first step (trainer_setup.cpp) and the loop
 // (trainer.cpp).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The GPU kernels as bench/cuda_report finds them on small shapes of the models: what the compiler made of
 // them for this build's architecture, and what their accesses cost. The report is made by a test of its own
 // before these (CMakeLists.txt).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What bench/gpu reads from other tools, on recorded outputs of theirs, and what it makes of them."""
 
 import contextlib

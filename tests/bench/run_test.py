@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What bench/run's parts read from Linux, from our programs and from Google Benchmark, and what they make of it."""
 
 import pathlib

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // NCCL's collectives with one rank, on a GPU and on stand-ins: what becomes of a bucket's bits on their way.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every kernel of device cuda against the CPU reference, on the ops' ordinary cases, in memory of its own
 // with sentinels around; one test an op. Built twice: against CUDA itself (skipped where no GPU is), and
 // against the stand-ins for CUDA, cuDNN and cuBLASLt (LOCKSTEP_STANDINS), where it is about the libraries'

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Steps started before the results of the last are read, on stand-ins.
 #ifdef LOCKSTEP_STANDINS
 #include <gtest/gtest.h>

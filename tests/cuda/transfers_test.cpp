@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Copies beside the compute stream, on stand-ins whose compute stream is held up: what must not wait for it
 // doesn't, and what must come after it does.
 #ifdef LOCKSTEP_STANDINS

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A diffusion model trained and sampled by the real program: on one rank and several, kept and recomputed
 // activations, interrupted and resumed, on the CPU and on the SIMT executor.
 #include <fmt/format.h>

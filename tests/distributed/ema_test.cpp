@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The moving average of the parameters: what the test at the end, model.safetensors and `evaluate` go by.
 #include <gtest/gtest.h>
 

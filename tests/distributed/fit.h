@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep fit` as a user types it, and what its run folder says.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Whole training steps in fp32 and bf16, with the CPU's kernels and the GPU's: on the SIMT executor, and as
 // device cuda on stand-ins for CUDA and NCCL, whose streams run beside each other and whose calls can be made
 // to fail.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A job that is interrupted over and over, and resumed each time, ends as one that never was: the same bits
 // in its weights, their moving average and optimizer state, the same lines of metrics. Dropout, batch norm,
 // an uneven last batch and validation are in it, so that each kind of state is; one rank computes in bf16,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep evaluate RUN --judge RUN2`: a classifier reads a diffusion model's samples.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The real program with and without mpirun: how jobs end, and what signals, lost ranks and lost launchers
 // leave.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What `lockstep plan` says a rank needs, against what a real run of the same job allocates at most.
 #include <gtest/gtest.h>
 

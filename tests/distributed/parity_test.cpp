@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Training beside PyTorch (tests/golden/make_training.py), and on one rank beside several.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Images that are larger than the model's: training sees random windows, everything else the middle.
 #include <gtest/gtest.h>
 

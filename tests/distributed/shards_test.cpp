@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // With `shards` a job gives the same bits on any number of ranks: every loss, the weights, the optimizer's
 // state.
 #include <fmt/format.h>

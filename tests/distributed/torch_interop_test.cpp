@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Weights between Lockstep and PyTorch. tests/golden/check_torch.py compares both programs where there is a
 // PyTorch; here stands what can be proven without: golden files that PyTorch wrote, and the format of ours to
 // the byte.

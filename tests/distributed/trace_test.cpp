@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep fit --trace --profile`: what ten steps of a job say they were made of.
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Checks the program against diffusers, both ways, on this machine (torch, diffusers 0.42, safetensors).
 
   python tests/golden/check_diffusers.py [--lockstep build/release/lockstep] [--cifar IMAGE_FOLDER]

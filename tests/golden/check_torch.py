@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights between Lockstep and PyTorch, both ways.
 
     PYTHON tests/golden/check_torch.py --lockstep build/release/lockstep      PYTHON has torch and safetensors

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Trains a job's UNet in diffusers on the images, noise and timesteps of our run, and compares the losses
 (torch, diffusers 0.42, safetensors, PyYAML, Pillow).
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What scripts that repeat our diffusion training in PyTorch share: our draws, and the DDPM paper's CIFAR-10 net."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes attention.safetensors: self_attention2d forward and backward in PyTorch, for tests/models/attention_test.cpp.
 
     ~/.cache/lockstep/peers/bin/python tests/golden/make_attention.py      (environment: bench/peers/install)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes optimizer.json, optimizer.safetensors, lr_schedule.json and ema_decay.json, for tests/runtime/training/golden_test.cpp.
 
     ~/.cache/lockstep/peers/bin/python tests/golden/make_optimizer.py      (environment: bench/peers/install)

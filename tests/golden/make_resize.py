@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes resize.json: Pillow's resizing and torchvision's Resize and CenterCrop, for tests/runtime/data/fit_test.cpp.
 
     ~/.cache/lockstep/peers/bin/python tests/golden/make_resize.py      (environment: bench/peers/install)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes resnet.json: torchvision's ResNets, forward and backward, for tests/models/resnet_test.cpp.
 
     ~/.cache/lockstep/peers/bin/python tests/golden/make_resnet.py      (environment: bench/peers/install)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes samplers.json and samplers.safetensors, for tests/models/sampler_test.cpp.
 
     ~/.cache/lockstep/peers/bin/python tests/golden/make_samplers.py      (environment: bench/peers/install)

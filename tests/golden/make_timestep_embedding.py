@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes timestep_embedding.inc: diffusers' get_timestep_embedding, for tests/kernels/embedding_test.cpp.
 
     ~/.cache/lockstep/peers/bin/python tests/golden/make_timestep_embedding.py   (needs diffusers beside PyTorch)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes training/*: 100 steps of each net in PyTorch, for tests/distributed/parity_test.cpp.
 
     ~/.cache/lockstep/peers/bin/python tests/golden/make_training.py      (environment: bench/peers/install)

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Makes tests/golden/unet.json and unet.safetensors: diffusers' UNet2DModel in configurations of many kinds.
 
   python tests/golden/make_unet.py        needs torch, diffusers 0.42, safetensors, numpy

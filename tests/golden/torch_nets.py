@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The nets and schedules of the golden files in PyTorch, written to be read beside the job files that repeat them."""
 
 import gzip

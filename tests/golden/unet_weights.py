@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights and inputs of the UNet golden files by formula, so that they need not be stored (tests/models/unet_formula.h)."""
 
 import zlib

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What convolution and matmul kernels promise about their bits (BitExact), on shapes large enough that
 // several threads share the work. No tolerance: bits are equal or not.
 #include <gtest/gtest.h>

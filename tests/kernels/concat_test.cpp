@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Numbers are copied, so tolerances are 0 (bf16 outputs of bf16 inputs too).
 #include "kernels/concat/concat.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerance: the fast kernels add C/groups*KH*KW products in float (weight gradients: N*P*Q of them, in two
 // levels), 20 to 20,000 terms here. Random rounding grows with the root of their count, 6e-8 * sqrt(20,000) =
 // 1e-5, against the largest output, which grows so too: 1e-5 with a margin for the biggest sums and for the

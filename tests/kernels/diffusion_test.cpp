@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // diffusion_noise, weighted_mse and label_dropout: against the reference, and the same bits however a batch
 // is cut.
 #include <gtest/gtest.h>
@@ -8,12 +9,12 @@
 
 #include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
-#include "kernels/random/normal.h"
-#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/label_dropout.h"
 #include "kernels/diffusion/noise.h"
 #include "kernels/diffusion/weighted_mse.h"
+#include "kernels/random/normal.h"
+#include "kernels/random/philox.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {

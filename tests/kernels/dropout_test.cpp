@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerance 2e-7: kept numbers are multiplied by a rounded 1/(1 - p), the reference divides in double. Which
 // numbers are dropped must fit exactly; inputs stay away from zero, so a wrong one is off by all of itself.
 #include "kernels/dropout/dropout.h"
@@ -9,8 +10,8 @@
 #include <limits>
 
 #include "kernels/core/cpu_target.h"
-#include "kernels/random/philox.h"
 #include "kernels/core/step_state.h"
+#include "kernels/random/philox.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerance: one instruction in float against double is off by the errors that math-inl.h states, at most
 // 4e-7 of the result, and the *_grad ones lose as much again in 1 - s and 1 - y*y: 1e-6 of the largest. A
 // chain multiplies that by what its later instructions magnify, at most 4 here: 4e-6.

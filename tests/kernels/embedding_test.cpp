@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerances: rows are copied (0); a row's gradient adds at most 64 floats: 1e-6 of the largest. Sines of the
 // same float angle differ by the functions' own error, below 2e-7.
 #include "kernels/embedding/embedding.h"

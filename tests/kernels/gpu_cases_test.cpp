@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every GPU kernel against the CPU reference, on the executor: watched, so that any wrong access, race or
 // barrier fails the test, and plain. Runs the ops' ordinary cases (kernel_cases.h) in fp32 and bf16.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Bytes are moved, so every kernel's result is the reference's.
 #include "kernels/image_augment/image_augment.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerance: x * scale + offset in float against double. Scale, offset, product and sum are rounded once
 // each (6e-8), of numbers as large as the largest result plus |offset|: 4e-7 of the largest.
 #include "kernels/image_normalize/image_normalize.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What libraries leave to our kernels, watched, in both types and layouts, with odd sizes and with several
 // blocks.
 //

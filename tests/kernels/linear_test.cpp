@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerance: sums of up to 9,216 products in float, one after the other; random rounding grows with the root
 // of their count, 6e-8 * sqrt(9,216) = 6e-6, against the largest output, which grows so too. 1e-5 covers that
 // and the vector activations.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Normals: right in distribution, and the same bits wherever they are drawn.
 #include "kernels/random/normal.h"
 

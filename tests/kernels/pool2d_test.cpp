@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerances: a maximum is copied, so every bit must fit (0). An average of at most 100 floats, added in
 // float by the fast kernels, is off by at most 100 roundings of 6e-8 of the sum of magnitudes: 3e-6 of the
 // largest covers the random inputs here. Gradients add at most 9 overlapping windows: 1e-6.

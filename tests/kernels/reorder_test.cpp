@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A reorder copies: every bit must fit, so tolerances are 0.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerances: upsampling copies (0); its gradient adds at most 12 floats here: 1e-6 of the largest.
 #include "kernels/resample/resample.h"
 

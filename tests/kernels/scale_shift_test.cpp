@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tolerances: y is two roundings off, 1.2e-7 of the largest; sums over at most 2,500 pixels are added in
 // float in several runs, whose random rounding grows with the root of their length, as the sum itself does:
 // 2e-6.

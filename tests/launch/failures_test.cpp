@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What bad input gets, from the real program: exit code, and words of the message that a person needs.
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "launch/fetch/fetch.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The house rules that a compiler does not know: which floor may include which, include guards, no paths of
 // somebody's machine.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Everything that a job file or --set can have wrong: the exit code, the identifier, the place and the key.
 #include "tests/launch/job_support.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a good job file becomes: fields, defaults, overrides, and the resolved job that reads back as itself.
 #include <filesystem>
 

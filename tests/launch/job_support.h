@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A small valid job as text, and variants of it.
 #pragma once
 

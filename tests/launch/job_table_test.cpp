@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The table itself: each row's example is good, each wrong type is refused, and the reference says it all.
 #include <filesystem>
 #include <random>

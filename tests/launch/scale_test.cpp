@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `lockstep plan --scale --link`: what it reads, what it refuses, and what the real program predicts.
 #include "launch/commands/scale.h"
 

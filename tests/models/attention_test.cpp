@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // self_attention2d against PyTorch: tests/golden/make_attention.py.
 #include <gtest/gtest.h>
 

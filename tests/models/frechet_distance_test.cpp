@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The Fréchet distance where it has a closed form.
 #include "models/diffusion/frechet_distance.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a classifier reads: classes, and the input of its last linear layer.
 #include "models/diffusion/judge.h"
 

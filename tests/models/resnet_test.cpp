@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ResNets against torchvision: tests/golden/make_resnet.py. On one rank, and under mpirun on two, which halve
 // the batch and must still find what one process finds with the whole of it.
 #include <gtest/gtest.h>

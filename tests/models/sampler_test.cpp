@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Schedules and samplers against diffusers: tests/golden/make_samplers.py, whose model and noise are repeated
 // here.
 #include "models/diffusion/sampler.h"

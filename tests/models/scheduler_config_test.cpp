@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // scheduler_config.json: what diffusers writes is read, what we write diffusers reads, the rest is refused.
 #include "models/diffusion/scheduler_config.h"
 

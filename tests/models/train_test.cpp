@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The whole training path on one rank, with data made here: graph, kernels, loader, optimizer, checkpoint.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Weights and inputs of the UNet golden files by formula: tests/golden/unet_weights.py.
 #pragma once
 

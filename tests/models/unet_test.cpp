@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The UNet against diffusers' UNet2DModel: tests/golden/make_unet.py.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Stand-ins for cuBLASLt's entry points that the program uses: products in double on host memory, on the
 // stream.
 #include <cublasLt.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Stand-ins for the CUDA runtime's entry points that the program uses, on host memory: a stream is a queue
 // with a thread that works it off in order, an event a place in one, a capture the list of calls made
 // meanwhile, which a replay makes again: streams that forked run beside each other then, as far as their

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Stand-ins for cuDNN's entry points that the program uses: the reference kernels on host memory, on the
 // stream of the handle. They refuse what cuDNN refuses (sizes that don't fit, too little workspace), and
 // write over all the workspace they are given. Their only algorithm that may be taken is the last they offer.

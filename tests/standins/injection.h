@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Failures on demand: LOCKSTEP_STANDIN_FAIL="cudaMalloc:3" makes the third call of that entry point fail
 // (with ":rank1" behind it only on that rank), ncclAllReduce:2:hang never completes it. LOCKSTEP_STANDIN_LOG
 // names a file to which each call that does work appends a line.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The kernels of the SIMT executor as device cuda's: run() puts the work on the stream, as a launch does.
 // After each optimizer step the log has a digest of the parameters.
 #include <string_view>

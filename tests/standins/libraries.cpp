@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // In place of kernels/vendor/shared_library.cpp: the libraries that are looked for at run time are the
 // stand-ins of this executable. LOCKSTEP_STANDIN_LACKS names a library, or an entry point, that isn't to be
 // had.

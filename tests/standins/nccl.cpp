@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Stand-ins for NCCL's entry points that the program uses: ranks are processes of one host, which meet in a
 // shared file. Sums are made in rank order, in f32, so that every rank holds the same bits.
 #include <fcntl.h>

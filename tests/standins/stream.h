@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How other stand-ins put work on a stream.
 #pragma once
 

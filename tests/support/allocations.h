@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Counts every allocation by operator new, on any thread. Defines the operators of the whole executable: to
 // be included by one of its files.
 #pragma once

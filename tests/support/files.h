@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Whole files as strings, and the Error that a call must throw.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // gzip in memory, for tests' own files.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A file server on 127.0.0.1 that misbehaves on request: cuts transfers, knows no ranges, stalls, lies.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One harness for all ops: a room's test file lists cases, the harness does the rest.
 //
 //   static const bool cases = add_kernel_cases([] { return std::vector<KernelCase>{...}; });

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Keeps a test's data sets out of the user's cache.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A small checkpoint with every kind of tensor: a matrix, a scalar, an empty one, odd byte counts.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A folder that lasts as long as the test's variable.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A typed case's tensors as a kernel gets them, in one layout, and the check of what it wrote.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/gpu/simt/block.h"
 
 #include <sys/mman.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One block at a time on the calling operating-system thread. See executor.h.
 #pragma once
 

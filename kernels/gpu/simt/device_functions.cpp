@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The functions of device_code.h, as the executor performs them.
 #include <array>
 #include <bit>

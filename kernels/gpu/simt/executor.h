@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The SIMT executor: runs a kernel written for a GPU on the host.
 //
 // A block runs on one operating-system thread, its threads as fibers that switch only where they wait for

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // device_code.h for the host compiler: CUDA's words, performed by the executor.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // From the compiler's call-outs to the watch.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The thread sanitizer's interface, as compilers call it under -fsanitize=thread. There is no sanitizer here:
 // accesses of watched kernels go to the watch, all others nowhere.
 #include <cstdint>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What memory accesses cost a GPU, counted while watched kernels run.
 //
 // The lanes of a warp make an access together: as one request. They run one after the other here, so a lane's

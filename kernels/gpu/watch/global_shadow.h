@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The global memory that kernels may touch, and which block of the running launch last touched each byte.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the watch knows of each byte of a block's shared memory: who wrote and read it last, and whether a
 // barrier lies between that and now.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/gpu/watch/symbols.h"
 
 #include <elf.h>
@@ -42,8 +43,7 @@ Program this_program() {
 }
 
 bool is_vocabulary(const std::string& file) {
-  for (const char* name :
-       {"kernels/gpu/simt/host_code.h", "kernels/gpu/launch.h", "kernels/core/bf16.h"})
+  for (const char* name : {"kernels/gpu/simt/host_code.h", "kernels/gpu/launch.h", "kernels/core/bf16.h"})
     if (file.find(name) != std::string::npos) return true;
   return false;
 }

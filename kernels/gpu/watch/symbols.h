@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Names of code addresses and of this program's thread-local variables.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/gpu/watch/watch.h"
 
 #include <algorithm>
@@ -9,12 +10,12 @@
 #include <tuple>
 
 #include "kernels/core/error.h"
+#include "kernels/core/kernel.h"
 #include "kernels/gpu/watch/accesses.h"
 #include "kernels/gpu/watch/counters.h"
 #include "kernels/gpu/watch/global_shadow.h"
 #include "kernels/gpu/watch/shared_shadow.h"
 #include "kernels/gpu/watch/symbols.h"
-#include "kernels/core/kernel.h"
 
 namespace lockstep {
 namespace gpu_watch {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Judges every memory access of kernels compiled as simt_watched. Link lockstep_kernels_watched to have it.
 //
 // The compiler reports accesses through the thread sanitizer's call-outs (__tsan_read4(address), ...), which

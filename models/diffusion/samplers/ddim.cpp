@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Song, Meng, Ermon: "Denoising diffusion implicit models" (2021), equations 12 and 16. As in diffusers, the
 // previous timestep lies num_train_timesteps / steps (rounded down) before, whatever the spacing.
 #include <cmath>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Ho, Jain, Abbeel: "Denoising diffusion probabilistic models" (2020), algorithm 2 and equation 7, over any
 // descending timesteps: the previous one is the next in the list.
 #include <algorithm>

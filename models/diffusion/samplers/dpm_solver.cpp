@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Lu et al.: "DPM-Solver++" (2022), the multistep solver of order 1 or 2 in x_0 (algorithm 2).
 #include <algorithm>
 #include <cmath>

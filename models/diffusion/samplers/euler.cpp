@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Karras et al.: "Elucidating the design space of diffusion-based generative models" (2022): Euler's method
 // in x_0 + sigma noise, where the model's input is scaled to unit variance; and its ancestral form, which
 // goes down to sigma_down and adds noise of sigma_up, the two making up the next sigma.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the samplers share. Scalars are computed once, at construction, in the order and precision of
 // diffusers' step(); those that are not finite are refused there. Passes over elements round each operation,
 // as PyTorch does.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Timesteps and noise levels, in numpy's arithmetic as diffusers uses it.
 #include <algorithm>
 #include <cmath>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/batch_norm/batch_norm.h"
 
 #include "runtime/graph/ops/rules.h"

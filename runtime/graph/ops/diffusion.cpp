@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The ops of a diffusion model's training step: diffusion_noise, weighted_mse, label_dropout. Of these only
 // the loss has a gradient, which the step graph emits, since it knows the step state.
 #include "kernels/diffusion/noise.h"

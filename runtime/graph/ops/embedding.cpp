@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // embedding and timestep_embedding: what a number or a time is to a net.
 #include "kernels/embedding/embedding.h"
 

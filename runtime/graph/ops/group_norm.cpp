@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/group_norm/group_norm.h"
 
 #include "runtime/graph/ops/rules.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Shorthands for shape and gradient rules, and the list of op families.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Ops that move or draw data: image_augment, image_normalize, reorder, cast, dropout.
 #include "kernels/dropout/dropout.h"
 #include "kernels/image_augment/image_augment.h"

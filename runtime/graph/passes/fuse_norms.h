@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Parts of fuse() (passes.h), and what they share with the others. Nodes are only marked while a pass walks,
 // so that indices stay.
 #pragma once

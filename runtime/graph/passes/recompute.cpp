@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Activation recomputation (Chen, Xu, Zhang, Guestrin: "Training deep nets with sublinear memory cost", arXiv
 // 1604.06174).
 #include <algorithm>

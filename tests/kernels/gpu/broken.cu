@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Deliberately broken kernels. The line at fault carries the comment `// here`, the line it conflicts with
 // `// other`; watch_test.cpp looks for them (of a race both lines are found, depending on which thread comes
 // first).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Kernels of one warp whose accesses cost what counters_test.cpp says.
 #include "kernels/gpu/device_code.h"
 #include "tests/kernels/gpu/kernels.h"

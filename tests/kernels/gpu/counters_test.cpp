@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What accesses cost, against what the hardware's rules give for kernels small enough to work it out by hand.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "kernels/gpu/device_code.h"
 //
 #include "kernels/gpu/gemm.cuh"

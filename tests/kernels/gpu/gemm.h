@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The matrix product's tiles one by one: which of them an op's case meets depends on its size.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every tile of the matrix product, with tails in m, n and k and more depth than the ring of buffers holds.
 //
 // Tolerance: 168 products added in float, 6e-8 * sqrt(168) of the largest at random: 1e-5 is ample; where D

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Kernels for tests, each broken in one way (broken.cu), using one part of the vocabulary (words.cu) or of
 // known cost (counted.cu). Called by name, so that the tests need no nvcc.
 #pragma once

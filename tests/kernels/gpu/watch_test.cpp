@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every kind of mistake that the watch knows, made on purpose in broken.cu: found, named rightly, at the
 // right line; and sound kernels that look like them, not found.
 #include "kernels/gpu/watch/watch.h"

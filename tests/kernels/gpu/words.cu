@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sound kernels, one for each part of the vocabulary; words_test.cpp says what they must give. They double as
 // examples that the watch must not complain about.
 #include "kernels/gpu/device_code.h"

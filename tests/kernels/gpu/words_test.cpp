@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What device_code.h's words give on the executor, against plain loops; the same kernels watched have no
 // findings. All values are small integers, so every comparison is exact.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Writers that are killed, and writers that run out of room.
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/data/hash.h"
 

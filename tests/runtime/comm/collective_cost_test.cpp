@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Costs of collectives where they can be worked out by hand: all constants are sums of powers of two, so that
 // results are exact.
 #include "runtime/comm/collective_cost.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Each test runs as one rank alone, and under mpirun in every rank (on_ranks_test.cpp starts this executable
 // so). Sums are of small integers, so exact in any order: every comparison is for equality.
 #include <gtest/gtest.h>

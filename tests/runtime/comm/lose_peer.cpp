@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // lose_peer silent|killed|init CALL: the last rank stops answering, or dies, while the others are in CALL.
 #include <signal.h>
 #include <unistd.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Starts this executable's other tests, and the program that loses a peer, under mpirun.
 #include <gtest/gtest.h>
 

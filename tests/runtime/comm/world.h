@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The communicator of this process: over MPI where a launcher started it, else one rank alone.
 #pragma once
 

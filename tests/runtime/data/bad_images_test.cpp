@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Damaged PNG and JPEG files in a folder of good ones: each stops the job with 65 and its own name, or is
 // left out.
 #include <gtest/gtest.h>

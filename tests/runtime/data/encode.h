@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // PNG and JPEG files of every kind, made by the libraries themselves.
 #pragma once
 

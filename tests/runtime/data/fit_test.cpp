@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Resizing and cropping against Pillow and torchvision: tests/golden/make_resize.py.
 #include "runtime/data/fit.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // PNG and JPEG files, and folders of them.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The real MNIST in configs/data/mnist.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the plan says of memory against what is really allocated; and that a step in the steady state
 // allocates nothing.
 #include <gtest/gtest.h>

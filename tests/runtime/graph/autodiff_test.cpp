@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Parameter gradients of small nets against central differences of the loss, through the executor: the
 // passes, layouts, fused kernels and memory sharing of real training included.
 #include <gtest/gtest.h>

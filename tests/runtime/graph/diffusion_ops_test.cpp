@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Shapes, layouts and errors of the diffusion ops in a graph.
 #include <gtest/gtest.h>
 

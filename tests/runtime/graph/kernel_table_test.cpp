@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which kernel runs what: signatures, the cache, kernels pinned by a checkpoint; and that graph and registry
 // know the same ops.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The arena: lifetimes worked out here on their own, from the nodes' order alone.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Small nets, as training graphs built twice: as they are, and as the passes make them. Images of [3, 8, 8],
 // 5 classes.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Fusion, layouts and dead code: the same numbers from fewer, other nodes.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // lower_precision(): which values become bf16, what it does to losses and gradients.
 #include <gtest/gtest.h>
 

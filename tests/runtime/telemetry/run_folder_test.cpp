@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "runtime/telemetry/run_folder.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The training loop in its steady state: reading batches, the step, counting and progress allocate nothing.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Optimizers and learning-rate schedules alone against PyTorch's: tests/golden/make_optimizer.py.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // In which order a step's micro-batches are summed.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The model of a step on many ranks: on plans made by hand, whose times can be worked out, and what it sees
 // in a real one.
 #include "runtime/training/scaling.h"
