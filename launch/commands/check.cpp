@@ -12,7 +12,7 @@ extern const Command check_command;
 
 namespace {
 
-int run(const std::vector<std::string>& arguments) {
+int run(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string file;
   std::vector<std::string> set;
@@ -23,8 +23,9 @@ int run(const std::vector<std::string>& arguments) {
   hidden.add_options()("job", po::value(&file));
   po::positional_options_description positional;
   positional.add("job", 1);
-  const auto vm = parse_arguments(check_command, "JOB", "lockstep check configs/mnist_cnn.yaml", arguments,
-                                  visible, hidden, positional);
+  const auto vm = parse_arguments(
+      check_command, {"JOB", "lockstep check configs/mnist_cnn.yaml", visible, hidden, positional},
+      arguments);
   if (!vm) return 0;
   if (file.empty()) missing_argument(check_command, "JOB");
   const Job job = read_job(file, set);

@@ -12,6 +12,7 @@
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/error.h"
 #include "launch/commands/report_error.h"
+#include "launch/commands/version.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/together.h"
 
@@ -25,12 +26,9 @@ std::string overview() {
       "Trains convolutional networks on many ranks in lock step.\n\nUsage: lockstep COMMAND "
       "[...]\n\nCommands:\n";
   for (const auto& c : commands()) s += fmt::format("  {:<10} {}\n", c.name, c.summary);
-  return s +
-         "\n`lockstep COMMAND --help` says more. Exit codes: 0 done; 64 usage, 65 bad data, 66 missing file, "
-         "70 a bug,\n"
-         "73 cannot create, 74 I/O, 75 interrupted or a peer lost (--resume goes on), 76 ranks disagree, 78 "
-         "job file,\n"
-         "80 the loss is not finite.\n";
+  s += "\n`lockstep COMMAND --help` says more. Exit codes:\n";
+  for (const auto& [code, meaning] : exit_meanings()) s += fmt::format("  {:<10} {}\n", code, meaning);
+  return s;
 }
 
 int dispatch(const std::vector<std::string>& words) {
@@ -43,12 +41,12 @@ int dispatch(const std::vector<std::string>& words) {
     return 0;
   }
   if (words[0] == "--version") {
-    fmt::print("lockstep {}\n", LOCKSTEP_VERSION);
+    fmt::print("lockstep {}\n", version());
     return 0;
   }
   std::vector<std::string> names;
   for (const auto& c : commands()) {
-    if (words[0] == c.name) return c.run({words.begin() + 1, words.end()});
+    if (words[0] == c.name) return c.run({{words.begin() + 1, words.end()}, {}});
     names.emplace_back(c.name);
   }
   const std::string near = nearest(words[0], names);
@@ -57,6 +55,25 @@ int dispatch(const std::vector<std::string>& words) {
 }
 
 }  // namespace
+
+const std::vector<ExitMeaning>& exit_meanings() {
+  static const std::vector<ExitMeaning> all = {
+      {0, "done"},
+      {64, "the command line is wrong"},
+      {65, "data, or a checkpoint, is damaged or does not fit"},
+      {66, "a file or folder that should be read is missing"},
+      {69, "a service that is needed (mpirun's ranks, NCCL) did not start"},
+      {70, "a bug of lockstep, or a failure inside a library"},
+      {73, "a file or folder cannot be created, or another job holds it"},
+      {74, "reading or writing failed, the disk is full, or memory ran out"},
+      {75, "interrupted, or a rank was lost: start again with --resume"},
+      {76, "the ranks disagree about the job, the data or the plan"},
+      {77, "no permission to read a file"},
+      {78, "the job file is wrong, or asks for what this build or machine lacks"},
+      {80, "the loss is not finite: the training diverged"},
+  };
+  return all;
+}
 
 int run_command_line(int argc, char** argv) {
   try {
@@ -77,29 +94,29 @@ int run_command_line(int argc, char** argv) {
   }
 }
 
-std::optional<po::variables_map> parse_arguments(const Command& command, const std::string& synopsis,
-                                                 const std::string& example,
-                                                 const std::vector<std::string>& arguments,
-                                                 const po::options_description& visible,
-                                                 const po::options_description& hidden,
-                                                 const po::positional_options_description& positional) {
+std::optional<po::variables_map> parse_arguments(const Command& command, const Usage& usage,
+                                                 const Arguments& arguments) {
+  if (arguments.describe) {
+    arguments.describe(usage);
+    return std::nullopt;
+  }
   po::options_description all, help;
   help.add_options()("help,h", "this text");
-  all.add(visible).add(hidden).add(help);
+  all.add(usage.visible).add(usage.hidden).add(help);
   po::variables_map vm;
   try {
-    po::store(po::command_line_parser(arguments).options(all).positional(positional).run(), vm);
+    po::store(po::command_line_parser(arguments.words).options(all).positional(usage.positional).run(), vm);
     if (vm.count("help")) {
       std::ostringstream text;
-      text << visible;
+      text << usage.visible;
       fmt::print("{}: {}\n\nUsage: lockstep {} {} [options]\n\n{}\nExample:\n  {}\n", command.name,
-                 command.summary, command.name, synopsis, text.str(), example);
+                 command.summary, command.name, usage.synopsis, text.str(), usage.example);
       return std::nullopt;
     }
     po::notify(vm);
   } catch (const po::unknown_option& e) {
     std::vector<std::string> names = {"--help"};
-    for (const auto& o : visible.options()) names.push_back("--" + o->long_name());
+    for (const auto& o : usage.visible.options()) names.push_back("--" + o->long_name());
     const std::string near = nearest(e.get_option_name(), names);
     throw Error(Exit::usage, "E_OPTION", fmt::format("{}: no option '{}'", command.name, e.get_option_name()))
         .hint(near.empty() ? fmt::format("`lockstep {} --help` lists them", command.name)

@@ -57,7 +57,7 @@ class Display {
   int64_t shown_ = -1;
 };
 
-int run(const std::vector<std::string>& arguments) {
+int run(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string action, name, folder;
   FetchOptions options;
@@ -70,8 +70,9 @@ int run(const std::vector<std::string>& arguments) {
   po::positional_options_description positional;
   positional.add("action", 1).add("name", 1);
   const std::string synopsis = fmt::format("get {}", fmt::join(set_names(), "|"));
-  if (!parse_arguments(data_command, synopsis, "lockstep data get mnist --to data/mnist", arguments, visible,
-                       hidden, positional))
+  if (!parse_arguments(data_command,
+                       {synopsis, "lockstep data get mnist --to data/mnist", visible, hidden, positional},
+                       arguments))
     return 0;
   if (action.empty()) missing_argument(data_command, "what to do: get");
   if (action != "get")

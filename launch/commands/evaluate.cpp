@@ -39,7 +39,7 @@ void print_text(const std::string& split, const Score& s, const Job& job) {
   }
 }
 
-int run(const std::vector<std::string>& arguments) {
+int run(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string folder, split;
   JudgeRequest judged;
@@ -56,10 +56,12 @@ int run(const std::vector<std::string>& arguments) {
   po::positional_options_description positional;
   positional.add("run", 1);
   const auto vm =
-      parse_arguments(evaluate_command, "RUN",
-                      "lockstep evaluate runs/mnist-cnn-001 --split test\n"
-                      "  lockstep evaluate runs/ddpm-mnist-001 --judge runs/mnist-cnn-001 --guidance 1.5",
-                      arguments, visible, hidden, positional);
+      parse_arguments(evaluate_command,
+                      {"RUN",
+                       "lockstep evaluate runs/mnist-cnn-001 --split test\n"
+                       "  lockstep evaluate runs/ddpm-mnist-001 --judge runs/mnist-cnn-001 --guidance 1.5",
+                       visible, hidden, positional},
+                      arguments);
   if (!vm) return 0;
   if (folder.empty()) missing_argument(evaluate_command, "RUN");
   if (vm->count("judge")) {

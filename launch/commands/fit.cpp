@@ -39,7 +39,7 @@ std::string shell_word(const std::string& word) {
   return q + "'";
 }
 
-int run(const std::vector<std::string>& arguments) {
+int run(const Arguments& arguments) {
   note_start();
   namespace po = boost::program_options;
   std::string file;
@@ -58,12 +58,14 @@ int run(const std::vector<std::string>& arguments) {
       "write what all ranks do in ten steps as a Chrome trace")("profile", po::bool_switch(&o.profile),
                                                                 "print the most expensive work of ten steps")(
       "help-keys", "what a job file may say");
-  hidden.add_options()("job", po::value(&file))("help-keys-markdown", "the same for the README");
+  hidden.add_options()("job", po::value(&file))("help-keys-markdown", "the same for docs/job-keys.md");
   po::positional_options_description positional;
   positional.add("job", 1);
-  const auto vm = parse_arguments(
-      fit_command, "JOB", "lockstep fit configs/mnist_cnn.yaml --set hyperparameters.optimizer.lr=0.1",
-      arguments, visible, hidden, positional);
+  const auto vm =
+      parse_arguments(fit_command,
+                      {"JOB", "lockstep fit configs/mnist_cnn.yaml --set hyperparameters.optimizer.lr=0.1",
+                       visible, hidden, positional},
+                      arguments);
   if (!vm) return 0;
   if (vm->count("help-keys") || vm->count("help-keys-markdown")) {
     fmt::print("{}", key_reference(vm->count("help-keys-markdown") > 0));
@@ -92,7 +94,7 @@ int run(const std::vector<std::string>& arguments) {
   const LauncherEnvironment environment = launcher_environment();
   if (!environment.present && (job.instance_count > 1 || !job.hosts.empty() || !job.hostfile.empty())) {
     std::vector<std::string> words = {"fit"};
-    words.insert(words.end(), arguments.begin(), arguments.end());
+    words.insert(words.end(), arguments.words.begin(), arguments.words.end());
     return launch_ranks(job, words, o.resume_command);
   }
   if (environment.present && environment.size != job.instance_count)

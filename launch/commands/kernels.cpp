@@ -12,12 +12,12 @@ extern const Command kernels_command;
 
 namespace {
 
-int run(const std::vector<std::string>& arguments) {
+int run(const Arguments& arguments) {
   namespace po = boost::program_options;
   po::options_description visible("Options"), hidden;
   std::string op;
   visible.add_options()("op", po::value(&op)->value_name("NAME"), "only this op");
-  if (!parse_arguments(kernels_command, "", "lockstep kernels --op conv2d", arguments, visible, hidden, {}))
+  if (!parse_arguments(kernels_command, {"", "lockstep kernels --op conv2d", visible, hidden, {}}, arguments))
     return 0;
   fmt::print("{:<24} {:<6} {:<6} {:<6} {:<12} {}\n", "op", "device", "dtype", "layout", "name",
              "bits do not depend on");

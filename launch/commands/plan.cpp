@@ -107,7 +107,7 @@ void print(const Job& job, const JobPlan& p) {
              megabytes(p.data_bytes));
 }
 
-int run(const std::vector<std::string>& arguments) {
+int run(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string file, dot, device, scale, link;
   std::vector<std::string> set;
@@ -126,9 +126,10 @@ int run(const std::vector<std::string>& arguments) {
   hidden.add_options()("job", po::value(&file));
   po::positional_options_description positional;
   positional.add("job", 1);
-  const auto vm =
-      parse_arguments(plan_command, "JOB", "lockstep plan configs/mnist_cnn.yaml --set instance_count=4",
-                      arguments, visible, hidden, positional);
+  const auto vm = parse_arguments(
+      plan_command,
+      {"JOB", "lockstep plan configs/mnist_cnn.yaml --set instance_count=4", visible, hidden, positional},
+      arguments);
   if (!vm) return 0;
   if (file.empty()) missing_argument(plan_command, "JOB");
   std::optional<ScaleRequest> request;

@@ -16,7 +16,7 @@ extern const Command predict_command;
 
 namespace {
 
-int run(const std::vector<std::string>& arguments) {
+int run(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string folder;
   std::vector<std::string> files;
@@ -28,9 +28,10 @@ int run(const std::vector<std::string>& arguments) {
   hidden.add_options()("run", po::value(&folder))("image", po::value(&files));
   po::positional_options_description positional;
   positional.add("run", 1).add("image", -1);
-  const auto vm =
-      parse_arguments(predict_command, "RUN IMAGE...", "lockstep predict runs/mnist-cnn-001 digit.png",
-                      arguments, visible, hidden, positional);
+  const auto vm = parse_arguments(
+      predict_command,
+      {"RUN IMAGE...", "lockstep predict runs/mnist-cnn-001 digit.png", visible, hidden, positional},
+      arguments);
   if (!vm) return 0;
   if (folder.empty()) missing_argument(predict_command, "RUN");
   if (files.empty()) missing_argument(predict_command, "IMAGE");

@@ -78,7 +78,7 @@ void write_results(const Options& o, const SamplingModel& m, std::span<const flo
   write_png(o.out, diffusion::grid(pictures));
 }
 
-int run(const std::vector<std::string>& arguments) {
+int run(const Arguments& arguments) {
   namespace po = boost::program_options;
   Options o;
   po::options_description visible("Options"), hidden;
@@ -94,10 +94,11 @@ int run(const std::vector<std::string>& arguments) {
   hidden.add_options()("folder", po::value(&o.folder));
   po::positional_options_description positional;
   positional.add("folder", 1);
-  const auto vm =
-      parse_arguments(sample_command, "RUN|FOLDER",
-                      "lockstep sample runs/ddpm-mnist-001 --count 64 --guidance 1.5 --out grid.png",
-                      arguments, visible, hidden, positional);
+  const auto vm = parse_arguments(
+      sample_command,
+      {"RUN|FOLDER", "lockstep sample runs/ddpm-mnist-001 --count 64 --guidance 1.5 --out grid.png", visible,
+       hidden, positional},
+      arguments);
   if (!vm) return 0;
   if (o.folder.empty()) missing_argument(sample_command, "RUN|FOLDER");
 

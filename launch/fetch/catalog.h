@@ -20,6 +20,8 @@ struct RemoteSet {
   std::vector<std::string> mirrors;  // base addresses, tried in turn
   std::vector<RemoteFile> files;
   std::string unpacks_to;  // the folder in it, if the only file is a .tar.gz; else empty
+  // By whom the set is and under which licence, in Markdown: lies beside every copy, as README.md.
+  std::string notice;
 };
 
 const std::vector<RemoteSet>& remote_sets();

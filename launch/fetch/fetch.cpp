@@ -112,6 +112,14 @@ bool unpacked(const std::string& folder) {
 void fetch(const RemoteSet& set, const std::string& folder, const FetchOptions& options) {
   const std::vector<std::string>& mirrors = options.mirrors.empty() ? set.mirrors : options.mirrors;
   make_folders(folder);
+  // Before the data, which never lies there without it; a README that is there already stays.
+  if (const std::string notice = (fs::path(folder) / "README.md").string();
+      !set.notice.empty() && !fs::exists(notice))
+    replace_file(notice, [&](const std::string& temporary) {
+      OutputFile out(temporary);
+      out.write(set.notice);
+      out.sync_and_close();
+    });
   if (!set.unpacks_to.empty() && unpacked(folder)) return options.arrived(set.unpacks_to, "");
   for (const RemoteFile& file : set.files) {
     fetch_file(file, folder, mirrors, options);

@@ -22,7 +22,7 @@ struct FetchOptions {
   std::function<void(const std::string& file, const std::string& from)> arrived = [](auto&&...) {};
 };
 
-// Puts the files of a set into a folder, which it creates. A file that is there and whole is left alone; what
+// Puts the files of a set into a folder, which it creates, with the set's notice as README.md. A file that is there and whole is left alone; what
 // has arrived of an unfinished one lies beside it as NAME.part and is continued by the next call. Errors,
 // with the cause at each mirror: try_again (75) where none delivers; data (65) where one delivers, but
 // something else than was published; cannot_create (73), also while another process downloads the same file;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The job: what a YAML file describes, typed. Parsing, `--help-keys`, validation and the README's reference
+// The job: what a YAML file describes, typed. Parsing, `--help-keys`, validation and docs/job-keys.md
 // all come from one table (keys.cpp).
 #pragma once
 
@@ -68,7 +68,7 @@ std::string to_yaml(const Job& job);
 // SHA-256 (hex) of all that ranks must agree on: everything but the file's path, places and the output
 // folder.
 std::string job_hash(const Job& job);
-// The reference, as text for --help-keys and as Markdown for the README.
+// The reference, as text for --help-keys and as Markdown for docs/job-keys.md.
 std::string key_reference(bool markdown);
 
 }  // namespace lockstep

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one table of job keys: path, field, range or choices, default, help, example. Parsing, validation,
-// `--help-keys`, the README's reference and the resolved job are all made from it.
+// `--help-keys`, docs/job-keys.md, the manual page and the resolved job are all made from it.
 #pragma once
 
 #include <array>
@@ -92,6 +92,16 @@ const std::vector<RefusedKey>& refused_keys();
 
 // `backend` has a second place, where the two must agree.
 inline constexpr std::string_view kBackend = "backend", kBackendAlias = "hyperparameters.backend";
+
+// The reference of all keys, from the tables above, as rows of text.
+struct ReferenceRow {
+  std::string key, type, fallback, help, example;  // fallback: what leaving it out means
+};
+struct ReferenceSection {
+  std::string title, note;
+  std::vector<ReferenceRow> rows;
+};
+std::vector<ReferenceSection> reference_sections();
 
 std::string type_text(const Key& key, const Slot& slot);  // "integer", "one of: sgd, adam"
 bool is_left_out(const Key& key, const Slot& slot);       // holds the value that stands for "not given"

@@ -11,14 +11,8 @@ using namespace job;
 
 namespace {
 
-struct Row {
-  std::string key, type, fallback, help, example;
-};
-
-struct Section {
-  std::string title, note;
-  std::vector<Row> rows;
-};
+using Row = ReferenceRow;
+using Section = ReferenceSection;
 
 std::string fallback_text(const Key& key, const Slot& slot) {
   if (key.required) return "required";
@@ -35,46 +29,6 @@ std::vector<Row> rows_of(const Table& table, void* defaults) {
     rows.push_back(std::move(row));
   }
   return rows;
-}
-
-std::vector<Section> sections() {
-  Job job;
-  DatasetConfig dataset;
-  ParamGroupConfig group;
-  std::vector<Section> all;
-  all.push_back({"Job", "A dot stands for a level: `output.dir: runs` is written `output: {dir: runs}`.",
-                 rows_of(job_keys(), &job)});
-  all.push_back({"Data sets", "Keys of inputs.training, inputs.validation and inputs.test.",
-                 rows_of(dataset_keys(), &dataset)});
-  all.push_back({"Augmentation",
-                 "Keys of inputs.training alone. Drawn by seed, step and sample, whatever the rank count.",
-                 rows_of(augment_keys(), &dataset)});
-  all.push_back({"Parameter groups", "Keys of each item of hyperparameters.param_groups.",
-                 rows_of(group_keys(), &group)});
-  UNet2DConfig unet;
-  all.push_back({"UNet", "Keys of model.config of the model unet2d.", rows_of(unet_keys(), &unet)});
-  Section layers = {
-      "Layers",
-      "Items of model.layers. A layer without required keys may stand as a word alone. kernel, stride, "
-      "padding, dilation, output: one number or [height, width].",
-      {}};
-  for (const LayerWord& word : layer_words()) {
-    layers.rows.push_back({word.word, "layer", "", word.help, word.example});
-    LayerSpec defaults = word.prototype;
-    for (Row row : rows_of(word.keys, &defaults)) {
-      if (row.key == "name") continue;
-      row.key = word.word + "." + row.key;
-      layers.rows.push_back(std::move(row));
-    }
-  }
-  LayerSpec any = layer_words().front().prototype;
-  for (Row row : rows_of(layer_words().front().keys, &any))
-    if (row.key == "name") layers.rows.push_back(std::move(row));
-  all.push_back(std::move(layers));
-  Section refused = {"Refused names", "", {}};
-  for (const RefusedKey& key : refused_keys()) refused.rows.push_back({key.name, "", "", key.message, ""});
-  all.push_back(std::move(refused));
-  return all;
 }
 
 std::string wrapped(const std::string& text, size_t indent, size_t width) {
@@ -130,7 +84,7 @@ std::string cell(std::string text) {
 std::string as_markdown(const std::vector<Section>& all) {
   std::string out;
   for (const Section& section : all) {
-    out += fmt::format("#### {}\n\n", section.title);
+    out += fmt::format("## {}\n\n", section.title);
     if (!section.note.empty()) out += section.note + "\n\n";
     out += "| key | type | left out | meaning | example |\n| --- | --- | --- | --- | --- |\n";
     for (const Row& row : section.rows)
@@ -143,6 +97,48 @@ std::string as_markdown(const std::vector<Section>& all) {
 
 }  // namespace
 
-std::string key_reference(bool markdown) { return markdown ? as_markdown(sections()) : as_text(sections()); }
+std::vector<Section> job::reference_sections() {
+  Job job;
+  DatasetConfig dataset;
+  ParamGroupConfig group;
+  std::vector<Section> all;
+  all.push_back({"Job", "A dot stands for a level: `output.dir: runs` is written `output: {dir: runs}`.",
+                 rows_of(job_keys(), &job)});
+  all.push_back({"Data sets", "Keys of inputs.training, inputs.validation and inputs.test.",
+                 rows_of(dataset_keys(), &dataset)});
+  all.push_back({"Augmentation",
+                 "Keys of inputs.training alone. Drawn by seed, step and sample, whatever the rank count.",
+                 rows_of(augment_keys(), &dataset)});
+  all.push_back({"Parameter groups", "Keys of each item of hyperparameters.param_groups.",
+                 rows_of(group_keys(), &group)});
+  UNet2DConfig unet;
+  all.push_back({"UNet", "Keys of model.config of the model unet2d.", rows_of(unet_keys(), &unet)});
+  Section layers = {
+      "Layers",
+      "Items of model.layers. A layer without required keys may stand as a word alone. kernel, stride, "
+      "padding, dilation, output: one number or [height, width].",
+      {}};
+  for (const LayerWord& word : layer_words()) {
+    layers.rows.push_back({word.word, "layer", "", word.help, word.example});
+    LayerSpec defaults = word.prototype;
+    for (Row row : rows_of(word.keys, &defaults)) {
+      if (row.key == "name") continue;
+      row.key = word.word + "." + row.key;
+      layers.rows.push_back(std::move(row));
+    }
+  }
+  LayerSpec any = layer_words().front().prototype;
+  for (Row row : rows_of(layer_words().front().keys, &any))
+    if (row.key == "name") layers.rows.push_back(std::move(row));
+  all.push_back(std::move(layers));
+  Section refused = {"Refused names", "", {}};
+  for (const RefusedKey& key : refused_keys()) refused.rows.push_back({key.name, "", "", key.message, ""});
+  all.push_back(std::move(refused));
+  return all;
+}
+
+std::string key_reference(bool markdown) {
+  return markdown ? as_markdown(reference_sections()) : as_text(reference_sections());
+}
 
 }  // namespace lockstep

@@ -326,6 +326,18 @@ TEST_F(Tar, Cifar10ArrivesUnpackedAndTheArchiveGoes) {
   EXPECT_EQ(fs::file_size(to() + "/cifar-10-batches-bin/test_batch.bin"), batch.size());
 }
 
+TEST_F(Fetch, TheNoticeLiesBesideTheData) {
+  server.put("a.bin", {content});
+  RemoteSet set = plain({server.url()});
+  set.notice = "By whom, and under which licence.\n";
+  fetch(set, to(), options);
+  EXPECT_EQ(read_file(to() + "/README.md"), set.notice);
+  write_file(to() + "/README.md", "the user's own");
+  fetch(set, to(), options);
+  EXPECT_EQ(read_file(to() + "/README.md"), "the user's own");
+  for (const RemoteSet& known : remote_sets()) EXPECT_NE(known.notice, "") << known.name;
+}
+
 // The published sums, on the real files, through the real command.
 TEST_F(Fetch, TheCommandGetsMnist) {
   if (!fs::exists(LOCKSTEP_BINARY)) GTEST_SKIP() << "the binary is not built";
@@ -344,6 +356,8 @@ TEST_F(Fetch, TheCommandGetsMnist) {
   EXPECT_EQ(run(get), 0) << read_file(folder.file("out"));
   EXPECT_EQ(read_file(to() + "/train-images-idx3-ubyte.gz"),
             read_file(source + "train-images-idx3-ubyte.gz"));
+  EXPECT_NE(read_file(to() + "/README.md").find("https://creativecommons.org/licenses/by-sa/3.0/"),
+            std::string::npos);
   EXPECT_EQ(run(get), 0);
   EXPECT_EQ(second.requests().size(), 4u);
   EXPECT_EQ(run("get cifar10 --to " + to() + " --mirror " + server.url()), 75);

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace lockstep {
+
+// "0.2.0 (799acd69b0e1)": the release, and the commit that it was built from; ", modified" where files differ
+// from it. The release alone where there is no git, as in a tarball.
+const char* version();
+
+}  // namespace lockstep

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that README, docs/ and CONTRIBUTING print: how the test runs each, in this order, or why it does not.
+
+The working folder holds configs/ and tests/golden/digits as the repository does. RUN: (command as printed, how it is
+shortened): words to add, or pairs to replace."""
+
+SHORT = (
+    "--set hyperparameters.epochs=1 --set inputs.training.limit=2000 --set inputs.test.limit=500 "
+    "--set hyperparameters.lr_schedule.warmup_steps=2"
+)
+SHORT_DIFFUSION = (
+    "--set hyperparameters.steps=4 --set hyperparameters.lr_schedule.warmup_steps=1 --set inputs.training.limit=200 "
+    "--set inputs.test.limit=64 --set sampling.count=10 --set sampling.steps=2 --set sample_every=0"
+)
+FIT = "lockstep fit configs/mnist_cnn.yaml"
+DDPM = "runs/ddpm-mnist-001"
+
+RUN = [
+    ("lockstep --version", ""),
+    ("lockstep --help", ""),
+    ("lockstep man > lockstep.1", ""),
+    ("lockstep completion bash > completion", ""),
+    ("lockstep kernels --op conv2d", ""),
+    ("lockstep fit --help-keys", ""),
+    ("lockstep check configs/mnist_cnn.yaml", ""),
+    ("lockstep check configs/mnist_cnn.yaml --resolved", ""),
+    ("lockstep check configs/mnist_layers.yaml", ""),
+    ("lockstep plan configs/mnist_cnn.yaml", ""),
+    ("lockstep plan configs/mnist_cnn.yaml --scale 2,8,64,512 --link 100Gb,5us,8", ""),
+    (FIT, SHORT),
+    (f"{FIT} --resume", SHORT),
+    (f"{FIT} --resume --set instance_count=1", SHORT),
+    (f"{FIT} --resume --retune", SHORT),
+    ("lockstep evaluate runs/mnist-cnn-001", ""),
+    ("lockstep predict runs/mnist-cnn-001 tests/golden/digits/test-0.png", ""),
+    (f"{FIT} --set hyperparameters.optimizer.lr=0.1", SHORT),
+    (f"{FIT} --profile", SHORT),
+    (f"{FIT} --trace trace.json", SHORT),
+    (f"mpirun -n 2 {FIT}", SHORT),
+    (f"mpirun -n 3 --oversubscribe {FIT} --set instance_count=3", SHORT),
+    ("lockstep fit configs/ddpm_mnist.yaml", SHORT_DIFFUSION),
+    (f"lockstep sample {DDPM} --count 64 --class 3 --out threes.png", [("--count 64", "--count 2")]),
+    (f"lockstep sample {DDPM} --count 64 --class 3 --guidance 1.5 --out threes.png", [("--count 64", "--count 2")]),
+    (f"lockstep sample {DDPM} --count 8 --precision bf16 --each samples", [("--count 8", "--count 2")]),
+    (f"mpirun -n 2 lockstep sample {DDPM} --count 16", [("--count 16", "--count 2")]),
+    (f"lockstep evaluate {DDPM}", ""),
+    (f"lockstep evaluate {DDPM} --judge runs/mnist-cnn-001", "--count 20"),
+    (f"mpirun -n 2 lockstep evaluate {DDPM} --judge runs/mnist-cnn-001 --guidance 1.5", "--count 20"),
+]
+
+BUILDS = "builds the whole project; .ci/run runs it"
+NETWORK = "downloads 170 MB; tests/launch/fetch_test.cpp runs the command against a server of its own"
+CIFAR = "needs CIFAR-10, which is not in the repository"
+HOSTS = "needs other machines; tests/launch/mpirun_test.cpp tests what mpirun is given"
+NOT_RUN = {
+    "launch/quickstart": BUILDS,
+    "tests/run": "runs this test",
+    "tests/run --filter KernelCases": "runs tests",
+    "cmake --preset release && ninja -C build/release": BUILDS,
+    "cpack --config build/release/CPackConfig.cmake": "tests/packaging/deb runs it, installs the package and uses it",
+    "lockstep data get cifar10 --to configs/data/cifar10": NETWORK,
+    "lockstep fit configs/ddpm_cifar10.yaml": CIFAR,
+    "lockstep sample runs/ddpm-cifar10-001 --count 64 --sampler ddpm --steps 1000": CIFAR,
+    'lockstep fit configs/mnist_cnn.yaml --set instance_count=8 --set \'hosts=["node1:4", "node2:4"]\'': HOSTS,
+    "lockstep fit configs/mnist_cnn.yaml --set instance_count=8 --set hostfile=cluster.txt": HOSTS,
+    "sbatch --nodes=2 --ntasks-per-node=4 --wrap 'srun --mpi=pmix lockstep fit configs/mnist_cnn.yaml "
+    "--set instance_count=8'": "needs Slurm; tests/runtime/comm/on_ranks_test.cpp tests what ranks read of it",
+    "bench/peers/install": "installs PyTorch from the network",
+    "bench/run": "takes hours, and needs PyTorch; .ci/run runs bench/run --quick",
+    "bench/run --only unet": "takes an hour, and needs PyTorch; .ci/run runs bench/run --quick",
+    "build/release/bench/kernel_bench configs/mnist_cnn.yaml": "takes minutes; bench/run --quick runs it",
+    "bench/gpu": "needs a GPU; tests/bench/gpu_test.py tests its parts",
+    "lockstep plan configs/mnist_cnn.yaml --device cuda": "needs a build with CUDA",
+    "from diffusers import DDPMPipeline": "needs diffusers; tests/golden/check_diffusers.py does it",
+}
