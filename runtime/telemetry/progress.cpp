@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <mutex>
 #include <string_view>
 
@@ -55,6 +56,13 @@ bool behind_open_mpi() { return !environment("OMPI_COMM_WORLD_RANK").empty(); }
 bool stdout_is_terminal() {
   if (environment("LOCKSTEP_TERMINAL") == "1") return true;
   return ::isatty(STDOUT_FILENO) == 1 && (!behind_open_mpi() || columns_of(STDOUT_FILENO) > 0);
+}
+
+// As one would type it: relative where it lies below the current folder.
+std::string shown_path(const std::string& path) {
+  std::error_code none;
+  const auto relative = std::filesystem::path(path).lexically_relative(std::filesystem::current_path(none));
+  return relative.empty() || relative.begin()->string() == ".." ? path : relative.string();
 }
 
 int terminal_width() {
@@ -176,7 +184,7 @@ void Progress::finish(const MetricsLine* test, double training_seconds, double s
                       const std::string& run_folder) {
   Impl& p = *impl_;
   const std::lock_guard lock(p.mutex);
-  ProgressSummary summary{{}, {}, training_seconds, samples_per_second, run_folder};
+  ProgressSummary summary{{}, {}, training_seconds, samples_per_second, shown_path(run_folder)};
   if (test != nullptr) {
     summary.test_loss = test->loss;
     summary.test_accuracy = test->accuracy;

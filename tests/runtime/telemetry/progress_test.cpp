@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 
 #include "runtime/telemetry/metrics.h"
@@ -287,6 +288,18 @@ TEST_F(ProgressTest, InterruptedLineIsEnded) {
     EXPECT_FALSE(take().ends_with("\n"));
   }
   EXPECT_EQ(take(), "\n");
+}
+
+TEST_F(ProgressTest, TheRunFolderIsShownAsOneWouldTypeIt) {
+  const auto shown = [&](const std::filesystem::path& folder) {
+    make(false, 1, 1).finish(nullptr, 1, 1, folder.string());
+    const std::string text = take();
+    return text.substr(text.find("Run folder"));
+  };
+  const auto here = std::filesystem::current_path();
+  EXPECT_EQ(shown(here / "runs/x"), "Run folder     runs/x\n");
+  EXPECT_EQ(shown(here.parent_path() / "runs/x"),
+            "Run folder     " + (here.parent_path() / "runs/x").string() + "\n");
 }
 
 TEST_F(ProgressTest, ElsewherePlainLinesEveryFiveSeconds) {
