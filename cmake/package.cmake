@@ -14,6 +14,11 @@ install(DIRECTORY configs/data/mnist DESTINATION ${CMAKE_INSTALL_DATADIR}/lockst
 install(FILES LICENSE NOTICE README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md THIRD_PARTY.md cmake/package/copyright
         DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} PATTERN "*.py" EXCLUDE)
+# The pages' links lead to these.
+install(DIRECTORY bench/results DESTINATION ${CMAKE_INSTALL_DOCDIR}/bench)
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/links)
+file(CREATE_LINK ../../lockstep/configs ${CMAKE_BINARY_DIR}/links/configs SYMBOLIC)
+install(FILES ${CMAKE_BINARY_DIR}/links/configs DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # The program itself writes its manual page and the shell's completion.
 install(CODE "

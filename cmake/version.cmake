@@ -2,6 +2,7 @@
 # Writes what `lockstep --version` says into a header, at each build, and touches the header only where it changes:
 #   cmake -DSOURCE=FOLDER -DVERSION=0.2.0 -DHEADER=FILE -P cmake/version.cmake
 # Only SOURCE's own repository counts, not one that a tarball was unpacked in.
+cmake_minimum_required(VERSION 3.22)
 set(text ${VERSION})
 find_program(GIT git)
 if(GIT AND EXISTS ${SOURCE}/.git)
@@ -13,4 +14,4 @@ if(GIT AND EXISTS ${SOURCE}/.git)
     set(text "${VERSION} (${commit})")
   endif()
 endif()
-file(CONFIGURE OUTPUT ${HEADER} CONTENT "// Made by cmake/version.cmake.\n#define LOCKSTEP_VERSION \"@text@\"\n" @ONLY)
+file(CONFIGURE OUTPUT ${HEADER} CONTENT "// Made by cmake/version.cmake.\n#define LOCKSTEP_VERSION \"${text}\"\n" @ONLY)
