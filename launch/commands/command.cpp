@@ -23,8 +23,8 @@ namespace {
 
 std::string overview() {
   std::string s =
-      "Trains convolutional networks on many ranks in lock step.\n\nUsage: lockstep COMMAND "
-      "[...]\n\nCommands:\n";
+      "Trains convolutional networks and diffusion UNets on many ranks in lock step.\n\n"
+      "Usage: lockstep COMMAND [...]\n\nCommands:\n";
   for (const auto& c : commands()) s += fmt::format("  {:<10} {}\n", c.name, c.summary);
   s += "\n`lockstep COMMAND --help` says more. Exit codes:\n";
   for (const auto& [code, meaning] : exit_meanings()) s += fmt::format("  {:<10} {}\n", code, meaning);

@@ -39,14 +39,23 @@ std::string options_that_take(const std::string& value) {
 
 // `key=` for each key of a job, and `key=value` where there are a few values to choose from.
 std::string job_key_words() {
-  Job defaults;
   std::vector<std::string> words;
-  for (const job::Key& key : job::job_keys()) {
-    words.push_back(key.path + "=");
-    std::vector<std::string> values = key.choices;
-    if (std::holds_alternative<bool*>(key.slot(&defaults))) values = {"true", "false"};
-    for (const std::string& value : values) words.push_back(key.path + "=" + value);
-  }
+  const auto add = [&](const std::string& prefix, const job::Table& table, void* defaults) {
+    for (const job::Key& key : table) {
+      words.push_back(prefix + key.path + "=");
+      std::vector<std::string> values = key.choices;
+      if (std::holds_alternative<bool*>(key.slot(defaults))) values = {"true", "false"};
+      for (const std::string& value : values) words.push_back(prefix + key.path + "=" + value);
+    }
+  };
+  Job defaults;
+  DatasetConfig dataset;
+  UNet2DConfig unet;
+  add("", job::job_keys(), &defaults);
+  add("inputs.training.", job::training_keys(), &dataset);
+  add("inputs.validation.", job::dataset_keys(), &dataset);
+  add("inputs.test.", job::dataset_keys(), &dataset);
+  add("model.config.", job::unet_keys(), &unet);
   return fmt::format("{}", fmt::join(words, " "));
 }
 

@@ -56,6 +56,7 @@ NOT_RUN = {
     "launch/quickstart": BUILDS,
     "tests/run": "runs this test",
     "tests/run --filter KernelCases": "runs tests",
+    "tests/packaging/deb": "installs a Debian into a folder; needs root and a mirror",
     "cmake --preset release && ninja -C build/release": BUILDS,
     "cpack --config build/release/CPackConfig.cmake": "tests/packaging/deb runs it, installs the package and uses it",
     "lockstep data get cifar10 --to configs/data/cifar10": NETWORK,

@@ -210,6 +210,7 @@ class Program(unittest.TestCase):
     def test_completion_of_values(self):
         self.assertIn("hyperparameters.optimizer.lr=", self.offers("lockstep", "fit", "--set", "hyperparameters.opt"))
         self.assertEqual(self.offers("lockstep", "fit", "--set", "instance"), ["instance_count="])
+        self.assertEqual(self.offers("lockstep", "fit", "--set", "inputs.training.lim"), ["inputs.training.limit="])
         # As bash cuts device=c, and device=
         self.assertEqual(self.offers("lockstep", "fit", "--set", "device", "=", "c"), ["cpu", "cuda"])
         self.assertEqual(self.offers("lockstep", "fit", "--set", "device", "="), ["auto", "cpu", "cuda", "simt"])
