@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # GPU kernels: kernels/**/*.cu, each compiled up to three times (kernels/gpu/device_code.h).
 #   lockstep_kernels_simt     by the host compiler, for the executor; part of lockstep_kernels
-#   lockstep_kernels_watched  by the host compiler, every memory access reported to the watch; for tests and reports
+#   lockstep_kernels_watched  by the host compiler, every memory access reported to the watch (lockstep_watch, which
+#                             tests' kernels use alone); for tests and reports
 #   lockstep_kernels_cuda     by nvcc, where there is one; part of lockstep_kernels
 set(LOCKSTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (where nvcc is found), ON, OFF")
 set_property(CACHE LOCKSTEP_CUDA PROPERTY STRINGS AUTO ON OFF)
@@ -47,17 +48,24 @@ function(lockstep_simt_sources target device)
     target_compile_options(${target} PRIVATE -O1 -g -fno-tree-vectorize -fno-omit-frame-pointer -fsanitize=thread)
     target_link_libraries(${target} PRIVATE lockstep_warnings)
   else()
-    target_link_libraries(${target} PRIVATE lockstep_options)
+    target_link_libraries(${target} PRIVATE lockstep_kernel_options)
   endif()
 endfunction()
 
 file(GLOB_RECURSE kernel_sources CONFIGURE_DEPENDS kernels/*.cu)
 lockstep_simt_sources(lockstep_kernels_simt simt ${kernel_sources})
 if(LOCKSTEP_TESTS OR LOCKSTEP_BENCH)
-  lockstep_simt_sources(lockstep_kernels_watched_objects simt_watched ${kernel_sources})
   file(GLOB watch_sources CONFIGURE_DEPENDS kernels/gpu/watch/*.cpp)
-  add_library(lockstep_kernels_watched STATIC ${watch_sources} $<TARGET_OBJECTS:lockstep_kernels_watched_objects>)
-  target_link_libraries(lockstep_kernels_watched PUBLIC lockstep_kernels PRIVATE lockstep_options)
+  list(FILTER watch_sources EXCLUDE REGEX "/registry\\.cpp$")
+  add_library(lockstep_watch STATIC ${watch_sources})
+  target_link_libraries(lockstep_watch PUBLIC lockstep_kernels PRIVATE lockstep_options)
+  lockstep_simt_sources(lockstep_kernels_watched_objects simt_watched ${kernel_sources})
+  add_library(lockstep_kernels_watched STATIC kernels/gpu/watch/registry.cpp
+              $<TARGET_OBJECTS:lockstep_kernels_watched_objects>)
+  target_link_libraries(lockstep_kernels_watched PUBLIC lockstep_watch PRIVATE lockstep_options)
+  if(LOCKSTEP_SANITIZE)  # its tests are left to builds without sanitizers
+    set_target_properties(lockstep_kernels_watched_objects lockstep_kernels_watched PROPERTIES EXCLUDE_FROM_ALL TRUE)
+  endif()
 endif()
 
 if(LOCKSTEP_HAS_CUDA)

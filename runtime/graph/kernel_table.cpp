@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/graph/kernel_table.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -12,6 +15,7 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "kernels/core/bf16.h"
@@ -120,6 +124,27 @@ void write_cache(const std::string& file, const nlohmann::json& j) {
   std::filesystem::rename(temporary, file, ignored);
 }
 
+// One job at a time chooses kernels on a host: two would disturb each other's timings, and the one that writes
+// last would forget what the other chose. A cache that cannot be locked is used as it is.
+class CacheLock {
+ public:
+  explicit CacheLock(const std::string& file) {
+    std::error_code ignored;
+    std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
+    file_ = ::open((file + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+    while (file_ >= 0 && ::flock(file_, LOCK_EX) != 0 && errno == EINTR) {
+    }
+  }
+  ~CacheLock() {
+    if (file_ >= 0) ::close(file_);
+  }
+  CacheLock(const CacheLock&) = delete;
+  CacheLock& operator=(const CacheLock&) = delete;
+
+ private:
+  int file_ = -1;
+};
+
 // The cache holds timings of this processor at this size of batch, among these candidates: a build with
 // another kernel chooses anew.
 std::string cache_key(const Graph& g, const Node& n, const KernelChoice& how) {
@@ -172,8 +197,12 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
   // What rank 0 remembers from earlier runs; "" where candidates must be made and, if several, timed.
   nlohmann::json cache = nlohmann::json::object();
   nlohmann::json known = nlohmann::json::array();
+  std::optional<CacheLock> lock;  // until the choices are written
   if (comm.rank() == 0) {
-    if (!how.cache_file.empty()) cache = read_cache(how.cache_file);
+    if (!how.cache_file.empty()) {
+      lock.emplace(how.cache_file);
+      cache = read_cache(how.cache_file);
+    }
     for (const Node* n : missing) {
       const auto it = cache.find(cache_key(g, *n, how));
       const std::string cached = it != cache.end() && it->is_string() ? it->get<std::string>() : "";

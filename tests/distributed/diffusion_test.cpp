@@ -15,7 +15,6 @@
 namespace lockstep::testing {
 namespace {
 
-using namespace std::chrono_literals;
 const std::string kJob = LOCKSTEP_SOURCE_DIR "/tests/golden/diffusion/tiny.yaml";
 constexpr int64_t kSteps = 20;
 
@@ -26,7 +25,7 @@ struct Outcome {
 
 Outcome run(const TestFolder& folder, std::vector<std::string> command) {
   Process process(std::move(command), {{"XDG_CACHE_HOME", folder.file("cache")}, {"TMPDIR", folder.path()}});
-  const int code = process.wait(120s);
+  const int code = process.wait();
   return {code, process.output()};
 }
 

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -23,7 +22,7 @@ inline bool fit(const std::string& job, const std::string& run_folder,
   std::vector<std::string> command = {LOCKSTEP_BINARY, "fit", job, "--output", run_folder};
   for (const std::string& o : overrides) command.insert(command.end(), {"--set", o});
   Process process(command, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
-  const int code = process.wait(std::chrono::minutes(5));
+  const int code = process.wait();
   EXPECT_EQ(code, 0) << process.output();
   return code == 0;
 }

@@ -34,7 +34,7 @@ Traced traced(const std::string& run, const std::vector<std::string>& words, con
                                       "inputs.test={limit: 10}"};
   command.insert(command.end(), words.begin(), words.end());
   Process process(command, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
-  const int code = process.wait(std::chrono::minutes(5));
+  const int code = process.wait();
   return {code, process.output()};
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "kernels/core/cpu_target.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -252,7 +253,7 @@ TEST(BatchNorm, SmallVarianceAroundALargeMean) {
       }
     };
     for (const auto& kernel : stats_kernels(s))
-      for (int64_t target : supported_targets()) {
+      for (int64_t target : targets_to_test()) {
         const int64_t initial = cpu_target();
         set_cpu_target(target);
         const Buffer part = run_kernel("batch_norm_stats", kernel, kParams,
@@ -278,8 +279,8 @@ TEST(BatchNorm, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {
   for (const std::string kernel : {"plain", "lanes", "nhwc"}) {
     const Buffer lx = to_layout(x, layout_of(kernel), 0.5f), ldy = to_layout(dy, layout_of(kernel));
     std::vector<float> first;
-    for (int64_t target : supported_targets())
-      for (int threads : {1, 2, 3}) {
+    for (int64_t target : targets_to_test())
+      for (int threads : thread_counts()) {
         set_cpu_target(target);
         const Buffer part = run_kernel("batch_norm_stats", kernel, kParams, {lx}, {f32({3, 5})}, threads)[0];
         const Buffer sums =
@@ -332,7 +333,7 @@ TEST(BatchNorm, ReluInsideGivesTheBitsOfReluAfter) {
         << suffix;
   };
   const int64_t initial = cpu_target();
-  for (int64_t target : supported_targets()) {
+  for (int64_t target : targets_to_test()) {
     set_cpu_target(target);
     for (Layout layout : {Layout::plain, Layout::nhwc})
       check(fmt::format("{} {}", cpu_target_name(target), name(layout)), layout, Device::cpu);

@@ -8,6 +8,7 @@
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/core/cpu_target.h"
 #include "kernels/linear/linear.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -110,14 +111,14 @@ TEST(BitExact, ConvolutionsAndMatmulsKeepTheirPromises) {
       }
       for (Layout layout : layouts_of(k, w)) {
         if (declines(w, k, layout)) continue;
-        for (int64_t target : supported_targets()) {
+        for (int64_t target : targets_to_test()) {
           // Neither the reference nor oneDNN asks for our instruction set.
           if (target != initial && (k.is_reference() || k.name.starts_with("onednn"))) continue;
           set_cpu_target(target);
           SCOPED_TRACE(fmt::format("{} {} {} {} {} {}", w.op, k.name, name(k.dtype), name(layout),
                                    cpu_target_name(target), w.params.text()));
           const auto once = run_part(w, k, layout, 1, plain, 0, n);
-          for (int threads : {1, 2, 3, 5}) {
+          for (int threads : thread_counts({1, 2, 3, 5})) {
             const auto first = run_part(w, k, layout, threads, plain, 0, n);
             const auto again = run_part(w, k, layout, threads, plain, 0, n);
             for (size_t o = 0; o < once.size(); ++o) {

@@ -8,6 +8,7 @@
 
 #include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -61,7 +62,7 @@ TEST(Cast, EveryKernelGivesBf16sOwnBits) {
     }
     EXPECT_EQ(wrong, 0) << kernel << " " << cpu_target_name(cpu_target());
   };
-  for (int64_t target : supported_targets()) {
+  for (int64_t target : targets_to_test()) {
     set_cpu_target(target);
     check("highway", Device::cpu);
   }

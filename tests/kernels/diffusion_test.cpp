@@ -15,6 +15,7 @@
 #include "kernels/diffusion/weighted_mse.h"
 #include "kernels/random/normal.h"
 #include "kernels/random/philox.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -181,7 +182,7 @@ TEST(DiffusionNoise, SameBitsInEveryLayoutThreadCountAndInstructionSet) {
   for (Prediction prediction : kPredictions) {
     const DiffusionNoiseParams p = noise_params(prediction, 5);
     const auto expected = add_noise("highway", x0, p, 5);
-    for (int64_t target : supported_targets())
+    for (int64_t target : targets_to_test())
       for (Layout layout : {Layout::plain, Layout::nhwc, Layout::lanes})
         for (int threads : {1, 3}) {
           set_cpu_target(target);
@@ -295,8 +296,8 @@ TEST(WeightedMse, SameBitsWithAnyThreadCountAndInstructionSet) {
     };
     const Buffer once = loss(1);
     EXPECT_EQ(once.as<float>()[1], 37);
-    for (int64_t target : supported_targets())
-      for (int threads : {1, 2, 3, 5}) {
+    for (int64_t target : targets_to_test())
+      for (int threads : thread_counts({1, 2, 3, 5})) {
         set_cpu_target(target);
         EXPECT_TRUE(same_bits(loss(threads), once))
             << name(layout) << " " << cpu_target_name(target) << " " << threads;

@@ -12,6 +12,7 @@
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/step_state.h"
 #include "kernels/random/philox.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -114,9 +115,9 @@ TEST(Dropout, SameBitsEverywhere) {
   for (bool channelwise : {false, true}) {
     const DropoutParams p{.p = 0.3f, .channelwise = channelwise};
     const Buffer expected = drop("highway", x, p, state_buffer());
-    for (int64_t target : supported_targets())
+    for (int64_t target : targets_to_test())
       for (Layout layout : {Layout::plain, Layout::nhwc, Layout::lanes})
-        for (int threads : {1, 2, 3}) {
+        for (int threads : thread_counts()) {
           set_cpu_target(target);
           const Buffer y =
               to_layout(drop("highway", to_layout(x, layout), p, state_buffer(), threads), Layout::plain);

@@ -13,6 +13,7 @@
 
 #include "kernels/core/cpu_target.h"
 #include "kernels/elementwise/program.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -163,7 +164,7 @@ double largest_error(Elt op, double low, double high, double floor, F expected) 
 // The bounds that math-inl.h states, on every instruction set.
 TEST(Elementwise, ErrorsOfTranscendentalFunctions) {
   const int64_t initial = cpu_target();
-  for (int64_t target : supported_targets()) {
+  for (int64_t target : targets_to_test()) {
     SCOPED_TRACE(cpu_target_name(target));
     set_cpu_target(target);
     EXPECT_LT(largest_error(Elt::sigmoid, -80, 80, 0, logistic), 3e-7);
@@ -183,7 +184,7 @@ TEST(Elementwise, ErrorsOfTranscendentalFunctions) {
 TEST(Elementwise, NaNStaysAndExtremesAreLimits) {
   const float nan = std::numeric_limits<float>::quiet_NaN(), big = 3e38f;
   const int64_t initial = cpu_target();
-  for (int64_t target : supported_targets()) {
+  for (int64_t target : targets_to_test()) {
     SCOPED_TRACE(cpu_target_name(target));
     set_cpu_target(target);
     for (Elt op : {Elt::copy, Elt::relu, Elt::silu, Elt::gelu, Elt::tanh, Elt::sigmoid, Elt::silu_grad,

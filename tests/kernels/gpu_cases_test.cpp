@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every GPU kernel against the CPU reference, on the executor: watched, so that any wrong access, race or
-// barrier fails the test, and plain. Runs the ops' ordinary cases (kernel_cases.h) in fp32 and bf16.
+// Every GPU kernel against the CPU reference, on the executor: plain, and watched, so that any wrong access,
+// race or barrier fails the test. Runs the ops' ordinary cases (kernel_cases.h) in fp32 and bf16. Watched
+// kernels are not in builds with sanitizers, which would repeat what the release build finds.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -58,29 +59,54 @@ bool run_case(const TypedCase& t, const KernelInfo& info, Layout layout, bool in
 
 using Key = std::tuple<std::string, std::string, DType>;  // op, kernel, dtype
 
-TEST(GpuCases, EveryKernelMatchesTheReferenceWithoutFindings) {
-  std::map<Key, int> ran;
+// The op's kernels on all its cases; `watched` ones not on those that are too large for them.
+void run_cases(const Registry& registry, const std::string& op, bool watched) {
+  std::map<const KernelInfo*, int> ran;
+  for (const KernelInfo& info : registry.all())
+    if (info.op == op && info.device == Device::simt) ran[&info] = 0;
   gpu_watch::take_findings();
-  const Registry& watched = watched_registry();
-  for (const KernelCase& c : all_kernel_cases())
+  for (const KernelCase& c : all_kernel_cases()) {
+    if (c.op != op || (watched && !c.watched)) continue;
     for (DType dtype : {DType::f32, DType::bf16}) {
       std::optional<TypedCase> typed;
-      for (const KernelInfo& info : watched.all()) {
-        if (info.op != c.op || info.dtype != dtype) continue;
+      for (auto& [info, count] : ran) {
+        if (info->dtype != dtype) continue;
         if (!typed) typed = typed_case(c, dtype);
-        const KernelInfo* plain_twin = Registry::builtin().find(info.op, info.name, Device::simt, dtype);
-        ASSERT_NE(plain_twin, nullptr) << info.op << " " << info.name;
-        for (auto [layout, in_place] : gpu_variants(*typed, info)) {
-          if (!run_case(*typed, *plain_twin, layout, in_place, false) || !c.watched) continue;
-          ran[{info.op, info.name, dtype}] += run_case(*typed, info, layout, in_place, true);
-        }
+        for (auto [layout, in_place] : gpu_variants(*typed, *info))
+          count += run_case(*typed, *info, layout, in_place, watched);
         if (::testing::Test::HasFatalFailure()) return;
       }
     }
-  for (const auto& info : watched.all())
-    EXPECT_GT((ran[{info.op, info.name, info.dtype}]), 0)
-        << "no case runs " << info.op << " " << info.name << " " << name(info.dtype);
+  }
+  for (const auto& [info, count] : ran)
+    EXPECT_GT(count, 0) << "no case runs " << info->op << " " << info->name << " " << name(info->dtype);
 }
+
+std::set<std::string> simt_ops() {
+  std::set<std::string> all;
+  for (const KernelInfo& info : Registry::builtin().all())
+    if (info.device == Device::simt) all.insert(info.op);
+  return all;
+}
+
+using GpuCases = ::testing::TestWithParam<std::string>;
+INSTANTIATE_TEST_SUITE_P(Ops, GpuCases, ::testing::ValuesIn(simt_ops()),
+                         [](const auto& op) { return op.param; });
+
+TEST_P(GpuCases, MatchTheReference) { run_cases(Registry::builtin(), GetParam(), false); }
+#ifndef LOCKSTEP_SANITIZED
+TEST_P(GpuCases, HaveNoFindings) { run_cases(watched_registry(), GetParam(), true); }
+
+TEST(GpuCases, EveryKernelIsWatchedToo) {
+  const auto simt_kernels = [](const Registry& registry) {
+    std::set<Key> all;
+    for (const KernelInfo& info : registry.all())
+      if (info.device == Device::simt) all.insert({info.op, info.name, info.dtype});
+    return all;
+  };
+  EXPECT_EQ(simt_kernels(watched_registry()), simt_kernels(Registry::builtin()));
+}
+#endif
 
 // Masks, noise and optimizer steps are the CPU's to the bit (design: randomness by counters; optimizer.h), so
 // that a job may move between devices.

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "kernels/core/cpu_target.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -137,8 +138,8 @@ TEST(GroupNorm, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {
     const TensorSpec like = f32(s, layout);
     const TensorSpec stats = f32({37, 6}, layout == Layout::lanes ? layout : Layout::plain);
     std::vector<float> first;
-    for (int64_t target : supported_targets())
-      for (int threads : {1, 2, 3}) {
+    for (int64_t target : targets_to_test())
+      for (int threads : thread_counts()) {
         set_cpu_target(target);
         const Buffer lx = to_layout(x, layout), ldy = to_layout(dy, layout);
         const auto y = run_kernel("group_norm", kernel, params, {lx, v, v}, {like, stats}, threads);

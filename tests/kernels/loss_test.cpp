@@ -9,6 +9,7 @@
 
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/step_state.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -147,7 +148,7 @@ template <class F>
 void each_kernel(F check) {
   const int64_t initial = cpu_target();
   for (const std::string kernel : {"reference", "plain", "lanes"})
-    for (int64_t target : supported_targets()) {
+    for (int64_t target : targets_to_test()) {
       set_cpu_target(target);
       SCOPED_TRACE(kernel + " " + cpu_target_name(target));
       check(kernel, kernel == "lanes" ? Layout::lanes : Layout::plain);

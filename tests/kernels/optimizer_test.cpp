@@ -11,6 +11,7 @@
 #include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/step_state.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -171,7 +172,7 @@ TEST(Optimizer, BitsOfTenStepsArePinned) {
   const int64_t initial = cpu_target(), length = 100000;  // enough for three threads
   for (auto [label, p] : optimizers()) {
     p.segments = segments(p.segments[1].weight_decay, length);
-    for (int64_t target : supported_targets())
+    for (int64_t target : targets_to_test())
       for (int threads : {1, 3}) {
         set_cpu_target(target);
         const auto it = pinned.find(label);

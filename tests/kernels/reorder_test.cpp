@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/core/cpu_target.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -40,7 +41,7 @@ const bool added = add_kernel_cases(cases);
 TEST(Reorder, BetweenEveryPairOfLayouts) {
   const int64_t initial = cpu_target();
   for (const std::string kernel : {"reference", "highway"})
-    for (int64_t target : supported_targets())
+    for (int64_t target : targets_to_test())
       for (const auto& shape : kShapes)
         for (Layout from : {Layout::plain, Layout::nhwc, Layout::lanes})
           for (Layout to : {Layout::plain, Layout::nhwc, Layout::lanes}) {

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "kernels/core/cpu_target.h"
+#include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {
@@ -86,8 +87,8 @@ TEST(ScaleShift, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {
                      of = f32({19, 37}, layout == Layout::lanes ? layout : Layout::plain);
     const Buffer lv = to_layout(v, of.layout), lx = to_layout(x, layout), ldy = to_layout(dy, layout);
     std::vector<float> first;
-    for (int64_t target : supported_targets())
-      for (int threads : {1, 2, 3}) {
+    for (int64_t target : targets_to_test())
+      for (int threads : thread_counts()) {
         set_cpu_target(target);
         auto out = run_kernel("scale_shift", "highway", NoParams{}, {lx, lv, lv}, {like}, threads);
         for (auto& b :

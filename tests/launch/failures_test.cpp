@@ -68,7 +68,7 @@ class FailuresTest : public ::testing::Test {
   Outcome shell(const std::string& command) const {
     const std::string line = fmt::format(
         "cd '{}' && exec env -u OMPI_COMM_WORLD_RANK -u OMPI_COMM_WORLD_SIZE XDG_CACHE_HOME='{}' "
-        "timeout -k 5 120 {} 2>&1",
+        "timeout -k 5 300 {} 2>&1",
         folder_.path(), folder_.file("cache"), command);
     Outcome o;
     FILE* pipe = ::popen(line.c_str(), "r");

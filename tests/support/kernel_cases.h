@@ -5,8 +5,8 @@
 //   static const bool gradients = add_gradient_cases([] { return std::vector<GradientCase>{...}; });
 //
 // For every case, every kernel of the op (the reference in other layouts too) runs in every layout it takes,
-// with 1, 2 and 3 threads and on every instruction set this processor has, and is compared with the reference
-// in the plain layout. Around every output and workspace lie sentinels; outputs start as NaN, so an element
+// with 1, 2 and 3 threads and on every instruction set this processor has (combinations.h), and is compared with
+// the reference in the plain layout. Around every output and workspace lie sentinels; outputs start as NaN, so an element
 // not written is seen; padding lanes of inputs hold finite garbage in activations and zeros where
 // `gradient_in` says so, and those of outputs are checked to be finite, or zero where `gradient_out` says so.
 #pragma once

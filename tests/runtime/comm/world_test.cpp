@@ -23,7 +23,7 @@ bool has_fixed_order() { return !std::getenv("LOCKSTEP_TEST_ANY_ORDER"); }
 Communicator& world() {
   if (!communicator)
     communicator = launcher_environment().present
-                       ? make_mpi_communicator({.deadline_seconds = 60, .fixed_order = has_fixed_order()})
+                       ? make_mpi_communicator({.deadline_seconds = 600, .fixed_order = has_fixed_order()})
                        : make_self_communicator();
   return *communicator;
 }

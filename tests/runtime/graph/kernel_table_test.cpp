@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which kernel runs what: signatures, the cache, kernels pinned by a checkpoint; and that graph and registry
 // know the same ops.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
+#include <chrono>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <thread>
 
 #include "kernels/timestep_embedding/timestep_embedding.h"
 #include "runtime/graph/op.h"
@@ -133,6 +139,21 @@ TEST_F(CacheTest, UnwritableCacheIsNoReasonToStop) {
   KernelChoice h = how();
   h.cache_file = "/proc/no/such/place/kernels.json";
   EXPECT_EQ(choose(h).size(), choose({Device::cpu, 1, "test", ""}).size());
+}
+
+// While another job chooses, which holds the lock, this one waits: both choices are in the cache then.
+TEST_F(CacheTest, JobsThatChooseAtTheSameTimeKeepEachOthersChoices) {
+  std::filesystem::create_directories(folder_.file("below"));
+  const int lock = ::open((file_ + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+  ASSERT_EQ(::flock(lock, LOCK_EX), 0);
+  size_t chosen = 0;
+  std::thread job([&] { chosen = choose(how()).size(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // enough to choose, were it not for the lock
+  write_file(file_, R"({"another's node": "simd"})");
+  ::close(lock);
+  job.join();
+  EXPECT_GT(chosen, 0u);
+  EXPECT_EQ(nlohmann::json::parse(read_file(file_)).size(), chosen + 1);
 }
 
 SessionOptions session_options() {

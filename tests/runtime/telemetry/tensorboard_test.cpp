@@ -78,7 +78,12 @@ std::vector<std::string> files_of(const std::string& folder) {
   return files;
 }
 
+double now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 TEST(TensorBoard, WritesFramedEvents) {
+  const double began = now();
   const TestFolder run;
   const std::string folder = run.file("tensorboard"), png = std::string("\x89PNG\0\n", 6);
   {
@@ -106,9 +111,8 @@ TEST(TensorBoard, WritesFramedEvents) {
   EXPECT_EQ(events[1].step(), 7);
   EXPECT_EQ(events[1].summary().value(0).tag(), "loss");
   EXPECT_EQ(events[1].summary().value(0).simple_value(), 0.25f);
-  const double now =
-      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-  EXPECT_NEAR(events[1].wall_time(), now, 60);
+  EXPECT_LE(events[1].wall_time(), now());
+  EXPECT_GE(events[1].wall_time(), began);
   const auto& image = events[2].summary().value(0).image();
   EXPECT_EQ(image.height(), 2);
   EXPECT_EQ(image.width(), 3);
