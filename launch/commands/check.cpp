@@ -12,7 +12,7 @@ extern const Command check_command;
 
 namespace {
 
-int run(const std::vector<std::string>& arguments) {
+int run_check(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
   std::string file;
   std::vector<std::string> set;
@@ -50,6 +50,7 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command check_command{"check", "check a job file, its data and its model without running it", run};
+const Command check_command{"check", "check a job file, its data and its model without running it",
+                            run_check};
 
 }  // namespace lockstep

@@ -57,7 +57,7 @@ class Display {
   int64_t shown_ = -1;
 };
 
-int run(const std::vector<std::string>& arguments) {
+int run_data(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
   std::string action, name, folder;
   FetchOptions options;
@@ -94,6 +94,6 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command data_command{"data", "download a data set: mnist, fashion_mnist, cifar10", run};
+const Command data_command{"data", "download a data set: mnist, fashion_mnist, cifar10", run_data};
 
 }  // namespace lockstep

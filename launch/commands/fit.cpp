@@ -39,7 +39,7 @@ std::string shell_word(const std::string& word) {
   return q + "'";
 }
 
-int run(const std::vector<std::string>& arguments) {
+int run_fit(const std::vector<std::string>& arguments) {
   note_start();
   namespace po = boost::program_options;
   std::string file;
@@ -125,6 +125,6 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command fit_command{"fit", "train a job", run};
+const Command fit_command{"fit", "train a job", run_fit};
 
 }  // namespace lockstep

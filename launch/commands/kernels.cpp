@@ -12,7 +12,7 @@ extern const Command kernels_command;
 
 namespace {
 
-int run(const std::vector<std::string>& arguments) {
+int run_kernels(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
   po::options_description visible("Options"), hidden;
   std::string op;
@@ -37,6 +37,6 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command kernels_command{"kernels", "list the kernels: op, device, dtype, layout, name", run};
+const Command kernels_command{"kernels", "list the kernels: op, device, dtype, layout, name", run_kernels};
 
 }  // namespace lockstep

@@ -107,7 +107,7 @@ void print(const Job& job, const JobPlan& p) {
              megabytes(p.data_bytes));
 }
 
-int run(const std::vector<std::string>& arguments) {
+int run_plan(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
   std::string file, dot, device, scale, link;
   std::vector<std::string> set;
@@ -157,6 +157,7 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command plan_command{"plan", "print what every rank will run: ops, kernels, memory, collectives", run};
+const Command plan_command{"plan", "print what every rank will run: ops, kernels, memory, collectives",
+                           run_plan};
 
 }  // namespace lockstep

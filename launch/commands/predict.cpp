@@ -16,7 +16,7 @@ extern const Command predict_command;
 
 namespace {
 
-int run(const std::vector<std::string>& arguments) {
+int run_predict(const std::vector<std::string>& arguments) {
   namespace po = boost::program_options;
   std::string folder;
   std::vector<std::string> files;
@@ -82,6 +82,6 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command predict_command{"predict", "class and probabilities of images", run};
+const Command predict_command{"predict", "class and probabilities of images", run_predict};
 
 }  // namespace lockstep

@@ -7,8 +7,6 @@
 
 namespace lockstep {
 
-using namespace job;
-
 namespace {
 
 struct Row {
@@ -20,16 +18,16 @@ struct Section {
   std::vector<Row> rows;
 };
 
-std::string fallback_text(const Key& key, const Slot& slot) {
+std::string fallback_text(const job::Key& key, const job::Slot& slot) {
   if (key.required) return "required";
-  return key.absent.empty() ? flow_text(slot) : key.absent;
+  return key.absent.empty() ? job::flow_text(slot) : key.absent;
 }
 
-std::vector<Row> rows_of(const Table& table, void* defaults) {
+std::vector<Row> rows_of(const job::Table& table, void* defaults) {
   std::vector<Row> rows;
-  for (const Key& key : table) {
-    const Slot slot = key.slot(defaults);
-    Row row = {key.path, type_text(key, slot), fallback_text(key, slot), key.help, key.example};
+  for (const job::Key& key : table) {
+    const job::Slot slot = key.slot(defaults);
+    Row row = {key.path, job::type_text(key, slot), fallback_text(key, slot), key.help, key.example};
     if (const std::string range = key.range.text(); !range.empty()) row.type += ", " + range;
     if (!key.when.key.empty()) row.help += fmt::format(" With {} only.", key.when.text());
     rows.push_back(std::move(row));
@@ -43,22 +41,22 @@ std::vector<Section> sections() {
   ParamGroupConfig group;
   std::vector<Section> all;
   all.push_back({"Job", "A dot stands for a level: `output.dir: runs` is written `output: {dir: runs}`.",
-                 rows_of(job_keys(), &job)});
+                 rows_of(job::job_keys(), &job)});
   all.push_back({"Data sets", "Keys of inputs.training, inputs.validation and inputs.test.",
-                 rows_of(dataset_keys(), &dataset)});
+                 rows_of(job::dataset_keys(), &dataset)});
   all.push_back({"Augmentation",
                  "Keys of inputs.training alone. Drawn by seed, step and sample, whatever the rank count.",
-                 rows_of(augment_keys(), &dataset)});
+                 rows_of(job::augment_keys(), &dataset)});
   all.push_back({"Parameter groups", "Keys of each item of hyperparameters.param_groups.",
-                 rows_of(group_keys(), &group)});
+                 rows_of(job::group_keys(), &group)});
   UNet2DConfig unet;
-  all.push_back({"UNet", "Keys of model.config of the model unet2d.", rows_of(unet_keys(), &unet)});
+  all.push_back({"UNet", "Keys of model.config of the model unet2d.", rows_of(job::unet_keys(), &unet)});
   Section layers = {
       "Layers",
       "Items of model.layers. A layer without required keys may stand as a word alone. kernel, stride, "
       "padding, dilation, output: one number or [height, width].",
       {}};
-  for (const LayerWord& word : layer_words()) {
+  for (const job::LayerWord& word : job::layer_words()) {
     layers.rows.push_back({word.word, "layer", "", word.help, word.example});
     LayerSpec defaults = word.prototype;
     for (Row row : rows_of(word.keys, &defaults)) {
@@ -67,12 +65,13 @@ std::vector<Section> sections() {
       layers.rows.push_back(std::move(row));
     }
   }
-  LayerSpec any = layer_words().front().prototype;
-  for (Row row : rows_of(layer_words().front().keys, &any))
+  LayerSpec any = job::layer_words().front().prototype;
+  for (Row row : rows_of(job::layer_words().front().keys, &any))
     if (row.key == "name") layers.rows.push_back(std::move(row));
   all.push_back(std::move(layers));
   Section refused = {"Refused names", "", {}};
-  for (const RefusedKey& key : refused_keys()) refused.rows.push_back({key.name, "", "", key.message, ""});
+  for (const job::RefusedKey& key : job::refused_keys())
+    refused.rows.push_back({key.name, "", "", key.message, ""});
   all.push_back(std::move(refused));
   return all;
 }
