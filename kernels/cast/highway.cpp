@@ -5,7 +5,9 @@
 namespace lockstep::cast {
 namespace {
 
-void run(const NoParams&, const KernelArgs& args, int threads) { convert(args.in[0], args.out[0], threads); }
+void cast_highway(const NoParams&, const KernelArgs& args, int threads) {
+  convert(args.in[0], args.out[0], threads);
+}
 
 }  // namespace
 
@@ -16,7 +18,7 @@ void register_highway(Registry& r) {
          .dtype = DType::bf16,
          .bit_exact = {.threads = true, .shard = true},
          .make = [](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-           return served(q) ? stateless<NoParams>(run)(q) : nullptr;
+           return served(q) ? stateless<NoParams>(cast_highway)(q) : nullptr;
          }});
 }
 

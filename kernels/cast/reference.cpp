@@ -5,7 +5,7 @@
 namespace lockstep::cast {
 namespace {
 
-void run(const NoParams&, const KernelArgs& args) {
+void cast_reference(const NoParams&, const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   for (int64_t i = 0; i < x.spec.stored_elements(); ++i)
     if (x.spec.dtype == DType::f32)
@@ -23,7 +23,7 @@ void register_reference(Registry& r) {
          .dtype = DType::bf16,
          .bit_exact = {.threads = true, .shard = true},
          .make = [](const KernelRequest& q) -> std::unique_ptr<Kernel> {
-           return served(q) ? stateless<NoParams>(run)(q) : nullptr;
+           return served(q) ? stateless<NoParams>(cast_reference)(q) : nullptr;
          }});
 }
 

@@ -32,7 +32,7 @@ struct Numbers {
   size_t bytes(int64_t count) const { return static_cast<size_t>(count * size); }
 };
 
-void concat(const NoParams&, const KernelArgs& args, int threads) {
+void copy_inputs(const NoParams&, const KernelArgs& args, int threads) {
   const Stretches all(args.out[0].spec);
   const Numbers y(args.out[0]);
   for_stretches(all, threads, [&](int64_t i) {
@@ -45,7 +45,7 @@ void concat(const NoParams&, const KernelArgs& args, int threads) {
   });
 }
 
-void slice(const SliceChannelsParams& p, const KernelArgs& args, int threads) {
+void copy_slice(const SliceChannelsParams& p, const KernelArgs& args, int threads) {
   const Stretches x(args.in[0].spec), y(args.out[0].spec);
   const Numbers from(args.in[0]), to(args.out[0]);
   for_stretches(y, threads, [&](int64_t i) {
@@ -53,7 +53,7 @@ void slice(const SliceChannelsParams& p, const KernelArgs& args, int threads) {
   });
 }
 
-void slice_grad(const SliceChannelsParams& p, const KernelArgs& args, int threads) {
+void copy_slice_grad(const SliceChannelsParams& p, const KernelArgs& args, int threads) {
   const Stretches x(args.out[0].spec), y(args.in[0].spec);
   const Numbers dy(args.in[0]), dx(args.out[0]);
   for_stretches(x, threads, [&](int64_t i) {
@@ -74,9 +74,9 @@ void register_copy(Registry& r) {
                          .bit_exact = {.threads = true, .shard = true},
                          .make = make});
   };
-  add("concat", stateless<NoParams>(concat));
-  add("slice_channels", stateless<SliceChannelsParams>(slice));
-  add("slice_channels_grad", stateless<SliceChannelsParams>(slice_grad));
+  add("concat", stateless<NoParams>(copy_inputs));
+  add("slice_channels", stateless<SliceChannelsParams>(copy_slice));
+  add("slice_channels_grad", stateless<SliceChannelsParams>(copy_slice_grad));
 }
 
 }  // namespace lockstep::concat

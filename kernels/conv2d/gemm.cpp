@@ -19,7 +19,6 @@ constexpr int64_t kDepth = 512;         // of a panel of filters at once: 64 KB
 constexpr int64_t kRowFloats = 48'000;  // of patches that stay in a core's L2 cache
 constexpr int64_t kStrip = 24;          // rows: whole strips of 6 and of 8
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 Range part_of(int64_t n, int64_t i, int64_t size) { return {i * size, std::min((i + 1) * size, n)}; }
 
 // c[rows][kPanel] = a[rows][depth] b[depth][kPanel]

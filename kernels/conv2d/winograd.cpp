@@ -25,7 +25,6 @@ constexpr int64_t kTilesAtOnce = 8;     // a product's rows are taken in strips 
 constexpr int64_t kInputsAtOnce = 128;  // of filters that are transformed where they are used
 constexpr int64_t kLine = 16;  // floats of a cache line: what keeps slices from falling into the same sets
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 void multiply_slices(PanelProduct p) {
@@ -165,9 +164,9 @@ class Convolution final : public Kernel {
 
 // Threads share blocks of dw, kBlock x kBlock channels, whose sums stay in the cache while tiles pass by;
 // where there are few blocks, the tiles are cut into parts too, by shape alone.
-class WeightGradient final : public Kernel {
+class WinogradWeightGradient final : public Kernel {
  public:
-  explicit WeightGradient(const KernelRequest& r)
+  explicit WinogradWeightGradient(const KernelRequest& r)
       : dw_(r.out[0].shape), dy_(r.in[1].shape), bias_(r.out.size() > 1), threads_(r.threads) {
     const auto& p = r.params.as<Conv2dParams>();
     x_tiles_ = tiling(r.in[0].shape, dy_, -p.pad_top, -p.pad_left);
@@ -269,7 +268,7 @@ std::unique_ptr<Kernel> make_conv2d_input_grad_winograd(const KernelRequest& r) 
 
 std::unique_ptr<Kernel> make_conv2d_weight_grad_winograd(const KernelRequest& r) {
   if (!accepts(r.params.as<Conv2dParams>(), r.out[0].shape) || r.out[0].dtype != DType::f32) return nullptr;
-  return std::make_unique<WeightGradient>(r);
+  return std::make_unique<WinogradWeightGradient>(r);
 }
 
 }  // namespace lockstep

@@ -10,6 +10,9 @@
 
 namespace lockstep {
 
+// How many pieces of `b` hold `a`.
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // f(begin, end) over [0, n), at most `threads` ranges, each at least `grain` long.
 template <class F>
 void parallel_ranges(int64_t n, int threads, int64_t grain, F&& f) {

@@ -8,7 +8,7 @@
 namespace lockstep::diffusion {
 namespace {
 
-void run(const LabelDropoutParams& p, const KernelArgs& args) {
+void drop_labels(const LabelDropoutParams& p, const KernelArgs& args) {
   const StepState& state = *args.in[1].as<const StepState>();
   for (int64_t n = 0; n < args.in[0].dim(0); ++n) {
     const Philox4 draw = random4(state.seed, stream::kLabelDropout, state.step, state.first_sample + n, 0);
@@ -23,7 +23,7 @@ void register_label_dropout(Registry& r) {
   r.add({.op = "label_dropout",
          .name = "reference",
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<LabelDropoutParams>(run)});
+         .make = stateless<LabelDropoutParams>(drop_labels)});
 }
 
 }  // namespace lockstep::diffusion

@@ -10,7 +10,7 @@
 namespace lockstep::diffusion {
 namespace {
 
-void run(const DiffusionNoiseParams& p, const KernelArgs& args) {
+void noise_reference(const DiffusionNoiseParams& p, const KernelArgs& args) {
   const View &x0 = args.in[0], &x_t = args.out[0], &target = args.out[1];
   const StepState& state = *args.in[1].as<const StepState>();
   for (int64_t n = 0; n < x0.dim(0); ++n) {
@@ -43,7 +43,7 @@ void register_noise_reference(Registry& r) {
          .name = "reference",
          .layout = LayoutClass::any,
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<DiffusionNoiseParams>(run)});
+         .make = stateless<DiffusionNoiseParams>(noise_reference)});
 }
 
 }  // namespace lockstep::diffusion

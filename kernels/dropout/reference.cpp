@@ -8,7 +8,7 @@
 namespace lockstep::dropout {
 namespace {
 
-void run(const DropoutParams& p, const KernelArgs& args) {
+void dropout_reference(const DropoutParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const StepState& state = *args.in[1].as<const StepState>();
   const int64_t inner = x.shape().elements_from(1);
@@ -32,7 +32,7 @@ void register_reference(Registry& r) {
          .name = "reference",
          .layout = LayoutClass::any,
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<DropoutParams>(run)});
+         .make = stateless<DropoutParams>(dropout_reference)});
 }
 
 }  // namespace lockstep::dropout

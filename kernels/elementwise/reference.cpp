@@ -52,7 +52,7 @@ double apply(Elt op, double a, double b, double imm) {
   return 0;
 }
 
-void run(const ElementwiseParams& p, const KernelArgs& args) {
+void elementwise_reference(const ElementwiseParams& p, const KernelArgs& args) {
   std::array<double, ElementwiseParams::kMaxRegisters> reg{};
   const int64_t n = args.in[0].spec.stored_elements();
   for (int64_t i = 0; i < n; ++i) {
@@ -76,7 +76,7 @@ void register_reference(Registry& r) {
          .bit_exact = {.threads = true, .shard = true},
          .make = [](const KernelRequest& request) -> std::unique_ptr<Kernel> {
            check(request);
-           return stateless<ElementwiseParams>(run)(request);
+           return stateless<ElementwiseParams>(elementwise_reference)(request);
          }});
 }
 

@@ -6,7 +6,7 @@
 namespace lockstep::embedding {
 namespace {
 
-void forward(const NoParams&, const KernelArgs& args) {
+void embedding_reference(const NoParams&, const KernelArgs& args) {
   const View &table = args.in[0], &ids = args.in[1], &y = args.out[0];
   for (int64_t n = 0; n < ids.dim(0); ++n)
     for (int64_t i = 0; i < table.dim(1); ++i) {
@@ -17,7 +17,7 @@ void forward(const NoParams&, const KernelArgs& args) {
   zero_padding_lanes(y);
 }
 
-void gradient(const NoParams&, const KernelArgs& args) {
+void embedding_grad_reference(const NoParams&, const KernelArgs& args) {
   const View &ids = args.in[0], &dy = args.in[1], &dtable = args.out[0];
   for (int64_t k = 0; k < dtable.dim(0); ++k)
     for (int64_t i = 0; i < dtable.dim(1); ++i) {
@@ -35,12 +35,12 @@ void register_reference(Registry& r) {
          .name = "reference",
          .layout = LayoutClass::any,
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<NoParams>(forward)});
+         .make = stateless<NoParams>(embedding_reference)});
   r.add({.op = "embedding_grad",
          .name = "reference",
          .layout = LayoutClass::any,
          .bit_exact = {.threads = true, .shard = false},
-         .make = stateless<NoParams>(gradient)});
+         .make = stateless<NoParams>(embedding_grad_reference)});
 }
 
 }  // namespace lockstep::embedding

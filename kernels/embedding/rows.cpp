@@ -8,7 +8,7 @@
 namespace lockstep::embedding {
 namespace {
 
-void forward(const NoParams&, const KernelArgs& args) {
+void copy_rows(const NoParams&, const KernelArgs& args) {
   const View &table = args.in[0], &ids = args.in[1];
   const int64_t width = table.dim(1);
   for (int64_t n = 0; n < ids.dim(0); ++n) {
@@ -21,7 +21,7 @@ void forward(const NoParams&, const KernelArgs& args) {
   }
 }
 
-void gradient(const NoParams&, const KernelArgs& args) {
+void add_rows(const NoParams&, const KernelArgs& args) {
   const View &ids = args.in[0], &dtable = args.out[0];
   const int64_t width = dtable.dim(1);
   std::fill_n(dtable.as<float>(), dtable.shape().elements(), 0.0f);
@@ -41,12 +41,12 @@ void register_rows(Registry& r) {
          .name = "rows",
          .layout = LayoutClass::plain,
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<NoParams>(forward)});
+         .make = stateless<NoParams>(copy_rows)});
   r.add({.op = "embedding_grad",
          .name = "rows",
          .layout = LayoutClass::plain,
          .bit_exact = {.threads = true, .shard = false},
-         .make = stateless<NoParams>(gradient)});
+         .make = stateless<NoParams>(add_rows)});
 }
 
 }  // namespace lockstep::embedding

@@ -11,7 +11,7 @@
 namespace lockstep {
 namespace {
 
-void forward(const GroupNormParams& p, const KernelArgs& args) {
+void group_norm_reference(const GroupNormParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0], &stats = args.out[1];
   const float *px = x.as<float>(), *gamma = args.in[1].as<float>(), *beta = args.in[2].as<float>();
   float *py = y.as<float>(), *ps = stats.as<float>();
@@ -39,7 +39,7 @@ void forward(const GroupNormParams& p, const KernelArgs& args) {
   zero_padding_lanes(stats);
 }
 
-void gradient(const GroupNormParams& p, const KernelArgs& args) {
+void group_norm_grad_reference(const GroupNormParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &dy = args.in[1], &stats = args.in[4], &dx = args.out[0];
   const float *px = x.as<float>(), *gamma = args.in[2].as<float>(), *beta = args.in[3].as<float>();
   const float* ps = stats.as<float>();
@@ -94,7 +94,7 @@ void add_group_norm_reference(Registry& r) {
          LayoutClass::any,
          DType::f32,
          {.threads = true, .shard = true},
-         stateless<GroupNormParams>(forward)});
+         stateless<GroupNormParams>(group_norm_reference)});
   // dgamma and dbeta run over this rank's samples in one go, so a cut of the batch shows in their last bits.
   r.add({"group_norm_grad",
          "reference",
@@ -102,7 +102,7 @@ void add_group_norm_reference(Registry& r) {
          LayoutClass::any,
          DType::f32,
          {.threads = true, .shard = false},
-         stateless<GroupNormParams>(gradient)});
+         stateless<GroupNormParams>(group_norm_grad_reference)});
 }
 
 }  // namespace lockstep

@@ -5,7 +5,7 @@
 namespace lockstep::image_augment {
 namespace {
 
-void run(const ImageAugmentParams& p, const KernelArgs& args) {
+void augment_reference(const ImageAugmentParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const int64_t channels = x.dim(1), height = x.dim(2), width = x.dim(3);
   const int64_t rows = y.dim(2), columns = y.dim(3);
@@ -30,7 +30,7 @@ void register_reference(Registry& r) {
   r.add({.op = "image_augment",
          .name = "reference",
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<ImageAugmentParams>(run)});
+         .make = stateless<ImageAugmentParams>(augment_reference)});
 }
 
 }  // namespace lockstep::image_augment

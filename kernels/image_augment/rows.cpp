@@ -11,7 +11,7 @@
 namespace lockstep::image_augment {
 namespace {
 
-void run(const ImageAugmentParams& p, const KernelArgs& args, int threads) {
+void augment_rows(const ImageAugmentParams& p, const KernelArgs& args, int threads) {
   const View &x = args.in[0], &y = args.out[0];
   const int64_t channels = x.dim(1), height = x.dim(2), width = x.dim(3), rows = y.dim(2), columns = y.dim(3);
   const StepState& state = *args.in[1].as<const StepState>();
@@ -50,7 +50,7 @@ void register_rows(Registry& r) {
   r.add({.op = "image_augment",
          .name = "rows",
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<ImageAugmentParams>(run)});
+         .make = stateless<ImageAugmentParams>(augment_rows)});
 }
 
 }  // namespace lockstep::image_augment

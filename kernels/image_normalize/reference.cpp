@@ -6,7 +6,7 @@
 namespace lockstep::image_normalize {
 namespace {
 
-void run(const ImageNormalizeParams& p, const KernelArgs& args) {
+void normalize_reference(const ImageNormalizeParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const int64_t pixels = x.shape().elements_from(2);
   for (int64_t n = 0; n < x.dim(0); ++n)
@@ -25,7 +25,7 @@ void register_reference(Registry& r) {
          .name = "reference",
          .layout = LayoutClass::any,
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<ImageNormalizeParams>(run)});
+         .make = stateless<ImageNormalizeParams>(normalize_reference)});
 }
 
 }  // namespace lockstep::image_normalize

@@ -11,8 +11,8 @@ namespace lockstep {
 
 namespace {
 
-constexpr int64_t kOrigin[] = {0};
-constexpr GatherTap kOneTap[] = {{}};
+constexpr int64_t kLaneOrigin[] = {0};
+constexpr GatherTap kLaneTap[] = {{}};
 
 // y[b][m][16] from x[b][k][16] and rows of weights at any strides.
 class LanesProduct final : public Kernel {
@@ -21,8 +21,8 @@ class LanesProduct final : public Kernel {
                Activation activation, bool has_bias, int threads)
       : has_bias_(has_bias), threads_(threads) {
     problem_.blocks = (x.shape[0] + kLanes - 1) / kLanes;
-    problem_.x_at = problem_.y_at = kOrigin;
-    problem_.taps = kOneTap;
+    problem_.x_at = problem_.y_at = kLaneOrigin;
+    problem_.taps = kLaneTap;
     problem_.channels = x.shape.elements_from(1);
     problem_.outputs = y.shape.elements_from(1);
     problem_.x_block = problem_.channels * kLanes;
@@ -97,7 +97,7 @@ class LanesWeightGrad final : public Kernel {
     if (k_ % kLanes != 0) {
       g.y = tail;
       g.x_at = std::span(panel_at_).subspan(whole);
-      g.y_at = kOrigin;
+      g.y_at = kLaneOrigin;
       g.y_output = kLanes;
       gather_product(g, threads_);
       for (int64_t m = 0; m < m_; ++m)

@@ -10,12 +10,12 @@ namespace {
 using dnnl::memory;
 using tag = memory::format_tag;
 
-struct Problem {
+struct LinearProblem {
   memory::desc x, w, y, b;
   memory::desc wanted_w;
   memory::desc forward_w;  // of x's type, where a gradient's is f32 beside bf16
 
-  Problem(const TensorSpec& xs, const TensorSpec& ws, const TensorSpec& ys)
+  LinearProblem(const TensorSpec& xs, const TensorSpec& ws, const TensorSpec& ys)
       : x(OneDnnKernel::describe(samples(xs), tag::ab, xs.dtype)),
         w(OneDnnKernel::describe({ws.shape[0], ws.shape[1]}, tag::ab, ws.dtype)),
         y(OneDnnKernel::describe(samples(ys), tag::ab, ys.dtype)),
@@ -37,7 +37,7 @@ struct Problem {
 
 std::unique_ptr<Kernel> make_linear_onednn(const KernelRequest& r) {
   return make_onednn(r, false, [&](OneDnnKernel& k) {
-    const Problem p(r.in[0], r.in[1], r.out[0]);
+    const LinearProblem p(r.in[0], r.in[1], r.out[0]);
     const bool bias = r.in.size() > 2;
     const auto desc = p.forward(bias, r.params.as<LinearParams>().activation);
     std::unordered_map<int, memory> args = {{DNNL_ARG_SRC, k.input(0, p.x, p.x)},
@@ -50,7 +50,7 @@ std::unique_ptr<Kernel> make_linear_onednn(const KernelRequest& r) {
 
 std::unique_ptr<Kernel> make_linear_input_grad_onednn(const KernelRequest& r) {
   return make_onednn(r, false, [&](OneDnnKernel& k) {
-    const Problem p(r.out[0], r.in[1], r.in[0]);
+    const LinearProblem p(r.out[0], r.in[1], r.in[0]);
     const dnnl::inner_product_backward_data::primitive_desc desc(
         {p.x, p.wanted_w, p.y}, OneDnnKernel::attributes(), OneDnnKernel::engine(),
         p.forward(false, Activation::none));
@@ -63,7 +63,7 @@ std::unique_ptr<Kernel> make_linear_input_grad_onednn(const KernelRequest& r) {
 
 std::unique_ptr<Kernel> make_linear_weight_grad_onednn(const KernelRequest& r) {
   return make_onednn(r, true, [&](OneDnnKernel& k) {
-    const Problem p(r.in[0], r.out[0], r.in[1]);
+    const LinearProblem p(r.in[0], r.out[0], r.in[1]);
     const bool bias = r.out.size() > 1;
     using Backward = dnnl::inner_product_backward_weights;
     const auto op = bias ? Backward::desc(p.x, p.wanted_w, p.b, p.y) : Backward::desc(p.x, p.wanted_w, p.y);

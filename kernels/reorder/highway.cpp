@@ -90,7 +90,7 @@ void copy(const View& x, const View& y, int threads) {
   });
 }
 
-void run(const NoParams&, const KernelArgs& args, int threads) {
+void reorder_highway(const NoParams&, const KernelArgs& args, int threads) {
   const View &x = args.in[0], &y = args.out[0];
   const Layout from = x.spec.layout, to = y.spec.layout;
   const bool image = x.shape().rank() == 4;
@@ -115,7 +115,7 @@ void register_highway(Registry& r) {
          .name = "highway",
          .layout = LayoutClass::any,
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<NoParams>(run)});
+         .make = stateless<NoParams>(reorder_highway)});
 }
 
 }  // namespace lockstep::reorder

@@ -5,7 +5,7 @@
 namespace lockstep::reorder {
 namespace {
 
-void run(const KernelArgs& args) {
+void reorder_reference(const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   const int64_t inner = x.shape().elements_from(1);
   for (int64_t n = 0; n < x.dim(0); ++n)
@@ -21,7 +21,8 @@ void register_reference(Registry& r) {
          .name = "reference",
          .layout = LayoutClass::any,
          .bit_exact = {.threads = true, .shard = true},
-         .make = stateless<NoParams>([](const NoParams&, const KernelArgs& args) { run(args); })});
+         .make =
+             stateless<NoParams>([](const NoParams&, const KernelArgs& args) { reorder_reference(args); })});
 }
 
 }  // namespace lockstep::reorder

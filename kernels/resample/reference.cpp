@@ -6,7 +6,7 @@
 namespace lockstep::resample {
 namespace {
 
-void upsample(const UpsampleNearest2dParams& p, const KernelArgs& args) {
+void upsample_reference(const UpsampleNearest2dParams& p, const KernelArgs& args) {
   const View &x = args.in[0], &y = args.out[0];
   for (int64_t n = 0; n < y.dim(0); ++n)
     for (int64_t c = 0; c < y.dim(1); ++c)
@@ -17,7 +17,7 @@ void upsample(const UpsampleNearest2dParams& p, const KernelArgs& args) {
   zero_padding_lanes(y);
 }
 
-void gradient(const UpsampleNearest2dParams& p, const KernelArgs& args) {
+void upsample_grad_reference(const UpsampleNearest2dParams& p, const KernelArgs& args) {
   const View &dy = args.in[0], &dx = args.out[0];
   for (int64_t n = 0; n < dx.dim(0); ++n)
     for (int64_t c = 0; c < dx.dim(1); ++c)
@@ -42,8 +42,8 @@ void register_reference(Registry& r) {
            .bit_exact = {.threads = true, .shard = true},
            .make = make});
   };
-  add("upsample_nearest2d", stateless<UpsampleNearest2dParams>(upsample));
-  add("upsample_nearest2d_grad", stateless<UpsampleNearest2dParams>(gradient));
+  add("upsample_nearest2d", stateless<UpsampleNearest2dParams>(upsample_reference));
+  add("upsample_nearest2d_grad", stateless<UpsampleNearest2dParams>(upsample_grad_reference));
 }
 
 }  // namespace lockstep::resample

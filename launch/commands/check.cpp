@@ -12,7 +12,7 @@ extern const Command check_command;
 
 namespace {
 
-int run(const Arguments& arguments) {
+int run_check(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string file;
   std::vector<std::string> set;
@@ -51,6 +51,7 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command check_command{"check", "check a job file, its data and its model without running it", run};
+const Command check_command{"check", "check a job file, its data and its model without running it",
+                            run_check};
 
 }  // namespace lockstep

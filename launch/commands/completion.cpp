@@ -142,7 +142,7 @@ complete -F _lockstep lockstep
       fmt::arg("options", options), fmt::arg("sets", fmt::join(sets, " ")));
 }
 
-int run(const Arguments& arguments) {
+int run_completion(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string shell;
   po::options_description visible("Options"), hidden;
@@ -162,6 +162,7 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command completion_command{"completion", "print the completion script of a shell: bash", run};
+const Command completion_command{"completion", "print the completion script of a shell: bash",
+                                 run_completion};
 
 }  // namespace lockstep

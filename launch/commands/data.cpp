@@ -57,7 +57,7 @@ class Display {
   int64_t shown_ = -1;
 };
 
-int run(const Arguments& arguments) {
+int run_data(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string action, name, folder;
   FetchOptions options;
@@ -95,6 +95,6 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command data_command{"data", "download a data set: mnist, fashion_mnist, cifar10", run};
+const Command data_command{"data", "download a data set: mnist, fashion_mnist, cifar10", run_data};
 
 }  // namespace lockstep

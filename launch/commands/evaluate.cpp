@@ -13,7 +13,7 @@ extern const Command evaluate_command;
 
 namespace {
 
-void print_json(const std::string& split, const Score& s) {
+void print_score_json(const std::string& split, const Score& s) {
   nlohmann::json j{{"split", split}, {"loss", s.loss}, {"count", s.count}};
   if (s.accuracy) j["accuracy"] = *s.accuracy;
   if (s.bands)
@@ -21,7 +21,7 @@ void print_json(const std::string& split, const Score& s) {
   fmt::print("{}\n", j.dump());
 }
 
-void print_text(const std::string& split, const Score& s, const Job& job) {
+void print_score_text(const std::string& split, const Score& s, const Job& job) {
   if (s.accuracy) {
     fmt::print("{}: loss {:.4f}, accuracy {:.2f}% ({} of {} images)\n", split, s.loss, 100 * *s.accuracy,
                static_cast<int64_t>(*s.accuracy * static_cast<double>(s.count) + 0.5), s.count);
@@ -39,7 +39,7 @@ void print_text(const std::string& split, const Score& s, const Job& job) {
   }
 }
 
-int run(const Arguments& arguments) {
+int run_evaluate(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string folder, split;
   JudgeRequest judged;
@@ -78,15 +78,16 @@ int run(const Arguments& arguments) {
   TrainedModel model = open_run_model(folder, input_shape(job.training, probe_dataset(job.training)));
   const Score s = evaluate(*model.session, images, data.subset);
   if (vm->count("json"))
-    print_json(split, s);
+    print_score_json(split, s);
   else
-    print_text(split, s, job);
+    print_score_text(split, s, job);
   return 0;
 }
 
 }  // namespace
 
 const Command evaluate_command{
-    "evaluate", "loss and accuracy of a run's weights, or what a classifier reads in its samples", run};
+    "evaluate", "loss and accuracy of a run's weights, or what a classifier reads in its samples",
+    run_evaluate};
 
 }  // namespace lockstep

@@ -39,7 +39,7 @@ std::string shell_word(const std::string& word) {
   return q + "'";
 }
 
-int run(const Arguments& arguments) {
+int run_fit(const Arguments& arguments) {
   note_start();
   namespace po = boost::program_options;
   std::string file;
@@ -127,6 +127,6 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command fit_command{"fit", "train a job", run};
+const Command fit_command{"fit", "train a job", run_fit};
 
 }  // namespace lockstep

@@ -12,7 +12,7 @@ extern const Command kernels_command;
 
 namespace {
 
-int run(const Arguments& arguments) {
+int run_kernels(const Arguments& arguments) {
   namespace po = boost::program_options;
   po::options_description visible("Options"), hidden;
   std::string op;
@@ -37,6 +37,6 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command kernels_command{"kernels", "list the kernels: op, device, dtype, layout, name", run};
+const Command kernels_command{"kernels", "list the kernels: op, device, dtype, layout, name", run_kernels};
 
 }  // namespace lockstep

@@ -121,7 +121,7 @@ std::string page() {
   return out;
 }
 
-int run(const Arguments& arguments) {
+int run_man(const Arguments& arguments) {
   if (!parse_arguments(
           man_command,
           {"", "lockstep man | man -l -", boost::program_options::options_description("Options"), {}, {}},
@@ -133,6 +133,6 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command man_command{"man", "print the manual page", run};
+const Command man_command{"man", "print the manual page", run_man};
 
 }  // namespace lockstep

@@ -107,7 +107,7 @@ void print(const Job& job, const JobPlan& p) {
              megabytes(p.data_bytes));
 }
 
-int run(const Arguments& arguments) {
+int run_plan(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string file, dot, device, scale, link;
   std::vector<std::string> set;
@@ -158,6 +158,7 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command plan_command{"plan", "print what every rank will run: ops, kernels, memory, collectives", run};
+const Command plan_command{"plan", "print what every rank will run: ops, kernels, memory, collectives",
+                           run_plan};
 
 }  // namespace lockstep

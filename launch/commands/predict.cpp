@@ -16,7 +16,7 @@ extern const Command predict_command;
 
 namespace {
 
-int run(const Arguments& arguments) {
+int run_predict(const Arguments& arguments) {
   namespace po = boost::program_options;
   std::string folder;
   std::vector<std::string> files;
@@ -83,6 +83,6 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command predict_command{"predict", "class and probabilities of images", run};
+const Command predict_command{"predict", "class and probabilities of images", run_predict};
 
 }  // namespace lockstep

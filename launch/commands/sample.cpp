@@ -78,7 +78,7 @@ void write_results(const Options& o, const SamplingModel& m, std::span<const flo
   write_png(o.out, diffusion::grid(pictures));
 }
 
-int run(const Arguments& arguments) {
+int run_sample(const Arguments& arguments) {
   namespace po = boost::program_options;
   Options o;
   po::options_description visible("Options"), hidden;
@@ -144,6 +144,6 @@ int run(const Arguments& arguments) {
 
 }  // namespace
 
-const Command sample_command{"sample", "images from a diffusion model", run};
+const Command sample_command{"sample", "images from a diffusion model", run_sample};
 
 }  // namespace lockstep

@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kBlock = 512;
-constexpr int64_t kMaxBytes = int64_t{1} << 32;  // of everything unpacked
+constexpr int64_t kMaxUnpackedBytes = int64_t{1} << 32;  // of everything unpacked
 
 struct Header {
   char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6],
@@ -81,8 +81,8 @@ void unpack_tar_gz(const std::string& archive, const std::string& folder) {
     if (std::memcmp(&header, &end, kBlock) == 0) break;
     check_sum(in, header);
     const int64_t size = octal(in, header.size);
-    if (size > kMaxBytes - total)
-      throw damaged(in, fmt::format("expected at most {} bytes in all", kMaxBytes));
+    if (size > kMaxUnpackedBytes - total)
+      throw damaged(in, fmt::format("expected at most {} bytes in all", kMaxUnpackedBytes));
     total += size;
     const bool regular = header.type == '0' || header.type == '\0';
     const bool attributes =

@@ -15,8 +15,6 @@
 
 namespace lockstep {
 
-using namespace job;
-
 namespace {
 
 std::string read_text(const std::string& path) {
@@ -33,7 +31,7 @@ std::string read_text(const std::string& path) {
         .hint("configs/ has examples");
   }
   // One byte more than allowed, so that a longer file is seen to be longer.
-  std::string text(kMaxJobBytes + 1, '\0');
+  std::string text(job::kMaxJobBytes + 1, '\0');
   stream.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (stream.bad()) throw Error(Exit::io, "E_JOB_READ", "cannot read the job file").at("job", path);
   text.resize(static_cast<size_t>(stream.gcount()));
@@ -41,23 +39,23 @@ std::string read_text(const std::string& path) {
 }
 
 // Allowed in two places, since the article writes it under hyperparameters.
-void merge_backend(Node& root) {
-  Node alias = take_path(root, kBackendAlias);
+void merge_backend(job::Node& root) {
+  job::Node alias = job::take_path(root, job::kBackendAlias);
   if (!alias.place.source) return;
-  const Node* backend = root.find(kBackend);
+  const job::Node* backend = root.find(job::kBackend);
   if (!backend) {
-    alias.key = kBackend;
+    alias.key = job::kBackend;
     root.children.push_back(std::move(alias));
     return;
   }
-  const auto resolved = [](const Node& node) { return node.text == "gloo" ? "mpi" : node.text; };
+  const auto resolved = [](const job::Node& node) { return node.text == "gloo" ? "mpi" : node.text; };
   if (resolved(alias) != resolved(*backend) || alias.kind != backend->kind)
-    throw job_error(alias.key_place, kBackendAlias, "E_JOB_CONFLICT",
-                    fmt::format("{}, but backend is {} at {}", shown(alias.text), shown(backend->text),
-                                backend->key_place.text()));
+    throw job::job_error(alias.key_place, job::kBackendAlias, "E_JOB_CONFLICT",
+                         fmt::format("{}, but backend is {} at {}", job::shown(alias.text),
+                                     job::shown(backend->text), backend->key_place.text()));
 }
 
-void fill_defaults(Job& job, const Reader& reader) {
+void fill_defaults(Job& job, const job::Reader& reader) {
   if (job.job_name.empty()) {
     for (const char c : std::filesystem::path(job.file).stem().string())
       job.job_name += std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' ? c : '-';
@@ -76,7 +74,7 @@ void fill_defaults(Job& job, const Reader& reader) {
       !reader.given("hyperparameters.optimizer.weight_decay"))
     job.hyperparameters.optimizer.weight_decay = 0.01;
 
-  if (!job.test && has_test_half(job.training.dataset)) {
+  if (!job.test && job::has_test_half(job.training.dataset)) {
     job.test = job.training;
     job.test->limit = 0;
     job.test->augment = {};
@@ -101,19 +99,19 @@ void fill_defaults(Job& job, const Reader& reader) {
 }  // namespace
 
 Job read_job(const std::string& path, const std::vector<std::string>& overrides) {
-  Node root = parse_yaml(read_text(path), path, true);
-  if (root.kind != Node::Kind::map)
-    throw job_error(root.place, "", root.kind == Node::Kind::null ? "E_JOB_EMPTY" : "E_JOB_TYPE",
-                    fmt::format("a job is a map of keys, found {}", root.kind_name()))
+  job::Node root = job::parse_yaml(read_text(path), path, true);
+  if (root.kind != job::Node::Kind::map)
+    throw job::job_error(root.place, "", root.kind == job::Node::Kind::null ? "E_JOB_EMPTY" : "E_JOB_TYPE",
+                         fmt::format("a job is a map of keys, found {}", root.kind_name()))
         .hint("for example job_name: mnist-cnn");
-  expand_short_forms(root);
-  apply_overrides(root, overrides);
+  job::expand_short_forms(root);
+  job::apply_overrides(root, overrides);
   merge_backend(root);
 
   Job job;
   job.file = path;
-  Reader reader(std::filesystem::absolute(path).parent_path());
-  reader.read(job_keys(), root, &job, "");
+  job::Reader reader(std::filesystem::absolute(path).parent_path());
+  reader.read(job::job_keys(), root, &job, "");
   check_exclusive(reader);
   fill_defaults(job, reader);
   check_job(job, reader);

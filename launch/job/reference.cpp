@@ -7,23 +7,21 @@
 
 namespace lockstep {
 
-using namespace job;
-
 namespace {
 
 using Row = ReferenceRow;
 using Section = ReferenceSection;
 
-std::string fallback_text(const Key& key, const Slot& slot) {
+std::string fallback_text(const job::Key& key, const job::Slot& slot) {
   if (key.required) return "required";
-  return key.absent.empty() ? flow_text(slot) : key.absent;
+  return key.absent.empty() ? job::flow_text(slot) : key.absent;
 }
 
-std::vector<Row> rows_of(const Table& table, void* defaults) {
+std::vector<Row> rows_of(const job::Table& table, void* defaults) {
   std::vector<Row> rows;
-  for (const Key& key : table) {
-    const Slot slot = key.slot(defaults);
-    Row row = {key.path, type_text(key, slot), fallback_text(key, slot), key.help, key.example};
+  for (const job::Key& key : table) {
+    const job::Slot slot = key.slot(defaults);
+    Row row = {key.path, job::type_text(key, slot), fallback_text(key, slot), key.help, key.example};
     if (const std::string range = key.range.text(); !range.empty()) row.type += ", " + range;
     if (!key.when.key.empty()) row.help += fmt::format(" With {} only.", key.when.text());
     rows.push_back(std::move(row));
@@ -138,7 +136,7 @@ std::vector<Section> job::reference_sections() {
 }
 
 std::string key_reference(bool markdown) {
-  return markdown ? as_markdown(reference_sections()) : as_text(reference_sections());
+  return markdown ? as_markdown(job::reference_sections()) : as_text(job::reference_sections());
 }
 
 }  // namespace lockstep

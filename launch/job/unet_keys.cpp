@@ -171,8 +171,6 @@ const Table& unet_keys() {
 
 namespace lockstep {
 
-using namespace job;
-
 UNet2DConfig read_unet_config(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
     throw Error(Exit::no_input, "E_UNET_NONE", "no UNet configuration here").at("file", path);
@@ -182,12 +180,12 @@ UNet2DConfig read_unet_config(const std::string& path) {
   if (!stream) throw Error(Exit::io, "E_UNET_READ", "cannot read the file").at("file", path);
   if (const auto json = nlohmann::json::parse(text.str(), nullptr, false); !json.is_object())
     throw Error(Exit::data, "E_UNET_JSON", "is no JSON object").at("file", path);
-  job::Node root = parse_yaml(text.str(), path, true);  // JSON is YAML
+  job::Node root = job::parse_yaml(text.str(), path, true);  // JSON is YAML
   // What diffusers notes of itself, and the size of a table that positional embeddings do not have.
   std::erase_if(root.children,
                 [](const job::Node& n) { return n.key[0] == '_' || n.key == "num_train_timesteps"; });
   UNet2DConfig config;
-  Reader(std::filesystem::absolute(path).parent_path()).read(unet_keys(), root, &config, "");
+  job::Reader(std::filesystem::absolute(path).parent_path()).read(job::unet_keys(), root, &config, "");
   check(config);
   return config;
 }

@@ -8,30 +8,28 @@
 
 namespace lockstep {
 
-using namespace job;
-
 namespace {
 
 // The keys that say something, in the table's order.
 template <class Visit>
-void for_each_value(const Table& table, void* object, const Visit& visit) {
-  for (const Key& key : table) {
-    const Slot slot = key.slot(object);
-    if (!is_left_out(key, slot) && !unmet(key, table, object)) visit(key, slot);
+void for_each_value(const job::Table& table, void* object, const Visit& visit) {
+  for (const job::Key& key : table) {
+    const job::Slot slot = key.slot(object);
+    if (!job::is_left_out(key, slot) && !job::unmet(key, table, object)) visit(key, slot);
   }
 }
 
 // A table without dotted paths as one flow map.
-std::string flow_map(const Table& table, void* object) {
+std::string flow_map(const job::Table& table, void* object) {
   std::vector<std::string> entries;
-  for_each_value(table, object, [&](const Key& key, const Slot& slot) {
-    entries.push_back(fmt::format("{}: {}", key.path, flow_text(slot)));
+  for_each_value(table, object, [&](const job::Key& key, const job::Slot& slot) {
+    entries.push_back(fmt::format("{}: {}", key.path, job::flow_text(slot)));
   });
   return fmt::format("{{{}}}", fmt::join(entries, ", "));
 }
 
 std::string layer_text(LayerSpec& layer) {
-  const std::string keys = flow_map(find_layer_word(layer.type)->keys, &layer);
+  const std::string keys = flow_map(job::find_layer_word(layer.type)->keys, &layer);
   return keys == "{}" ? layer.type : fmt::format("{{{}: {}}}", layer.type, keys);
 }
 
@@ -39,25 +37,25 @@ struct FlowText {
   std::string operator()(bool* value) const { return *value ? "true" : "false"; }
   std::string operator()(int64_t* value) const { return std::to_string(*value); }
   std::string operator()(uint64_t* value) const { return std::to_string(*value); }
-  std::string operator()(double* value) const { return number_text(*value); }
-  std::string operator()(std::string* value) const { return string_text(*value); }
+  std::string operator()(double* value) const { return job::number_text(*value); }
+  std::string operator()(std::string* value) const { return job::string_text(*value); }
   // Of what is given, or of a nullable key.
   std::string operator()(std::optional<int64_t>* value) const {
     return *value ? std::to_string(**value) : "null";
   }
   std::string operator()(std::optional<double>* value) const {
-    return *value ? number_text(**value) : "null";
+    return *value ? job::number_text(**value) : "null";
   }
   std::string operator()(std::optional<std::string>* value) const {
-    return *value ? string_text(**value) : "null";
+    return *value ? job::string_text(**value) : "null";
   }
   std::string operator()(Pair* value) const { return fmt::format("[{}, {}]", value->h, value->w); }
   std::string operator()(Extent* value) const {
     return value->width ? fmt::format("[{}, {}]", value->height, value->width)
                         : std::to_string(value->height);
   }
-  std::string operator()(const Betas& value) const {
-    return fmt::format("[{}, {}]", number_text(*value[0]), number_text(*value[1]));
+  std::string operator()(const job::Betas& value) const {
+    return fmt::format("[{}, {}]", job::number_text(*value[0]), job::number_text(*value[1]));
   }
   std::string operator()(std::vector<float>* values) const {
     // As floats: 0.1307, not the double that the float is.
@@ -68,12 +66,12 @@ struct FlowText {
   }
   std::string operator()(std::vector<std::string>* values) const {
     std::vector<std::string> texts;
-    for (const std::string& value : *values) texts.push_back(string_text(value));
+    for (const std::string& value : *values) texts.push_back(job::string_text(value));
     return fmt::format("[{}]", fmt::join(texts, ", "));
   }
   std::string operator()(std::vector<ParamGroupConfig>* groups) const {
     std::vector<std::string> texts;
-    for (ParamGroupConfig& group : *groups) texts.push_back(flow_map(group_keys(), &group));
+    for (ParamGroupConfig& group : *groups) texts.push_back(flow_map(job::group_keys(), &group));
     return fmt::format("[{}]", fmt::join(texts, ", "));
   }
   std::string operator()(std::vector<LayerSpec>* layers) const {
@@ -89,19 +87,19 @@ struct FlowText {
 
 class BlockWriter {
  public:
-  void write(const Table& table, void* object, const std::string& prefix) {
-    for_each_value(table, object, [&](const Key& key, const Slot& slot) {
+  void write(const job::Table& table, void* object, const std::string& prefix) {
+    for_each_value(table, object, [&](const job::Key& key, const job::Slot& slot) {
       const std::string path = prefix + key.path;
       if (const auto* dataset = std::get_if<DatasetConfig*>(&slot))
-        write(training_keys(), *dataset, path + ".");
+        write(job::training_keys(), *dataset, path + ".");
       else if (const auto* optional = std::get_if<std::optional<DatasetConfig>*>(&slot))
-        write(dataset_keys(), &(*optional)->value(), path + ".");
+        write(job::dataset_keys(), &(*optional)->value(), path + ".");
       else if (const auto* unet = std::get_if<UNet2DConfig*>(&slot))
-        write(unet_keys(), *unet, path + ".");
+        write(job::unet_keys(), *unet, path + ".");
       else if (const auto* layers = std::get_if<std::vector<LayerSpec>*>(&slot))
         write_layers(path, **layers);
       else
-        line(path, " " + flow_text(slot));
+        line(path, " " + job::flow_text(slot));
     });
   }
   std::string take() { return std::move(text_); }
@@ -134,12 +132,12 @@ class BlockWriter {
 
 }  // namespace
 
-std::string job::flow_text(const Slot& slot) { return std::visit(FlowText{}, slot); }
+std::string job::flow_text(const job::Slot& slot) { return std::visit(FlowText{}, slot); }
 
 std::string to_yaml(const Job& job) {
   Job copy = job;  // slots point at what can be written to
   BlockWriter writer;
-  writer.write(job_keys(), &copy, "");
+  writer.write(job::job_keys(), &copy, "");
   return writer.take();
 }
 

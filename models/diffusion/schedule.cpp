@@ -12,7 +12,7 @@ namespace lockstep::diffusion {
 namespace {
 
 // torch.linspace in float32: a float32 step, counted from the nearer end, product and sum rounded once.
-std::vector<float> linspace(double first, double last, int64_t count) {
+std::vector<float> linspace_f32(double first, double last, int64_t count) {
   const auto a = static_cast<float>(first), b = static_cast<float>(last);
   const float step = count > 1 ? (b - a) / static_cast<float>(count - 1) : 0;
   std::vector<float> values(static_cast<size_t>(count));
@@ -51,23 +51,26 @@ std::vector<float> rescale_to_zero_snr(std::span<const float> betas) {
   return rescaled;
 }
 
-Error refuse(std::string message) { return Error(Exit::config, "E_NOISE_SCHEDULE", std::move(message)); }
+Error refuse_schedule(std::string message) {
+  return Error(Exit::config, "E_NOISE_SCHEDULE", std::move(message));
+}
 
 }  // namespace
 
 std::vector<float> make_betas(const ScheduleConfig& c) {
   const int64_t count = c.num_train_timesteps;
-  if (count < 1) throw refuse(fmt::format("num_train_timesteps={}: expected at least 1", count));
+  if (count < 1) throw refuse_schedule(fmt::format("num_train_timesteps={}: expected at least 1", count));
   if (!c.trained_betas.empty()) {
     if (static_cast<int64_t>(c.trained_betas.size()) != count)
-      throw refuse(fmt::format("trained_betas has {} values, num_train_timesteps={}: expected as many",
-                               c.trained_betas.size(), count));
+      throw refuse_schedule(
+          fmt::format("trained_betas has {} values, num_train_timesteps={}: expected as many",
+                      c.trained_betas.size(), count));
     return c.trained_betas;
   }
-  if (c.beta_schedule == "linear") return linspace(c.beta_start, c.beta_end, count);
+  if (c.beta_schedule == "linear") return linspace_f32(c.beta_start, c.beta_end, count);
   std::vector<float> betas;
   if (c.beta_schedule == "scaled_linear") {
-    betas = linspace(std::sqrt(c.beta_start), std::sqrt(c.beta_end), count);
+    betas = linspace_f32(std::sqrt(c.beta_start), std::sqrt(c.beta_end), count);
     for (float& b : betas) b *= b;
   } else if (c.beta_schedule == "squaredcos_cap_v2") {
     const auto n = static_cast<double>(count);
@@ -79,33 +82,33 @@ std::vector<float> make_betas(const ScheduleConfig& c) {
   } else if (c.beta_schedule == "sigmoid") {
     const auto begin = static_cast<float>(c.beta_start),
                range = static_cast<float>(c.beta_end - c.beta_start);
-    betas = linspace(-6, 6, count);
+    betas = linspace_f32(-6, 6, count);
     for (float& b : betas) b = 1 / (1 + std::exp(-b)) * range + begin;
   } else {
-    throw refuse(fmt::format("beta_schedule={}: expected linear, scaled_linear, squaredcos_cap_v2 or sigmoid",
-                             c.beta_schedule));
+    throw refuse_schedule(fmt::format(
+        "beta_schedule={}: expected linear, scaled_linear, squaredcos_cap_v2 or sigmoid", c.beta_schedule));
   }
   return betas;
 }
 
 std::vector<float> make_alphas_cumprod(const ScheduleConfig& c) {
   if (c.prediction_type != "epsilon" && c.prediction_type != "v_prediction" && c.prediction_type != "sample")
-    throw refuse(
+    throw refuse_schedule(
         fmt::format("prediction_type={}: expected epsilon, v_prediction or sample", c.prediction_type));
   const std::vector<float> betas = make_betas(c);
   for (size_t t = 0; t < betas.size(); ++t)
     if (!(betas[t] >= 0 && (betas[t] < 1 || (betas[t] == 1 && t + 1 == betas.size()))))
-      throw refuse(
+      throw refuse_schedule(
           fmt::format("beta_schedule={}, beta_start={}, beta_end={}: beta {} of timestep {} is not in [0, 1)",
                       c.trained_betas.empty() ? c.beta_schedule : "trained_betas", c.beta_start, c.beta_end,
                       betas[t], t));
   if (!c.rescale_betas_zero_snr) return running_product(betas);
   if (c.prediction_type == "epsilon")
-    throw refuse(
+    throw refuse_schedule(
         "rescale_betas_zero_snr=true with prediction_type=epsilon: at the last timestep the image has no "
         "share in the input, which is the noise already")
         .hint("prediction_type: v_prediction");
-  if (betas.size() < 2) throw refuse("rescale_betas_zero_snr=true needs at least two timesteps");
+  if (betas.size() < 2) throw refuse_schedule("rescale_betas_zero_snr=true needs at least two timesteps");
   return running_product(rescale_to_zero_snr(betas));
 }
 

@@ -13,13 +13,13 @@
 #include <filesystem>
 
 #include "kernels/core/error.h"
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/checkpoint/manifest.h"
 
 namespace lockstep {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kTemporary = ".tmp-";
 constexpr std::string_view kStep = "step-";
 const std::map<std::string, std::string> kPyTorch{{"format", "pt"}};  // what PyTorch's loaders look for
 

@@ -16,9 +16,6 @@
 
 namespace lockstep {
 namespace fs = std::filesystem;
-namespace {
-constexpr std::string_view kTemporary = ".tmp-";
-}
 
 void throw_io(IoStage stage, std::string_view action, const std::string& path, int error_number) {
   const bool resources = error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG ||

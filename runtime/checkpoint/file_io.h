@@ -11,6 +11,9 @@
 
 namespace lockstep {
 
+// What the name of a file or folder begins with until it is whole.
+inline constexpr std::string_view kTemporary = ".tmp-";
+
 // errno as an Error at file=path: a full disk, an exceeded quota or size limit and I/O errors are io (74);
 // else, what hinders creating a file or folder is cannot_create (73) and anything after that io (74).
 enum class IoStage { creating, writing };

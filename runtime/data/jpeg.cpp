@@ -14,20 +14,20 @@ namespace lockstep {
 namespace {
 
 // Everything that lives across libjpeg's longjmp; it jumps over C frames only.
-struct Reader {
+struct JpegReader {
   jpeg_decompress_struct jpeg{};
   jpeg_error_mgr errors{};
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX] = "";
   std::vector<uint8_t> row;
 
-  Reader() = default;
-  ~Reader() { jpeg_destroy_decompress(&jpeg); }
-  Reader(const Reader&) = delete;
+  JpegReader() = default;
+  ~JpegReader() { jpeg_destroy_decompress(&jpeg); }
+  JpegReader(const JpegReader&) = delete;
 };
 
 void on_exit(j_common_ptr info) {
-  auto* reader = static_cast<Reader*>(info->client_data);
+  auto* reader = static_cast<JpegReader*>(info->client_data);
   info->err->format_message(info, reader->message);
   std::longjmp(reader->jump, 1);
 }
@@ -36,7 +36,7 @@ void on_message(j_common_ptr info, int level) {
   if (level < 0) on_exit(info);
 }
 
-bool start(Reader& r, std::span<const uint8_t> bytes) {
+bool start(JpegReader& r, std::span<const uint8_t> bytes) {
   r.jpeg.err = jpeg_std_error(&r.errors);
   r.jpeg.client_data = &r;
   r.errors.error_exit = on_exit;
@@ -58,7 +58,7 @@ uint8_t light(uint8_t ink, uint8_t black) {
   return static_cast<uint8_t>(black - ((taken >> 8) + taken) / 256);
 }
 
-bool decode(Reader& r, Image& image) {
+bool decode(JpegReader& r, Image& image) {
   if (setjmp(r.jump)) return false;
   jpeg_start_decompress(&r.jpeg);
   const int64_t plane = image.height * image.width;
@@ -78,14 +78,14 @@ bool decode(Reader& r, Image& image) {
   return true;
 }
 
-Error damaged(const std::string& path, const Reader& r, std::span<const uint8_t> bytes) {
+Error damaged(const std::string& path, const JpegReader& r, std::span<const uint8_t> bytes) {
   const int64_t left = r.jpeg.src ? static_cast<int64_t>(r.jpeg.src->bytes_in_buffer) : 0;
   return Error(Exit::data, "E_IMAGE_JPEG", fmt::format("the JPEG file is damaged: {}", r.message))
       .at("file", path)
       .at("offset", std::max<int64_t>(0, static_cast<int64_t>(bytes.size()) - left));
 }
 
-ImageShape checked_shape(const std::string& path, const Reader& r) {
+ImageShape checked_shape(const std::string& path, const JpegReader& r) {
   const int components = r.jpeg.num_components;
   if (components != 1 && components != 3 && components != 4)
     throw Error(Exit::data, "E_IMAGE_CHANNELS",
@@ -95,7 +95,7 @@ ImageShape checked_shape(const std::string& path, const Reader& r) {
   return {components == 1 ? 1 : 3, r.jpeg.image_height, r.jpeg.image_width};
 }
 
-int orientation(const Reader& r) {
+int orientation(const JpegReader& r) {
   constexpr char kExif[] = "Exif\0";  // and the string's own zero
   for (auto* marker = r.jpeg.marker_list; marker; marker = marker->next)
     if (marker->marker == JPEG_APP0 + 1 && marker->data_length >= sizeof kExif &&
@@ -107,13 +107,13 @@ int orientation(const Reader& r) {
 }  // namespace
 
 ImageShape jpeg_shape(const std::string& path, std::span<const uint8_t> bytes) {
-  Reader r;
+  JpegReader r;
   if (!start(r, bytes)) throw damaged(path, r, bytes);
   return upright(checked_shape(path, r), orientation(r));
 }
 
 Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes) {
-  Reader r;
+  JpegReader r;
   if (!start(r, bytes)) throw damaged(path, r, bytes);
   const auto [channels, height, width] = checked_shape(path, r);
   // A block of 8x8 takes a bit at least, and a component may be subsampled 4 times either way.

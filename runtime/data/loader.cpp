@@ -13,20 +13,17 @@
 #include "kernels/core/error.h"
 
 namespace lockstep {
-namespace {
-
-struct Slot {
-  int64_t epoch = 0, begin = 0, count = 0;
-  std::vector<uint8_t> images;
-  std::vector<int32_t> labels;
-  std::exception_ptr error;
-};
-
-}  // namespace
 
 // A ring of depth + 1 slots: `depth` in flight and the one that next() has handed out. Batches are numbered
 // in request order; batch i lives in slot i % slots. taken <= filled <= requested <= taken + depth.
 struct Loader::Impl {
+  struct Slot {
+    int64_t epoch = 0, begin = 0, count = 0;
+    std::vector<uint8_t> images;
+    std::vector<int32_t> labels;
+    std::exception_ptr error;
+  };
+
   std::shared_ptr<const ImageSet> set;
   std::vector<int64_t> subset;
   Sampler sampler;
@@ -109,7 +106,7 @@ void Loader::request(int64_t epoch, int64_t begin, int64_t count) {
   LOCKSTEP_ASSERT(count >= 0 && count <= impl_->max_batch, "count {}, max_batch {}", count, impl_->max_batch);
   std::unique_lock lock(impl_->mutex);
   impl_->to_request.wait(lock, [&] { return impl_->requested < impl_->taken + impl_->depth; });
-  Slot& slot = impl_->slot_of(impl_->requested);
+  Impl::Slot& slot = impl_->slot_of(impl_->requested);
   slot.epoch = epoch;
   slot.begin = begin;
   slot.count = count;
@@ -126,7 +123,7 @@ const Batch& Loader::next() {
     impl_->to_take.wait(lock, [&] { return impl_->filled > impl_->taken; });
     impl_->wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
-  Slot& slot = impl_->slot_of(impl_->taken);
+  Impl::Slot& slot = impl_->slot_of(impl_->taken);
   ++impl_->taken;
   lock.unlock();
   impl_->to_request.notify_one();

@@ -12,10 +12,10 @@
 namespace lockstep {
 namespace {
 
-constexpr uint64_t kMaxDeflateRatio = 1032;
+constexpr uint64_t kMaxPngRatio = 1032;
 
 // Everything that lives across libpng's longjmp; it jumps over C frames only.
-struct Reader {
+struct PngReader {
   std::span<const uint8_t> bytes;
   size_t at = 0;
   char message[256] = "";
@@ -27,27 +27,27 @@ struct Reader {
   std::vector<uint8_t> pixels;
   std::vector<png_bytep> rows;
 
-  explicit Reader(std::span<const uint8_t> b) : bytes(b) {}
-  ~Reader() { png_destroy_read_struct(&png, &info, nullptr); }
-  Reader(const Reader&) = delete;
+  explicit PngReader(std::span<const uint8_t> b) : bytes(b) {}
+  ~PngReader() { png_destroy_read_struct(&png, &info, nullptr); }
+  PngReader(const PngReader&) = delete;
 };
 
 void on_error(png_structp png, png_const_charp message) {
-  auto* reader = static_cast<Reader*>(png_get_error_ptr(png));
+  auto* reader = static_cast<PngReader*>(png_get_error_ptr(png));
   std::snprintf(reader->message, sizeof reader->message, "%s", message);
   std::longjmp(png_jmpbuf(png), 1);
 }
 void on_warning(png_structp, png_const_charp) {}  // odd metadata; what damages pixels is an error
 
 void on_read(png_structp png, png_bytep to, size_t n) {
-  auto* reader = static_cast<Reader*>(png_get_io_ptr(png));
+  auto* reader = static_cast<PngReader*>(png_get_io_ptr(png));
   if (n > reader->bytes.size() - reader->at) png_error(png, "the file ends early");
   std::memcpy(to, reader->bytes.data() + reader->at, n);
   reader->at += n;
 }
 
 // Up to the first pixel. False: message says why not.
-bool start(Reader& r) {
+bool start(PngReader& r) {
   r.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &r, on_error, on_warning);
   LOCKSTEP_ASSERT(r.png);
   r.info = png_create_info_struct(r.png);
@@ -71,14 +71,14 @@ bool start(Reader& r) {
   return true;
 }
 
-bool read_pixels(Reader& r) {
+bool read_pixels(PngReader& r) {
   if (setjmp(png_jmpbuf(r.png))) return false;
   png_read_image(r.png, r.rows.data());
   png_read_end(r.png, nullptr);
   return true;
 }
 
-Error damaged(const std::string& path, const Reader& r) {
+Error damaged(const std::string& path, const PngReader& r) {
   return Error(Exit::data, "E_IMAGE_PNG", fmt::format("the PNG file is damaged: {}", r.message))
       .at("file", path)
       .at("offset", static_cast<int64_t>(r.at));
@@ -87,19 +87,19 @@ Error damaged(const std::string& path, const Reader& r) {
 }  // namespace
 
 ImageShape png_shape(const std::string& path, std::span<const uint8_t> bytes) {
-  Reader r(bytes);
+  PngReader r(bytes);
   if (!start(r)) throw damaged(path, r);
   return upright(ImageShape{r.shape.channels <= 2 ? 1 : 3, r.shape.height, r.shape.width}, r.orientation);
 }
 
 Image decode_png(const std::string& path, std::span<const uint8_t> bytes) {
-  Reader r(bytes);
+  PngReader r(bytes);
   if (!start(r)) throw damaged(path, r);
   const auto [stored, height, width] = r.shape;
-  if (r.raw_bytes > bytes.size() * kMaxDeflateRatio)
+  if (r.raw_bytes > bytes.size() * kMaxPngRatio)
     throw Error(Exit::data, "E_IMAGE_PNG",
                 fmt::format("expected {} bytes of pixels for {}x{}, found at most {} in this file",
-                            r.raw_bytes, height, width, bytes.size() * kMaxDeflateRatio))
+                            r.raw_bytes, height, width, bytes.size() * kMaxPngRatio))
         .at("file", path);
   const int64_t row = stored * width;
   r.pixels.resize(static_cast<size_t>(row * height));

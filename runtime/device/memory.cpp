@@ -12,9 +12,9 @@ namespace lockstep {
 namespace {
 std::atomic<int64_t> held{0}, most{0};
 
-constexpr int64_t kAlign = 64, kPage = 4096;
+constexpr int64_t kMemoryAlign = 64, kMemoryPage = 4096;
 int64_t rounded(int64_t bytes) {
-  const int64_t unit = bytes >= kPage ? kPage : kAlign;
+  const int64_t unit = bytes >= kMemoryPage ? kMemoryPage : kMemoryAlign;
   return (bytes + unit - 1) / unit * unit;
 }
 
@@ -28,7 +28,7 @@ void count(int64_t bytes) {
 
 AlignedBuffer::AlignedBuffer(int64_t bytes) : bytes_(bytes) {
   const auto size = static_cast<size_t>(rounded(bytes < 1 ? 1 : bytes));
-  data_ = std::aligned_alloc(static_cast<size_t>(bytes >= kPage ? kPage : kAlign), size);
+  data_ = std::aligned_alloc(static_cast<size_t>(bytes >= kMemoryPage ? kMemoryPage : kMemoryAlign), size);
   if (!data_)
     throw Error(Exit::io, "E_MEMORY", fmt::format("cannot allocate {} bytes of memory", bytes))
         .hint("a smaller global_batch_size, or gradient_accumulation, needs less");

@@ -11,8 +11,8 @@
 namespace lockstep {
 namespace {
 
-constexpr int64_t kAlign = 64;
-int64_t aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+constexpr int64_t kArenaAlign = 64;
+int64_t arena_aligned(int64_t bytes) { return (bytes + kArenaAlign - 1) / kArenaAlign * kArenaAlign; }
 
 int64_t workspace_bytes(const Graph& g, const Node& n, const KernelChoice& how) {
   std::vector<TensorSpec> in, out;
@@ -110,13 +110,14 @@ void plan_memory(Plan& plan, const KernelChoice& how) {
     if (root(static_cast<ValueId>(v)) != static_cast<ValueId>(v) || first[v] < 0) continue;
     if (g.value(static_cast<ValueId>(v)).storage != Storage::arena) continue;
     blocks.push_back(
-        {aligned(g.value(static_cast<ValueId>(v)).spec.bytes()), first[v], last[v], &plan.offset[v]});
+        {arena_aligned(g.value(static_cast<ValueId>(v)).spec.bytes()), first[v], last[v], &plan.offset[v]});
   }
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i].kind != NodeKind::compute) continue;
     const int64_t bytes = workspace_bytes(g, nodes[i], how);
     if (bytes > 0)
-      blocks.push_back({aligned(bytes), static_cast<int>(i), static_cast<int>(i), &plan.workspace_offset[i]});
+      blocks.push_back(
+          {arena_aligned(bytes), static_cast<int>(i), static_cast<int>(i), &plan.workspace_offset[i]});
   }
   plan.arena_bytes = place(blocks);
   for (size_t v = 0; v < values; ++v) {

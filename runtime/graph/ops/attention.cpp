@@ -6,7 +6,7 @@
 namespace lockstep {
 namespace {
 
-std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
+std::vector<OutputRule> infer_attention(const Graph& g, const Params& params, In in) {
   const auto heads = params.as<AttentionParams>().heads;
   const TensorSpec& q = spec_of(g, in[0]);
   const Shape &k = spec_of(g, in[1]).shape, &v = spec_of(g, in[2]).shape;
@@ -20,7 +20,7 @@ std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
   return {{q}, {{DType::f32, {q.shape[0], heads, q.shape.elements_from(2)}, lse}}};
 }
 
-std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+std::vector<ValueId> gradient_attention(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
   LOCKSTEP_ASSERT(dy[1] == kNoValue, "attention's lse has no gradient");
   std::vector<OutputRule> out;
   for (ValueId v : n.in) out.push_back(gradient_like(b.graph(), v));
@@ -35,16 +35,19 @@ int64_t product_flops(const Graph& g, const Node& n) {
   return 2 * elements_of(g, n.in[0]) * spec_of(g, n.in[1]).shape.elements_from(2);
 }
 
-Layout preferred(const Graph& g, const Node& n) {
+Layout preferred_attention(const Graph& g, const Node& n) {
   return spec_of(g, n.in[0]).layout == Layout::nhwc ? Layout::nhwc : Layout::plain;
 }
 
 }  // namespace
 
 std::vector<OpDef> attention_ops() {
-  OpDef forward{"attention", infer,
-                gradient,    [](const Graph& g, const Node& n) { return 2 * product_flops(g, n); },
-                {},          preferred};
+  OpDef forward{"attention",
+                infer_attention,
+                gradient_attention,
+                [](const Graph& g, const Node& n) { return 2 * product_flops(g, n); },
+                {},
+                preferred_attention};
   OpDef backward{"attention_grad"};
   // Those of the definition; kernels that recompute scores do more.
   backward.flops = [](const Graph& g, const Node& n) { return 5 * product_flops(g, n); };

@@ -6,7 +6,7 @@
 namespace lockstep {
 namespace {
 
-std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
+std::vector<OutputRule> infer_conv2d(const Graph& g, const Params& params, In in) {
   const auto& p = params.as<Conv2dParams>();
   const TensorSpec& x = spec_of(g, in[0]);
   const Shape& w = spec_of(g, in[1]).shape;
@@ -26,7 +26,7 @@ std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
   return {{{x.dtype, {x.shape[0], w[0], h, wd}, x.layout}}};
 }
 
-std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+std::vector<ValueId> gradient_conv2d(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
   LOCKSTEP_ASSERT(n.params.as<Conv2dParams>().activation == Activation::none, "differentiate before fusing");
   std::vector<ValueId> d(n.in.size(), kNoValue);
   const bool bias = n.in.size() > 2;
@@ -43,7 +43,7 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
 }
 
 // Multiplications and additions of the direct convolution, whichever of the three it is.
-int64_t flops_of(const Graph& g, ValueId y, ValueId w) {
+int64_t flops_of_conv2d(const Graph& g, ValueId y, ValueId w) {
   const Shape& s = spec_of(g, w).shape;
   return 2 * elements_of(g, y) * s[1] * s[2] * s[3];
 }
@@ -51,7 +51,7 @@ int64_t flops_of(const Graph& g, ValueId y, ValueId w) {
 // From 16 channels on they fill a vector and lie last. Fewer: samples in vector lanes, where no channel count
 // is too odd, unless the working set of 16 images leaves the cache. A first convolution, whose input's
 // gradient nobody wants, is as fast either way and follows its outputs.
-Layout preferred(const Graph& g, const Node& n) {
+Layout preferred_conv2d(const Graph& g, const Node& n) {
   constexpr int64_t kFills = 16, kCached = 32, kPicture = 4;
   const Shape& w = spec_of(g, n.in[1]).shape;
   const int64_t in = w[1], out = w[0] / n.params.as<Conv2dParams>().groups;
@@ -62,12 +62,15 @@ Layout preferred(const Graph& g, const Node& n) {
 }  // namespace
 
 std::vector<OpDef> conv2d_ops() {
-  OpDef forward{"conv2d", infer,
-                gradient, [](const Graph& g, const Node& n) { return flops_of(g, n.out[0], n.in[1]); },
-                {},       preferred};
+  OpDef forward{"conv2d",
+                infer_conv2d,
+                gradient_conv2d,
+                [](const Graph& g, const Node& n) { return flops_of_conv2d(g, n.out[0], n.in[1]); },
+                {},
+                preferred_conv2d};
   OpDef input{"conv2d_input_grad"}, weight{"conv2d_weight_grad"};
-  input.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[0], n.in[1]); };
-  weight.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[1], n.out[0]); };
+  input.flops = [](const Graph& g, const Node& n) { return flops_of_conv2d(g, n.in[0], n.in[1]); };
+  weight.flops = [](const Graph& g, const Node& n) { return flops_of_conv2d(g, n.in[1], n.out[0]); };
   forward.bf16 = input.bf16 = weight.bf16 = OpDef::Bf16::wants;
   forward.bf16_in = input.bf16_in = {0, 1};  // with the weights
   return {forward, input, weight};

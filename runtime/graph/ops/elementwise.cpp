@@ -6,7 +6,7 @@
 namespace lockstep {
 namespace {
 
-std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
+std::vector<OutputRule> infer_elementwise(const Graph& g, const Params& params, In in) {
   const auto& p = params.as<ElementwiseParams>();
   const Value& x = g.value(in[0]);
   for (ValueId v : in)
@@ -17,7 +17,7 @@ std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
 }
 
 // Before fusion every program is one instruction.
-std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+std::vector<ValueId> gradient_elementwise(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
   const auto& p = n.params.as<ElementwiseParams>();
   LOCKSTEP_ASSERT(p.code.size() == 1, "differentiate before fusing");
   const ValueId d = dy[0], x = n.in[0], y = n.out[0];
@@ -55,14 +55,14 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
   return {};
 }
 
-int64_t flops(const Graph& g, const Node& n) {
+int64_t flops_elementwise(const Graph& g, const Node& n) {
   return elements_of(g, n.out[0]) * static_cast<int64_t>(n.params.as<ElementwiseParams>().code.size());
 }
 
 }  // namespace
 
 std::vector<OpDef> elementwise_ops() {
-  OpDef op{"elementwise", infer, gradient, flops};
+  OpDef op{"elementwise", infer_elementwise, gradient_elementwise, flops_elementwise};
   // Any output over any input: the executor's interpreter loads a tile of every input before it stores.
   for (int i = 0; i < 4; ++i) op.in_place.emplace_back(i, 0);
   return {op};

@@ -6,7 +6,7 @@
 namespace lockstep {
 namespace {
 
-std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
+std::vector<OutputRule> infer_group_norm(const Graph& g, const Params& params, In in) {
   const auto groups = params.as<GroupNormParams>().groups;
   const TensorSpec& x = spec_of(g, in[0]);
   if (x.shape.rank() < 2 || x.shape[1] % groups != 0)
@@ -15,7 +15,7 @@ std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
   return {{x}, {{DType::f32, {x.shape[0], 2 * groups}, stats}}};
 }
 
-std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+std::vector<ValueId> gradient_group_norm(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
   const auto d =
       b.add_as("group_norm_grad", n.params, {n.in[0], dy[0], n.in[1], n.in[2], n.out[1]},
                {gradient_like(b.graph(), n.in[0]), {b.spec(n.in[1]), false}, {b.spec(n.in[2]), false}});
@@ -25,7 +25,7 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
 }  // namespace
 
 std::vector<OpDef> group_norm_ops() {
-  OpDef forward{"group_norm", infer, gradient}, backward{"group_norm_grad"};
+  OpDef forward{"group_norm", infer_group_norm, gradient_group_norm}, backward{"group_norm_grad"};
   forward.bf16_out = {0};  // statistics stay f32
   backward.bf16_in = {0, 1};
   return {forward, backward};

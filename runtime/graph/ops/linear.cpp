@@ -6,7 +6,7 @@
 namespace lockstep {
 namespace {
 
-std::vector<OutputRule> infer(const Graph& g, const Params&, In in) {
+std::vector<OutputRule> infer_linear(const Graph& g, const Params&, In in) {
   const TensorSpec& x = spec_of(g, in[0]);
   const Shape& w = spec_of(g, in[1]).shape;
   if (x.shape.rank() != 2)
@@ -17,7 +17,7 @@ std::vector<OutputRule> infer(const Graph& g, const Params&, In in) {
   return {{{x.dtype, {x.shape[0], w[0]}, x.layout}}};
 }
 
-std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+std::vector<ValueId> gradient_linear(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
   LOCKSTEP_ASSERT(n.params.as<LinearParams>().activation == Activation::none, "differentiate before fusing");
   std::vector<ValueId> d(n.in.size(), kNoValue);
   const bool bias = n.in.size() > 2;
@@ -33,12 +33,12 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
   return d;
 }
 
-int64_t flops_of(const Graph& g, ValueId y, ValueId w) {
+int64_t flops_of_linear(const Graph& g, ValueId y, ValueId w) {
   return 2 * elements_of(g, y) * spec_of(g, w).shape[1];
 }
 
 // Large matrices belong to the matrix product of the plain layout.
-Layout preferred(const Graph& g, const Node& n) {
+Layout preferred_linear(const Graph& g, const Node& n) {
   const Shape& w = spec_of(g, n.in[1]).shape;
   return w.elements() > 256 * 1024 ? Layout::plain : spec_of(g, n.in[0]).layout;
 }
@@ -46,12 +46,15 @@ Layout preferred(const Graph& g, const Node& n) {
 }  // namespace
 
 std::vector<OpDef> linear_ops() {
-  OpDef forward{"linear", infer,
-                gradient, [](const Graph& g, const Node& n) { return flops_of(g, n.out[0], n.in[1]); },
-                {},       preferred};
+  OpDef forward{"linear",
+                infer_linear,
+                gradient_linear,
+                [](const Graph& g, const Node& n) { return flops_of_linear(g, n.out[0], n.in[1]); },
+                {},
+                preferred_linear};
   OpDef input{"linear_input_grad"}, weight{"linear_weight_grad"};
-  input.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[0], n.in[1]); };
-  weight.flops = [](const Graph& g, const Node& n) { return flops_of(g, n.in[1], n.out[0]); };
+  input.flops = [](const Graph& g, const Node& n) { return flops_of_linear(g, n.in[0], n.in[1]); };
+  weight.flops = [](const Graph& g, const Node& n) { return flops_of_linear(g, n.in[1], n.out[0]); };
   forward.bf16 = input.bf16 = weight.bf16 = OpDef::Bf16::wants;
   forward.bf16_in = input.bf16_in = {0, 1};  // with the weights
   return {forward, input, weight};

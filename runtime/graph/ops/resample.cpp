@@ -6,7 +6,7 @@
 namespace lockstep {
 namespace {
 
-std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
+std::vector<OutputRule> infer_resample(const Graph& g, const Params& params, In in) {
   const auto& p = params.as<UpsampleNearest2dParams>();
   const TensorSpec& x = spec_of(g, in[0]);
   if (x.shape.rank() != 4)
@@ -16,14 +16,14 @@ std::vector<OutputRule> infer(const Graph& g, const Params& params, In in) {
   return {{{x.dtype, {x.shape[0], x.shape[1], x.shape[2] * p.scale_h, x.shape[3] * p.scale_w}, x.layout}}};
 }
 
-std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted&) {
+std::vector<ValueId> gradient_resample(GraphBuilder& b, const Node& n, In dy, const Wanted&) {
   return b.add_as("upsample_nearest2d_grad", n.params, {dy[0]}, {gradient_like(b.graph(), n.in[0])});
 }
 
 }  // namespace
 
 std::vector<OpDef> resample_ops() {
-  return {{"upsample_nearest2d", infer, gradient}, {"upsample_nearest2d_grad"}};
+  return {{"upsample_nearest2d", infer_resample, gradient_resample}, {"upsample_nearest2d_grad"}};
 }
 
 }  // namespace lockstep

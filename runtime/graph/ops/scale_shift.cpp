@@ -9,7 +9,7 @@ namespace {
 
 bool has_scale(size_t inputs) { return inputs == 3; }
 
-std::vector<OutputRule> infer(const Graph& g, const Params&, In in) {
+std::vector<OutputRule> infer_scale_shift(const Graph& g, const Params&, In in) {
   LOCKSTEP_ASSERT(in.size() == 2 || in.size() == 3, "scale_shift of {} values", in.size());
   const TensorSpec& x = spec_of(g, in[0]);
   for (ValueId v : in.subspan(1)) {
@@ -21,7 +21,7 @@ std::vector<OutputRule> infer(const Graph& g, const Params&, In in) {
   return {{x}};
 }
 
-std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
+std::vector<ValueId> gradient_scale_shift(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
   const Graph& g = b.graph();
   const ValueId x = n.in[0], shift = n.in.back();
   if (!has_scale(n.in.size()))
@@ -33,18 +33,18 @@ std::vector<ValueId> gradient(GraphBuilder& b, const Node& n, In dy, const Wante
   return {d[1], d[2], d[0]};
 }
 
-int64_t flops(const Graph& g, const Node& n) {
+int64_t flops_scale_shift(const Graph& g, const Node& n) {
   return elements_of(g, n.in[0]) * (has_scale(n.in.size()) ? 2 : 1);
 }
-int64_t gradient_flops(const Graph& g, const Node& n) {
+int64_t gradient_flops_scale_shift(const Graph& g, const Node& n) {
   return elements_of(g, n.in[0]) * (has_scale(n.in.size()) ? 4 : 1);
 }
 
 }  // namespace
 
 std::vector<OpDef> scale_shift_ops() {
-  return {{"scale_shift", infer, gradient, flops, {{0, 0}}},
-          {"scale_shift_grad", nullptr, nullptr, gradient_flops, {{0, 1}}}};
+  return {{"scale_shift", infer_scale_shift, gradient_scale_shift, flops_scale_shift, {{0, 0}}},
+          {"scale_shift_grad", nullptr, nullptr, gradient_flops_scale_shift, {{0, 1}}}};
 }
 
 }  // namespace lockstep

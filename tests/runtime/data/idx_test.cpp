@@ -22,11 +22,11 @@ std::string u32(uint32_t v) {
           static_cast<char>(v)};
 }
 
-constexpr int kCount = 6, kSide = 3;
+constexpr int kCount = 6, kIdxSide = 3;
 
-std::string images(uint32_t count = kCount, uint32_t height = kSide, uint32_t width = kSide) {
+std::string images(uint32_t count = kCount, uint32_t height = kIdxSide, uint32_t width = kIdxSide) {
   std::string s = u32(0x803) + u32(count) + u32(height) + u32(width);
-  for (int i = 0; i < kCount * kSide * kSide; ++i) s.push_back(static_cast<char>(i * 5));
+  for (int i = 0; i < kCount * kIdxSide * kIdxSide; ++i) s.push_back(static_cast<char>(i * 5));
   return s;
 }
 std::string labels(uint32_t count = kCount) {
@@ -77,7 +77,7 @@ TEST_F(Idx, EverySpelling) {
         c.path = here.path();
         const auto set = load_dataset(c);
         EXPECT_EQ(set->count(), kCount);
-        EXPECT_EQ(set->height, kSide);
+        EXPECT_EQ(set->height, kIdxSide);
         EXPECT_EQ(set->image(2)[1], (2 * 9 + 1) * 5);
         EXPECT_EQ(set->labels, (std::vector<int32_t>{0, 1, 2, 3, 4, 5}));
         EXPECT_EQ(set->classes, 10);
@@ -87,7 +87,7 @@ TEST_F(Idx, EverySpelling) {
         EXPECT_EQ(set->content_hash, hash);
         const DatasetShape shape = probe_dataset(c);
         EXPECT_EQ(shape.count, kCount);
-        EXPECT_EQ(shape.width, kSide);
+        EXPECT_EQ(shape.width, kIdxSide);
       }
 }
 

@@ -32,7 +32,7 @@ Step denoising_step(int64_t batch) {
   return s;
 }
 
-const Node& the(const Graph& g, const std::string& op) {
+const Node& the_node(const Graph& g, const std::string& op) {
   return *std::find_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return n.op == op; });
 }
 
@@ -40,7 +40,7 @@ TEST(DiffusionOps, Shapes) {
   const Step s = denoising_step(5);
   const auto spec = [&](ValueId v) { return s.g.value(v).spec.text(); };
   const std::string image = fmt::format("f32[5, {}, {}, {}]:plain", kChannels, kSide, kSide);
-  const Node& noise = the(s.g, "diffusion_noise");
+  const Node& noise = the_node(s.g, "diffusion_noise");
   EXPECT_EQ(spec(noise.out[0]), image);
   EXPECT_EQ(spec(noise.out[1]), image);
   EXPECT_EQ(spec(noise.out[2]), "i32[5]:plain");
@@ -54,11 +54,11 @@ TEST(DiffusionOps, Shapes) {
 TEST(DiffusionOps, NumbersBySampleArePlainInEveryLayout) {
   const Step s = denoising_step(5);
   const Graph g = assign_layouts(s.g, {}, Device::cpu);
-  const Node& loss = the(g, "weighted_mse");
+  const Node& loss = the_node(g, "weighted_mse");
   EXPECT_EQ(g.value(loss.in[0]).spec.layout, Layout::lanes);
   EXPECT_EQ(g.value(loss.in[1]).spec.layout, Layout::lanes);
   EXPECT_EQ(g.value(loss.in[2]).spec.layout, Layout::plain);
-  EXPECT_EQ(loss.in[2], the(g, "diffusion_noise").out[3]);
+  EXPECT_EQ(loss.in[2], the_node(g, "diffusion_noise").out[3]);
 }
 
 // Ranks with other numbers of samples, and a shorter last batch, use the same kernels.

@@ -13,7 +13,7 @@ KernelChoice bf16_on(Device device) {
   return how;
 }
 
-int64_t count(const Graph& g, const std::string& op) {
+int64_t count_ops(const Graph& g, const std::string& op) {
   return std::count_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return n.op == op; });
 }
 
@@ -75,7 +75,7 @@ TEST(Precision, WhatIsSummedStaysFp32) {
       }
     // Around the last layer: its input for both directions, and the gradient that it hands back, which stays
     // fp32 until it meets a bf16 value (through a dropout, a sum of several).
-    EXPECT_LE(count(g, "cast"), 6);
+    EXPECT_LE(count_ops(g, "cast"), 6);
   }
 }
 
@@ -91,7 +91,7 @@ TEST(Precision, EvaluationCastsItsWeights) {
   EXPECT_TRUE(g.values_in(Storage::half).empty());
   EXPECT_EQ(g.value(y).spec.dtype, DType::f32);
   // The image, three weights, and the output, which others read.
-  EXPECT_EQ(count(g, "cast"), 5);
+  EXPECT_EQ(count_ops(g, "cast"), 5);
 }
 
 TEST(Precision, Fp32IsLeftAlone) {

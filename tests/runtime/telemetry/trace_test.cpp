@@ -71,7 +71,7 @@ TEST(Trace, TheTableHasTheMostExpensiveFirst) {
   EXPECT_NEAR(rows[0].seconds, 0.006, 1e-12);
   // 6 MFLOP in 6 ms: 1 GFLOP/s, a tenth of the peak said.
   EXPECT_THAT(profile_table(t, 10),
-              testing::ContainsRegex("6\\.000 .* 1\\.0 +10%  conv2d conv1, forward, kernel winograd"));
+              ::testing::ContainsRegex("6\\.000 .* 1\\.0 +10%  conv2d conv1, forward, kernel winograd"));
 }
 
 TEST(Trace, TheTableOfMoreThanTenSumsUpTheRest) {
@@ -81,7 +81,7 @@ TEST(Trace, TheTableOfMoreThanTenSumsUpTheRest) {
   t.start();
   for (const auto& work : works) t.add(Trace::Lane::compute, work, 0, 1'000'000);
   t.end_step();
-  EXPECT_THAT(profile_table(t, 0), testing::ContainsRegex("3\\.000 .* 3 other kinds of work"));
+  EXPECT_THAT(profile_table(t, 0), ::testing::ContainsRegex("3\\.000 .* 3 other kinds of work"));
 }
 
 }  // namespace
