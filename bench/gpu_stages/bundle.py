@@ -3,7 +3,6 @@
 and what pip's nvidia/* packages hold."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -25,13 +24,6 @@ PACKAGES = ("diffusers==0.42.1", "safetensors", "numpy", "pillow")  # what the p
 LEFT_OUT = ("hf_xet",)  # of what those ask for: transfers, which nobody makes there
 # For networks and other launchers: libraries of theirs would come along.
 OTHER_PLUGINS = re.compile(r"ucx|ofi|openib|psm|spml|scoll|sshmem|memheap|atomic_|monitoring|romio|slurm|flux|jsm|gridengine")
-
-START_MPIRUN = """#!/bin/sh
-# With the libraries of this bundle.
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
-LD_LIBRARY_PATH="$here/../../lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" exec "$here/orterun" "$@"
-"""
-
 
 class Lacking(Exception):
     """What this build or this machine lacks for a bundle."""
@@ -86,7 +78,7 @@ def openmpi():
     """(prefix, {path below it: file}): mpirun, plugins and help texts of the Open MPI that is installed."""
     paths = dict(re.findall(r"^\s*(\w+): (\S+)$", run(["ompi_info", "--path", "all"]), re.MULTILINE))
     prefix = pathlib.Path(paths["Prefix"])
-    files = {"bin/orterun": pathlib.Path(paths["Bindir"]) / "orterun", "bin/orted": pathlib.Path(paths["Bindir"]) / "orted"}
+    files = {"bin/mpirun": pathlib.Path(paths["Bindir"]) / "mpirun", "bin/orted": pathlib.Path(paths["Bindir"]) / "orted"}
     for plugin in sorted(pathlib.Path(paths["Pkglibdir"]).glob("mca_*.so")):
         if not OTHER_PLUGINS.search(plugin.name):
             files[str(plugin.relative_to(prefix))] = plugin
@@ -103,8 +95,6 @@ def add_programs(stage, program):
         stage.copy(file, f"openmpi/{name}")
         if not name.endswith(".txt"):
             binaries.append(file)
-    (stage.folder / "openmpi/bin/mpirun").write_text(START_MPIRUN)
-    os.chmod(stage.folder / "openmpi/bin/mpirun", 0o755)
     carried, there = closure.libraries(binaries)
     for name, file in carried.items():
         stage.copy(file, f"lib/{name}")
@@ -180,7 +170,7 @@ def environment_in(unpacked, there):
     for name, path in there.items():
         if path:
             shutil.copy2(path, unpacked.root / of_target[1:] / name)
-    return {"LD_LIBRARY_PATH": of_target, "OPAL_PREFIX": unpacked.inside("openmpi"), "PATH": f"{unpacked.inside('openmpi/bin')}:/usr/bin:/bin"}
+    return {"LD_LIBRARY_PATH": f"{unpacked.inside('lib')}:{of_target}", "OPAL_PREFIX": unpacked.inside("openmpi"), "PATH": f"{unpacked.inside('openmpi/bin')}:/usr/bin:/bin"}
 
 
 def start_each(file, there, say):

@@ -50,7 +50,7 @@ def work(s):
     sheet = card.data_sheet(s.card["name"])
     s.say(limits=sheet, source="data sheet")
     if s.programs.python:
-        done = s.run(s.programs.peer("card_limits.py"), 60)
+        done = s.run_peer(s.programs.peer("card_limits.py"), 60)
         if done.fine:
             s.say(limits=json.loads(done.said.splitlines()[-1]), source="measured, by PyTorch")
         else:

@@ -44,7 +44,7 @@ def find_library(name, folders):
 class Programs:
     ours: pathlib.Path
     scratch: pathlib.Path  # what is made on the way: caches, runs, reports
-    openmpi: pathlib.Path | None = None  # a bundle's; else the machine's
+    bundle: pathlib.Path | None = None  # whose libraries and Open MPI are taken
     wheels: pathlib.Path | None = None
     python: str | None = None  # one whose PyTorch loads
     python_says: str = ""  # what it is, or why there is none
@@ -52,17 +52,27 @@ class Programs:
     def __post_init__(self):
         self.library_folders = pip_folders([*sys.path, *site.getsitepackages(), *glob.glob(f"{peers_folder()}/lib/python3*/site-packages")])
 
-    @property
-    def environment(self):
+    def environment_with(self, *folders):
         e = dict(os.environ)
-        e["LD_LIBRARY_PATH"] = ":".join([*self.library_folders, *filter(None, [e.get("LD_LIBRARY_PATH")])])
+        e["LD_LIBRARY_PATH"] = ":".join([*map(str, folders), *self.library_folders, *filter(None, [e.get("LD_LIBRARY_PATH")])])
         e["XDG_CACHE_HOME"] = str(self.scratch / "cache")
         e["TORCHINDUCTOR_CACHE_DIR"] = str(self.scratch / "inductor")
         e["PYTHONDONTWRITEBYTECODE"] = "1"
-        if self.openmpi:
-            e["OPAL_PREFIX"] = str(self.openmpi)
-            e["PATH"] = f"{self.openmpi}/bin:{e.get('PATH', '')}"
         return e
+
+    @property
+    def environment(self):
+        """Of our program. A bundle's libraries come first: some have search paths of their own in them."""
+        if not self.bundle:
+            return self.environment_with()
+        openmpi = self.bundle / "openmpi"
+        e = self.environment_with(self.bundle / "lib")
+        return e | {"OPAL_PREFIX": str(openmpi), "PATH": f"{openmpi}/bin:{e.get('PATH', '')}"}
+
+    @property
+    def peer_environment(self):
+        """Of the machine's Python, which has the machine's libraries."""
+        return self.environment_with()
 
     def peer(self, script, *words):
         """The command of bench/peers/SCRIPT."""
@@ -75,7 +85,7 @@ class Programs:
         for python in dict.fromkeys([str(peers_folder() / "bin/python"), sys.executable, shutil.which("python3")]):
             if not python or not os.path.exists(python):
                 continue
-            done = processes.run([python, "-c", asked], 60, self.environment)
+            done = processes.run([python, "-c", asked], 60, self.peer_environment)
             if done.fine:
                 version, cuda, sees = done.said.split()[-3:]
                 self.python, self.python_says = python, f"PyTorch {version} for CUDA {cuda}, {'sees the GPU' if sees == 'True' else 'sees no GPU'}"
@@ -91,4 +101,4 @@ def of_build(build, scratch):
 def of_bundle(root, scratch):
     root = pathlib.Path(root)
     wheels = root / "wheels"
-    return Programs(root / "bin/gpu_programs", scratch, root / "openmpi", wheels if wheels.exists() else None)
+    return Programs(root / "bin/gpu_programs", scratch, root, wheels if wheels.exists() else None)

@@ -25,7 +25,7 @@ def modules(s):
     """What the scripts import, that is not to be had."""
     code = "import importlib, sys\nsys.path += sys.argv[1:]\nfor n in 'numpy PIL safetensors torchvision diffusers'.split():\n" \
            "  try: importlib.import_module(n)\n  except Exception as e: print(n, type(e).__name__, e)"  # fmt: skip
-    done = s.run([s.programs.python, "-c", code, *filter(None, [s.programs.wheels])], 60)
+    done = s.run_peer([s.programs.python, "-c", code, *filter(None, [s.programs.wheels])], 60)
     return done.said.strip() if done.fine else done.why()
 
 
@@ -40,7 +40,7 @@ def one(s, jobs, side, net, precision):
     last = side != "pytorch" and net == "ddpm_cifar10"
     if side != "pytorch":
         words += ["--compile", "reduce-overhead" if last else "max-autotune"]
-    done = s.run(jobs.peer(net, precision, *words), s.left() if last else LIMIT[side])
+    done = s.run_peer(jobs.peer(net, precision, *words), s.left() if last else LIMIT[side])
     if not done.fine:
         raise Failed(done.why())
     result = json.loads(done.said.splitlines()[-1])

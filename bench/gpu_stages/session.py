@@ -51,6 +51,9 @@ class Session:
     def run(self, command, limit):
         return processes.run(command, min(limit, self.left()), self.programs.environment)
 
+    def run_peer(self, command, limit):
+        return processes.run(command, min(limit, self.left()), self.programs.peer_environment)
+
     def ours(self, *words, limit):
         return self.run([self.programs.ours, *words], limit)
 

@@ -46,7 +46,7 @@ class Jobs:
         """With the peers', where they are; what fails is said."""
         def make(net):
             script, words = self.peer_words(net)
-            done = self.s.run(self.s.programs.peer(script, *words, "--make", self.weights_file(net)), limit)
+            done = self.s.run_peer(self.s.programs.peer(script, *words, "--make", self.weights_file(net)), limit)
             if done.fine:
                 self.weights[net] = self.weights_file(net)
             else:
@@ -143,7 +143,7 @@ def row(s, jobs, net, precision):
 def compare(s, jobs, net, precision, losses):
     count = COMPARED[net]
     rest = ["--dropout", 0, "--in-order"] if net == "mnist" else []
-    done = s.run(jobs.peer(net, precision, "--steps", count, "--warmup", count, *rest), 90)
+    done = s.run_peer(jobs.peer(net, precision, "--steps", count, "--warmup", count, *rest), 90)
     if not done.fine:
         s.say(net=net, precision=precision, problem=f"no losses from PyTorch: {done.why()}")
         return
