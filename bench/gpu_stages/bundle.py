@@ -17,11 +17,13 @@ from harness import ROOT, Failed, commit, run
 
 MOST_BYTES = 45_000_000
 NEEDED = ("nccl", "cudnn", "cublaslt")
-CONFIGS = ("mnist_article.yaml", "resnet18_cifar10.yaml", "ddpm_cifar10.yaml", "data/mnist")
+# Of MNIST what is trained on.
+CONFIGS = ("mnist_article.yaml", "resnet18_cifar10.yaml", "ddpm_cifar10.yaml", "data/mnist/README.md",
+           "data/mnist/train-images-idx3-ubyte.gz", "data/mnist/train-labels-idx1-ubyte.gz")  # fmt: skip
 SCRIPTS = ("bench/run-gpu", "bench/harness.py", "bench/ours.py", "bench/pytorch.py", "bench/process_memory.py", "bench/gpu_stages",
            "bench/peers", "tests/golden/diffusion_peer.py", "tests/golden/torch_nets.py", "LICENSE", "NOTICE")  # fmt: skip
-PACKAGES = ("diffusers==0.42.1", "safetensors", "numpy", "pillow")  # what the peers import beside PyTorch and torchvision
-LEFT_OUT = ("hf_xet",)  # of what those ask for: transfers, which nobody makes there
+PACKAGES = ("diffusers==0.42.1", "safetensors")  # what the peers import beside PyTorch and torchvision
+LEFT_OUT = ("hf_xet", "numpy", "pillow")  # of what those ask for: transfers, which nobody makes there; what torchvision has brought
 # For networks and other launchers: libraries of theirs would come along.
 OTHER_PLUGINS = re.compile(r"ucx|ofi|openib|psm|spml|scoll|sshmem|memheap|atomic_|monitoring|romio|slurm|flux|jsm|gridengine")
 
@@ -122,7 +124,7 @@ def add_wheels(stage, python, scratch):
 
 
 def pack(folder, file, quick):
-    """Names sorted, owners and times the same each time."""
+    """In the least space, which takes minutes, or quick. Names sorted, owners and times the same each time."""
     def plain(info):
         info.uid = info.gid = info.mtime = 0
         info.uname = info.gname = ""

@@ -113,7 +113,7 @@ def red(results):
 
 
 def cell(text):
-    return " ".join(str(text).split())[-600:].replace("|", "\\|")
+    return " ".join(str(text).split())[-300:].replace("|", "\\|")
 
 
 def table(s, stages):
