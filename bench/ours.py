@@ -125,7 +125,7 @@ class Ours:
         steps = WARMUP + 20 if self.quick else steps
         settings = {"instance_count": ranks, "threads_per_rank": threads, "hyperparameters.global_batch_size": batch,
                     "hyperparameters.steps": steps, "log_every": 10}  # fmt: skip
-        return Training(CONFIGS / "mnist_article.yaml", batch, settings, WARMUP)
+        return Training(CONFIGS / "mnist_article.yaml", batch, settings, WARMUP, self.program)
 
     def images(self, model, batch, precision, weights=None, ranks=1, threads=2):
         """weights: what both sides start from; of the UNet the folder of its model"""

@@ -8,6 +8,7 @@ set(LOCKSTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (where nvcc is
 set_property(CACHE LOCKSTEP_CUDA PROPERTY STRINGS AUTO ON OFF)
 # One architecture builds fastest; "80;90a;100" is all that we support.
 set(LOCKSTEP_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to build for")
+option(LOCKSTEP_CUDA_LINES "Line information in the GPU kernels, for profilers and sanitizers" ON)
 
 set(LOCKSTEP_HAS_CUDA FALSE)
 set(LOCKSTEP_HAS_NCCL FALSE)
@@ -89,6 +90,7 @@ if(LOCKSTEP_HAS_CUDA)
   target_include_directories(lockstep_kernels_cuda PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(lockstep_kernels_cuda PRIVATE LOCKSTEP_DEVICE=cuda
                              FMT_USE_CONSTEXPR=1 FMT_CONSTEVAL=)  # nvcc fails at fmt 9's check of format strings
-  target_compile_options(lockstep_kernels_cuda PRIVATE -std=c++20 --Werror=all-warnings -Xcompiler=-Wall,-Wextra -lineinfo)
+  target_compile_options(lockstep_kernels_cuda PRIVATE -std=c++20 --Werror=all-warnings -Xcompiler=-Wall,-Wextra
+                         $<$<BOOL:${LOCKSTEP_CUDA_LINES}>:-lineinfo>)
   target_link_libraries(lockstep_kernels_cuda PRIVATE fmt::fmt)
 endif()

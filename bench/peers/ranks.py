@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the ranks of torch.distributed on this host, as torchrun does and with nothing else."""
+"""What the peers' trainers share: ranks of torch.distributed on this host, started as torchrun does and with nothing else;
+how long to train for a window of seconds; fp32 that is fp32 on a GPU too."""
 
+import math
 import os
 import socket
 import subprocess
@@ -24,3 +26,17 @@ def run_ranks(ranks, work):
     common = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [subprocess.Popen([sys.executable, *sys.argv], env={**common, "RANK": str(rank)}) for rank in range(ranks)]
     sys.exit(max(abs(process.wait()) for process in started))
+
+
+def steps_after(step, warmup, elapsed, seconds):
+    """How many steps to go on to, when `step` are done and those after the warm-up took `elapsed` of the `seconds` wanted."""
+    if elapsed >= seconds:
+        return step
+    share = seconds / elapsed - 1 if elapsed > 0 else 1
+    return step + max(1, math.ceil((step - warmup) * min(max(share, 0.1), 20)))
+
+
+def exact_fp32(torch):
+    """cuDNN and cuBLAS may take TF32 for fp32, with 10 bits of mantissa; Lockstep does not."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False

@@ -9,8 +9,8 @@ The last one draws with DDIM from the tensor `noise` of a safetensors file, as m
 are from the tensor `images` of another; `lockstep sample` writes both (--save-noise, --raw). Threads and precision (fp32, or bf16 by autocast) as given, in one process; the pictures are tensors in memory before the
 first step, and every step takes the same batch: the first --batch pictures, with no augmentation. The UNet's noise and
 timesteps are ours (tests/golden/diffusion_peer.py), so that the first loss is the same as ours. The last line is a JSON object:
-seconds of each step (on a GPU: until it is handed over), images_per_second after --warmup steps and losses, or seconds of
-all steps and difference; torch.
+seconds of each step (on a GPU: until it is handed over), images_per_second and samples_per_second (the same) after --warmup
+steps and losses, each of the first --steps steps, or seconds of all steps and difference; torch.
 """
 
 import argparse
@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tests" / "golden"))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from diffusion_peer import CIFAR10_CONFIG, draw_noise, draw_timestep  # noqa: E402
+from ranks import exact_fp32, steps_after  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 
@@ -83,13 +84,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["resnet18", "ddpm_cifar10"], required=True)
     parser.add_argument("--make", metavar="WEIGHTS")
-    parser.add_argument("--from", dest="weights", metavar="WEIGHTS")
+    parser.add_argument("--from", dest="weights", metavar="WEIGHTS", help="default: random ones, of --seed")
     parser.add_argument("--pictures", metavar="FOLDER", help="a folder of PNGs for each class")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--compile", action="store_true", help="the net through torch.compile (max-autotune)")
+    parser.add_argument("--compile", nargs="?", const="max-autotune", metavar="MODE", help="the net through torch.compile; default max-autotune")
+    parser.add_argument("--seconds", type=float, default=0, help="after the warm-up, at least so long; --steps at least too")
     parser.add_argument("--warmup", type=int, default=1, help="steps before the clock of images_per_second starts")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--channels-last", action="store_true")
@@ -104,6 +106,7 @@ def main():
 
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
+    exact_fp32(torch)
     diffusion = a.model == "ddpm_cifar10"
     net = ddpm_cifar10(a.narrow) if diffusion else resnet18()
     if a.make:
@@ -113,10 +116,9 @@ def main():
         else:
             save_file(net.state_dict(), a.make)
         return
-    weights = pathlib.Path(a.weights)
-    if diffusion:
-        weights /= "diffusion_pytorch_model.safetensors"
-    net.load_state_dict(load_file(weights))
+    if a.weights:
+        weights = pathlib.Path(a.weights)
+        net.load_state_dict(load_file(weights / "diffusion_pytorch_model.safetensors" if diffusion else weights))
     net = net.to(a.device)
     if a.channels_last:
         net = net.to(memory_format=torch.channels_last)
@@ -143,16 +145,17 @@ def main():
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=on_gpu)
     if a.channels_last:
         x = x.to(memory_format=torch.channels_last)
-    # Drawn before the clock starts; ours draws in the step.
+    # Drawn before the clock starts, for the first steps and then again; ours draws in the step.
     drawn = []
-    for step in range(a.steps if diffusion else 0):
+    for step in range(min(a.steps, 32) if diffusion else 0):
         t = torch.tensor([draw_timestep(a.seed, step, n, 1000) for n in range(a.batch)])
         noise = torch.stack([torch.from_numpy(draw_noise(a.seed, step, n, elements)).reshape(size) for n in range(a.batch)])
         drawn.append((t.to(a.device), noise.to(a.device)))
-    step_net = torch.compile(net, mode="max-autotune") if a.compile else net
+    step_net = torch.compile(net, mode=a.compile) if a.compile else net
     settle = torch.cuda.synchronize if on_gpu else lambda: None
-    losses, seconds, started_at = [], [], None
-    for step in range(a.steps):
+    losses, seconds, started_at, elapsed = [], [], None, None
+    step, last = 0, a.steps
+    while step < last:
         if step == a.warmup:
             settle()
             started_at = time.perf_counter()
@@ -160,7 +163,7 @@ def main():
         optimizer.zero_grad()
         with cast:
             if diffusion:
-                t, noise = drawn[step]
+                t, noise = drawn[step % len(drawn)]
                 abar = alphas[t][:, None, None, None]
                 loss = F.mse_loss(step_net(abar.sqrt() * x + (1 - abar).sqrt() * noise, t).sample.float(), noise)
             else:
@@ -169,11 +172,17 @@ def main():
         if diffusion:
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1)
         optimizer.step()
-        losses.append(loss.detach() if on_gpu else loss.item())  # which a GPU would have to wait for
-        seconds.append(time.perf_counter() - started)
-    settle()
-    rate = (a.steps - a.warmup) * a.batch / (time.perf_counter() - started_at) if a.steps > a.warmup else None
-    print(json.dumps({"torch": torch.__version__, "seconds": seconds, "images_per_second": rate, "losses": [float(v) for v in losses]}))
+        if step < a.steps:
+            losses.append(loss.detach() if on_gpu else loss.item())  # which a GPU would have to wait for
+            seconds.append(time.perf_counter() - started)
+        step += 1
+        if step == last and started_at is not None:
+            settle()
+            elapsed = time.perf_counter() - started_at
+            last = steps_after(step, a.warmup, elapsed, a.seconds)
+    rate = (step - a.warmup) * a.batch / elapsed if elapsed else None
+    print(json.dumps({"torch": torch.__version__, "seconds": seconds, "images_per_second": rate, "samples_per_second": rate,
+                      "losses": [float(v) for v in losses]}))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@
 Starts its ranks itself (no torchrun), each with --threads threads; the images are normalised tensors in memory before the
 first step. A line `first step` is printed after the first one, and with --until a line `reached` when the share of the
 10,000 test images that are read right after an epoch is that; it then ends. The last line is a JSON object:
-samples_per_second after --warmup steps, losses (the mean over each batch), test_accuracy, epochs, torch.
+samples_per_second after --warmup steps, losses (the mean over each batch, of the first --steps steps), test_accuracy, epochs,
+torch.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import math
 import pathlib
 import sys
 
-from ranks import run_ranks
+from ranks import exact_fp32, run_ranks, steps_after
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -30,7 +31,9 @@ def arguments():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: one rank; the data set lies there")
-    parser.add_argument("--compile", action="store_true", help="the step through torch.compile (max-autotune)")
+    parser.add_argument("--compile", nargs="?", const="max-autotune", metavar="MODE", help="the net through torch.compile; default max-autotune")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: by autocast")
+    parser.add_argument("--seconds", type=float, default=0, help="one rank: after the warm-up, at least so long; --steps at least too")
     parser.add_argument("--batch", type=int, default=128, help="over all ranks")
     parser.add_argument("--steps", type=int, default=469)
     parser.add_argument("--warmup", type=int, default=50, help="steps before the clock starts")
@@ -60,6 +63,7 @@ def train(a, rank, ranks):
 
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
+    exact_fp32(torch)
     if ranks > 1:
         dist.init_process_group("gloo")
     net = (ConvNet() if a.model == "mnist_convnet" else ConvNetDropout(a.dropout)).to(a.device)
@@ -79,7 +83,7 @@ def train(a, rank, ranks):
         share_of_lr = lambda s: (s + 1) / w if s < w else 0.5 * (1 + math.cos(math.pi * (s - w) / (a.steps - w)))  # noqa: E731
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share_of_lr)
     if a.compile:
-        model = torch.compile(model, mode="max-autotune")
+        model = torch.compile(model, mode=a.compile)
     images, labels = (t[: a.limit].to(a.device) for t in mnist("train", a.data))
     test_images, test_labels = (None, None) if a.no_test else (t.to(a.device) for t in mnist("t10k", a.data))
 
@@ -97,10 +101,10 @@ def train(a, rank, ranks):
     torch.manual_seed(1000 * a.seed + rank)  # dropout's draws
     order_of = torch.Generator()
     per_epoch = -(-len(images) // a.batch)
-    losses, started, reached, step = [], None, None, 0
+    losses, started, seconds, reached, step, last = [], None, None, None, 0, a.steps
     wait = torch.cuda.synchronize if a.device == "cuda" else lambda: None
     model.train()
-    while step < a.steps and reached is None:
+    while step < last and reached is None:
         if step == a.warmup:
             wait()
             started = time.perf_counter()
@@ -111,12 +115,15 @@ def train(a, rank, ranks):
         begin = step % per_epoch * a.batch
         index = order[begin : begin + a.batch][rank::ranks]
         optimizer.zero_grad()
-        loss = loss_of(model(images[index]), labels[index])
+        with torch.autocast(a.device, dtype=torch.bfloat16, enabled=a.precision == "bf16"):
+            out = model(images[index])
+        loss = loss_of(out.float(), labels[index])
         loss.backward()
         optimizer.step()
         if schedule:
             schedule.step()
-        losses.append(loss.detach())
+        if step < a.steps:
+            losses.append(loss.detach())
         if step == 0 and rank == 0:
             print("first step", flush=True)
         step += 1
@@ -124,8 +131,10 @@ def train(a, rank, ranks):
             reached = step // per_epoch
             if rank == 0:
                 print("reached", flush=True)
-    wait()
-    seconds = time.perf_counter() - started if started else None
+        if started and (step == last or reached is not None):
+            wait()
+            seconds = time.perf_counter() - started
+            last = steps_after(step, a.warmup, seconds, a.seconds)
     losses = torch.stack(losses)
     if ranks > 1:
         dist.all_reduce(losses)
