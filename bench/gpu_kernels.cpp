@@ -205,7 +205,7 @@ int run(int argc, char** argv) {
   }
   if (device_name != "cuda" && device_name != "simt")
     throw Error(Exit::usage, "E_DEVICE", fmt::format("--device {}: cuda or simt", device_name));
-  const auto device = device_name == "cuda" ? make_cuda_runtime(0, 1, true) : make_host_runtime(Device::simt);
+  const auto device = device_name == "cuda" ? make_cuda_runtime(0) : make_host_runtime(Device::simt);
   json all = json::array();
   for (const Work& w : works(batch, given.count("few") > 0))
     for (DType dtype : {DType::f32, DType::bf16}) time_work(w, dtype, *device, repeats, all);
