@@ -11,6 +11,7 @@
 #include "launch/commands/fit.h"
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
+#include "launch/job/availability.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/device_collectives.h"
@@ -94,6 +95,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     return e.code();
   };
   try {
+    together(comm, [&] { require_available(job); });
     run = on_root(comm, [&] {
       check_job(job);  // so that a job that cannot run leaves no run folder behind
       return open_run(job, options, folder);

@@ -424,21 +424,24 @@ TEST_F(StandIns, NcclThatIsNotToBeHad) {
   for (const char* word :
        {"key=backend", "no NCCL: ", "/libnccl.so.2: cannot open", "backend: mpi works here"})
     EXPECT_NE(nccl.text.find(word), std::string::npos) << nccl.text;
-  const Outcome automatic = fit_on_gpus(2, 4, {}, none);
+  const Outcome automatic = fit_on_gpus(2, 4, {"backend=auto"}, none);
   ASSERT_EQ(automatic.code, 0) << automatic.text;
   EXPECT_TRUE(collectives(0).empty());
   EXPECT_NE(read_file(run_ + "/log.txt").find("gradients go over MPI: no NCCL: "), std::string::npos);
-  const Outcome rounded = fit_on_gpus(2, 4, {"gradient_precision=bf16"}, none);
+  const Outcome rounded = fit_on_gpus(2, 4, {"backend=auto", "gradient_precision=bf16"}, none);
   EXPECT_EQ(rounded.code, 78) << rounded.text;
   EXPECT_NE(rounded.text.find("no NCCL: "), std::string::npos) << rounded.text;
 
   // What one rank lacks the others do without.
   const std::string one = "[ $OMPI_COMM_WORLD_RANK = 0 ] || export LOCKSTEP_STANDIN_LACKS=nccl";
-  const Outcome mixed = ranks_after(one, {});
+  const Outcome mixed = ranks_after(one, {"backend=auto"});
   ASSERT_EQ(mixed.code, 0) << mixed.text;
   EXPECT_TRUE(collectives(0).empty());
   EXPECT_NE(read_file(run_ + "/log.txt").find("gradients go over MPI: another rank has no NCCL"),
             std::string::npos);
+  const Outcome wanted = ranks_after(one, {"backend=nccl"});
+  EXPECT_NE(wanted.code, 0);
+  EXPECT_NE(wanted.text.find("rank=1: backend nccl: no NCCL: "), std::string::npos) << wanted.text;
 }
 
 // Every entry point that the program calls, failing at its first and at a later call: a message with its name
