@@ -65,7 +65,7 @@ bool agree_on_nccl(const Job& job, Communicator& comm, Device device) {
   comm.allreduce(std::span(&all, 1), Reduce::min);
   if (const std::string why = why_not_nccl(job); !why.empty()) spdlog::warn("gradients go over MPI: {}", why);
   if (all == 0 && uses_nccl(job)) spdlog::warn("gradients go over MPI: another rank has no NCCL");
-  if (all == 0 && job.gradient_precision == "bf16")
+  if (all == 0 && job.instance_count > 1 && job.gradient_precision == "bf16")
     throw AgreedError(Error(Exit::config, "E_JOB_UNAVAILABLE", "gradient_precision bf16: a rank has no NCCL")
                           .hint("gradient_precision: fp32 works here"));
   return all != 0;

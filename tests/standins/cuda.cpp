@@ -419,7 +419,6 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
-  FATE("cudaStreamEndCapture");
   const auto capture = s->capture;
   if (!capture) return cudaErrorStreamCaptureInvalidated;
   captures = nullptr;
@@ -431,6 +430,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
   }
   // Events that were recorded in it know it still; what it holds is the graph's alone.
   const auto recorded = std::make_shared<Capture>(std::move(*capture));
+  FATE("cudaStreamEndCapture");  // the capture has ended all the same
   if (recorded->broken) return cudaErrorStreamCaptureInvalidated;
   if (!joined) return cudaErrorStreamCaptureUnjoined;
   log_call("captured " + std::to_string(recorded->calls.size()));

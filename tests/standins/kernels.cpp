@@ -42,14 +42,16 @@ class OnStream final : public Kernel {
     std::vector<View> in, out;
     for (const View& v : args.in) touched.push_back(reads(v)), in.push_back(real(v));
     for (const View& v : args.out) touched.push_back(writes(v)), out.push_back(real(v));
-    enqueue(args.stream, op_, std::move(touched), [=, this, workspace = real(args.workspace)] {
-      kernel_->run({in, out, workspace, nullptr});
-      if (op_ == "optimizer_step") log_digest(out[0]);
-    });
+    // As a launch does, it takes with it what it needs.
+    enqueue(args.stream, op_, std::move(touched),
+            [=, kernel = kernel_, updates = op_ == "optimizer_step", workspace = real(args.workspace)] {
+              kernel->run({in, out, workspace, nullptr});
+              if (updates) log_digest(out[0]);
+            });
   }
 
  private:
-  std::unique_ptr<Kernel> kernel_;
+  std::shared_ptr<Kernel> kernel_;
   std::string op_;
 };
 
