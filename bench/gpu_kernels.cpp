@@ -374,7 +374,7 @@ int time_gpu_kernels(int argc, char** argv) {
       throw Error(Exit::usage, "E_WITHOUT", fmt::format("--without '{}': expected GROUP:KERNEL", pair));
     without[group_number(pair.substr(0, colon), groups.size())].insert(pair.substr(colon + 1));
   }
-  const auto device = kind == Device::cuda ? make_cuda_runtime(0, 1, true) : make_host_runtime(kind);
+  const auto device = kind == Device::cuda ? make_cuda_runtime(0) : make_host_runtime(kind);
   for (const size_t g : order) GroupTimer(g, groups[g], *device, repeats).run(without[g]);
   return 0;
 }

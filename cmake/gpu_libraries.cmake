@@ -2,9 +2,9 @@
 # NCCL, cuDNN and cuBLASLt, wherever they are: in the toolkit, in the distribution's folders, or in pip's nvidia/* folders
 # (of an active virtual environment, or of the one that bench/peers/install makes). Included where nvcc is.
 #
-#   LOCKSTEP_HAS_NCCL, NCCL_INCLUDE_DIR, NCCL_LIBRARY      linked
-#   LOCKSTEP_HAS_CUDNN, LOCKSTEP_HAS_CUBLASLT              compiled in; loaded at run time, from where they are now, else by
-#                                                          name. Where they don't load, their kernels decline.
+#   LOCKSTEP_HAS_NCCL, LOCKSTEP_HAS_CUDNN,                 compiled in; loaded at run time, from where they are now, else by
+#   LOCKSTEP_HAS_CUBLASLT                                  name, else from pip's folders there. Where they don't load, their
+#                                                          kernels decline, and gradients go over MPI.
 #   LOCKSTEP_HAS_CUDNN_FRONTEND                            cudnn_frontend's headers, which cuDNN's attention needs
 set(pip_folders)
 set(pip_headers)
@@ -30,9 +30,15 @@ function(lockstep_find_gpu_library name library header version_file regex)
                HINTS ${beside} ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT} ${pip_folders} PATH_SUFFIXES lib lib64)
 endfunction()
 
+# 2.19 or later, which registers memory.
 lockstep_find_gpu_library(NCCL nccl nccl.h nccl.h "define NCCL_MAJOR")
 if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
-  set(LOCKSTEP_HAS_NCCL TRUE)
+  file(STRINGS ${NCCL_INCLUDE_DIR}/nccl.h line REGEX "define NCCL_MINOR" LIMIT_COUNT 1)
+  string(REGEX MATCH "[0-9]+" minor "${line}")
+  if(${NCCL_MAJOR}.${minor} VERSION_GREATER_EQUAL 2.19)
+    set(LOCKSTEP_HAS_NCCL TRUE)
+    set(LOCKSTEP_NCCL_DEFINITIONS LOCKSTEP_NCCL_LIBRARY="${NCCL_LIBRARY}" LOCKSTEP_NCCL_NAME="libnccl.so.${NCCL_MAJOR}")
+  endif()
 endif()
 
 set(LOCKSTEP_GPU_LIBRARY_SOURCES)
@@ -79,7 +85,7 @@ foreach(library NCCL CUDNN CUBLASLT)
   if(LOCKSTEP_HAS_${library})
     message(STATUS "${library}: ${${library}_LIBRARY}")
   else()
-    message(STATUS "${library}: not found")
+    message(STATUS "${library}: not found, or too old")
   endif()
 endforeach()
 if(LOCKSTEP_HAS_CUDNN_FRONTEND)

@@ -10,6 +10,9 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#ifdef __CUDACC__
+#include "kernels/gpu/cuda_table.h"
+#endif
 
 namespace lockstep::LOCKSTEP_DEVICE {
 
@@ -36,11 +39,6 @@ inline unsigned blocks(int64_t n, int64_t threads) {
 // for a launch's arguments (4 KB).
 #ifdef __CUDACC__
 
-inline void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess)
-    throw Error(Exit::internal, "E_CUDA", fmt::format("{}: {}", what, cudaGetErrorString(status)));
-}
-
 // Runs kernel(args...) on grid x block threads, in the stream's order. Throws where the GPU refuses.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void* stream, A&&... args) {
@@ -54,28 +52,6 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, vo
       static_cast<P>(std::forward<A>(args))...);
   check(cudaGetLastError(), "launch");
 }
-
-template <class T>
-class DeviceTable {
- public:
-  explicit DeviceTable(const std::vector<T>& values) : size_(static_cast<int64_t>(values.size())) {
-    // Plans are made without a GPU too; such a kernel is never run.
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0 || size_ == 0) return;
-    check(cudaMalloc(&data_, values.size() * sizeof(T)), "a kernel's table");
-    check(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
-          "a kernel's table");
-  }
-  ~DeviceTable() { cudaFree(data_); }
-  DeviceTable(const DeviceTable&) = delete;
-  DeviceTable& operator=(const DeviceTable&) = delete;
-  const T* data() const { return data_; }
-  int64_t size() const { return size_; }
-
- private:
-  T* data_ = nullptr;
-  int64_t size_;
-};
 
 #else
 

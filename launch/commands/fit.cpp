@@ -75,7 +75,9 @@ int run_fit(const Arguments& arguments) {
   if (o.retune && !o.resume) throw Error(Exit::usage, "E_OPTION", "fit: --retune goes with --resume");
 
   const Job job = read_job(file, set);
-  require_available(job);
+  const LauncherEnvironment environment = launcher_environment();
+  // What a rank's machine lacks it says when the ranks have met (run_rank): the others may not lack it.
+  environment.present ? require_built(job) : require_available(job);
   if ((o.profile || !o.trace_file.empty()) && device_of(job) == Device::cuda)
     throw Error(Exit::config, "E_TRACE_DEVICE",
                 "fit: --trace and --profile see what the host computes, not a GPU")
@@ -91,7 +93,6 @@ int run_fit(const Arguments& arguments) {
   if (!o.output.empty()) o.resume_command += " --output " + shell_word(o.output);
   o.resume_command += " --resume";
 
-  const LauncherEnvironment environment = launcher_environment();
   if (!environment.present && (job.instance_count > 1 || !job.hosts.empty() || !job.hostfile.empty())) {
     std::vector<std::string> words = {"fit"};
     words.insert(words.end(), arguments.words.begin(), arguments.words.end());

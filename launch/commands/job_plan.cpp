@@ -94,6 +94,11 @@ static bool joins_by_nccl(const Job& job) {
 
 bool uses_nccl(const Job& job) { return job.instance_count > 1 && joins_by_nccl(job); }
 
+std::string why_not_nccl(const Job& job) {
+  const bool wanted = job.backend == "auto" && job.instance_count > 1 && device_of(job) == Device::cuda;
+  return wanted && !has_nccl() ? nccl_description() : "";
+}
+
 DType gradient_dtype(const Job& job) {
   return job.gradient_precision == "bf16" && uses_nccl(job) ? DType::bf16 : DType::f32;
 }
@@ -147,8 +152,8 @@ void check_gradient_precision(const Job& job) {
   const std::string key = "gradient_precision";
   throw Error(
       Exit::config, "E_JOB_UNAVAILABLE",
-      fmt::format("only nccl sums gradients in {}, but backend is mpi here: this {}", job.gradient_precision,
-                  device_of(job) == Device::cuda ? "build has no NCCL" : "machine shows no GPU"))
+      fmt::format("only nccl sums gradients in {}, but backend is mpi here: {}", job.gradient_precision,
+                  device_of(job) == Device::cuda ? nccl_description() : "this machine shows no GPU"))
       .at("job", job.where.contains(key) ? job.where.at(key) : job.file)
       .at("key", key)
       .hint("gradient_precision: fp32 works here");

@@ -12,9 +12,11 @@ namespace lockstep {
 
 // Everything but what differs between ways to start: run folder, resuming, stop signals.
 TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels);
-// `auto` resolved: a GPU where this machine has one, and NCCL between them where this build has it.
+// `auto` resolved: a GPU where this machine has one, and NCCL between them where it is to be had.
 Device device_of(const Job& job);
 bool uses_nccl(const Job& job);
+// Why `auto` is mpi between this machine's GPUs; "" where it isn't.
+std::string why_not_nccl(const Job& job);
 // What gradients travel between the job's ranks as.
 DType gradient_dtype(const Job& job);
 // Kernel choice for a rank that shares its host with `local_size` ranks.

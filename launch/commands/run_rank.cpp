@@ -11,7 +11,9 @@
 #include "launch/commands/fit.h"
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
+#include "launch/job/availability.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/comm/agree.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/comm/together.h"
 #include "runtime/device/stop_signal.h"
@@ -55,6 +57,20 @@ void note_failure(const std::string& run, const Status& status) {
   }
 }
 
+// Whether NCCL carries the gradients. `auto` means what every rank has; a word where that is less than this
+// one's GPU lets expect.
+bool agree_on_nccl(const Job& job, Communicator& comm, Device device) {
+  require_agreement(comm, {{"device", name(device)}});
+  int64_t all = uses_nccl(job);
+  comm.allreduce(std::span(&all, 1), Reduce::min);
+  if (const std::string why = why_not_nccl(job); !why.empty()) spdlog::warn("gradients go over MPI: {}", why);
+  if (all == 0 && uses_nccl(job)) spdlog::warn("gradients go over MPI: another rank has no NCCL");
+  if (all == 0 && job.instance_count > 1 && job.gradient_precision == "bf16")
+    throw AgreedError(Error(Exit::config, "E_JOB_UNAVAILABLE", "gradient_precision bf16: a rank has no NCCL")
+                          .hint("gradient_precision: fp32 works here"));
+  return all != 0;
+}
+
 }  // namespace
 
 int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report) {
@@ -79,6 +95,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     return e.code();
   };
   try {
+    together(comm, [&] { require_available(job); });
     run = on_root(comm, [&] {
       check_job(job);  // so that a job that cannot run leaves no run folder behind
       return open_run(job, options, folder);
@@ -94,10 +111,11 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     TrainerOptions o = trainer_options(job, kernel_choice(job, local_size));
     std::unique_ptr<DeviceRuntime> gpu;
     std::unique_ptr<DeviceCollectives> collectives;
+    const bool over_nccl = agree_on_nccl(job, comm, o.kernels.device);
     if (o.kernels.device == Device::cuda) {
-      gpu = make_cuda_runtime(environment.local_rank, local_size, !uses_nccl(job));
+      gpu = make_cuda_runtime(environment.local_rank);
       o.kernels.processor = gpu->name();
-      if (uses_nccl(job))
+      if (over_nccl)
         collectives = make_nccl_collectives(
             *gpu, comm, {job.deadline_seconds, options.on_peer_lost, gradient_dtype(job)});
       spdlog::info("rank {} computes on {}{}", comm.rank(), gpu->name(),

@@ -43,10 +43,14 @@ struct NcclOptions {
   DType gradients = DType::f32;
 };
 
-// Whether this build has NCCL.
+bool built_with_nccl();
+// Whether this build has NCCL and it is to be had here; loads it.
 bool has_nccl();
-// One GPU a rank; `device` is a CUDA one, and outlives the result. The unique id goes over `control`;
-// collective over it. Errors: unavailable (69) where NCCL cannot start.
+// "NCCL 2.28.3", or why there is none: what the loader said of each place where it was looked for.
+std::string nccl_description();
+// One GPU a rank; `device` is a CUDA one, and outlives the result, as does no Recording of its collectives.
+// The unique id goes over `control`; collective over it. Errors: config (78) where a rank has no NCCL, disagree
+// (76) where two have one GPU, both on all ranks; unavailable (69) where NCCL cannot start.
 std::unique_ptr<DeviceCollectives> make_nccl_collectives(DeviceRuntime& device, Communicator& control,
                                                          NcclOptions options);
 

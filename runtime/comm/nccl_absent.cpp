@@ -5,7 +5,9 @@
 
 namespace lockstep {
 
+bool built_with_nccl() { return false; }
 bool has_nccl() { return false; }
+std::string nccl_description() { return "this build has no NCCL"; }
 
 std::unique_ptr<DeviceCollectives> make_nccl_collectives(DeviceRuntime&, Communicator&, NcclOptions) {
   throw Error(Exit::config, "E_NO_NCCL", "backend nccl: this build has no NCCL")

@@ -27,6 +27,18 @@ class CudaGraph final : public DeviceRuntime::Recording {
   cudaStream_t stream_;
 };
 
+// As nvidia-smi has it; "" where the driver gives none.
+std::string uuid_text(const cudaUUID_t& uuid) {
+  std::string digits;
+  bool known = false;
+  for (size_t i = 0; i < sizeof uuid.bytes; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) digits += '-';
+    digits += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
+    known |= uuid.bytes[i] != 0;
+  }
+  return known ? "GPU-" + digits : "";
+}
+
 }  // namespace
 
 CudaStream::CudaStream(int priority) {
@@ -42,6 +54,10 @@ CudaRuntime::CudaRuntime(int index) : index_(select(index)) {
   cudaDeviceProp properties{};
   LOCKSTEP_CUDA(cudaGetDeviceProperties(&properties, index));
   name_ = properties.name;
+  card_ = card_of_this_machine();
+  card_.uuid = uuid_text(properties.uuid);
+  card_.pci = fmt::format("{:04x}:{:02x}:{:02x}", properties.pciDomainID, properties.pciBusID,
+                          properties.pciDeviceID);
 }
 
 void* CudaRuntime::allocate(int64_t bytes) {
@@ -120,17 +136,13 @@ int gpu_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
-std::unique_ptr<DeviceRuntime> make_cuda_runtime(int local_rank, int local_size, bool may_share) {
+std::unique_ptr<DeviceRuntime> make_cuda_runtime(int local_rank) {
   int count = 0;
   if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0)
     throw Error(Exit::config, "E_NO_GPU",
                 fmt::format("device cuda: no GPU to be had here ({})",
                             status == cudaSuccess ? "none is visible" : cudaGetErrorString(status)))
         .hint("device: cpu works here");
-  if (count < local_size && !may_share)
-    throw Error(Exit::disagree, "E_GPU_COUNT",
-                fmt::format("{} ranks on this host, {} GPU{}", local_size, count, count == 1 ? "" : "s"))
-        .hint("one rank a GPU with backend nccl; backend: mpi lets ranks share one");
   return std::make_unique<CudaRuntime>(local_rank % count);
 }
 

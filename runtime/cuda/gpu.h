@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 
+#include "runtime/comm/cards.h"
 #include "runtime/cuda/call.h"
 #include "runtime/device/device_runtime.h"
 
@@ -71,6 +72,7 @@ class CudaRuntime final : public DeviceRuntime {
   cudaStream_t compute() const { return compute_; }
   cudaStream_t copies() const { return copies_; }
   int index() const { return index_; }
+  const Card& card() const { return card_; }
   // Until the event's last record is reached.
   void wait(cudaEvent_t event);
   // Called every few milliseconds while the host waits, with how long it has waited: collectives look
@@ -83,6 +85,7 @@ class CudaRuntime final : public DeviceRuntime {
 
   int index_;
   std::string name_;
+  Card card_;
   CudaStream compute_, copies_;
   CudaEvent done_;
   Watch watch_;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Collectives by NCCL, on a stream of their own beside the compute stream.
-#include <nccl.h>
+//
+// The communicator doesn't block: a call may answer that it is still at work (ncclInProgress), and until
+// ncclCommGetAsyncError says that it is done, another call on the communicator but ncclCommAbort is an invalid
+// argument, which besides leaves its thread's group open: what that thread calls next is queued for good. So
+// settle() follows each.
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -16,7 +20,9 @@
 #include "kernels/core/bf16.h"
 #include "kernels/core/kernel.h"
 #include "runtime/comm/device_collectives.h"
+#include "runtime/comm/together.h"
 #include "runtime/cuda/gpu.h"
+#include "runtime/cuda/nccl.h"
 
 namespace lockstep {
 namespace {
@@ -24,8 +30,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-// An abort may spin until recorded graphs are destroyed: nobody waits longer for it.
-constexpr auto kAbort = 2s;
+// An abort may spin until recorded graphs are destroyed, and a call be at work until its peers come: at an end
+// nobody waits longer for either.
+constexpr auto kEnd = 2s;
+// Between looks at whether a call is done.
+constexpr auto kLook = 100us;
 
 int highest_priority() {
   int least = 0, greatest = 0;
@@ -103,25 +112,29 @@ class Rounding {
 
 class NcclCollectives final : public DeviceCollectives {
  public:
-  NcclCollectives(CudaRuntime& device, Communicator& control, NcclOptions options)
-      : device_(device), options_(std::move(options)), stream_(highest_priority()), progress_(device) {
+  NcclCollectives(const Nccl& nccl, CudaRuntime& device, Communicator& control, NcclOptions options)
+      : nccl_(nccl),
+        device_(device),
+        options_(std::move(options)),
+        stream_(highest_priority()),
+        progress_(device) {
     ncclUniqueId id{};
-    if (control.rank() == 0) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
+    if (control.rank() == 0) check(nccl_.ncclGetUniqueId(&id), "ncclGetUniqueId");
     control.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    check(ncclCommInitRankConfig(&comm_, control.size(), id, control.rank(), &config),
+    check(nccl_.ncclCommInitRankConfig(&comm_, control.size(), id, control.rank(), &config),
           "ncclCommInitRankConfig");
     settle("starting NCCL");
     device_.set_watch([this](std::chrono::duration<double> waited) { watch(waited); });
   }
+  // Nothing is recorded that has its collectives: NCCL would wait for the graph's end.
   ~NcclCollectives() override {
     device_.set_watch({});
     rounded_ = DeviceMemory();  // registered with the communicator
-    if (comm_) {
-      ncclCommFinalize(comm_);
-      ncclCommDestroy(comm_);
-    }
+    // Finalises first, and unlike ncclCommFinalize is done when it returns.
+    if (const ncclResult_t r = nccl_.ncclCommDestroy(comm_); r != ncclSuccess)
+      spdlog::warn("ncclCommDestroy: {}", nccl_.ncclGetErrorString(r));
   }
   NcclCollectives(const NcclCollectives&) = delete;
   NcclCollectives& operator=(const NcclCollectives&) = delete;
@@ -159,7 +172,8 @@ class NcclCollectives final : public DeviceCollectives {
 
   void all_gather(const void* send, void* recv, int64_t bytes, const std::string& name) override {
     fork(name);
-    check(ncclAllGather(send, recv, static_cast<size_t>(bytes), ncclInt8, comm_, stream_), "ncclAllGather");
+    check(nccl_.ncclAllGather(send, recv, static_cast<size_t>(bytes), ncclInt8, comm_, stream_),
+          "ncclAllGather");
     settle("all-gather");
     join();
   }
@@ -168,27 +182,26 @@ class NcclCollectives final : public DeviceCollectives {
   bool rounds() const { return options_.gradients == DType::bf16; }
 
   DeviceMemory registered(int64_t bytes) {
-#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 19, 0)
     const auto size = static_cast<size_t>(bytes);
     void* memory = nullptr;
-    if (const ncclResult_t r = ncclMemAlloc(&memory, size); r != ncclSuccess) {
-      spdlog::info("gradients are not in NCCL's memory: {}", ncclGetErrorString(r));
+    if (const ncclResult_t r = nccl_.ncclMemAlloc(&memory, size); r != ncclSuccess) {
+      spdlog::info("gradients are not in NCCL's memory: {}", nccl_.ncclGetErrorString(r));
       return DeviceMemory(device_, bytes);
     }
     void* handle = nullptr;
-    if (const ncclResult_t r = ncclCommRegister(comm_, memory, size, &handle);
+    if (const ncclResult_t r = nccl_.ncclCommRegister(comm_, memory, size, &handle);
         r != ncclSuccess && r != ncclInProgress)
-      spdlog::info("gradients are not registered with NCCL: {}", ncclGetErrorString(r));
+      spdlog::info("gradients are not registered with NCCL: {}", nccl_.ncclGetErrorString(r));
     settle("registering the gradients");
     DeviceMemory owned(bytes, memory, [this, handle](void* p) {
-      if (handle) ncclCommDeregister(comm_, handle);
-      ncclMemFree(p);
+      // Unlike cudaFree it waits for no work that may still use it.
+      cudaStreamSynchronize(stream_);
+      cudaStreamSynchronize(device_.compute());
+      if (handle) deregister(handle);
+      nccl_.ncclMemFree(p);
     });
     LOCKSTEP_CUDA(cudaMemsetAsync(memory, 0, size, device_.compute()));
     return owned;
-#else
-    return DeviceMemory(device_, bytes);
-#endif
   }
 
   // What follows on the stream of collectives, the one of this name, comes after the compute stream's work so
@@ -201,7 +214,7 @@ class NcclCollectives final : public DeviceCollectives {
   }
 
   void sum(void* data, int64_t count, ncclDataType_t type) {
-    check(ncclAllReduce(data, data, static_cast<size_t>(count), type, ncclSum, comm_, stream_),
+    check(nccl_.ncclAllReduce(data, data, static_cast<size_t>(count), type, ncclSum, comm_, stream_),
           "ncclAllReduce");
     settle("allreduce");
   }
@@ -218,30 +231,40 @@ class NcclCollectives final : public DeviceCollectives {
 
   void check(ncclResult_t result, const char* call) {
     if (result == ncclSuccess || result == ncclInProgress) return;
-    const char* last = comm_ ? ncclGetLastError(comm_) : nullptr;
-    const std::string what = fmt::format("{}: {}{}{}", call, ncclGetErrorString(result),
+    const char* last = comm_ ? nccl_.ncclGetLastError(comm_) : nullptr;
+    const std::string what = fmt::format("{}: {}{}{}", call, nccl_.ncclGetErrorString(result),
                                          last && *last ? ": " : "", last ? last : "");
     if (!comm_ || !started_) throw Error(Exit::unavailable, "E_NCCL", what).hint("NCCL_DEBUG=WARN says more");
     lost(what);
   }
 
-  // A communicator that doesn't block may still be at work on the call.
+  // As memory goes: nothing may be thrown.
+  void deregister(void* handle) noexcept {
+    ncclResult_t state = nccl_.ncclCommDeregister(comm_, handle);
+    for (const auto limit = Clock::now() + kEnd; state == ncclInProgress && Clock::now() < limit;) {
+      std::this_thread::sleep_for(kLook);
+      if (nccl_.ncclCommGetAsyncError(comm_, &state) != ncclSuccess) break;
+    }
+    if (state != ncclSuccess) spdlog::warn("ncclCommDeregister: {}", nccl_.ncclGetErrorString(state));
+  }
+
+  // Until the communicator is done with the call before.
   void settle(const char* what) {
     const auto start = Clock::now();
     for (ncclResult_t state = ncclInProgress;;) {
-      check(ncclCommGetAsyncError(comm_, &state), what);
+      check(nccl_.ncclCommGetAsyncError(comm_, &state), what);
       if (state == ncclSuccess) break;
       check(state, what);
       if (std::chrono::duration<double>(Clock::now() - start).count() > options_.deadline_seconds)
         lost(fmt::format("{}: no answer within {} s", what, options_.deadline_seconds));
-      std::this_thread::sleep_for(100us);
+      std::this_thread::sleep_for(kLook);
     }
     started_ = true;
   }
 
   void watch(std::chrono::duration<double> waited) {
     ncclResult_t state = ncclSuccess;
-    check(ncclCommGetAsyncError(comm_, &state), "waiting for the GPU");
+    check(nccl_.ncclCommGetAsyncError(comm_, &state), "waiting for the GPU");
     check(state, "NCCL");
     if (waited.count() > options_.deadline_seconds)
       lost(fmt::format("the GPU's work is not done within {} s: a peer is lost or hangs",
@@ -252,15 +275,16 @@ class NcclCollectives final : public DeviceCollectives {
   [[noreturn]] void lost(const std::string& what) {
     if (options_.on_peer_lost) options_.on_peer_lost(fmt::format("{}; {}", what, progress_.text()));
     static std::atomic<bool> aborted{false};
-    std::thread([comm = comm_] {
-      ncclCommAbort(comm);
+    std::thread([this, comm = comm_] {
+      nccl_.ncclCommAbort(comm);
       aborted = true;
     }).detach();
-    for (const auto limit = Clock::now() + kAbort; !aborted && Clock::now() < limit;)
+    for (const auto limit = Clock::now() + kEnd; !aborted && Clock::now() < limit;)
       std::this_thread::sleep_for(1ms);
     ::_exit(static_cast<int>(Exit::try_again));
   }
 
+  const Nccl& nccl_;
   CudaRuntime& device_;
   NcclOptions options_;
   ncclComm_t comm_ = nullptr;
@@ -274,11 +298,16 @@ class NcclCollectives final : public DeviceCollectives {
 
 }  // namespace
 
-bool has_nccl() { return true; }
-
 std::unique_ptr<DeviceCollectives> make_nccl_collectives(DeviceRuntime& device, Communicator& control,
                                                          NcclOptions options) {
-  return std::make_unique<NcclCollectives>(dynamic_cast<CudaRuntime&>(device), control, std::move(options));
+  together(control, [] {
+    if (!has_nccl())
+      throw Error(Exit::config, "E_NO_NCCL", "backend nccl: " + nccl_description())
+          .hint("backend: mpi works here");
+  });
+  auto& gpu = dynamic_cast<CudaRuntime&>(device);
+  require_own_cards(control, gpu.card());
+  return std::make_unique<NcclCollectives>(*Nccl::get(), gpu, control, std::move(options));
 }
 
 }  // namespace lockstep

@@ -108,9 +108,8 @@ int gpu_count();
 
 // Device::cpu and Device::simt.
 std::unique_ptr<DeviceRuntime> make_host_runtime(Device device);
-// The GPU that belongs to this rank of its host. Errors: none in this build or on this machine, config (78);
-// fewer GPUs than ranks and they may not share, disagree (76), with both numbers.
-// `may_share`: several ranks on one GPU, which NCCL refuses.
-std::unique_ptr<DeviceRuntime> make_cuda_runtime(int local_rank, int local_size, bool may_share);
+// The GPU that belongs to this rank of its host: of those that it sees, in turn. Ranks may share one (over
+// MPI; NCCL looks at that itself). Errors: none in this build or on this machine, config (78).
+std::unique_ptr<DeviceRuntime> make_cuda_runtime(int local_rank);
 
 }  // namespace lockstep

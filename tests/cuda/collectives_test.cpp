@@ -22,7 +22,7 @@ std::vector<float> many_magnitudes() {
 
 TEST(CudaCollectives, GradientsAreRoundedAndMetricsAreNot) {
   if (gpu_count() == 0 || !has_nccl()) GTEST_SKIP() << "no GPU here, or no NCCL";
-  const auto device = make_cuda_runtime(0, 1, true);
+  const auto device = make_cuda_runtime(0);
   const auto self = make_self_communicator();
   const std::vector<float> before = many_magnitudes();
   for (const DType travels : {DType::f32, DType::bf16}) {
@@ -55,6 +55,21 @@ TEST(CudaCollectives, GradientsAreRoundedAndMetricsAreNot) {
         ASSERT_EQ(after[i], rounded ? float(bf16(before[i])) : before[i]) << i;
       }
     }
+  }
+}
+
+// Each ends as NCCL wants it to: what an end leaves undone, the next beginning waits for.
+TEST(CudaCollectives, OneCommunicatorAfterAnother) {
+  if (gpu_count() == 0 || !has_nccl()) GTEST_SKIP() << "no GPU here, or no NCCL";
+  const auto device = make_cuda_runtime(0);
+  const auto self = make_self_communicator();
+  for (int i = 0; i < 3; ++i) {
+    const auto collectives =
+        make_nccl_collectives(*device, *self, {.deadline_seconds = 10, .gradients = DType::bf16});
+    const DeviceMemory gradients = collectives->allocate(kLength * 4);
+    collectives->start_gradient_allreduce(gradients.as<float>(), kLength, kMetricsFloats, "all");
+    collectives->join();
+    device->synchronize();
   }
 }
 

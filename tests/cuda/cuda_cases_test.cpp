@@ -136,7 +136,7 @@ class OnCuda : public T {
  protected:
   void SetUp() override {
     if (gpu_count() == 0) GTEST_SKIP() << "no GPU here";
-    device_ = make_cuda_runtime(0, 1, true);
+    device_ = make_cuda_runtime(0);
   }
   std::unique_ptr<DeviceRuntime> device_;
 };

@@ -47,7 +47,7 @@ std::vector<uint8_t> images(int shade) {
 
 // Each step's loss is its own, though the next has begun when it is read; from the recorded steps on too.
 TEST(CudaRunAhead, ResultsAreReadOneStepLater) {
-  const auto device = make_cuda_runtime(0, 1, true);
+  const auto device = make_cuda_runtime(0);
   Job gpu(device.get()), cpu(nullptr);
   Executor &ahead = gpu.session->executor(), &plain = cpu.session->executor();
   ASSERT_TRUE(ahead.runs_ahead());
@@ -72,7 +72,7 @@ TEST(CudaRunAhead, ResultsAreReadOneStepLater) {
 
 // The batch of step 1 gives an infinite score, that of step 2, begun before anybody knows, a finite one.
 TEST(CudaRunAhead, AStepAfterALossThatIsNotFiniteChangesNothing) {
-  const auto device = make_cuda_runtime(0, 1, true);
+  const auto device = make_cuda_runtime(0);
   Job job(device.get());
   Executor& executor = job.session->executor();
   ModelState& model = job.session->model();

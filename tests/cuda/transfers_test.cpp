@@ -19,7 +19,7 @@ class CudaTransfers : public ::testing::Test {
  protected:
   // Work on the compute stream that goes on when let_go() is called.
   void hold() {
-    standins::enqueue(device_->stream(), [this] {
+    standins::enqueue(device_->stream(), "held work", {}, [this] {
       while (held_) std::this_thread::yield();
     });
   }
@@ -27,7 +27,7 @@ class CudaTransfers : public ::testing::Test {
   void TearDown() override { let_go(); }
 
   std::atomic<bool> held_{true};
-  std::unique_ptr<DeviceRuntime> device_ = make_cuda_runtime(0, 1, true);
+  std::unique_ptr<DeviceRuntime> device_ = make_cuda_runtime(0);
 };
 
 TEST_F(CudaTransfers, BatchesAreCopiedWhileTheDeviceComputes) {
@@ -39,15 +39,17 @@ TEST_F(CudaTransfers, BatchesAreCopiedWhileTheDeviceComputes) {
   for (int batch = 1; batch <= 3; ++batch) {
     std::memcpy(upload->next(), &batch, sizeof batch);
     if (batch == 3) {
-      EXPECT_EQ(*to.as<int>(), 0) << "what the work before reads is not touched";
+      EXPECT_EQ(*standins::real(to.as<int>()), 0) << "what the work before reads is not touched";
       let_go();
     }
     upload->send();
     // A step that reads its batch.
     device_->copy_on_device(seen.as<int>() + batch - 1, to.data(), sizeof(int));
   }
+  int batches[3] = {};
+  device_->copy_to_host(batches, seen.data(), seen.bytes());
   device_->synchronize();
-  for (int batch = 1; batch <= 3; ++batch) EXPECT_EQ(seen.as<int>()[batch - 1], batch);
+  for (int batch = 1; batch <= 3; ++batch) EXPECT_EQ(batches[batch - 1], batch);
 }
 
 TEST_F(CudaTransfers, ResultsAreThoseOfTheirStep) {
@@ -55,7 +57,8 @@ TEST_F(CudaTransfers, ResultsAreThoseOfTheirStep) {
   device_->synchronize();
   const auto download = device_->make_download({{other.data(), 100}, {value.data(), sizeof(int)}});
   const auto set = [&](int v) {
-    standins::enqueue(device_->stream(), [&value, v] { *value.as<int>() = v; });
+    standins::enqueue(device_->stream(), "set", {standins::writes(value.data(), sizeof(int))},
+                      [&value, v] { *standins::real(value.as<int>()) = v; });
     download->send();
   };
   const auto got = [&] {

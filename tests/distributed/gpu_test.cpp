@@ -160,6 +160,20 @@ class StandIns : public ::testing::Test {
     const int code = process.wait();
     return {code, process.output(), Clock::now() - start};
   }
+  // Ranks that somebody else starts, each after `setup`, a line of the shell: what the environment gives it.
+  Outcome ranks_after(const std::string& setup, const std::vector<std::string>& more) {
+    run_ = folder_.file("run" + std::to_string(++runs_));
+    std::string line = setup + "; exec " LOCKSTEP_STANDIN " fit " + kArticle + " --output " + run_;
+    for (const auto& s : job(2, 4, {"device=cuda"})) line += " --set '" + s + "'";
+    for (const auto& s : more) line += " --set '" + s + "'";
+    const auto start = Clock::now();
+    const Ended e = run(mpirun(2, {"sh", "-c", line}),
+                        {{"XDG_CACHE_HOME", folder_.file("cache")},
+                         {"TMPDIR", folder_.path()},
+                         {"LOCKSTEP_STANDIN_LOG", folder_.file("log" + std::to_string(runs_))},
+                         {"LOCKSTEP_TEST_MARK", folder_.path()}});
+    return {e.code, e.output, Clock::now() - start};
+  }
   // What rank `rank` of the last run called.
   std::vector<std::string> calls(int rank) const {
     std::ifstream file(folder_.file("log" + std::to_string(runs_) + "." + std::to_string(rank)));
@@ -380,6 +394,58 @@ TEST_F(StandIns, GradientsOverMpiWhereRanksShareAGpu) {
   const Outcome none = fit_on_gpus(1, 4, {}, {{"LOCKSTEP_STANDIN_GPUS", "0"}});
   EXPECT_EQ(none.code, 78) << none.text;
   EXPECT_NE(none.text.find("no GPU"), std::string::npos) << none.text;
+}
+
+// A rank may see all GPUs of its host, or one of its own; under NCCL no two may have the same.
+TEST_F(StandIns, EachRankHasAGpuOfItsOwn) {
+  const Outcome own =
+      ranks_after("export CUDA_VISIBLE_DEVICES=$OMPI_COMM_WORLD_LOCAL_RANK", {"backend=nccl"});
+  ASSERT_EQ(own.code, 0) << own.text;
+  for (int rank : {0, 1}) {
+    EXPECT_GT(std::ssize(collectives(rank)), 0);
+    EXPECT_EQ(calls(rank).back(), "leaks 0");
+  }
+  const std::string third = "export CUDA_VISIBLE_DEVICES=3", one = "export LOCKSTEP_STANDIN_GPUS=1";
+  for (const std::string& setup : {third, one}) {
+    SCOPED_TRACE(setup);
+    const Outcome shared = ranks_after(setup, {"backend=nccl"});
+    EXPECT_EQ(nlohmann::json::parse(read_file(run_ + "/status.json")).at("code"), 76) << shared.text;
+    const std::string card = setup == third
+                                 ? "GPU-a3000000-0000-0000-0000-000000000000 at 0000:13:00 of host "
+                                 : "GPU-a0000000-0000-0000-0000-000000000000 at 0000:10:00 of host ";
+    EXPECT_NE(shared.text.find("E_GPU_SHARED"), std::string::npos) << shared.text;
+    EXPECT_NE(shared.text.find("ranks 0 and 1 have one GPU, " + card), std::string::npos) << shared.text;
+    const Outcome mpi = ranks_after(setup, {"backend=mpi"});
+    EXPECT_EQ(mpi.code, 0) << mpi.text;
+  }
+}
+
+// The program does without it; `nccl` says where it was looked for, and `auto` is mpi, with a word.
+TEST_F(StandIns, NcclThatIsNotToBeHad) {
+  const std::map<std::string, std::string> none = {{"LOCKSTEP_STANDIN_LACKS", "nccl"}};
+  const Outcome nccl = fit_on_gpus(2, 4, {"backend=nccl"}, none);
+  EXPECT_EQ(nccl.code, 78) << nccl.text;
+  for (const char* word :
+       {"key=backend", "no NCCL: ", "/libnccl.so.2: cannot open", "backend: mpi works here"})
+    EXPECT_NE(nccl.text.find(word), std::string::npos) << nccl.text;
+  const Outcome automatic = fit_on_gpus(2, 4, {"backend=auto"}, none);
+  ASSERT_EQ(automatic.code, 0) << automatic.text;
+  EXPECT_TRUE(collectives(0).empty());
+  EXPECT_NE(read_file(run_ + "/log.txt").find("gradients go over MPI: no NCCL: "), std::string::npos);
+  const Outcome rounded = fit_on_gpus(2, 4, {"backend=auto", "gradient_precision=bf16"}, none);
+  EXPECT_EQ(rounded.code, 78) << rounded.text;
+  EXPECT_NE(rounded.text.find("no NCCL: "), std::string::npos) << rounded.text;
+
+  // What one rank lacks the others do without.
+  const std::string one = "[ $OMPI_COMM_WORLD_RANK = 0 ] || export LOCKSTEP_STANDIN_LACKS=nccl";
+  const Outcome mixed = ranks_after(one, {"backend=auto"});
+  ASSERT_EQ(mixed.code, 0) << mixed.text;
+  EXPECT_TRUE(collectives(0).empty());
+  EXPECT_NE(read_file(run_ + "/log.txt").find("gradients go over MPI: another rank has no NCCL"),
+            std::string::npos);
+  const Outcome wanted = ranks_after(one, {"backend=nccl"});
+  EXPECT_NE(wanted.code, 0);
+  EXPECT_NE(wanted.text.find("rank=1: backend nccl: no NCCL: "), std::string::npos) << wanted.text;
 }
 
 // Every entry point that the program calls, failing at its first and at a later call: a message with its name

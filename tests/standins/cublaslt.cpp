@@ -14,6 +14,9 @@ using lockstep::standins::count;
 using lockstep::standins::enqueue;
 using lockstep::standins::Fate;
 using lockstep::standins::fate_of;
+using lockstep::standins::reads;
+using lockstep::standins::real;
+using lockstep::standins::writes;
 
 #define FATE(name) \
   if (fate_of(name) != Fate::succeed) return CUBLAS_STATUS_EXECUTION_FAILED
@@ -32,6 +35,9 @@ struct Matrix {
   cudaDataType_t type;
   uint64_t rows, columns;
   int64_t stride;
+  size_t bytes() const {
+    return columns * static_cast<size_t>(stride) * (type == CUDA_R_16BF ? sizeof(bf16) : sizeof(float));
+  }
   double get(const void* data, uint64_t row, uint64_t column, bool transposed) const {
     const uint64_t at = transposed ? column + row * static_cast<uint64_t>(stride)
                                    : row + column * static_cast<uint64_t>(stride);
@@ -184,21 +190,27 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
       *static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0 ||
       reinterpret_cast<uintptr_t>(workspace) % 256 != 0)
     return CUBLAS_STATUS_INVALID_VALUE;
-  enqueue(stream, [=, p = of(product), am = of(ad), bm = of(bd), dm = of(dd)] {
-    std::memset(workspace, 0x5A, bytes);
-    const bool ta = p.transpose_a == CUBLAS_OP_T, tb = p.transpose_b == CUBLAS_OP_T;
-    const uint64_t depth = ta ? am.rows : am.columns;
-    for (uint64_t j = 0; j < dm.columns; ++j)
-      for (uint64_t i = 0; i < dm.rows; ++i) {
-        double sum = p.epilogue == CUBLASLT_EPILOGUE_BIAS ? p.bias[i] : 0;
-        for (uint64_t k = 0; k < depth; ++k) sum += am.get(a, i, k, ta) * bm.get(b, k, j, tb);
-        const uint64_t at = i + j * static_cast<uint64_t>(dm.stride);
-        if (dm.type == CUDA_R_16BF)
-          static_cast<bf16*>(d)[at] = bf16(static_cast<float>(sum));
-        else
-          static_cast<float*>(d)[at] = static_cast<float>(sum);
-      }
-  });
+  const Product& product_now = of(product);
+  const size_t bias_bytes = product_now.epilogue == CUBLASLT_EPILOGUE_BIAS ? of(dd).rows * sizeof(float) : 0;
+  enqueue(stream, "cublasLtMatmul",
+          {reads(a, of(ad).bytes()), reads(b, of(bd).bytes()), reads(product_now.bias, bias_bytes),
+           writes(d, of(dd).bytes()), writes(workspace, bytes)},
+          [bytes, am = of(ad), bm = of(bd), dm = of(dd), p = product_now, a = real(a), b = real(b),
+           d = real(d), bias = real(product_now.bias), workspace = real(workspace)] {
+            std::memset(workspace, 0x5A, bytes);
+            const bool ta = p.transpose_a == CUBLAS_OP_T, tb = p.transpose_b == CUBLAS_OP_T;
+            const uint64_t depth = ta ? am.rows : am.columns;
+            for (uint64_t j = 0; j < dm.columns; ++j)
+              for (uint64_t i = 0; i < dm.rows; ++i) {
+                double sum = p.epilogue == CUBLASLT_EPILOGUE_BIAS ? bias[i] : 0;
+                for (uint64_t k = 0; k < depth; ++k) sum += am.get(a, i, k, ta) * bm.get(b, k, j, tb);
+                const uint64_t at = i + j * static_cast<uint64_t>(dm.stride);
+                if (dm.type == CUDA_R_16BF)
+                  static_cast<bf16*>(d)[at] = bf16(static_cast<float>(sum));
+                else
+                  static_cast<float*>(d)[at] = static_cast<float>(sum);
+              }
+          });
   return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -50,18 +50,21 @@ struct Operand {
   void* data;
 };
 Operand operand(const TensorSpec& s, const void* data) { return {s, const_cast<void*>(data)}; }
+size_t bytes_of(const Operand& o) { return static_cast<size_t>(o.spec.bytes()); }
 
 float get(const Operand& o, int64_t n, int64_t i) {
   const int64_t at = o.spec.offset(n, i);
-  return o.spec.dtype == DType::bf16 ? float(static_cast<bf16*>(o.data)[at])
-                                     : static_cast<float*>(o.data)[at];
+  const void* const data = standins::real(o.data);
+  return o.spec.dtype == DType::bf16 ? float(static_cast<const bf16*>(data)[at])
+                                     : static_cast<const float*>(data)[at];
 }
 void set(const Operand& o, int64_t n, int64_t i, float v) {
   const int64_t at = o.spec.offset(n, i);
+  void* const data = standins::real(o.data);
   if (o.spec.dtype == DType::bf16)
-    static_cast<bf16*>(o.data)[at] = bf16(v);
+    static_cast<bf16*>(data)[at] = bf16(v);
   else
-    static_cast<float*>(o.data)[at] = v;
+    static_cast<float*>(data)[at] = v;
 }
 
 // The reference of `op` on f32 copies in the plain layout.
@@ -163,8 +166,11 @@ cudnnStatus_t convolve(cudnnHandle_t h, const char* op, const cudnnConvolutionSt
   if (x.dtype == DType::f32 && c.math != CUDNN_FMA_MATH) return CUDNN_STATUS_BAD_PARAM;
   if (bytes < workspace_of(x, w)) return CUDNN_STATUS_BAD_PARAM_SIZE_INSUFFICIENT;
   if (reinterpret_cast<uintptr_t>(workspace) % 256 != 0) return CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER;
-  standins::enqueue(h->stream, [=, params = Params(Conv2dParams(c.p))] {
-    std::memset(workspace, 0x5A, bytes);
+  std::vector<standins::Access> touched = {standins::writes(workspace, bytes),
+                                           standins::writes(out.data, bytes_of(out))};
+  for (const Operand& o : in) touched.push_back(standins::reads(o.data, bytes_of(o)));
+  standins::enqueue(h->stream, op, std::move(touched), [=, params = Params(Conv2dParams(c.p))] {
+    std::memset(standins::real(workspace), 0x5A, bytes);
     run_reference(op, params, in, out);
   });
   return CUDNN_STATUS_SUCCESS;
@@ -317,9 +323,9 @@ static cudnnStatus_t pool(cudnnHandle_t h, const char* op, const Pool2dParams& p
   const Shape expected = {x.shape[0], x.shape[1], p.out_h(x.shape[2]), p.out_w(x.shape[3])};
   if (y.shape != expected || x.layout != y.layout || !plain_product(alpha, beta))
     return CUDNN_STATUS_BAD_PARAM;
-  standins::enqueue(h->stream, [=, params = Params(Pool2dParams(p))] {
-    run_reference(op, params, std::span(&in, 1), out);
-  });
+  standins::enqueue(
+      h->stream, op, {standins::reads(in.data, bytes_of(in)), standins::writes(out.data, bytes_of(out))},
+      [=, params = Params(Pool2dParams(p))] { run_reference(op, params, std::span(&in, 1), out); });
   return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnPoolingForward(cudnnHandle_t h, cudnnPoolingDescriptor_t d, const void* alpha,

@@ -20,6 +20,12 @@ void unpack_weight_grad(const View& from, float* to, void* stream);
 void set_to_zero(const View& f32, void* stream);
 }  // namespace simt
 
+using standins::Access;
+using standins::enqueue;
+using standins::reads;
+using standins::real;
+using standins::writes;
+
 namespace {
 
 void log_digest(const View& parameters) {
@@ -29,20 +35,24 @@ void log_digest(const View& parameters) {
 
 class OnStream final : public Kernel {
  public:
-  OnStream(std::unique_ptr<Kernel> kernel, bool updates) : kernel_(std::move(kernel)), updates_(updates) {}
+  OnStream(std::unique_ptr<Kernel> kernel, std::string op) : kernel_(std::move(kernel)), op_(std::move(op)) {}
   int64_t workspace_bytes() const override { return kernel_->workspace_bytes(); }
   void run(const KernelArgs& args) override {
-    standins::enqueue(args.stream,
-                      [this, in = std::vector(args.in.begin(), args.in.end()),
-                       out = std::vector(args.out.begin(), args.out.end()), workspace = args.workspace] {
-                        kernel_->run({in, out, workspace, nullptr});
-                        if (updates_) log_digest(out[0]);
-                      });
+    std::vector<Access> touched = {writes(args.workspace, static_cast<size_t>(workspace_bytes()))};
+    std::vector<View> in, out;
+    for (const View& v : args.in) touched.push_back(reads(v)), in.push_back(real(v));
+    for (const View& v : args.out) touched.push_back(writes(v)), out.push_back(real(v));
+    // As a launch does, it takes with it what it needs.
+    enqueue(args.stream, op_, std::move(touched),
+            [=, kernel = kernel_, updates = op_ == "optimizer_step", workspace = real(args.workspace)] {
+              kernel->run({in, out, workspace, nullptr});
+              if (updates) log_digest(out[0]);
+            });
   }
 
  private:
-  std::unique_ptr<Kernel> kernel_;
-  bool updates_;  // parameters
+  std::shared_ptr<Kernel> kernel_;
+  std::string op_;
 };
 
 }  // namespace
@@ -53,10 +63,9 @@ void register_rooms(Registry& r, Device device) {
   Registry simt;
   lockstep::simt::register_rooms(simt, device);
   for (KernelInfo info : simt.all()) {
-    const bool updates = info.op == "optimizer_step";
-    info.make = [make = info.make, updates](const KernelRequest& request) -> std::unique_ptr<Kernel> {
+    info.make = [make = info.make, op = info.op](const KernelRequest& request) -> std::unique_ptr<Kernel> {
       auto kernel = make(request);
-      return kernel ? std::make_unique<OnStream>(std::move(kernel), updates) : nullptr;
+      return kernel ? std::make_unique<OnStream>(std::move(kernel), op) : nullptr;
     };
     r.add(std::move(info));
   }
@@ -64,17 +73,24 @@ void register_rooms(Registry& r, Device device) {
 
 // Our parts of library kernels.
 void add_bias_and_activate(const View& y, const float* bias, Activation activation, void* stream) {
-  standins::enqueue(stream, [=] { simt::add_bias_and_activate(y, bias, activation, nullptr); });
+  const auto channels = static_cast<size_t>(y.spec.shape[1]);
+  enqueue(stream, "add_bias_and_activate", {writes(y), reads(bias, bias ? channels * sizeof(float) : 0)},
+          [=, v = real(y)] { simt::add_bias_and_activate(v, real(bias), activation, nullptr); });
 }
 int64_t bias_grad_workspace_bytes(const TensorSpec& dy) { return simt::bias_grad_workspace_bytes(dy); }
 void bias_grad(const View& dy, float* db, void* workspace, void* stream) {
-  standins::enqueue(stream, [=] { simt::bias_grad(dy, db, workspace, nullptr); });
+  enqueue(stream, "bias_grad",
+          {reads(dy), writes(db, static_cast<size_t>(dy.spec.shape[1]) * sizeof(float)),
+           writes(workspace, static_cast<size_t>(bias_grad_workspace_bytes(dy.spec)))},
+          [=, v = real(dy)] { simt::bias_grad(v, real(db), real(workspace), nullptr); });
 }
 void unpack_weight_grad(const View& from, float* to, void* stream) {
-  standins::enqueue(stream, [=] { simt::unpack_weight_grad(from, to, nullptr); });
+  enqueue(stream, "unpack_weight_grad",
+          {reads(from), writes(to, static_cast<size_t>(from.spec.shape.elements()) * sizeof(float))},
+          [=, v = real(from)] { simt::unpack_weight_grad(v, real(to), nullptr); });
 }
 void set_to_zero(const View& f32, void* stream) {
-  standins::enqueue(stream, [=] { simt::set_to_zero(f32, nullptr); });
+  enqueue(stream, "set_to_zero", {writes(f32)}, [v = real(f32)] { simt::set_to_zero(v, nullptr); });
 }
 
 }  // namespace cuda

@@ -9,6 +9,7 @@
 #include "kernels/vendor/cublaslt.h"
 #include "kernels/vendor/cudnn.h"
 #include "kernels/vendor/shared_library.h"
+#include "runtime/cuda/nccl.h"
 
 namespace lockstep {
 namespace {
@@ -31,8 +32,8 @@ SharedLibrary::SharedLibrary(std::initializer_list<const char*> files) {
 
 void* SharedLibrary::symbol(const char* name) const {
 #define LOCKSTEP_ENTRY(name) {#name, reinterpret_cast<void*>(&::name)},
-  static const std::map<std::string_view, void*> entries = {LOCKSTEP_CUDNN_FUNCTIONS(LOCKSTEP_ENTRY)
-                                                                LOCKSTEP_CUBLASLT_FUNCTIONS(LOCKSTEP_ENTRY)};
+  static const std::map<std::string_view, void*> entries = {LOCKSTEP_CUDNN_FUNCTIONS(
+      LOCKSTEP_ENTRY) LOCKSTEP_CUBLASLT_FUNCTIONS(LOCKSTEP_ENTRY) LOCKSTEP_NCCL_FUNCTIONS(LOCKSTEP_ENTRY)};
 #undef LOCKSTEP_ENTRY
   return lacks(name) ? nullptr : entries.at(name);
 }

@@ -41,8 +41,8 @@ TEST_P(OnRanks, EveryTestPassesInEveryRank) {
   if (*GetParam().per_host) environment.emplace("LOCKSTEP_RANKS_PER_HOST", GetParam().per_host);
   if (!GetParam().fixed_order) environment.emplace("LOCKSTEP_TEST_ANY_ORDER", "1");
   const auto r =
-      run(mpirun(GetParam().count,
-                 {self, "--gtest_color=no", "--gtest_filter=World.*:Collectives.*:Agreement.*:Together.*"}),
+      run(mpirun(GetParam().count, {self, "--gtest_color=no",
+                                    "--gtest_filter=World.*:Collectives.*:Agreement.*:Together.*:Cards.*"}),
           environment);
   EXPECT_EQ(r.code, 0) << r.output;
   const auto ranks = static_cast<size_t>(GetParam().count);
