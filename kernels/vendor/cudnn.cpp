@@ -69,8 +69,11 @@ cudnnHandle_t Cudnn::on(void* stream) {
 
 void Cudnn::check(cudnnStatus_t status, const char* call) const {
   if (status == CUDNN_STATUS_SUCCESS) return;
-  throw Error(Exit::internal, "E_CUDNN",
-              fmt::format("{}: {} ({})", call, cudnnGetErrorString(status), static_cast<int>(status)))
+  fail(fmt::format("{}: {} ({})", call, cudnnGetErrorString(status), static_cast<int>(status)));
+}
+
+void Cudnn::fail(const std::string& what) const {
+  throw Error(Exit::internal, "E_CUDNN", what)
       .hint("CUDNN_LOGLEVEL_DBG=2 CUDNN_LOGDEST_DBG=stderr says more");
 }
 

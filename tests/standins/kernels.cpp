@@ -16,7 +16,7 @@ void register_rooms(Registry&, Device);
 void add_bias_and_activate(const View& y, const float* bias, Activation, void* stream);
 int64_t bias_grad_workspace_bytes(const TensorSpec& dy);
 void bias_grad(const View& dy, float* db, void* workspace, void* stream);
-void unpack_weight_grad(const View& from, float* to, void* stream);
+void unpack_weight_grad(const View& from, float* to, bool add, void* stream);
 void set_to_zero(const View& f32, void* stream);
 }  // namespace simt
 
@@ -70,8 +70,8 @@ int64_t bias_grad_workspace_bytes(const TensorSpec& dy) { return simt::bias_grad
 void bias_grad(const View& dy, float* db, void* workspace, void* stream) {
   standins::enqueue(stream, [=] { simt::bias_grad(dy, db, workspace, nullptr); });
 }
-void unpack_weight_grad(const View& from, float* to, void* stream) {
-  standins::enqueue(stream, [=] { simt::unpack_weight_grad(from, to, nullptr); });
+void unpack_weight_grad(const View& from, float* to, bool add, void* stream) {
+  standins::enqueue(stream, [=] { simt::unpack_weight_grad(from, to, add, nullptr); });
 }
 void set_to_zero(const View& f32, void* stream) {
   standins::enqueue(stream, [=] { simt::set_to_zero(f32, nullptr); });
