@@ -125,9 +125,15 @@ class CudnnConv2d : public Kernel {
     std::array<Performance, 16> all{};
     int count = 0;
     const cudnnStatus_t status = query(static_cast<int>(all.size()), &count, all.data());
-    if (cudnn_declines(status)) return false;
+    if (cudnn_declines(status)) {
+      notice_once(fmt::format("cuDNN declines some shapes: {}: {} ({})", query_name(),
+                              cudnn_.cudnnGetErrorString(status), static_cast<int>(status)));
+      return false;
+    }
     cudnn_.check(status, query_name());
     algorithms_ = usable(std::span<const Performance>(all.data(), static_cast<size_t>(count)), strict_fp32_);
+    if (algorithms_.empty())
+      notice_once(fmt::format("cuDNN declines some shapes: {}: none that repeats bit for bit", query_name()));
     return !algorithms_.empty();
   }
   void set_math(cudnnMathType_t math) {

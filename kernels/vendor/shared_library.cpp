@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 
+#include <climits>
+
 namespace lockstep {
 
 // Its symbols are global: cuDNN finds the cuBLASLt that is loaded already.
@@ -14,5 +16,11 @@ SharedLibrary::SharedLibrary(std::initializer_list<const char*> files) {
 }
 
 void* SharedLibrary::symbol(const char* name) const { return ::dlsym(handle_, name); }
+
+std::string SharedLibrary::folder() const {
+  char folder[PATH_MAX] = ".";
+  if (handle_) ::dlinfo(handle_, RTLD_DI_ORIGIN, folder);
+  return folder;
+}
 
 }  // namespace lockstep

@@ -16,6 +16,7 @@ class SharedLibrary {
   const std::string& problem() const { return problem_; }  // why none loads, in the loader's words
   void* symbol(const char* name) const;                    // null where the library lacks it
   void* handle() const { return handle_; }                 // dlopen's
+  std::string folder() const;                              // where it lies
 
  private:
   void* handle_ = nullptr;

@@ -6,6 +6,8 @@
 #include <thread>
 #include <utility>
 
+#include "runtime/cuda/capability.h"
+
 namespace lockstep {
 namespace {
 
@@ -43,6 +45,12 @@ CudaRuntime::CudaRuntime(int index) : index_(select(index)) {
   cudaDeviceProp properties{};
   LOCKSTEP_CUDA(cudaGetDeviceProperties(&properties, index));
   name_ = properties.name;
+  const int capability = properties.major * 10 + properties.minor;
+  if (!runs_on(LOCKSTEP_CUDA_BUILT_FOR, capability))
+    throw Error(Exit::config, "E_GPU_ARCHITECTURE",
+                fmt::format("GPU {}, {}, has compute capability {}.{}; this build has kernels for {}", index,
+                            name_, properties.major, properties.minor, LOCKSTEP_CUDA_BUILT_FOR))
+        .hint(fmt::format("build with -DLOCKSTEP_CUDA_ARCHITECTURES={}, or AUTO", capability));
 }
 
 void* CudaRuntime::allocate(int64_t bytes) {

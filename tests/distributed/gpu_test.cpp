@@ -378,6 +378,20 @@ TEST_F(StandIns, GradientsOverMpiWhereRanksShareAGpu) {
   EXPECT_NE(none.text.find("no GPU"), std::string::npos) << none.text;
 }
 
+// A GPU that this build has no kernels for is refused before anything is started on it.
+TEST_F(StandIns, AnotherArchitectureIsRefusedAtStart) {
+  for (const auto& [capability, code] : {std::pair<std::string, int>{"86", 0}, {"75", 78}, {"100", 78}}) {
+    SCOPED_TRACE(capability);
+    const Outcome o = fit_on_gpus(1, 1, {}, {{"LOCKSTEP_STANDIN_CAPABILITY", capability}});
+    EXPECT_EQ(o.code, code) << o.text;
+    if (code == 0) continue;
+    for (const std::string words :
+         {"E_GPU_ARCHITECTURE", "compute capability " + std::string(capability == "75" ? "7.5" : "10.0"),
+          std::string("kernels for 80-real 90a-real"), "LOCKSTEP_CUDA_ARCHITECTURES=" + capability})
+      EXPECT_NE(o.text.find(words), std::string::npos) << words << ": " << o.text;
+  }
+}
+
 // Every entry point that the program calls, failing at its first and at a later call: a message with its name
 // and an exit code, and nobody left.
 TEST_F(StandIns, EveryFailureEndsInAMessage) {
@@ -425,7 +439,8 @@ TEST_F(StandIns, LibrariesThatFailAndLibrariesThatLack) {
     EXPECT_NE(log.find(name, at), std::string::npos) << log;
   }
   for (const auto& [lack, line] : {std::pair<std::string, std::string>{"cudnn", "no cuDNN: "},
-                                   {"cublasLtMatmul", "no cuBLASLt: libcublasLt.so"}}) {
+                                   {"cublasLtMatmul", "no cuBLASLt: libcublasLt.so"},
+                                   {"nvrtc", "cuDNN's run-time compiled engines decline: libnvrtc.so"}}) {
     SCOPED_TRACE(lack);
     const Outcome o = with("LOCKSTEP_STANDIN_LACKS", lack);
     EXPECT_EQ(o.code, 0) << o.text;

@@ -182,6 +182,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   FATE("cudaGetDeviceProperties");
   std::memset(p, 0, sizeof *p);
   std::strcpy(p->name, "stand-in");
+  const char* capability = std::getenv("LOCKSTEP_STANDIN_CAPABILITY");  // "80": 8.0
+  const int number = capability ? std::atoi(capability) : 90;
+  p->major = number / 10, p->minor = number % 10;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
