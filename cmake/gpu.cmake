@@ -6,8 +6,41 @@
 #   lockstep_kernels_cuda     by nvcc, where there is one; part of lockstep_kernels
 set(LOCKSTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (where nvcc is found), ON, OFF")
 set_property(CACHE LOCKSTEP_CUDA PROPERTY STRINGS AUTO ON OFF)
-# One architecture builds fastest; "80;90a;100" is all that we support.
-set(LOCKSTEP_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to build for")
+# AUTO: those of 80, 90a and 100 that this nvcc knows, and PTX of the newest, which later GPUs compile when they first run it.
+# HERE: that of this machine's GPU alone (90a where there is none), which the presets build: a third of the work. Else a list
+# in CMake's words: "80-real;90a-real;100". A GPU that none of them runs on is refused at start (runtime/cuda/capability.h).
+set(LOCKSTEP_CUDA_ARCHITECTURES AUTO CACHE STRING "GPU architectures to build for: AUTO, HERE, or a list")
+
+# lockstep_cuda_architectures(RESULT): LOCKSTEP_CUDA_ARCHITECTURES as a list.
+function(lockstep_cuda_architectures result)
+  set(list ${LOCKSTEP_CUDA_ARCHITECTURES})
+  if(list STREQUAL HERE)
+    set(list 90a)
+    execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader OUTPUT_VARIABLE cards ERROR_QUIET
+                    RESULT_VARIABLE failed)
+    if(NOT failed AND cards MATCHES "^([0-9]+)\\.([0-9])")
+      set(list ${CMAKE_MATCH_1}${CMAKE_MATCH_2})
+      string(REGEX REPLACE "^90$" "90a" list ${list})
+    endif()
+  elseif(list STREQUAL AUTO)
+    execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code OUTPUT_VARIABLE known COMMAND_ERROR_IS_FATAL ANY)
+    set(list)
+    foreach(architecture 80 90a 100)
+      string(REGEX REPLACE "a$" "" plain ${architecture})
+      if(known MATCHES "sm_${plain}[^0-9]")
+        list(APPEND list ${architecture}-real)
+        set(newest ${plain}-virtual)
+      endif()
+    endforeach()
+    list(APPEND list ${newest})
+  endif()
+  foreach(architecture ${list})
+    if(NOT architecture MATCHES "^[0-9]+[af]?(-real|-virtual)?$")
+      message(FATAL_ERROR "LOCKSTEP_CUDA_ARCHITECTURES: ${architecture} is neither AUTO, HERE nor an architecture")
+    endif()
+  endforeach()
+  set(${result} "${list}" PARENT_SCOPE)
+endfunction()
 option(LOCKSTEP_CUDA_LINES "Line information in the GPU kernels, for profilers and sanitizers" ON)
 
 set(LOCKSTEP_HAS_CUDA FALSE)
@@ -19,7 +52,9 @@ if(NOT LOCKSTEP_CUDA STREQUAL OFF)
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
-    set(CMAKE_CUDA_ARCHITECTURES ${LOCKSTEP_CUDA_ARCHITECTURES})
+    lockstep_cuda_architectures(CMAKE_CUDA_ARCHITECTURES)
+    set(LOCKSTEP_CUDA_BUILT_FOR "${CMAKE_CUDA_ARCHITECTURES}" CACHE INTERNAL "what LOCKSTEP_CUDA_ARCHITECTURES comes to")
+    message(STATUS "GPU architectures: ${LOCKSTEP_CUDA_BUILT_FOR}")
     if(CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
       set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
     endif()
@@ -69,6 +104,17 @@ if(LOCKSTEP_TESTS OR LOCKSTEP_BENCH)
   endif()
 endif()
 
+# lockstep_cuda_options(TARGET): what nvcc is told, for sources in namespace lockstep::cuda.
+function(lockstep_cuda_options target)
+  set_target_properties(${target} PROPERTIES CUDA_STANDARD_REQUIRED OFF)  # CMake 3.25 knows none above 17
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(${target} PRIVATE LOCKSTEP_DEVICE=cuda
+                             FMT_USE_CONSTEXPR=1 FMT_CONSTEVAL=)  # nvcc fails at fmt 9's check of format strings
+  target_compile_options(${target} PRIVATE -std=c++20 --Werror=all-warnings -Xcompiler=-Wall,-Wextra
+                         $<$<BOOL:${LOCKSTEP_CUDA_LINES}>:-lineinfo>)
+  target_link_libraries(${target} PRIVATE fmt::fmt)
+endfunction()
+
 if(LOCKSTEP_HAS_CUDA)
   # One file a room: nvcc takes its time for each.
   foreach(source ${kernel_sources})
@@ -86,11 +132,5 @@ if(LOCKSTEP_HAS_CUDA)
   endforeach()
   set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CUDA)
   add_library(lockstep_kernels_cuda OBJECT ${cuda_sources})
-  set_target_properties(lockstep_kernels_cuda PROPERTIES CUDA_STANDARD_REQUIRED OFF)  # CMake 3.25 knows none above 17
-  target_include_directories(lockstep_kernels_cuda PRIVATE ${CMAKE_SOURCE_DIR})
-  target_compile_definitions(lockstep_kernels_cuda PRIVATE LOCKSTEP_DEVICE=cuda
-                             FMT_USE_CONSTEXPR=1 FMT_CONSTEVAL=)  # nvcc fails at fmt 9's check of format strings
-  target_compile_options(lockstep_kernels_cuda PRIVATE -std=c++20 --Werror=all-warnings -Xcompiler=-Wall,-Wextra
-                         $<$<BOOL:${LOCKSTEP_CUDA_LINES}>:-lineinfo>)
-  target_link_libraries(lockstep_kernels_cuda PRIVATE fmt::fmt)
+  lockstep_cuda_options(lockstep_kernels_cuda)
 endif()

@@ -56,6 +56,17 @@ lockstep_find_gpu_library(CUDNN cudnn cudnn.h cudnn_version.h "define CUDNN_MAJO
 if(CUDNN_LIBRARY AND CUDNN_MAJOR GREATER_EQUAL 9)
   lockstep_use_gpu_library(CUDNN cudnn cudnn.cpp)
 endif()
+# libnvrtc, of the toolkit's version, with which cuDNN compiles engines.
+if(LOCKSTEP_HAS_CUDNN)
+  set(nvrtc_name libnvrtc.so.${CUDAToolkit_VERSION_MAJOR})
+  get_filename_component(beside ${CUDNN_LIBRARY} DIRECTORY)
+  find_library(NVRTC_LIBRARY ${nvrtc_name} HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT} ${beside} ${pip_folders}
+               PATH_SUFFIXES lib lib64)
+  if(NOT NVRTC_LIBRARY)
+    set(NVRTC_LIBRARY ${beside}/${nvrtc_name})  # looked for again at run time
+  endif()
+  list(APPEND LOCKSTEP_GPU_LIBRARY_DEFINITIONS LOCKSTEP_NVRTC_LIBRARY="${NVRTC_LIBRARY}" LOCKSTEP_NVRTC_NAME="${nvrtc_name}")
+endif()
 # cudnn_frontend, 1.13 or later. It opens libcudart by its name, where we link the static one.
 if(LOCKSTEP_HAS_CUDNN)
   find_path(CUDNN_FRONTEND_INCLUDE_DIR cudnn_frontend.h

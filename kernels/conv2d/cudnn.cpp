@@ -5,9 +5,14 @@
 // fp32 keeps to fp32 arithmetic (no TF32), bf16 adds in fp32. Of its algorithms only those that repeat bit
 // for bit. A bf16 weight gradient leaves cuDNN rounded to bf16, as in PyTorch's autocast, and is widened
 // then.
+//
+// What cuDNN offers may differ from batch to batch, and a kernel must not decline for its batch: it is made
+// where cuDNN has an algorithm for one sample, and takes one of those for its own number of samples. Are
+// there none, it works sample by sample.
 #include "kernels/vendor/cudnn.h"
 
 #include <array>
+#include <optional>
 
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/core/kernel.h"
@@ -19,22 +24,25 @@ namespace {
 // What an algorithm may use, unless all use more.
 constexpr size_t kMostWorkspace = size_t{512} << 20;
 
-// The first, they come fastest first, that repeats bit for bit in the math that was asked for, and is modest
-// in memory; else the most modest. Null: there is none.
+// Those, they come fastest first, that repeat bit for bit in the math that was asked for, and are modest in
+// memory; else the most modest.
 template <class Performance>
-const Performance* choose(std::span<const Performance> all, bool strict_fp32) {
+Algorithms<Performance> usable(std::span<const Performance> all, bool strict_fp32) {
+  Algorithms<Performance> modest;
   const Performance* least = nullptr;
   for (const Performance& p : all) {
     if (p.status != CUDNN_STATUS_SUCCESS || p.determinism != CUDNN_DETERMINISTIC) continue;
     if (strict_fp32 && p.mathType != CUDNN_FMA_MATH) continue;
-    if (p.memory <= kMostWorkspace) return &p;
+    if (p.memory <= kMostWorkspace) modest.add(p);
     if (!least || p.memory < least->memory) least = &p;
   }
-  return least;
+  if (modest.empty() && least) modest.add(*least);
+  return modest;
 }
 
-// The convolution that all three ops are about, in cuDNN's words. Algorithm: of the op's enumeration.
-template <class Algorithm>
+// The convolution that all three ops are about, in cuDNN's words. Performance: the op's structure that
+// describes an algorithm.
+template <class Performance>
 class CudnnConv2d : public Kernel {
  public:
   CudnnConv2d(Cudnn& cudnn, const Conv2dParams& p, const TensorSpec& x, const Shape& w, const TensorSpec& y)
@@ -42,8 +50,8 @@ class CudnnConv2d : public Kernel {
         samples_(x.shape[0]),
         strict_fp32_(x.dtype == DType::f32),
         weights_{x.dtype, w, same_in_nhwc(w) ? Layout::plain : x.layout},
-        x_(cudnn_tensor(cudnn, x)),
-        y_(cudnn_tensor(cudnn, y)),
+        x_spec_(x),
+        y_spec_(y),
         w_(cudnn_filter(cudnn, {x.dtype, w, x.layout})) {
     cudnnConvolutionDescriptor_t made = nullptr;
     LOCKSTEP_CUDNN(cudnn, cudnnCreateConvolutionDescriptor, &made);
@@ -53,22 +61,13 @@ class CudnnConv2d : public Kernel {
                    i(p.stride_w), i(p.dilation_h), i(p.dilation_w), CUDNN_CROSS_CORRELATION,
                    CUDNN_DATA_FLOAT);
     LOCKSTEP_CUDNN(cudnn, cudnnSetConvolutionGroupCount, made, i(p.groups));
-    set_math(strict_fp32_ ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH);
   }
 
-  // Asks `query` (a function of the answer's size, count and place) for an algorithm. False: there is none.
-  template <class Performance, class Query>
-  bool find_algorithm(Query query, const char* call) {
-    std::array<Performance, 16> all{};
-    int count = 0;
-    const cudnnStatus_t status = query(static_cast<int>(all.size()), &count, all.data());
-    if (cudnn_declines(status)) return false;
-    cudnn_.check(status, call);
-    const auto* best =
-        choose(std::span<const Performance>(all.data(), static_cast<size_t>(count)), strict_fp32_);
-    if (!best) return false;
-    algorithm_ = best->algo, algorithm_bytes_ = best->memory;
-    set_math(best->mathType);
+  // False: cuDNN has no algorithm.
+  bool prepare() {
+    if (!offered(1)) return false;
+    if (samples_ > 1 && !offered(samples_)) offered(1);
+    for (const Performance& a : algorithms_.all()) algorithm_bytes_ = std::max(algorithm_bytes_, a.memory);
     return true;
   }
 
@@ -78,38 +77,84 @@ class CudnnConv2d : public Kernel {
   }
 
  protected:
+  // Asks for algorithms for x_ and y_ as they are.
+  virtual cudnnStatus_t query(int most, int* count, Performance* all) = 0;
+  virtual const char* query_name() const = 0;
   // Of the workspace, before the algorithm's part.
   virtual int64_t other_bytes() const { return 0; }
-  void* algorithm_workspace(const KernelArgs& args) const {
-    return algorithm_bytes_ ? gpu_aligned(args.workspace) + other_bytes() : nullptr;
+
+  // Calls f(first sample) for each part of the batch that cuDNN takes at once.
+  template <class F>
+  void each_part(const F& f) const {
+    for (int64_t first = 0; first < samples_; first += part_) f(first);
+  }
+  bool in_parts() const { return part_ < samples_; }
+  // Runs `call`, a function of algorithm and workspace, with the first algorithm that does it.
+  template <class Call>
+  void convolve(const char* name, const KernelArgs& args, const Call& call) {
+    void* const workspace = algorithm_bytes_ ? gpu_aligned(args.workspace) + other_bytes() : nullptr;
+    const std::string problem = algorithms_.run([&](const Performance& a) -> std::string {
+      set_math(a.mathType);
+      const cudnnStatus_t status = call(a.algo, workspace);
+      if (status == CUDNN_STATUS_SUCCESS) return {};
+      return fmt::format("{}: {} ({}), algorithm {}", name, cudnn_.cudnnGetErrorString(status),
+                         static_cast<int>(status), static_cast<int>(a.algo));
+    });
+    if (!problem.empty()) cudnn_.fail(problem);
   }
   int64_t weights_bytes() const { return gpu_aligned(weights_.bytes()); }
-  void set_math(cudnnMathType_t math) {
-    LOCKSTEP_CUDNN(cudnn_, cudnnSetConvolutionMathType, convolution_.get(), math);
-  }
 
   Cudnn& cudnn_;
   int64_t samples_;
   bool strict_fp32_;
   TensorSpec weights_;  // as cuDNN has them
-  CudnnDescriptor<cudnnTensorDescriptor_t> x_, y_;
+  TensorSpec x_spec_, y_spec_;
+  CudnnDescriptor<cudnnTensorDescriptor_t> x_{nullptr, nullptr}, y_{nullptr, nullptr};  // of a part
   CudnnDescriptor<cudnnFilterDescriptor_t> w_;
   CudnnDescriptor<cudnnConvolutionDescriptor_t> convolution_{nullptr, nullptr};
-  Algorithm algorithm_{};
-  size_t algorithm_bytes_ = 0;
+  size_t algorithm_bytes_ = 0;  // the most that one wants
   static constexpr float kOne = 1, kZero = 0;
 
  private:
+  // Takes what cuDNN offers for so many samples at once; false: nothing.
+  bool offered(int64_t samples) {
+    const TensorSpec x = with_samples(x_spec_, samples), y = with_samples(y_spec_, samples);
+    if (!fits_cudnn(x) || !fits_cudnn(y)) return false;
+    x_ = cudnn_tensor(cudnn_, x), y_ = cudnn_tensor(cudnn_, y), part_ = samples;
+    set_math(strict_fp32_ ? CUDNN_FMA_MATH : CUDNN_TENSOR_OP_MATH);
+    std::array<Performance, 16> all{};
+    int count = 0;
+    const cudnnStatus_t status = query(static_cast<int>(all.size()), &count, all.data());
+    if (cudnn_declines(status)) {
+      notice_once(fmt::format("cuDNN declines some shapes: {}: {} ({})", query_name(),
+                              cudnn_.cudnnGetErrorString(status), static_cast<int>(status)));
+      return false;
+    }
+    cudnn_.check(status, query_name());
+    algorithms_ = usable(std::span<const Performance>(all.data(), static_cast<size_t>(count)), strict_fp32_);
+    if (algorithms_.empty())
+      notice_once(fmt::format("cuDNN declines some shapes: {}: none that repeats bit for bit", query_name()));
+    return !algorithms_.empty();
+  }
+  void set_math(cudnnMathType_t math) {
+    if (math_ == math) return;
+    LOCKSTEP_CUDNN(cudnn_, cudnnSetConvolutionMathType, convolution_.get(), math);
+    math_ = math;
+  }
   static bool same_in_nhwc(const Shape& w) { return w[1] == 1 || w.elements_from(2) == 1; }
+
+  int64_t part_ = 1;  // samples at once
+  Algorithms<Performance> algorithms_;
+  std::optional<cudnnMathType_t> math_;  // what the descriptor has
 };
 
 // Reads weights, in cuDNN's order.
-template <class Algorithm>
-class WithWeights : public CudnnConv2d<Algorithm> {
+template <class Performance>
+class WithWeights : public CudnnConv2d<Performance> {
  public:
   WithWeights(Cudnn& cudnn, const Conv2dParams& p, const TensorSpec& x, const TensorSpec& w,
               const TensorSpec& y)
-      : CudnnConv2d<Algorithm>(cudnn, p, x, w.shape, y) {
+      : CudnnConv2d<Performance>(cudnn, p, x, w.shape, y) {
     if (this->weights_.layout == Layout::plain) return;
     const KernelInfo* info = Registry::builtin().find("reorder", "transpose", Device::cuda, w.dtype);
     LOCKSTEP_ASSERT(info != nullptr);
@@ -132,72 +177,71 @@ class WithWeights : public CudnnConv2d<Algorithm> {
   std::unique_ptr<Kernel> reorder_;
 };
 
-class Forward final : public WithWeights<cudnnConvolutionFwdAlgo_t> {
+class Forward final : public WithWeights<cudnnConvolutionFwdAlgoPerf_t> {
  public:
   Forward(Cudnn& cudnn, const Conv2dParams& p, const KernelRequest& r)
       : WithWeights(cudnn, p, r.in[0], r.in[1], r.out[0]), activation_(p.activation) {}
 
-  bool prepare() {
-    return find_algorithm<cudnnConvolutionFwdAlgoPerf_t>(
-        [&](int most, int* count, auto* all) {
-          return cudnn_.cudnnGetConvolutionForwardAlgorithm_v7(
-              cudnn_.on(nullptr), x_.get(), w_.get(), convolution_.get(), y_.get(), most, count, all);
-        },
-        "cudnnGetConvolutionForwardAlgorithm_v7");
-  }
-
   void run(const KernelArgs& args) override {
     if (samples_ == 0) return;
-    LOCKSTEP_CUDNN(cudnn_, cudnnConvolutionForward, cudnn_.on(args.stream), &kOne, x_.get(), args.in[0].data,
-                   w_.get(), ordered(args.in[1], args), convolution_.get(), algorithm_,
-                   algorithm_workspace(args), algorithm_bytes_, &kZero, y_.get(), args.out[0].data);
+    const void* const w = ordered(args.in[1], args);
+    each_part([&](int64_t first) {
+      convolve("cudnnConvolutionForward", args, [&](auto algorithm, void* workspace) {
+        return cudnn_.cudnnConvolutionForward(cudnn_.on(args.stream), &kOne, x_.get(),
+                                              cudnn_sample(args.in[0], first), w_.get(), w,
+                                              convolution_.get(), algorithm, workspace, algorithm_bytes_,
+                                              &kZero, y_.get(), cudnn_sample(args.out[0], first));
+      });
+    });
     const float* bias = args.in.size() > 2 ? args.in[2].as<float>() : nullptr;
     if (bias || activation_ != Activation::none)
       cuda::add_bias_and_activate(args.out[0], bias, activation_, args.stream);
   }
 
  private:
+  cudnnStatus_t query(int most, int* count, cudnnConvolutionFwdAlgoPerf_t* all) override {
+    return cudnn_.cudnnGetConvolutionForwardAlgorithm_v7(cudnn_.on(nullptr), x_.get(), w_.get(),
+                                                         convolution_.get(), y_.get(), most, count, all);
+  }
+  const char* query_name() const override { return "cudnnGetConvolutionForwardAlgorithm_v7"; }
+
   Activation activation_;
 };
 
-class InputGrad final : public WithWeights<cudnnConvolutionBwdDataAlgo_t> {
+class InputGrad final : public WithWeights<cudnnConvolutionBwdDataAlgoPerf_t> {
  public:
   InputGrad(Cudnn& cudnn, const Conv2dParams& p, const KernelRequest& r)
       : WithWeights(cudnn, p, r.out[0], r.in[1], r.in[0]) {}
 
-  bool prepare() {
-    return find_algorithm<cudnnConvolutionBwdDataAlgoPerf_t>(
-        [&](int most, int* count, auto* all) {
-          return cudnn_.cudnnGetConvolutionBackwardDataAlgorithm_v7(
-              cudnn_.on(nullptr), w_.get(), y_.get(), convolution_.get(), x_.get(), most, count, all);
-        },
-        "cudnnGetConvolutionBackwardDataAlgorithm_v7");
-  }
-
   void run(const KernelArgs& args) override {
     if (samples_ == 0) return;
-    LOCKSTEP_CUDNN(cudnn_, cudnnConvolutionBackwardData, cudnn_.on(args.stream), &kOne, w_.get(),
-                   ordered(args.in[1], args), y_.get(), args.in[0].data, convolution_.get(), algorithm_,
-                   algorithm_workspace(args), algorithm_bytes_, &kZero, x_.get(), args.out[0].data);
+    const void* const w = ordered(args.in[1], args);
+    each_part([&](int64_t first) {
+      convolve("cudnnConvolutionBackwardData", args, [&](auto algorithm, void* workspace) {
+        return cudnn_.cudnnConvolutionBackwardData(cudnn_.on(args.stream), &kOne, w_.get(), w, y_.get(),
+                                                   cudnn_sample(args.in[0], first), convolution_.get(),
+                                                   algorithm, workspace, algorithm_bytes_, &kZero, x_.get(),
+                                                   cudnn_sample(args.out[0], first));
+      });
+    });
   }
+
+ private:
+  cudnnStatus_t query(int most, int* count, cudnnConvolutionBwdDataAlgoPerf_t* all) override {
+    return cudnn_.cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnn_.on(nullptr), w_.get(), y_.get(),
+                                                              convolution_.get(), x_.get(), most, count, all);
+  }
+  const char* query_name() const override { return "cudnnGetConvolutionBackwardDataAlgorithm_v7"; }
 };
 
-// Workspace: the gradient in cuDNN's order and type, the bias's partial sums, the algorithm's.
-class WeightGrad final : public CudnnConv2d<cudnnConvolutionBwdFilterAlgo_t> {
+// Workspace: the gradient in cuDNN's order and type, the bias's partial sums, the algorithm's. Parts of the
+// batch are added in fp32.
+class WeightGrad final : public CudnnConv2d<cudnnConvolutionBwdFilterAlgoPerf_t> {
  public:
   WeightGrad(Cudnn& cudnn, const Conv2dParams& p, const KernelRequest& r)
       : CudnnConv2d(cudnn, p, r.in[0], r.out[0].shape, r.in[1]),
-        unpacks_(weights_ != r.out[0]),
+        differs_(weights_ != r.out[0]),
         bias_bytes_(r.out.size() > 1 ? gpu_aligned(cuda::bias_grad_workspace_bytes(r.in[1])) : 0) {}
-
-  bool prepare() {
-    return find_algorithm<cudnnConvolutionBwdFilterAlgoPerf_t>(
-        [&](int most, int* count, auto* all) {
-          return cudnn_.cudnnGetConvolutionBackwardFilterAlgorithm_v7(
-              cudnn_.on(nullptr), x_.get(), y_.get(), convolution_.get(), w_.get(), most, count, all);
-        },
-        "cudnnGetConvolutionBackwardFilterAlgorithm_v7");
-  }
 
   void run(const KernelArgs& args) override {
     if (samples_ == 0) {
@@ -205,20 +249,31 @@ class WeightGrad final : public CudnnConv2d<cudnnConvolutionBwdFilterAlgo_t> {
       return;
     }
     std::byte* const workspace = gpu_aligned(args.workspace);
-    const View made{weights_, unpacks_ ? workspace : args.out[0].data};
-    LOCKSTEP_CUDNN(cudnn_, cudnnConvolutionBackwardFilter, cudnn_.on(args.stream), &kOne, x_.get(),
-                   args.in[0].data, y_.get(), args.in[1].data, convolution_.get(), algorithm_,
-                   algorithm_workspace(args), algorithm_bytes_, &kZero, w_.get(), made.data);
-    if (unpacks_) cuda::unpack_weight_grad(made, args.out[0].as<float>(), args.stream);
+    const View made{weights_, unpacks() ? workspace : args.out[0].data};
+    each_part([&](int64_t first) {
+      convolve("cudnnConvolutionBackwardFilter", args, [&](auto algorithm, void* memory) {
+        return cudnn_.cudnnConvolutionBackwardFilter(
+            cudnn_.on(args.stream), &kOne, x_.get(), cudnn_sample(args.in[0], first), y_.get(),
+            cudnn_sample(args.in[1], first), convolution_.get(), algorithm, memory, algorithm_bytes_, &kZero,
+            w_.get(), made.data);
+      });
+      if (unpacks()) cuda::unpack_weight_grad(made, args.out[0].as<float>(), first > 0, args.stream);
+    });
     if (args.out.size() > 1)
       cuda::bias_grad(args.in[1], args.out[1].as<float>(), workspace + packed_bytes(), args.stream);
   }
 
  private:
-  int64_t packed_bytes() const { return unpacks_ ? weights_bytes() : 0; }
+  cudnnStatus_t query(int most, int* count, cudnnConvolutionBwdFilterAlgoPerf_t* all) override {
+    return cudnn_.cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+        cudnn_.on(nullptr), x_.get(), y_.get(), convolution_.get(), w_.get(), most, count, all);
+  }
+  const char* query_name() const override { return "cudnnGetConvolutionBackwardFilterAlgorithm_v7"; }
+  bool unpacks() const { return differs_ || in_parts(); }
+  int64_t packed_bytes() const { return unpacks() ? weights_bytes() : 0; }
   int64_t other_bytes() const override { return packed_bytes() + bias_bytes_; }
 
-  bool unpacks_;
+  bool differs_;  // cuDNN's gradient from ours, in order or type
   int64_t bias_bytes_;
 };
 
@@ -226,7 +281,8 @@ class WeightGrad final : public CudnnConv2d<cudnnConvolutionBwdFilterAlgo_t> {
 bool served(const Conv2dParams& p, DType type, const TensorSpec& a, const TensorSpec& b,
             const TensorSpec& w) {
   return p.pad_top == p.pad_bottom && p.pad_left == p.pad_right && a.dtype == type && b.dtype == type &&
-         a.layout == b.layout && fits_cudnn(a) && fits_cudnn(b) && fits_cudnn(w);
+         a.layout == b.layout && fits_cudnn(with_samples(a, 1)) && fits_cudnn(with_samples(b, 1)) &&
+         fits_cudnn(w);
 }
 
 // `w`: where the weights are, or their gradient, which is f32 always.

@@ -241,6 +241,7 @@ template <class T>
 std::unique_ptr<Kernel> make_implicit_gemm_conv2d_weight_grad(const KernelRequest& r) {
   const auto& p = r.params.as<Conv2dParams>();
   if (!takes<T>(p, r.in[0], r.in[1]) || r.out[0].dtype != DType::f32) return nullptr;
+  if (unpack_channels(static_cast<int>(r.out[0].shape.elements_from(2))) == 0) return nullptr;
   return std::make_unique<WeightGradGemm<T>>(p, r);
 }
 

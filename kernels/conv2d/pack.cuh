@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/conv2d/gather.cuh"
+#include "kernels/gpu/limits.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 
@@ -53,8 +54,9 @@ __global__ void __launch_bounds__(kPackThreads) pack_weights_kernel(PackedWeight
 template <class T>
 void pack_weights(PackedWeights p, const T* w, T* packed, void* stream) {
   if (p.gather.taps() == 0) return;
-  // In channels side by side: all weights of one out channel; else so many that lines are long.
-  p.run = p.in_weights == p.kernel() ? p.kernel() : 64;
+  // In channels side by side: all weights of one out channel; else, and of large kernels, so many that lines
+  // are long.
+  p.run = p.in_weights == p.kernel() && p.kernel() <= 256 ? p.kernel() : 64;
   launch(pack_weights_kernel<T>,
          dim3(blocks(int64_t{p.out_channels} * p.kernel(), p.run), blocks(p.padded_channels, kPackChannels)),
          kPackThreads, sizeof(float) * kPackChannels * static_cast<size_t>(p.run | 1), stream, p, w, packed);
@@ -93,11 +95,21 @@ static __global__ void __launch_bounds__(kUnpackThreads)
   }
 }
 
+constexpr size_t unpack_shared_bytes(int taps, int channels) {
+  return sizeof(float) * kUnpackOutputs * static_cast<size_t>(channels * taps | 1);
+}
+// In channels of a block, fewer where so many taps leave no room for them; 0: not even for one.
+inline int unpack_channels(int taps) {
+  int channels = taps < 4 ? 32 : 8;
+  while (channels > 0 && unpack_shared_bytes(taps, channels) > most_shared_bytes()) channels /= 2;
+  return channels;
+}
+
 inline void unpack_weight_grad(WeightGradSums p, const float* sums, float* dw, void* stream) {
-  p.channels = p.taps < 4 ? 32 : 8;
+  p.channels = unpack_channels(p.taps);
   launch(unpack_weight_grad_kernel,
          dim3(blocks(p.in_channels, p.channels), blocks(p.out_channels, kUnpackOutputs)), kUnpackThreads,
-         sizeof(float) * kUnpackOutputs * static_cast<size_t>(p.channels * p.taps | 1), stream, p, sums, dw);
+         unpack_shared_bytes(p.taps, p.channels), stream, p, sums, dw);
 }
 
 }  // namespace lockstep::LOCKSTEP_DEVICE

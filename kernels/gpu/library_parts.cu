@@ -95,11 +95,12 @@ Slices slices_of(const TensorSpec& s) {
 }
 
 template <class T, bool kNhwc>
-__global__ void unpack(const T* from, float* to, unsigned count, unsigned inputs, unsigned taps) {
+__global__ void unpack(const T* from, float* to, bool add, unsigned count, unsigned inputs, unsigned taps) {
   const unsigned i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= count) return;
   const unsigned input = i % inputs, line = i / inputs;  // where nhwc: line = output * taps + tap
-  to[kNhwc ? (line / taps * inputs + input) * taps + line % taps : i] = float(from[i]);
+  float& at = to[kNhwc ? (line / taps * inputs + input) * taps + line % taps : i];
+  at = add ? at + float(from[i]) : float(from[i]);
 }
 
 __global__ void zero(float* x, unsigned count) {
@@ -138,11 +139,12 @@ void bias_grad(const View& dy, float* db, void* workspace, void* stream) {
   add_partials(partials, s.slices, c.channels, StoreSum{db}, stream);
 }
 
-void unpack_weight_grad(const View& from, float* to, void* stream) {
+void unpack_weight_grad(const View& from, float* to, bool add, void* stream) {
   const int64_t count = from.shape().elements();
   with_type(from.spec.dtype, [&]<class T>(T) {
     launch(from.spec.layout == Layout::nhwc ? unpack<T, true> : unpack<T, false>, blocks(count, kThreads),
-           kThreads, 0, stream, from.as<const T>(), to, count, from.dim(1), from.shape().elements_from(2));
+           kThreads, 0, stream, from.as<const T>(), to, add, count, from.dim(1),
+           from.shape().elements_from(2));
   });
 }
 

@@ -17,8 +17,8 @@ void add_bias_and_activate(const View& y, const float* bias, Activation, void* s
 int64_t bias_grad_workspace_bytes(const TensorSpec& dy);
 void bias_grad(const View& dy, float* db, void* workspace, void* stream);
 
-// to (f32, plain [O, I, KH, KW]) = from, of T, plain or nhwc ([O, KH, KW, I]).
-void unpack_weight_grad(const View& from, float* to, void* stream);
+// to (f32, plain [O, I, KH, KW]) = from, of T, plain or nhwc ([O, KH, KW, I]); where `add`, to += from.
+void unpack_weight_grad(const View& from, float* to, bool add, void* stream);
 
 void set_to_zero(const View& f32, void* stream);
 

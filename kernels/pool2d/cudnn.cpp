@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // cuDNN's average pooling. Its maximum keeps no indices, which our gradient reads; windows of ceil_mode and
-// adaptive pooling are not its.
+// adaptive pooling are not its. A batch that it cannot count is pooled sample by sample.
 #include "kernels/vendor/cudnn.h"
 
 #include "kernels/core/kernel.h"
@@ -14,9 +14,10 @@ class AvgPool final : public Kernel {
   AvgPool(Cudnn& cudnn, const Pool2dParams& p, const TensorSpec& x, const TensorSpec& y, bool gradient)
       : cudnn_(cudnn),
         samples_(x.shape[0]),
+        part_(fits_cudnn(x) && fits_cudnn(y) ? std::max<int64_t>(samples_, 1) : 1),
         gradient_(gradient),
-        x_(cudnn_tensor(cudnn, x)),
-        y_(cudnn_tensor(cudnn, y)) {
+        x_(cudnn_tensor(cudnn, with_samples(x, part_))),
+        y_(cudnn_tensor(cudnn, with_samples(y, part_))) {
     cudnnPoolingDescriptor_t made = nullptr;
     LOCKSTEP_CUDNN(cudnn, cudnnCreatePoolingDescriptor, &made);
     pooling_ = {made, cudnn.cudnnDestroyPoolingDescriptor};
@@ -29,21 +30,22 @@ class AvgPool final : public Kernel {
   }
 
   void run(const KernelArgs& args) override {
-    if (samples_ == 0) return;
     const float one = 1, zero = 0;
-    const void* in = args.in[0].data;
-    void* out = args.out[0].data;
-    if (!gradient_)
-      LOCKSTEP_CUDNN(cudnn_, cudnnPoolingForward, cudnn_.on(args.stream), pooling_.get(), &one, x_.get(), in,
-                     &zero, y_.get(), out);
-    else  // what x and y held matters to a maximum's gradient only
-      LOCKSTEP_CUDNN(cudnn_, cudnnPoolingBackward, cudnn_.on(args.stream), pooling_.get(), &one, y_.get(), in,
-                     y_.get(), in, x_.get(), out, &zero, x_.get(), out);
+    for (int64_t first = 0; first < samples_; first += part_) {
+      const void* in = cudnn_sample(args.in[0], first);
+      void* out = cudnn_sample(args.out[0], first);
+      if (!gradient_)
+        LOCKSTEP_CUDNN(cudnn_, cudnnPoolingForward, cudnn_.on(args.stream), pooling_.get(), &one, x_.get(),
+                       in, &zero, y_.get(), out);
+      else  // what x and y held matters to a maximum's gradient only
+        LOCKSTEP_CUDNN(cudnn_, cudnnPoolingBackward, cudnn_.on(args.stream), pooling_.get(), &one, y_.get(),
+                       in, y_.get(), in, x_.get(), out, &zero, x_.get(), out);
+    }
   }
 
  private:
   Cudnn& cudnn_;
-  int64_t samples_;
+  int64_t samples_, part_;  // samples, and how many at once
   bool gradient_;
   CudnnDescriptor<cudnnTensorDescriptor_t> x_, y_;
   CudnnDescriptor<cudnnPoolingDescriptor_t> pooling_{nullptr, nullptr};
@@ -53,7 +55,7 @@ std::unique_ptr<Kernel> make(const KernelRequest& r, DType type, bool gradient) 
   const auto& p = r.params.as<Pool2dParams>();
   const TensorSpec &x = gradient ? r.out[0] : r.in[0], &y = gradient ? r.in[0] : r.out[0];
   if (p.adaptive || p.ceil_mode || x.dtype != type || y.dtype != type || x.layout != y.layout ||
-      !fits_cudnn(x))
+      !fits_cudnn(with_samples(x, 1)) || !fits_cudnn(with_samples(y, 1)))
     return nullptr;
   Cudnn* const cudnn = Cudnn::get();
   return cudnn ? std::make_unique<AvgPool>(*cudnn, p, x, y, gradient) : nullptr;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/vendor/cublaslt.h"
 
+#include <algorithm>
+#include <array>
+
 #include "kernels/vendor/shared_library.h"
 
 namespace lockstep {
 namespace {
 
 constexpr uint64_t kMostWorkspace = 64 << 20;
-// Addresses are multiples of that at least: slices of the flat array of bf16 parameters begin every 16
-// numbers.
-constexpr uint32_t kAlignment = 32;
+constexpr int kMostAlgorithms = 8;  // to fall back on
 
 struct Loaded {
   std::unique_ptr<CublasLt> lt;
@@ -60,14 +61,18 @@ cublasLtHandle_t CublasLt::handle() {
 }
 
 void CublasLt::check(cublasStatus_t status, const char* call) const {
-  if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(Exit::internal, "E_CUBLASLT",
-              fmt::format("{}: {} ({})", call, cublasLtGetStatusString(status), static_cast<int>(status)))
-      .hint("CUBLASLT_LOG_LEVEL=1 says more");
+  if (status != CUBLAS_STATUS_SUCCESS) fail(describe(call, status));
+}
+void CublasLt::fail(const std::string& what) const {
+  throw Error(Exit::internal, "E_CUBLASLT", what).hint("CUBLASLT_LOG_LEVEL=1 says more");
+}
+std::string CublasLt::describe(const char* call, cublasStatus_t status) const {
+  return fmt::format("{}: {} ({})", call, cublasLtGetStatusString(status), static_cast<int>(status));
 }
 
 // cuBLASLt counts in columns: to it a row-major matrix is its own transpose, and d^T = b^T a^T.
-bool MatrixProduct::prepare(CublasLt& lt, RowMajor a, RowMajor b, DType ab, DType d, bool bias) {
+bool MatrixProduct::prepare(CublasLt& lt, RowMajor a, RowMajor b, DType ab, DType d, bool bias,
+                            uint32_t alignment) {
   lt_ = &lt;
   const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
     LOCKSTEP_CUBLASLT(lt, cublasLtMatmulDescSetAttribute, product_.get(), attribute, &value, sizeof value);
@@ -86,7 +91,7 @@ bool MatrixProduct::prepare(CublasLt& lt, RowMajor a, RowMajor b, DType ab, DTyp
   if (bias) {
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, uint32_t{CUBLASLT_EPILOGUE_BIAS});
     // For the query, which looks at its alignment only.
-    bias_ = reinterpret_cast<const float*>(uintptr_t{kAlignment});
+    bias_ = reinterpret_cast<const float*>(uintptr_t{kCublasLtAlignment});
     set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias_);
   }
   a_ = layout(ab, a.rows, a.columns);
@@ -106,32 +111,39 @@ bool MatrixProduct::prepare(CublasLt& lt, RowMajor a, RowMajor b, DType ab, DTyp
   for (auto attribute :
        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-    prefer(attribute, kAlignment);
+    prefer(attribute, alignment);
 
-  cublasLtMatmulHeuristicResult_t best{};
+  std::array<cublasLtMatmulHeuristicResult_t, kMostAlgorithms> offers{};
   int found = 0;
-  const cublasStatus_t status = lt.cublasLtMatmulAlgoGetHeuristic(
-      lt.handle(), product, b_.get(), a_.get(), d_.get(), d_.get(), preference.get(), 1, &best, &found);
+  const cublasStatus_t status =
+      lt.cublasLtMatmulAlgoGetHeuristic(lt.handle(), product, b_.get(), a_.get(), d_.get(), d_.get(),
+                                        preference.get(), kMostAlgorithms, offers.data(), &found);
   if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return false;
   lt.check(status, "cublasLtMatmulAlgoGetHeuristic");
-  if (found == 0 || best.state != CUBLAS_STATUS_SUCCESS) return false;
-  algorithm_ = best.algo;
-  workspace_ = static_cast<int64_t>(best.workspaceSize);
-  return true;
+  for (const auto& offer : std::span(offers).first(static_cast<size_t>(found))) {
+    if (offer.state != CUBLAS_STATUS_SUCCESS) continue;
+    algorithms_.add(offer.algo);
+    workspace_ = std::max(workspace_, static_cast<int64_t>(offer.workspaceSize));
+  }
+  return !algorithms_.empty();
 }
 
-void MatrixProduct::run(const void* a, const void* b, const float* bias, void* d, void* workspace,
+void MatrixProduct::run(const void* a, const void* b, const float* bias, void* d, bool add, void* workspace,
                         void* stream) {
   if (bias != bias_) {
     LOCKSTEP_CUBLASLT(*lt_, cublasLtMatmulDescSetAttribute, product_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER,
                       &bias, sizeof bias);
     bias_ = bias;
   }
-  const float one = 1, zero = 0;
-  LOCKSTEP_CUBLASLT(*lt_, cublasLtMatmul, lt_->handle(), product_.get(), &one, b, b_.get(), a, a_.get(),
-                    &zero, d, d_.get(), d, d_.get(), &algorithm_,
-                    workspace_ ? gpu_aligned(workspace) : nullptr, static_cast<size_t>(workspace_),
-                    static_cast<cudaStream_t>(stream));
+  const float one = 1, others = add ? 1 : 0;
+  const std::string problem = algorithms_.run([&](const cublasLtMatmulAlgo_t& algorithm) -> std::string {
+    const cublasStatus_t status =
+        lt_->cublasLtMatmul(lt_->handle(), product_.get(), &one, b, b_.get(), a, a_.get(), &others, d,
+                            d_.get(), d, d_.get(), &algorithm, workspace_ ? gpu_aligned(workspace) : nullptr,
+                            static_cast<size_t>(workspace_), static_cast<cudaStream_t>(stream));
+    return status == CUBLAS_STATUS_SUCCESS ? std::string() : lt_->describe("cublasLtMatmul", status);
+  });
+  if (!problem.empty()) lt_->fail(problem);
 }
 
 }  // namespace lockstep

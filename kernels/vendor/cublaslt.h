@@ -34,6 +34,8 @@ class CublasLt {
 
   cublasLtHandle_t handle();
   void check(cublasStatus_t status, const char* call) const;
+  [[noreturn]] void fail(const std::string& what) const;  // as check()
+  std::string describe(const char* call, cublasStatus_t status) const;
 
 #define LOCKSTEP_MEMBER(name) decltype(&::name) name = nullptr;
   LOCKSTEP_CUBLASLT_FUNCTIONS(LOCKSTEP_MEMBER)
@@ -51,14 +53,19 @@ struct RowMajor {
   bool transposed = false;  // the product takes its transpose
 };
 
+// Addresses of tensors are multiples of that at least: slices of the flat array of bf16 parameters begin every
+// 16 numbers.
+inline constexpr uint32_t kCublasLtAlignment = 32;
+
 // d = a b (+ bias[column]), row-major all; sums in fp32, and for fp32 a and b their products too (no TF32).
-// Algorithms: only those that repeat bit for bit, for addresses that are multiples of 32.
+// Algorithms: only those that repeat bit for bit, for addresses that are multiples of `alignment`.
 class MatrixProduct {
  public:
   // False: cuBLASLt has none for it.
-  bool prepare(CublasLt& lt, RowMajor a, RowMajor b, DType ab, DType d, bool bias);
+  bool prepare(CublasLt& lt, RowMajor a, RowMajor b, DType ab, DType d, bool bias, uint32_t alignment);
   int64_t workspace_bytes() const { return workspace_ ? workspace_ + kGpuAlignment : 0; }
-  void run(const void* a, const void* b, const float* bias, void* d, void* workspace, void* stream);
+  // `add`: d += a b.
+  void run(const void* a, const void* b, const float* bias, void* d, bool add, void* workspace, void* stream);
 
  private:
   template <class T>
@@ -67,8 +74,8 @@ class MatrixProduct {
   CublasLt* lt_ = nullptr;
   Owned<cublasLtMatmulDesc_t> product_{nullptr, nullptr};
   Owned<cublasLtMatrixLayout_t> a_{nullptr, nullptr}, b_{nullptr, nullptr}, d_{nullptr, nullptr};
-  cublasLtMatmulAlgo_t algorithm_{};
-  int64_t workspace_ = 0;
+  Algorithms<cublasLtMatmulAlgo_t> algorithms_;
+  int64_t workspace_ = 0;        // the most that one wants
   const float* bias_ = nullptr;  // what the descriptor has now
 };
 

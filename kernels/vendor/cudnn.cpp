@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/vendor/cudnn.h"
 
+#include <filesystem>
 #include <limits>
 
 #include "kernels/vendor/shared_library.h"
@@ -18,6 +19,30 @@ struct Loaded {
   std::string description;
 };
 
+// cuDNN compiles some of its engines when they are first used, with libnvrtc, which it opens by its name: found
+// where it is loaded already, else nowhere near pip's wheels, and its engines decline without a word then.
+// libnvrtc opens its builtins likewise.
+void load_compiler([[maybe_unused]] const std::string& beside) {
+#ifdef LOCKSTEP_NVRTC_NAME
+  namespace fs = std::filesystem;
+  std::string problem;
+  // The toolkit's or the wheels' of the build; beside cuDNN, as in CUDA 13's wheels; in CUDA 12's a folder on.
+  for (const std::string& folder : {fs::path(LOCKSTEP_NVRTC_LIBRARY).parent_path().string(), beside,
+                                    beside + "/../../cuda_nvrtc/lib", std::string()}) {
+    std::error_code none;
+    if (!folder.empty())
+      for (const auto& file : fs::directory_iterator(folder, none))
+        if (file.path().filename().string().starts_with("libnvrtc-builtins.so"))
+          const SharedLibrary builtins({file.path().c_str()});
+    const std::string file = folder.empty() ? LOCKSTEP_NVRTC_NAME : folder + "/" LOCKSTEP_NVRTC_NAME;
+    const SharedLibrary nvrtc({file.c_str()});
+    if (nvrtc.loaded()) return;
+    problem = nvrtc.problem();
+  }
+  notice_once("cuDNN's run-time compiled engines decline: " + problem);
+#endif
+}
+
 Loaded load() {
   Loaded l;
   if (!gpu_is_here()) {
@@ -32,6 +57,7 @@ Loaded load() {
     l.description = "no cuDNN: " + library.problem();
     return l;
   }
+  load_compiler(library.folder());
   auto cudnn = std::make_unique<Cudnn>();
 #define LOCKSTEP_FIND(name)                                                     \
   cudnn->name = reinterpret_cast<decltype(cudnn->name)>(library.symbol(#name)); \
@@ -69,8 +95,11 @@ cudnnHandle_t Cudnn::on(void* stream) {
 
 void Cudnn::check(cudnnStatus_t status, const char* call) const {
   if (status == CUDNN_STATUS_SUCCESS) return;
-  throw Error(Exit::internal, "E_CUDNN",
-              fmt::format("{}: {} ({})", call, cudnnGetErrorString(status), static_cast<int>(status)))
+  fail(fmt::format("{}: {} ({})", call, cudnnGetErrorString(status), static_cast<int>(status)));
+}
+
+void Cudnn::fail(const std::string& what) const {
+  throw Error(Exit::internal, "E_CUDNN", what)
       .hint("CUDNN_LOGLEVEL_DBG=2 CUDNN_LOGDEST_DBG=stderr says more");
 }
 

@@ -53,6 +53,7 @@ class Cudnn {
 
   cudnnHandle_t on(void* stream);  // the handle, working in that stream
   void check(cudnnStatus_t status, const char* call) const;
+  [[noreturn]] void fail(const std::string& what) const;  // as check()
 
 #define LOCKSTEP_MEMBER(name) decltype(&::name) name = nullptr;
   LOCKSTEP_CUDNN_FUNCTIONS(LOCKSTEP_MEMBER)
@@ -79,6 +80,10 @@ inline cudnnDataType_t cudnn_type(DType t) {
 }
 inline cudnnTensorFormat_t cudnn_format(Layout l) {
   return l == Layout::nhwc ? CUDNN_TENSOR_NHWC : CUDNN_TENSOR_NCHW;
+}
+// Where a sample begins, in any layout but lanes.
+inline void* cudnn_sample(const View& v, int64_t sample) {
+  return v.as<std::byte>() + sample * v.shape().elements_from(1) * size_of(v.spec.dtype);
 }
 // Descriptors count in int.
 bool fits_cudnn(const TensorSpec&);

@@ -4,8 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
+
+#include "kernels/core/notice.h"
+#include "kernels/core/tensor.h"
 
 namespace lockstep {
 
@@ -23,6 +27,43 @@ inline int64_t gpu_aligned(int64_t bytes) {
 }
 inline std::byte* gpu_aligned(void* p) {
   return reinterpret_cast<std::byte*>(gpu_aligned(static_cast<int64_t>(reinterpret_cast<uintptr_t>(p))));
+}
+
+// The algorithms that a library offers for one piece of work, best first. It may offer one and then fail to
+// run it; the next takes its place then, for good.
+template <class Algorithm>
+class Algorithms {
+ public:
+  void add(Algorithm a) { all_.push_back(std::move(a)); }
+  bool empty() const { return all_.empty(); }
+  std::span<const Algorithm> all() const { return all_; }
+
+  // `attempt` runs an algorithm and answers "", or why that failed. Returns "" once one has run, else why each
+  // failed.
+  template <class Attempt>
+  std::string run(const Attempt& attempt) {
+    std::string reasons;
+    for (size_t i = now_; i < all_.size(); ++i) {
+      const std::string problem = attempt(all_[i]);
+      if (problem.empty()) {
+        if (i != now_) notice_once(reasons + "; another algorithm takes its place");
+        now_ = i;
+        return {};
+      }
+      reasons += (reasons.empty() ? "" : "; ") + problem;
+    }
+    return reasons;
+  }
+
+ private:
+  std::vector<Algorithm> all_;
+  size_t now_ = 0;  // the first that has not failed
+};
+
+// A tensor with another number of samples.
+inline TensorSpec with_samples(TensorSpec s, int64_t samples) {
+  s.shape.set(0, samples);
+  return s;
 }
 
 }  // namespace lockstep

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <vector>
 
+#include <climits>
+
 namespace lockstep {
 namespace {
 
@@ -51,5 +53,11 @@ bool SharedLibrary::load(const std::string& file) {
 }
 
 void* SharedLibrary::symbol(const char* name) const { return ::dlsym(handle_, name); }
+
+std::string SharedLibrary::folder() const {
+  char folder[PATH_MAX] = ".";
+  if (handle_) ::dlinfo(handle_, RTLD_DI_ORIGIN, folder);
+  return folder;
+}
 
 }  // namespace lockstep

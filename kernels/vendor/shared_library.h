@@ -14,11 +14,11 @@ class SharedLibrary {
   // of pip's nvidia packages. It stays loaded.
   explicit SharedLibrary(std::initializer_list<const char*> files);
   bool loaded() const { return handle_ != nullptr; }
-  const std::string& problem() const {
-    return problem_;
-  }                                         // why none loads: each place, in the loader's words
+  // Why none loads: each place, in the loader's words.
+  const std::string& problem() const { return problem_; }
   void* symbol(const char* name) const;     // null where the library lacks it
   void* handle() const { return handle_; }  // dlopen's
+  std::string folder() const;               // where it lies
 
  private:
   bool load(const std::string& file);

@@ -4,6 +4,9 @@
 #include <nvtx3/nvToolsExt.h>
 
 #include <thread>
+#include <utility>
+
+#include "runtime/cuda/capability.h"
 
 namespace lockstep {
 namespace {
@@ -58,6 +61,12 @@ CudaRuntime::CudaRuntime(int index) : index_(select(index)) {
   card_.uuid = uuid_text(properties.uuid);
   card_.pci = fmt::format("{:04x}:{:02x}:{:02x}", properties.pciDomainID, properties.pciBusID,
                           properties.pciDeviceID);
+  const int capability = properties.major * 10 + properties.minor;
+  if (!runs_on(LOCKSTEP_CUDA_BUILT_FOR, capability))
+    throw Error(Exit::config, "E_GPU_ARCHITECTURE",
+                fmt::format("GPU {}, {}, has compute capability {}.{}; this build has kernels for {}", index,
+                            name_, properties.major, properties.minor, LOCKSTEP_CUDA_BUILT_FOR))
+        .hint(fmt::format("build with -DLOCKSTEP_CUDA_ARCHITECTURES={}, or AUTO", capability));
 }
 
 void* CudaRuntime::allocate(int64_t bytes) {
@@ -112,15 +121,38 @@ void CudaRuntime::wait(cudaEvent_t event) {
   }
 }
 
+double CudaRuntime::time(const std::function<void()>& start) {
+  CudaEvent begins(cudaEventDefault), ends(cudaEventDefault);
+  begins.record(compute_);
+  start();
+  ends.record(compute_);
+  wait(ends);
+  float milliseconds = 0;
+  LOCKSTEP_CUDA(cudaEventElapsedTime(&milliseconds, begins, ends));
+  return milliseconds * 1e-3;
+}
+
+// Some errors stay, whatever is called: an illegal access is one. Waiting for the device meets them again.
+void CudaRuntime::recover() {
+  if (std::exchange(recording_, false)) {
+    cudaGraph_t half_recorded = nullptr;
+    if (cudaStreamEndCapture(compute_, &half_recorded) == cudaSuccess) cudaGraphDestroy(half_recorded);
+  }
+  cudaGetLastError();
+  synchronize();
+}
+
 void CudaRuntime::begin_range(const char* name) { nvtxRangePushA(name); }
 void CudaRuntime::end_range() { nvtxRangePop(); }
 
 void CudaRuntime::begin_recording() {
   LOCKSTEP_CUDA(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal));
+  recording_ = true;
 }
 
 std::unique_ptr<DeviceRuntime::Recording> CudaRuntime::end_recording() {
   cudaGraph_t recorded = nullptr;
+  recording_ = false;  // whether or not it succeeds
   LOCKSTEP_CUDA(cudaStreamEndCapture(compute_, &recorded));
   cudaGraphExec_t graph = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&graph, recorded, 0);

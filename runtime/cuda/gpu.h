@@ -26,7 +26,9 @@ class CudaStream {
 
 class CudaEvent {
  public:
-  CudaEvent() { LOCKSTEP_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+  explicit CudaEvent(unsigned flags = cudaEventDisableTiming) {
+    LOCKSTEP_CUDA(cudaEventCreateWithFlags(&event_, flags));
+  }
   ~CudaEvent() { cudaEventDestroy(event_); }
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
@@ -62,6 +64,9 @@ class CudaRuntime final : public DeviceRuntime {
   std::unique_ptr<Upload> make_upload(void* to, int64_t bytes) override;
   std::unique_ptr<Download> make_download(std::vector<Piece> pieces) override;
 
+  double time(const std::function<void()>& start) override;
+  void recover() override;
+
   void begin_range(const char* name) override;
   void end_range() override;
 
@@ -89,6 +94,7 @@ class CudaRuntime final : public DeviceRuntime {
   CudaStream compute_, copies_;
   CudaEvent done_;
   Watch watch_;
+  bool recording_ = false;
 };
 
 // Pinned host memory.

@@ -64,6 +64,13 @@ class DeviceRuntime {
   };
   virtual std::unique_ptr<Download> make_download(std::vector<Piece> pieces) = 0;
 
+  // Seconds that the device takes for the work that `start` puts in its order, by its own clock where it has
+  // one. Returns when it is done.
+  virtual double time(const std::function<void()>& start);
+  // After a call that failed, and that can be done without: drops what it left behind, an error or a recording.
+  // Throws where the device itself is lost.
+  virtual void recover() {}
+
   // Names the work between them on a profiler's timeline; they nest.
   virtual void begin_range(const char* /*name*/) {}
   virtual void end_range() {}

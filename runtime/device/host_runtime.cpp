@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -53,6 +54,14 @@ class HostRuntime final : public DeviceRuntime {
 };
 
 }  // namespace
+
+double DeviceRuntime::time(const std::function<void()>& start) {
+  using Clock = std::chrono::steady_clock;
+  const auto began = Clock::now();
+  start();
+  synchronize();
+  return std::chrono::duration<double>(Clock::now() - began).count();
+}
 
 std::unique_ptr<DeviceRuntime> make_host_runtime(Device device) {
   return std::make_unique<HostRuntime>(device);

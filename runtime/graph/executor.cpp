@@ -198,12 +198,27 @@ void Executor::start_on_device(const Node& node, std::span<float> data) {
   collectives_->join();
 }
 
+// A kernel that was chosen may fail all the same: the choice may be an earlier run's, or another batch's.
+static void run_kernel(Executor::Bound::Step& step, void* stream) {
+  try {
+    step.kernel->run({step.in, step.out, step.workspace, stream});
+  } catch (Error& e) {
+    const Node& n = *step.node;
+    e.add_place("layer", n.name);
+    e.add_place("op", n.op);
+    e.add_place("kernel", n.kernel);
+    e.set_hint(fmt::format("another kernel may do: remove the kernel cache, or resume with --retune{}{}",
+                           e.hint().empty() ? "" : "; ", e.hint()));
+    throw;
+  }
+}
+
 void Executor::run_node(Bound& b, size_t i) {
   auto& step = b.steps[i];
   const bool shared = device_.shares_host_memory();
   switch (step.node->kind) {
     case NodeKind::compute:
-      step.kernel->run({step.in, step.out, step.workspace, device_.stream()});
+      run_kernel(step, device_.stream());
       break;
     case NodeKind::view:
       break;

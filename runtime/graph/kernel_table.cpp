@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -21,6 +23,7 @@
 #include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
+#include "runtime/comm/together.h"
 
 namespace lockstep {
 namespace {
@@ -36,6 +39,12 @@ Request specs_of(const Graph& g, const Node& n) {
   return r;
 }
 
+std::string shapes_of(const Request& r) {
+  std::string shapes;
+  for (const auto& s : r.in) shapes += " " + s.text();
+  return shapes;
+}
+
 // Those that accept; the reference only where nothing else does.
 std::vector<std::string> accepting(const Graph& g, const Node& n, const KernelChoice& how) {
   const Request r = specs_of(g, n);
@@ -45,14 +54,11 @@ std::vector<std::string> accepting(const Graph& g, const Node& n, const KernelCh
     if (k->is_reference() && !names.empty()) break;
     if (k->make(request)) names.push_back(k->name);
   }
-  if (names.empty()) {
-    std::string shapes;
-    for (const auto& s : r.in) shapes += " " + s.text();
-    throw Error(
-        Exit::internal, "E_NO_KERNEL",
-        fmt::format("no {} kernel accepts {} ({}) of{}", name(how.device), n.op, n.params.text(), shapes))
+  if (names.empty())
+    throw Error(Exit::internal, "E_NO_KERNEL",
+                fmt::format("no {} kernel accepts {} ({}) of{}", name(how.device), n.op, n.params.text(),
+                            shapes_of(r)))
         .at("layer", n.name);
-  }
   return names;
 }
 
@@ -65,47 +71,152 @@ bool accepts(const Graph& g, const Node& n, const std::string& kernel_name, cons
   return false;
 }
 
-// Seconds of one run: the fastest of several, on data of ordinary size.
-double time_kernel(const Graph& g, const Node& n, const std::string& kernel_name, const KernelChoice& how) {
-  const Request r = specs_of(g, n);
-  const KernelRequest request{n.params, r.in, r.out, how.threads};
-  const KernelInfo* info = Registry::builtin().find(n.op, kernel_name, how.device, kernel_dtype(request));
-  auto kernel = info ? info->make(request) : nullptr;
-  if (!kernel) return std::numeric_limits<double>::infinity();
-  const auto host = how.runtime ? nullptr : make_host_runtime(how.device);
-  DeviceRuntime& device = how.runtime ? *how.runtime : *host;
-  std::vector<DeviceMemory> memory;
-  auto allocate = [&](const TensorSpec& s) {
-    memory.emplace_back(device, s.bytes());
+// What a kernel takes on this rank, or why it is out of the race.
+struct Timing {
+  double seconds = std::numeric_limits<double>::infinity();
+  std::string problem;
+};
+
+// The candidates for one node, timed one after the other on data of ordinary size.
+class Race {
+ public:
+  Race(const Graph& g, const Node& n, const KernelChoice& how)
+      : node_(n),
+        how_(how),
+        specs_(specs_of(g, n)),
+        host_(how.runtime ? nullptr : make_host_runtime(how.device)),
+        device_(how.runtime ? *how.runtime : *host_) {
+    for (const auto& s : specs_.in) in_.push_back(allocate(s));
+    for (const auto& s : specs_.out) out_.push_back(allocate(s));
+  }
+
+  Timing time(const std::string& kernel_name) {
+    const KernelRequest request{node_.params, specs_.in, specs_.out, how_.threads};
+    const KernelInfo* info =
+        Registry::builtin().find(node_.op, kernel_name, how_.device, kernel_dtype(request));
+    const auto kernel = info ? info->make(request) : nullptr;
+    Timing timing;
+    if (!kernel) return timing;
+    DeviceMemory workspace;
+    try {
+      its_own([&] { workspace = DeviceMemory(device_, kernel->workspace_bytes()); });
+      timing.seconds = fastest(*kernel, workspace.data());
+    } catch (const Fails& f) {
+      timing.problem = f.why;
+      recover(f.why, kernel_name);
+    }
+    return timing;
+  }
+
+ private:
+  // What the candidate does itself fails as Fails; all else, the device's and the peers', as it is.
+  struct Fails {
+    std::string why;
+  };
+  template <class F>
+  static void its_own(const F& f) {
+    try {
+      f();
+    } catch (const Error& e) {
+      throw Fails{e.message()};
+    }
+  }
+
+  View allocate(const TensorSpec& s) {
+    memory_.emplace_back(device_, s.bytes());
     const auto fill = [&]<class T>(T) {
       std::vector<T> x(static_cast<size_t>(s.stored_elements()));
       for (size_t i = 0; i < x.size(); ++i)
         x[i] = T(static_cast<float>((i * 2654435761u >> 8) & 0xFFFF) / 65536.f - 0.5f);
-      device.copy_to_device(memory.back().data(), x.data(), s.bytes());
-      device.synchronize();
+      device_.copy_to_device(memory_.back().data(), x.data(), s.bytes());
+      device_.synchronize();
     };
     if (s.dtype == DType::f32) fill(float{});
     if (s.dtype == DType::bf16) fill(bf16{});
-    return View{s, memory.back().data()};
-  };
-  std::vector<View> in, out;
-  for (const auto& s : r.in) in.push_back(allocate(s));
-  for (const auto& s : r.out) out.push_back(allocate(s));
-  const DeviceMemory workspace(device, kernel->workspace_bytes());
-  auto run = [&] {
-    kernel->run({in, out, workspace.data(), device.stream()});
-    device.synchronize();
-  };
-  using Clock = std::chrono::steady_clock;
-  double best = std::numeric_limits<double>::infinity(), total = 0;
-  run();
-  for (int i = 0; i < 10 && total < 5e-3; ++i) {
-    const auto start = Clock::now();
-    run();
-    const double t = std::chrono::duration<double>(Clock::now() - start).count();
-    best = std::min(best, t), total += t;
+    return View{s, memory_.back().data()};
   }
-  return best;
+
+  // Seconds of one run. On a GPU, of several in a row, as a step is run: one alone would be lost in its own
+  // launch and in the clock's grain.
+  double fastest(Kernel& kernel, void* workspace) {
+    const auto run = [&] { its_own([&] { kernel.run({in_, out_, workspace, device_.stream()}); }); };
+    run();  // with what is done once
+    device_.synchronize();
+    int calls = 1;
+    std::function<void()> work = run;
+    std::unique_ptr<DeviceRuntime::Recording> recording;
+    if (!device_.shares_host_memory()) {
+      calls = std::clamp(static_cast<int>(kInARow / device_.time(run)), 2, 32);
+      work = [&] {
+        for (int i = 0; i < calls; ++i) run();
+      };
+      if (how_.recorded && device_.can_record()) {
+        device_.begin_recording();
+        work();
+        its_own([&] { recording = device_.end_recording(); });
+        work = [&] { recording->replay(); };
+      }
+      for (double warm = 0; warm < kWarm;) warm += device_.time(work);
+    }
+    double best = std::numeric_limits<double>::infinity(), total = 0;
+    for (int i = 0; i < 10 && total < 5e-3; ++i) {
+      const double t = device_.time(work);
+      best = std::min(best, t), total += t;
+    }
+    return best / calls;
+  }
+
+  void recover(const std::string& failure, const std::string& kernel_name) {
+    try {
+      device_.recover();
+    } catch (const Error& lost) {
+      throw Error(lost.exit(), lost.id(), fmt::format("{}; before it, {}", lost.message(), failure))
+          .at("layer", node_.name)
+          .at("op", node_.op)
+          .at("kernel", kernel_name);
+    }
+  }
+
+  static constexpr double kInARow = 1e-3, kWarm = 2e-3;  // seconds
+
+  const Node& node_;
+  const KernelChoice& how_;
+  Request specs_;
+  std::unique_ptr<DeviceRuntime> host_;
+  DeviceRuntime& device_;
+  std::vector<DeviceMemory> memory_;
+  std::vector<View> in_, out_;
+};
+
+// All ranks are here, and all know that each candidate fails on one of them.
+[[noreturn]] void all_failed(const Graph& g, const Node& n, const KernelChoice& how,
+                             const std::vector<std::string>& names, std::span<const Timing> timings,
+                             Communicator& comm) {
+  nlohmann::json mine = nlohmann::json::array();
+  for (const Timing& t : timings) mine.push_back(t.problem);
+  std::vector<nlohmann::json> all;
+  for (const std::string& text : comm.gather_text(mine.dump())) all.push_back(nlohmann::json::parse(text));
+  std::string reasons;
+  for (size_t k = 0; k < names.size(); ++k)
+    for (size_t r = 0; r < all.size(); ++r) {
+      const auto problem = all[r][k].get<std::string>();
+      if (problem.empty()) continue;
+      reasons +=
+          fmt::format("; {}{}: {}", names[k], all.size() > 1 ? fmt::format(" on rank {}", r) : "", problem);
+      break;
+    }
+  throw AgreedError(Error(Exit::internal, "E_KERNELS_FAIL",
+                          fmt::format("each {} kernel fails for {} ({}) of{}{}", name(how.device), n.op,
+                                      n.params.text(), shapes_of(specs_of(g, n)), reasons))
+                        .at("layer", n.name));
+}
+
+// Each of these once: nets have many layers alike.
+void log_failure(const Node& n, const std::string& kernel_name, const std::string& shapes,
+                 const std::string& problem) {
+  static std::set<std::string> logged;
+  if (logged.insert(n.op + " " + kernel_name + " " + problem).second)
+    spdlog::warn("kernel {} of {} is not taken for{}: {}", kernel_name, n.op, shapes, problem);
 }
 
 nlohmann::json read_cache(const std::string& file) {
@@ -218,10 +329,18 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
       if (!how.can_time()) names[i].resize(1);
     }
 
+  std::vector<Timing> timings;
+  for (size_t i = 0; i < missing.size(); ++i) {
+    if (names[i].size() < 2) continue;
+    Race race(g, *missing[i], how);
+    for (const auto& k : names[i]) {
+      timings.push_back(race.time(k));
+      if (const std::string& problem = timings.back().problem; !problem.empty())
+        log_failure(*missing[i], k, shapes_of(specs_of(g, *missing[i])), problem);
+    }
+  }
   std::vector<double> seconds;
-  for (size_t i = 0; i < missing.size(); ++i)
-    if (names[i].size() > 1)
-      for (const auto& k : names[i]) seconds.push_back(time_kernel(g, *missing[i], k, how));
+  for (const Timing& t : timings) seconds.push_back(t.seconds);
   comm.allreduce(seconds, Reduce::max);
 
   size_t at = 0;
@@ -233,6 +352,8 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
       if (names[i].size() > 1) {
         for (size_t k = 1; k < names[i].size(); ++k)
           if (seconds[at + k] < seconds[at + best]) best = k;
+        if (std::isinf(seconds[at + best]))
+          all_failed(g, *missing[i], how, names[i], std::span(timings).subspan(at, names[i].size()), comm);
         at += names[i].size();
       }
       chosen = names[i][best];

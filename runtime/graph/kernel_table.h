@@ -27,12 +27,17 @@ struct KernelChoice {
   // accepts, as the SIMT executor always does: its times say nothing.
   DeviceRuntime* runtime = nullptr;
   DType activations = DType::f32;  // bf16: where the device has kernels for it
+  // The device records the step, where it can, and replays it: so are candidates timed, and what cannot be
+  // recorded is none.
+  bool recorded = true;
   bool can_time() const { return device == Device::cpu || (device == Device::cuda && runtime); }
 };
 
 // Adds a choice for every compute node's signature that `table` lacks. Where more than one fast kernel
 // accepts the shapes, all ranks time them together on random data, and the one whose slowest rank is fastest
-// wins; rank 0's cache spares the timing. Collective over `comm`. Errors: 70 if no kernel accepts a node.
+// wins; rank 0's cache spares the timing. One that fails while it is timed, on any rank, is out of the race,
+// and the log has why. Collective over `comm`. Errors: 70 if no kernel accepts a node or each of several
+// fails, and that of a device that is lost.
 void choose_kernels(KernelTable& table, const Graph& graph, const KernelChoice& how, Communicator& comm);
 // The same without timing: the first candidate that accepts, in the registry's order (for `check` and tests).
 void choose_first_kernels(KernelTable& table, const Graph& graph, const KernelChoice& how);

@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "kernels/core/error.h"
+#include "kernels/core/notice.h"
 
 namespace lockstep {
 namespace {
@@ -63,6 +64,7 @@ void open_log(const std::string& file, int rank, int ranks) {
   logger->flush_on(spdlog::level::info);  // a line is in the file when a rank dies after it
   logger->set_error_handler(report_once);
   spdlog::set_default_logger(std::move(logger));
+  set_notices([](const std::string& text) { spdlog::info("{}", text); });
 }
 
 void route_warnings(std::function<void(const std::string&)> sink) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The process's log: spdlog's default logger, so that spdlog::info(...), warn, error work everywhere.
+// The process's log: spdlog's default logger, so that spdlog::info(...), warn, error work everywhere. It has
+// the kernels' notices too.
 #pragma once
 
 #include <functional>

@@ -16,6 +16,8 @@ Session::Session(SessionOptions options, Communicator& comm)
   }
   options_.kernels.runtime = options_.device;
   options_.kernels.activations = activation_dtype(options_.config);
+  // Where the host carries sums it takes part in every step (executor.h).
+  options_.kernels.recorded = comm.size() == 1 || options_.collectives;
   statistics_ = comm.duplicate("statistics");
   control_ = comm.duplicate("control");
   ParameterTable parameters = make_parameter_table(build_forward(spec(1), true));

@@ -175,6 +175,8 @@ TEST_F(CompiledKernels, ProductsInBf16UseTensorCoresAndLoadsOf16Bytes) {
   EXPECT_EQ(families.size(), 3u);
 }
 
+TEST_F(CudaReport, NoLaunchIsOverAGpusLimits) { EXPECT_EQ(report.at("over_limits"), json::array()); }
+
 // What was counted on the host is what the compiler made for the GPU.
 TEST_F(CompiledKernels, EveryCountedKernelIsAmongThem) {
   for (const auto& [architecture, kernels] : compiled.items())

@@ -417,6 +417,29 @@ class Report(unittest.TestCase):
         self.assertEqual(report.occupancy("90a", kernel, 128, 100 << 10), 8 / 64)  # 228 KB hold two such blocks
         self.assertEqual(report.occupancy("80", {"registers": 32, "static_shared": 0}, 1024, 0), 1)
 
+    def test_limits(self):
+        def lines(registers=32, static=0, threads=128, dynamic=0, architecture="80"):
+            compiled = {architecture: {"gemm": {"registers": registers, "static_shared": static}}}
+            return report.over_limits({"compiled": compiled, "kernels": {"gemm": {"threads": threads, "dynamic_shared": dynamic}}})
+
+        self.assertEqual(lines(), [])
+        self.assertEqual(lines(registers=64, static=48 << 10, threads=1024, dynamic=115 << 10), [])
+        for wrong, words in (
+            (lines(registers=72, threads=1024), "sm_80: gemm: 73728 registers a block, 72 for 1024 threads; at most 65536"),
+            (lines(registers=256), "sm_80: gemm: 256 registers a thread; at most 255"),
+            (lines(static=(48 << 10) + 16), "sm_80: gemm: 49168 bytes of static shared memory; at most 49152"),
+            (lines(static=16, dynamic=163 << 10), "sm_80: gemm: 166928 bytes of shared memory a block; at most 166912"),
+        ):
+            self.assertEqual(wrong, [words])
+        # The system's 1,024 bytes of sm_90 and later are not the kernel's; what was not compiled has its launches' limits.
+        self.assertEqual(lines(static=1024, dynamic=227 << 10, architecture="90a"), ["sm_80: gemm: 232448 bytes of shared memory a block; at most 166912"])
+        self.assertEqual(len(lines(static=1040, dynamic=227 << 10, architecture="90a")), 2)
+        self.assertEqual(len(lines(threads=1056)), 3)
+
+    def test_architectures(self):
+        self.assertEqual(report.architectures_of("80-real;90a-real;100-real;100-virtual"), ["80", "90a", "100"])
+        self.assertEqual(report.architectures_of("90a"), ["90a"])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -448,9 +448,24 @@ TEST_F(StandIns, NcclThatIsNotToBeHad) {
   EXPECT_NE(wanted.text.find("rank=1: backend nccl: no NCCL: "), std::string::npos) << wanted.text;
 }
 
+// A GPU that this build has no kernels for is refused before anything is started on it.
+TEST_F(StandIns, AnotherArchitectureIsRefusedAtStart) {
+  for (const auto& [capability, code] : {std::pair<std::string, int>{"86", 0}, {"75", 78}, {"100", 78}}) {
+    SCOPED_TRACE(capability);
+    const Outcome o = fit_on_gpus(1, 1, {}, {{"LOCKSTEP_STANDIN_CAPABILITY", capability}});
+    EXPECT_EQ(o.code, code) << o.text;
+    if (code == 0) continue;
+    for (const std::string words :
+         {"E_GPU_ARCHITECTURE", "compute capability " + std::string(capability == "75" ? "7.5" : "10.0"),
+          std::string("kernels for 80-real 90a-real"), "LOCKSTEP_CUDA_ARCHITECTURES=" + capability})
+      EXPECT_NE(o.text.find(words), std::string::npos) << words << ": " << o.text;
+  }
+}
+
 // Every entry point that the program calls, failing at its first and at a later call: a message with its name
 // and an exit code, and nobody left.
 TEST_F(StandIns, EveryFailureEndsInAMessage) {
+  ASSERT_EQ(fit_on_gpus(1, 6, {}).code, 0);  // chooses the kernels: a candidate may fail
   for (const std::string call :
        {"cudaSetDevice:1", "cudaGetDeviceProperties:1", "cudaStreamCreateWithPriority:1",
         "cudaEventCreateWithFlags:1", "cudaMalloc:1", "cudaMalloc:9", "cudaMemsetAsync:2",
@@ -466,26 +481,86 @@ TEST_F(StandIns, EveryFailureEndsInAMessage) {
   }
 }
 
-// What fails in cuDNN and cuBLASLt is named too; the choice of kernels, made anew each time, tries them all.
-// A library that isn't there is done without.
+// A library that doesn't start ends the job; a kernel of it that fails is not chosen, which the log says, and
+// so is one that cannot be recorded. The choice, made anew each time, tries them all. A library that isn't
+// there is done without.
 TEST_F(StandIns, LibrariesThatFailAndLibrariesThatLack) {
   const auto with = [&](const std::string& variable, const std::string& value) {
     return fit_on_gpus(1, 3, {}, {{variable, value}, {"XDG_CACHE_HOME", folder_.file("cache-" + value)}});
   };
-  for (const std::string call :
-       {"cudnnCreate", "cudnnConvolutionBackwardFilter", "cublasLtCreate", "cublasLtMatmul"}) {
+  for (const std::string call : {"cudnnCreate", "cublasLtCreate"}) {
     SCOPED_TRACE(call);
     const Outcome o = with("LOCKSTEP_STANDIN_FAIL", call);
     EXPECT_EQ(o.code, 70) << o.text;
     EXPECT_NE(o.text.find(call + ": injected failure"), std::string::npos) << o.text;
   }
+  for (const auto& [call, line] :
+       {std::pair<std::string, std::string>{"cudnnConvolutionBackwardFilter:0",
+                                            "kernel cudnn of conv2d_weight_grad is not taken for "},
+        {"cublasLtMatmul:0", "kernel cublaslt of linear is not taken for "},
+        {"cudaStreamEndCapture:1", "is not taken for "}}) {
+    SCOPED_TRACE(call);
+    const Outcome o = with("LOCKSTEP_STANDIN_FAIL", call);
+    EXPECT_EQ(o.code, 0) << o.text;
+    const std::string log = read_file(run_ + "/log.txt");
+    const size_t at = log.find(line);
+    ASSERT_NE(at, std::string::npos) << log;
+    const std::string name = call.substr(0, call.find(':'));
+    EXPECT_NE(log.find(name, at), std::string::npos) << log;
+  }
   for (const auto& [lack, line] : {std::pair<std::string, std::string>{"cudnn", "no cuDNN: "},
-                                   {"cublasLtMatmul", "no cuBLASLt: libcublasLt.so"}}) {
+                                   {"cublasLtMatmul", "no cuBLASLt: libcublasLt.so"},
+                                   {"nvrtc", "cuDNN's run-time compiled engines decline: libnvrtc.so"}}) {
     SCOPED_TRACE(lack);
     const Outcome o = with("LOCKSTEP_STANDIN_LACKS", lack);
     EXPECT_EQ(o.code, 0) << o.text;
     EXPECT_NE(read_file(run_ + "/log.txt").find(line), std::string::npos) << read_file(run_ + "/log.txt");
   }
+}
+
+// A candidate that fails on one rank is out of the race on all; one that takes the GPU with it ends the job.
+TEST_F(StandIns, RanksAgreeOnWhatFailsAndALostGpuIsLost) {
+  const Outcome one = fit_on_gpus(2, 3, {"backend=nccl"},
+                                  {{"LOCKSTEP_STANDIN_FAIL", "cudnnConvolutionBackwardFilter:0:rank1"}});
+  ASSERT_EQ(one.code, 0) << one.text;
+  const std::string log = read_file(run_ + "/log.txt");
+  EXPECT_NE(log.find("[rank 1] warning: kernel cudnn of conv2d_weight_grad is not taken for "),
+            std::string::npos)
+      << log;
+  EXPECT_EQ(log.find("[rank 0] warning: kernel cudnn"), std::string::npos) << log;
+  const auto plan = nlohmann::json::parse(read_file(run_ + "/plan.json"));
+  int gradients = 0;
+  for (const auto& node : plan.at("nodes"))
+    if (node.at("op") == "conv2d_weight_grad") {
+      EXPECT_NE(node.at("kernel"), "cudnn");
+      ++gradients;
+    }
+  EXPECT_GT(gradients, 0);
+  const Outcome lost = fit_on_gpus(1, 3, {},
+                                   {{"LOCKSTEP_STANDIN_FAIL", "cudnnConvolutionBackwardFilter:1:lose"},
+                                    {"XDG_CACHE_HOME", folder_.file("another cache")}});
+  EXPECT_EQ(lost.code, 70) << lost.text;
+  EXPECT_NE(lost.text.find("error[E_CUDA]"), std::string::npos) << lost.text;
+}
+
+// A choice that stems from an earlier run and fails in this one's steps.
+TEST_F(StandIns, AKernelThatFailsInAStepIsNamed) {
+  ASSERT_EQ(fit_on_gpus(1, 1, {}).code, 0);
+  const std::string cache = folder_.file("cache/lockstep/kernels.json");
+  auto choices = nlohmann::json::parse(read_file(cache));
+  int planted = 0;
+  for (auto& [key, kernel] : choices.items())
+    if (key.find(" conv2d_weight_grad(") != std::string::npos) kernel = "cudnn", ++planted;
+  ASSERT_GT(planted, 0);
+  write_file(cache, choices.dump());
+  ASSERT_EQ(fit_on_gpus(1, 3, {}).code, 0);
+  EXPECT_NE(read_file(run_ + "/log.txt").find("another algorithm takes its place"), std::string::npos);
+  const Outcome o = fit_on_gpus(1, 3, {}, {{"LOCKSTEP_STANDIN_FAIL", "cudnnConvolutionBackwardFilter:0"}});
+  EXPECT_EQ(o.code, 70) << o.text;
+  for (const char* words :
+       {"op=conv2d_weight_grad", "kernel=cudnn", "layer=", "injected failure (5000), algorithm 5",
+        "injected failure (5000), algorithm 1", "remove the kernel cache"})
+    EXPECT_NE(o.text.find(words), std::string::npos) << words << ": " << o.text;
 }
 
 // The next step has begun when a loss turns out not to be finite, or a stop to be wished for.

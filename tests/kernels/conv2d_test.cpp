@@ -89,6 +89,11 @@ std::vector<Setting> settings() {
       {"3 groups, stride 2", conv(1, 2, 1, 3), {16, 3, 7, 7}, {9, 1, 3, 3}, false},
       {"depthwise", conv(1, 1, 1, 17), {16, 17, 6, 7}, {17, 1, 3, 3}},
       {"depthwise, two a channel", conv(2, 2, 1, 5), {33, 5, 9, 9}, {10, 1, 5, 5}, false},
+      // The tile in which the GPU transposes a weight gradient grows with the taps: it takes fewer channels from
+      // 13x13 on, and has no room for one of 41x41.
+      {"13x13", conv(6), {1, 8, 4, 5}, {8, 8, 13, 13}},
+      {"17x17", conv(8), {1, 9, 3, 3}, {8, 9, 17, 17}},
+      {"41x41", conv(20), {1, 8, 2, 2}, {8, 8, 41, 41}, true, false},
       {"kernel is the image", conv(), {17, 5, 4, 6}, {10, 5, 4, 6}},
       {"kernel is the padded image", conv(1), {1, 3, 3, 3}, {17, 3, 5, 5}},
       {"one output of one", conv(), {16, 1, 1, 1}, {1, 1, 1, 1}},

@@ -112,10 +112,12 @@ TEST(LibraryParts, WeightGradientsComeBackInPyTorchsOrder) {
       const TensorSpec s{t, {5, 7, 3, 2}, l};
       SCOPED_TRACE(s.text());
       const Watched from(s, 1), to({DType::f32, s.shape}, 2);
-      parts::unpack_weight_grad(from.buffer.view(), to.buffer.as<float>(), nullptr);
-      expect_clean(to);
-      for (int64_t o = 0; o < 5; ++o)
-        for (int64_t i = 0; i < 42; ++i) ASSERT_EQ(to.at(o, i), from.at(o, i));
+      for (const bool add : {false, true}) {
+        parts::unpack_weight_grad(from.buffer.view(), to.buffer.as<float>(), add, nullptr);
+        expect_clean(to);
+        for (int64_t o = 0; o < 5; ++o)
+          for (int64_t i = 0; i < 42; ++i) ASSERT_EQ(to.at(o, i), (add ? 2 : 1) * from.at(o, i));
+      }
     }
 }
 

@@ -24,6 +24,7 @@ using lockstep::standins::writes;
 namespace {
 
 constexpr uint64_t kAlgorithm = 0x10C5, kWorkspace = 1001;
+constexpr uint64_t kFailingAlgorithm = 0xFA11;  // offered, and not supported when it is executed
 
 // In the opaque structures' place.
 struct Product {
@@ -159,7 +160,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t d
 }
 
 // Where sums may be split by other means than fp32 in the workspace, or addresses be taken for aligned to
-// more than they are, it offers an algorithm that cublasLtMatmul refuses.
+// more than they are, it offers an algorithm that cublasLtMatmul refuses. The first that it offers fails.
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t product,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -169,11 +170,20 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   const cublasStatus_t status = judge(of(product), of(a), of(b), of(c), of(d));
   if (status != CUBLAS_STATUS_SUCCESS) return status;
   const Preference& p = of(preference);
-  const bool good = p.reductions == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE && p.alignment == 32;
-  results[0] = {};
-  results[0].algo.data[0] = good ? kAlgorithm : 0;
-  results[0].workspaceSize = kWorkspace;
-  *found = most > 0 && p.most_workspace >= kWorkspace;
+  const bool good = p.reductions == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE && p.alignment <= 32;
+  // Column-major: samples are columns, and what a weight gradient sums over.
+  const bool sums_samples = of(product).transpose_b == CUBLAS_OP_T;
+  const uint64_t samples = sums_samples ? of(b).columns : of(d).columns;
+  *found = 0;
+  if (p.most_workspace < kWorkspace || !lockstep::standins::offers_for(static_cast<int64_t>(samples)))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  for (const uint64_t algorithm : {kFailingAlgorithm, kAlgorithm}) {
+    if (*found == most) break;
+    cublasLtMatmulHeuristicResult_t& r = results[(*found)++];
+    r = {};
+    r.algo.data[0] = good ? algorithm : 0;
+    r.workspaceSize = kWorkspace;
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -186,16 +196,19 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
   FATE("cublasLtMatmul");
   const cublasStatus_t status = judge(of(product), of(ad), of(bd), of(cd), of(dd));
   if (status != CUBLAS_STATUS_SUCCESS) return status;
+  if (algorithm->data[0] == kFailingAlgorithm) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (algorithm->data[0] != kAlgorithm || bytes < kWorkspace || c != d ||
-      *static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0 ||
+      *static_cast<const float*>(alpha) != 1 ||
+      (*static_cast<const float*>(beta) != 0 && *static_cast<const float*>(beta) != 1) ||
       reinterpret_cast<uintptr_t>(workspace) % 256 != 0)
     return CUBLAS_STATUS_INVALID_VALUE;
   const Product& product_now = of(product);
+  const float others = *static_cast<const float*>(beta);
   const size_t bias_bytes = product_now.epilogue == CUBLASLT_EPILOGUE_BIAS ? of(dd).rows * sizeof(float) : 0;
   enqueue(stream, "cublasLtMatmul",
           {reads(a, of(ad).bytes()), reads(b, of(bd).bytes()), reads(product_now.bias, bias_bytes),
-           writes(d, of(dd).bytes()), writes(workspace, bytes)},
-          [bytes, am = of(ad), bm = of(bd), dm = of(dd), p = product_now, a = real(a), b = real(b),
+           reads(d, others != 0 ? of(dd).bytes() : 0), writes(d, of(dd).bytes()), writes(workspace, bytes)},
+          [bytes, others, am = of(ad), bm = of(bd), dm = of(dd), p = product_now, a = real(a), b = real(b),
            d = real(d), bias = real(product_now.bias), workspace = real(workspace)] {
             std::memset(workspace, 0x5A, bytes);
             const bool ta = p.transpose_a == CUBLAS_OP_T, tb = p.transpose_b == CUBLAS_OP_T;
@@ -204,6 +217,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
               for (uint64_t i = 0; i < dm.rows; ++i) {
                 double sum = p.epilogue == CUBLASLT_EPILOGUE_BIAS ? bias[i] : 0;
                 for (uint64_t k = 0; k < depth; ++k) sum += am.get(a, i, k, ta) * bm.get(b, k, j, tb);
+                if (others != 0) sum += others * dm.get(d, i, j, false);
                 const uint64_t at = i + j * static_cast<uint64_t>(dm.stride);
                 if (dm.type == CUDA_R_16BF)
                   static_cast<bf16*>(d)[at] = bf16(static_cast<float>(sum));

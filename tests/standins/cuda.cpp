@@ -6,6 +6,7 @@
 // be writing (order.h), and calls that a capture forbids are found out.
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -38,7 +39,8 @@ struct EventState {
   std::mutex mutex;
   std::condition_variable changed;
   uint64_t recorded = 0, reached = 0;
-  Clock clock;  // of what was recorded
+  Clock clock;                                 // of what was recorded
+  std::chrono::steady_clock::time_point when;  // it was last reached
 };
 using SharedEvent = std::shared_ptr<EventState>;
 
@@ -165,6 +167,7 @@ void record(const SharedEvent& e, cudaStream_t s) {
     {
       std::lock_guard lock(e->mutex);
       e->reached = place;
+      e->when = std::chrono::steady_clock::now();
     }
     e->changed.notify_all();
   });
@@ -281,6 +284,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   const int card = visible_cards().at(static_cast<size_t>(device));
   p->uuid.bytes[0] = static_cast<char>(0xA0 + card);
   p->pciBusID = 0x10 + card;
+  const char* capability = std::getenv("LOCKSTEP_STANDIN_CAPABILITY");  // "80": 8.0
+  const int number = capability ? std::atoi(capability) : 90;
+  p->major = number / 10, p->minor = number % 10;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
@@ -328,6 +334,13 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
   host_waited_for(e->state->clock);
   return cudaSuccess;
 }
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  FATE("cudaEventElapsedTime");
+  std::scoped_lock lock(from->state->mutex, to->state->mutex);
+  *milliseconds = std::chrono::duration<float, std::milli>(to->state->when - from->state->when).count();
+  return cudaSuccess;
+}
+cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
   FATE("cudaStreamWaitEvent");
   if (e->capture) {

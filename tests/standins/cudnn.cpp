@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stand-ins for cuDNN's entry points that the program uses: the reference kernels on host memory, on the
 // stream of the handle. They refuse what cuDNN refuses (sizes that don't fit, too little workspace), and
-// write over all the workspace they are given. Their only algorithm that may be taken is the last they offer.
+// write over all the workspace they are given. Of the algorithms that they offer and that may be taken the
+// first fails when it is executed; the other is the last. LOCKSTEP_STANDIN_OFFERS_UP_TO=N: for more than N
+// samples they offer none.
 #include <cudnn.h>
 
 #include <cstring>
@@ -43,7 +45,8 @@ struct cudnnPoolingStruct {
 
 namespace {
 
-constexpr int kAlgorithm = 1;  // IMPLICIT_PRECOMP_GEMM, BWD_DATA_ALGO_1, BWD_FILTER_ALGO_1
+constexpr int kAlgorithm = 1;         // IMPLICIT_PRECOMP_GEMM, BWD_DATA_ALGO_1, BWD_FILTER_ALGO_1
+constexpr int kFailingAlgorithm = 5;  // offered, and not supported when it is executed
 
 struct Operand {
   TensorSpec spec;
@@ -132,7 +135,7 @@ template <class Performance>
 cudnnStatus_t offer(const cudnnConvolutionStruct& c, const TensorSpec& x, const TensorSpec& w,
                     const TensorSpec& y, int most, int* returned, Performance* all) {
   if (!fit(c, x, w, y)) return CUDNN_STATUS_BAD_PARAM;
-  if (most < 5) return CUDNN_STATUS_BAD_PARAM;
+  if (most < 6) return CUDNN_STATUS_BAD_PARAM;
   using Algorithm = decltype(all->algo);
   const auto entry = [&](int i, int algorithm, cudnnStatus_t status, size_t memory,
                          cudnnDeterminism_t determinism, cudnnMathType_t math) {
@@ -144,11 +147,12 @@ cudnnStatus_t offer(const cudnnConvolutionStruct& c, const TensorSpec& x, const 
   entry(0, 2, CUDNN_STATUS_NOT_SUPPORTED, 0, CUDNN_DETERMINISTIC, c.math);
   entry(1, 0, CUDNN_STATUS_SUCCESS, 0, CUDNN_NON_DETERMINISTIC, c.math);
   entry(2, 3, CUDNN_STATUS_SUCCESS, size_t{1} << 40, CUDNN_DETERMINISTIC, c.math);
+  entry(3, kFailingAlgorithm, CUDNN_STATUS_SUCCESS, 2 * memory, CUDNN_DETERMINISTIC, c.math);
   // For fp32 this would mean TF32.
-  entry(3, x.dtype == DType::f32 ? 4 : kAlgorithm, CUDNN_STATUS_SUCCESS, memory, CUDNN_DETERMINISTIC,
+  entry(4, x.dtype == DType::f32 ? 4 : kAlgorithm, CUDNN_STATUS_SUCCESS, memory, CUDNN_DETERMINISTIC,
         CUDNN_DEFAULT_MATH);
-  entry(4, kAlgorithm, CUDNN_STATUS_SUCCESS, memory, CUDNN_DETERMINISTIC, c.math);
-  *returned = 5;
+  entry(5, kAlgorithm, CUDNN_STATUS_SUCCESS, memory, CUDNN_DETERMINISTIC, c.math);
+  *returned = standins::offers_for(x.shape[0]) ? 6 : 2;
   return CUDNN_STATUS_SUCCESS;
 }
 
@@ -161,8 +165,9 @@ cudnnStatus_t convolve(cudnnHandle_t h, const char* op, const cudnnConvolutionSt
                        const TensorSpec& x, const TensorSpec& w, const TensorSpec& y, void* workspace,
                        size_t bytes, const void* alpha, const void* beta, std::vector<Operand> in,
                        const Operand& out) {
-  if (!fit(c, x, w, y) || algorithm != kAlgorithm || !plain_product(alpha, beta))
-    return CUDNN_STATUS_BAD_PARAM;
+  if (!fit(c, x, w, y) || !plain_product(alpha, beta)) return CUDNN_STATUS_BAD_PARAM;
+  if (algorithm == kFailingAlgorithm) return CUDNN_STATUS_NOT_SUPPORTED;
+  if (algorithm != kAlgorithm) return CUDNN_STATUS_BAD_PARAM;
   if (x.dtype == DType::f32 && c.math != CUDNN_FMA_MATH) return CUDNN_STATUS_BAD_PARAM;
   if (bytes < workspace_of(x, w)) return CUDNN_STATUS_BAD_PARAM_SIZE_INSUFFICIENT;
   if (reinterpret_cast<uintptr_t>(workspace) % 256 != 0) return CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER;
@@ -182,7 +187,9 @@ extern "C" {
 
 size_t cudnnGetVersion() { return CUDNN_VERSION; }
 const char* cudnnGetErrorString(cudnnStatus_t s) {
-  return s == CUDNN_STATUS_EXECUTION_FAILED ? "injected failure" : "refused by the stand-in";
+  return s == CUDNN_STATUS_EXECUTION_FAILED ? "injected failure"
+         : s == CUDNN_STATUS_NOT_SUPPORTED  ? "not supported"
+                                            : "refused by the stand-in";
 }
 cudnnStatus_t cudnnCreate(cudnnHandle_t* handle) {
   FATE("cudnnCreate");

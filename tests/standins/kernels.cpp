@@ -16,7 +16,7 @@ void register_rooms(Registry&, Device);
 void add_bias_and_activate(const View& y, const float* bias, Activation, void* stream);
 int64_t bias_grad_workspace_bytes(const TensorSpec& dy);
 void bias_grad(const View& dy, float* db, void* workspace, void* stream);
-void unpack_weight_grad(const View& from, float* to, void* stream);
+void unpack_weight_grad(const View& from, float* to, bool add, void* stream);
 void set_to_zero(const View& f32, void* stream);
 }  // namespace simt
 
@@ -84,10 +84,10 @@ void bias_grad(const View& dy, float* db, void* workspace, void* stream) {
            writes(workspace, static_cast<size_t>(bias_grad_workspace_bytes(dy.spec)))},
           [=, v = real(dy)] { simt::bias_grad(v, real(db), real(workspace), nullptr); });
 }
-void unpack_weight_grad(const View& from, float* to, void* stream) {
-  enqueue(stream, "unpack_weight_grad",
-          {reads(from), writes(to, static_cast<size_t>(from.spec.shape.elements()) * sizeof(float))},
-          [=, v = real(from)] { simt::unpack_weight_grad(v, real(to), nullptr); });
+void unpack_weight_grad(const View& from, float* to, bool add, void* stream) {
+  const auto bytes = static_cast<size_t>(from.spec.shape.elements()) * sizeof(float);
+  enqueue(stream, "unpack_weight_grad", {reads(from), reads(to, add ? bytes : 0), writes(to, bytes)},
+          [=, v = real(from)] { simt::unpack_weight_grad(v, real(to), add, nullptr); });
 }
 void set_to_zero(const View& f32, void* stream) {
   enqueue(stream, "set_to_zero", {writes(f32)}, [v = real(f32)] { simt::set_to_zero(v, nullptr); });

@@ -30,6 +30,8 @@ SharedLibrary::SharedLibrary(std::initializer_list<const char*> files) {
   handle_ = this;
 }
 
+std::string SharedLibrary::folder() const { return "."; }
+
 void* SharedLibrary::symbol(const char* name) const {
 #define LOCKSTEP_ENTRY(name) {#name, reinterpret_cast<void*>(&::name)},
   static const std::map<std::string_view, void*> entries = {LOCKSTEP_CUDNN_FUNCTIONS(

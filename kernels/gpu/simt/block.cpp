@@ -203,6 +203,7 @@ void BlockRunner::run(int64_t block) {
   for (unsigned w = 0; w < warps_.size(); ++w) {
     const unsigned lanes = std::min(kWarp, count_ - w * kWarp);
     warps_[w].gone = lanes == kWarp ? 0 : ~0u << lanes;
+    warps_[w].there = ~warps_[w].gone;
     warps_[w].waiting = 0;
   }
   if (Observer* o = observer()) o->block_begins();
@@ -248,11 +249,22 @@ void BlockRunner::release_block_barrier(unsigned self) {
                place, threads_[t].place);
         break;
       }
+    if (alive_ < count_)
+      report(Problem::barrier, fmt::format("thread {} has returned and counts as arrived", returned_thread()),
+             place);
     o->block_synced();
   }
   for (unsigned t : at_barrier_)
     if (t != self) make_ready(t);
   at_barrier_.clear();
+}
+
+// The first one.
+unsigned BlockRunner::returned_thread() const {
+  for (unsigned w = 0; w < warps_.size(); ++w)
+    if (const uint32_t returned = warps_[w].gone & warps_[w].there)
+      return w * kWarp + static_cast<unsigned>(std::countr_zero(returned));
+  return count_;
 }
 
 void BlockRunner::named_barrier(unsigned id, unsigned threads, const void* place) {
@@ -330,6 +342,13 @@ void BlockRunner::complete(unsigned warp, uint32_t lanes, unsigned self) {
     if (warp * kWarp + l != self) make_ready(warp * kWarp + l);
   }
   w.waiting &= ~lanes;
+  // Of shuffles and votes CUDA excuses those that have returned; tensor cores want the whole warp.
+  const uint32_t missed = first.mask & w.gone & (first.op == WarpOp::barrier ? w.there : ~0u);
+  if (o && missed && first.op != WarpOp::shuffle && first.op != WarpOp::ballot)
+    report(first.op == WarpOp::barrier ? Problem::barrier : Problem::warp,
+           fmt::format("lane {} is not there any more and counts as arrived at a {}",
+                       std::countr_zero(missed), name(first.op)),
+           first.place);
   if (o) o->warp_synced(warp, lanes);
   if (first.act) first.act(operands, first.place);
 }

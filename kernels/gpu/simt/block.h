@@ -57,7 +57,8 @@ class BlockRunner {
     void (*act)(const Operands&, const void*) = nullptr;
   };
   struct Warp {
-    uint32_t gone = 0;  // lanes that have returned or never were
+    uint32_t there = 0;  // lanes that the block has
+    uint32_t gone = 0;   // lanes that have returned or never were
     uint32_t waiting = 0;
     std::array<Lane, kWarp> lanes;
   };
@@ -78,6 +79,7 @@ class BlockRunner {
   bool all_here(const Warp&, uint32_t mask, WarpOp) const;
   void complete(unsigned warp, uint32_t lanes, unsigned self);
   void release_block_barrier(unsigned self);
+  unsigned returned_thread() const;
   void release_named_barrier(NamedBarrier&, unsigned self);
   void resolve_deadlock();
 

@@ -109,6 +109,29 @@ __global__ void different_barriers(float* y) {
   y[threadIdx.x] = 1;
 }
 
+__global__ void barrier_after_a_return(float* y, int n) {
+  __shared__ float a[64];
+  const int t = static_cast<int>(threadIdx.x);
+  if (t >= n) return;
+  a[t] = 1;
+  __syncthreads();  // here
+  y[t] = a[n - 1 - t];
+}
+
+__global__ void syncwarp_after_a_return(float* y) {
+  if (threadIdx.x >= 20) return;
+  __syncwarp();  // here
+  y[threadIdx.x] = 1;
+}
+
+__global__ void mma_after_a_return(float* y) {
+  float d[4] = {};
+  const uint32_t a[4] = {}, b[2] = {};
+  if (threadIdx.x >= 20) return;
+  mma_m16n8k16(d, a, b);  // here
+  y[threadIdx.x] = d[0];
+}
+
 __global__ void named_barrier_too_few(float* y) {
   if (threadIdx.x < 32) named_barrier(1, 64);  // here
   y[threadIdx.x] = 1;
@@ -227,6 +250,9 @@ TestKernels broken_kernels() {
   ONE(blocks_write_one_element, 3, 32, 0, m.y);
   ONE(block_reads_what_another_wrote, 2, 32, 0, m.y);
   ONE(different_barriers, 1, 64, 0, m.y);
+  ONE(barrier_after_a_return, 1, 64, 0, m.y, 37);
+  ONE(syncwarp_after_a_return, 1, 32, 0, m.y);
+  ONE(mma_after_a_return, 1, 32, 0, m.y);
   ONE(named_barrier_too_few, 1, 64, 0, m.y);
   ONE(named_barrier_odd_count, 1, 64, 0, m.y);
   ONE(shuffle_in_a_branch, 1, 32, 0, m.y);
@@ -249,7 +275,7 @@ TestKernels broken_kernels() {
   refused("too_many_threads", 1, dim3(32, 33), 0);
   refused("block_too_deep", 1, dim3(1, 1, 65), 0);
   refused("too_many_blocks_in_y", dim3(1, 65536), 32, 0);
-  refused("too_much_dynamic_shared", 1, 32, (227 << 10) + 16);
+  refused("too_much_dynamic_shared", 1, 32, (163 << 10) + 16);
   return k;
 }
 

@@ -16,6 +16,9 @@ struct TestGemm {
   void (*run)(const void* a, const void* b, const float* bias, void* d, int m, int n, int k);
 };
 
+namespace cuda {
+std::vector<TestGemm> gemm_tiles();
+}
 namespace simt {
 std::vector<TestGemm> gemm_tiles();
 }

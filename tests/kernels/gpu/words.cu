@@ -76,14 +76,20 @@ __global__ void reversed(const float* x, float* y) {
   y[t] = b[t] + b[t ^ 32] - b[t ^ 32];  // of two warps: ordered by their barrier
 }
 
-// Threads that return early are missed by nobody.
+// Threads without work wait too; after the last barrier they may leave, and votes and shuffles miss nobody who
+// has.
 __global__ void some_return_early(float* y, int n) {
   const int t = static_cast<int>(threadIdx.x);
-  if (t >= n) return;
   __shared__ float a[64];
-  a[t] = 1;
+  if (t < n) a[t] = 1;
   __syncthreads();
-  y[t] = a[n - 1 - t];
+  if (t >= n) return;
+  y[t] = a[n - 1 - t] + __shfl_sync(kAll, 0.0f, 0);
+}
+
+// i[t] = two numbers of x, as a pair of bf16: what rounds to even, what overflows and what is none.
+__global__ void packing(const float* x, int* i) {
+  i[threadIdx.x] = static_cast<int>(pack_bf16(x[2 * threadIdx.x], x[2 * threadIdx.x + 1]));
 }
 
 // The last block to arrive adds up what all have written: ordered by the fence and the atomic.
@@ -204,6 +210,7 @@ TestKernels word_kernels() {
   ONE("atomics", atomics, 3, 40, 0, m.i);
   ONE("reversed", reversed, 1, 256, 1024, m.x, m.y);
   ONE("some_return_early", some_return_early, 1, 64, 0, m.y, 37);
+  ONE("packing", packing, 1, 64, 0, m.x, m.i);
   ONE("last_block_sums", last_block_sums, 9, 32, 0, m.y, m.i);
   ONE("copies", copies, 1, 32, 0, m.x, m.y, 253);
   ONE("matrix_product", matrix_product, 1, 32, 0, m.x, m.y);

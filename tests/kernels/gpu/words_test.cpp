@@ -142,6 +142,16 @@ TEST_P(Words, Vectors) {
   for (int k = 0; k < 64; ++k) EXPECT_EQ(float(to[k]), k % 8 == 0 ? 3 : float(from[24 * 8 + k])) << k;
 }
 
+TEST_P(Words, PairsOfBf16) {
+  for (int k = 0; k < 128; ++k)
+    x()[k] = std::bit_cast<float>(kBitsToRound[static_cast<size_t>(k) % kBitsToRound.size()]);
+  run("packing");
+  for (int k = 0; k < 64; ++k)
+    EXPECT_EQ(static_cast<uint32_t>(i()[k]),
+              uint32_t{bf16(x()[2 * k]).bits} | uint32_t{bf16(x()[2 * k + 1]).bits} << 16)
+        << k;
+}
+
 // Rounding to nearest even, against every float whose lower half is near a tie.
 TEST(Bf16, RoundsToNearestEven) {
   for (uint32_t upper : {0x0000u, 0x0001u, 0x3F80u, 0x3F81u, 0x7F7Fu, 0x8000u, 0xBF81u})

@@ -156,6 +156,96 @@ TEST_F(CacheTest, JobsThatChooseAtTheSameTimeKeepEachOthersChoices) {
   EXPECT_EQ(nlohmann::json::parse(read_file(file_)).size(), chosen + 1);
 }
 
+// The host's memory, that gives none to some candidates' workspaces.
+class ShortOfMemory final : public DeviceRuntime {
+ public:
+  // `tensors`: what is allocated for a node's inputs and outputs before that; `refuses` is asked for the
+  // number of the candidate.
+  ShortOfMemory(int tensors, std::function<bool(int)> refuses, bool lost = false)
+      : tensors_(tensors), refuses_(std::move(refuses)), lost_(lost) {}
+  Device device() const override { return Device::cpu; }
+  std::string name() const override { return "test"; }
+  bool shares_host_memory() const override { return true; }
+  void* allocate(int64_t bytes) override {
+    if (++allocated_ > tensors_ && refuses_(allocated_ - tensors_ - 1))
+      throw Error(Exit::io, "E_MEMORY",
+                  fmt::format("no workspace for candidate {}", allocated_ - tensors_ - 1));
+    return host_->allocate(bytes);
+  }
+  void release(void* memory) noexcept override { host_->release(memory); }
+  void* allocate_host(int64_t bytes) override { return host_->allocate_host(bytes); }
+  void release_host(void* memory) noexcept override { host_->release_host(memory); }
+  void copy_to_device(void* to, const void* from, int64_t n) override { host_->copy_to_device(to, from, n); }
+  void copy_to_host(void* to, const void* from, int64_t n) override { host_->copy_to_host(to, from, n); }
+  void copy_on_device(void* to, const void* from, int64_t n) override { host_->copy_on_device(to, from, n); }
+  void synchronize() override {}
+  void* stream() const override { return nullptr; }
+  std::unique_ptr<Upload> make_upload(void*, int64_t) override { return nullptr; }
+  std::unique_ptr<Download> make_download(std::vector<Piece>) override { return nullptr; }
+  bool can_record() const override { return false; }
+  void begin_recording() override {}
+  std::unique_ptr<Recording> end_recording() override { return nullptr; }
+  void recover() override {
+    ++recovered;
+    if (lost_) throw Error(Exit::internal, "E_CUDA", "an illegal memory access");
+  }
+  int recovered = 0;
+
+ private:
+  std::unique_ptr<DeviceRuntime> host_ = make_host_runtime(Device::cpu);
+  int tensors_, allocated_ = 0;
+  std::function<bool(int)> refuses_;
+  bool lost_;
+};
+
+class FailingCandidates : public ::testing::Test {
+ protected:
+  FailingCandidates() {
+    GraphBuilder b(graph_);
+    const ValueId x = b.input("x", {DType::f32, {4, 16, 8, 8}, Layout::nhwc}, true);
+    Layers{b, kNoValue}.conv("first", x, 16, 3, 1, 1);
+    tensors_ = static_cast<int>(graph_.nodes()[0].in.size() + graph_.nodes()[0].out.size());
+  }
+  KernelTable choose(ShortOfMemory& device) const {
+    KernelTable table;
+    choose_kernels(table, graph_, {.threads = 1, .processor = "test", .runtime = &device}, *comm_);
+    return table;
+  }
+  std::string chosen(ShortOfMemory& device) const {
+    return choose(device).at(kernel_signature(graph_, graph_.nodes()[0]));
+  }
+
+  Graph graph_;
+  int tensors_ = 0;
+  const std::unique_ptr<Communicator> comm_ = make_self_communicator();
+};
+
+TEST_F(FailingCandidates, AreOutOfTheRace) {
+  std::set<std::string> winners;
+  for (int standing : {0, 1}) {
+    ShortOfMemory device(tensors_, [=](int candidate) { return candidate != standing; });
+    winners.insert(chosen(device));
+    EXPECT_GT(device.recovered, 0);
+  }
+  EXPECT_EQ(winners.size(), 2u) << "each time the one that works";
+}
+
+TEST_F(FailingCandidates, AreAnErrorOnlyTogether) {
+  ShortOfMemory device(tensors_, [](int) { return true; });
+  expect_error(
+      Exit::internal, [&] { choose(device); }, "E_KERNELS_FAIL", "conv2d", "f32[4, 16, 8, 8]:nhwc",
+      "layer=first", "no workspace for candidate 0", "no workspace for candidate 1");
+  EXPECT_GT(device.recovered, 1);
+}
+
+TEST_F(FailingCandidates, WithALostDeviceEndTheJob) {
+  ShortOfMemory device(
+      tensors_, [](int candidate) { return candidate == 1; }, true);
+  expect_error(
+      Exit::internal, [&] { choose(device); }, "E_CUDA", "an illegal memory access", "op=conv2d",
+      "kernel=", "no workspace for candidate 1");
+}
+
 SessionOptions session_options() {
   SessionOptions o;
   o.model = [](ModelContext& c, ValueId x) {
