@@ -2,6 +2,8 @@
 // `lockstep check JOB`: everything that can be known before a rank starts.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
 #include "launch/job/availability.h"
@@ -11,6 +13,31 @@ namespace lockstep {
 extern const Command check_command;
 
 namespace {
+
+// The first few classes with their samples, and what looks like a mistake in them.
+void print_classes(const Job& job, const DatasetShape& data) {
+  constexpr size_t kMost = 10;
+  const auto& names = data.class_names;
+  if (names.empty()) return;
+  std::string text;
+  for (size_t i = 0; i < std::min(kMost, names.size()); ++i)
+    text += fmt::format("{}{}{}", i ? ", " : "", names[i],
+                        data.class_counts.empty() ? "" : fmt::format(" {}", data.class_counts[i]));
+  if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
+  fmt::print("classes: {}\n", text);
+  if (names.size() == 1)
+    fmt::print("warning: there is one class alone; is {} the folder that holds the classes' folders?\n",
+               job.training.path);
+  std::string absent;
+  for (size_t i = 0; i < data.class_counts.size(); ++i)
+    if (data.class_counts[i] == 0) absent += fmt::format("{}{}", absent.empty() ? "" : ", ", names[i]);
+  if (!absent.empty())
+    fmt::print("warning: no samples of {}{}\n", absent,
+               job.training.limit > 0
+                   ? fmt::format("; limit takes the first {} of the set, which may be sorted by class",
+                                 job.training.limit)
+                   : "");
+}
 
 int run_check(const Arguments& arguments) {
   namespace po = boost::program_options;
@@ -40,6 +67,7 @@ int run_check(const Arguments& arguments) {
       "{} in all\n",
       file, c.data.count, c.data.channels, c.data.height, c.data.width, c.data.classes, c.parameter_count,
       job.instance_count, c.steps_per_epoch, c.total_steps);
+  print_classes(job, c.data);
   if (job.hyperparameters.gradient_accumulation > 1 && c.has_batch_norm)
     fmt::print(
         "note: with gradient_accumulation {} batch norm's statistics cover one micro-batch of {} samples "

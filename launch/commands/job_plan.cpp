@@ -131,6 +131,17 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
 
 namespace {
 
+// Pictures that lie in no folders of classes serve a model that asks for none.
+void check_classes(const Job& job, const DatasetShape& data) {
+  if (data.classes > 0) return;
+  if (job.objective.name == "diffusion" && !job.model.unet.conditional()) return;
+  throw Error(Exit::data, "E_DATA_CLASSES",
+              "the model learns classes, but the pictures lie in no folders of classes")
+      .at("file", job.training.path)
+      .at("job", job.training.where)
+      .hint("a folder per class, its name being the class's");
+}
+
 // What would make the bits depend on the number of ranks after all.
 void check_shards(const Job& job, bool has_batch_norm) {
   const auto refused = [&](const char* why) {
@@ -165,8 +176,15 @@ CheckedJob check_job(const Job& job) {
   check_gradient_precision(job);
   CheckedJob c;
   c.data = probe_dataset(job.training);
-  if (job.validation) probe_dataset(*job.validation);
-  if (job.test) probe_dataset(*job.test);
+  check_classes(job, c.data);
+  const InputShape input = input_shape(job.training, c.data);
+  for (const auto& other : {job.validation, job.test}) {
+    if (!other) continue;
+    DatasetShape data = probe_dataset(*other, &c.data);
+    if (input.augment.random_crop.given() && data.height >= input.height && data.width >= input.width)
+      data.height = input.height, data.width = input.width;  // the middle of them
+    expect_size(*other, data, input);
+  }
   const Schedule schedule(job.hyperparameters, training_samples(job, c.data),
                           static_cast<int>(job.instance_count));
   c.steps_per_epoch = schedule.steps_per_epoch(), c.total_steps = schedule.total_steps();

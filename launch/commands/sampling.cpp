@@ -65,6 +65,8 @@ boost::program_options::options_description SamplingOptions::description() {
       "guidance", po::value(&guidance)->value_name("W"), "how far towards the class; 1: as the model has it")(
       "sampler", po::value(&sampler)->value_name("NAME"), "ddpm, ddim, dpm_solver, euler, euler_ancestral")(
       "steps", po::value(&steps)->value_name("N"), "evaluations of the model")(
+      "compat", po::value(&compat)->value_name("NAME"),
+      "none, or diffusers: ddim's steps have its numbers, off the list of timesteps too")(
       "precision", po::value(&precision)->value_name("NAME"),
       "of activations: fp32 or bf16; left out: the run's, of a folder fp32")(
       "seed", po::value(&seed)->value_name("S"), "of the noise");
@@ -97,6 +99,7 @@ void apply(const std::string& command, const boost::program_options::variables_m
         .at("run", m.folder);
   if (vm.count("sampler")) r.sampler = o.sampler;
   if (vm.count("steps")) r.steps = o.steps;
+  if (vm.count("compat")) m.scheduler.compat = o.compat;
   if (vm.count("seed")) r.seed = o.seed;
   if (vm.count("precision")) {
     if (o.precision != "fp32" && o.precision != "bf16")

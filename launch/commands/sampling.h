@@ -29,7 +29,7 @@ SamplingModel sampling_of_folder(const std::string& folder);
 struct SamplingOptions {
   int64_t count = 0, steps = 0;
   double guidance = 0;
-  std::string sampler, precision;
+  std::string sampler, precision, compat;
   uint64_t seed = 0;
 
   boost::program_options::options_description description();  // parsing writes to this object

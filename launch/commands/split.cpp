@@ -3,6 +3,7 @@
 
 #include "runtime/data/fit.h"
 #include "runtime/data/sampler.h"
+#include "runtime/training/trainer.h"
 
 namespace lockstep {
 
@@ -17,7 +18,8 @@ Split load_split(const Job& job, const std::string& name, const std::string& run
         .hint("training, validation or test");
   if (!config)
     throw Error(Exit::no_input, "E_SPLIT", fmt::format("the run's job has no {} data", name)).at("run", run);
-  Split split{name, load_dataset(*config), {}};
+  const DatasetShape seen = probe_dataset(job.training);
+  Split split{name, load_dataset(*config, 1, &seen), {}};
   if (job.validation_fraction > 0 && name != "test") {
     const auto seed = job.hyperparameters.seed;
     split.subset = name == "training"
@@ -28,6 +30,7 @@ Split load_split(const Job& job, const std::string& name, const std::string& run
     split.images = middle_of(config->path, *split.images, window, split.subset);
     split.subset.clear();
   }
+  expect_size(*config, split.images->shape(), input_shape(job.training, seen));
   return split;
 }
 

@@ -119,6 +119,14 @@ Table diffusion_keys() {
        .choices = {"leading", "linspace", "trailing"},
        .absent = "the sampler's own: leading for ddpm and ddim, else linspace",
        .when = diffusion},
+      {.path = "sampling.compat",
+       .slot = JOB_FIELD(scheduler.compat),
+       .help = "diffusers: ddim's steps have its numbers, which with linspace and trailing leave the list of "
+               "timesteps; "
+               "none: they follow the list.",
+       .example = "diffusers",
+       .choices = {"none", "diffusers"},
+       .when = diffusion},
       {.path = "sampling.steps_offset",
        .slot = JOB_FIELD(scheduler.steps_offset),
        .help = "Added to the timesteps of leading.",

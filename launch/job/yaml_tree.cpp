@@ -277,17 +277,107 @@ class Builder : public YAML::EventHandler {
   Node root_;
 };
 
+// Where in a YAML text a character stands, as far as tabs and invisible characters want to know: in a quote, a comment,
+// brackets, or behind nothing but white space in its line.
+class Lexer {
+ public:
+  // Of text[i], for each i in turn.
+  void next(std::string_view text, size_t i) {
+    const char c = text[i], before = i > 0 ? text[i - 1] : '\n';
+    const bool first = begins_token(before);
+    if (c == '\n') {
+      comment_ = false, line_start_ = i + 1;
+    } else if (comment_ || escaped_) {
+      escaped_ = false;
+    } else if (quote_ != 0) {
+      if (quote_ == '"' && c == '\\')
+        escaped_ = true;
+      else if (c == quote_)
+        quote_ = 0;  // '' within single quotes closes and opens again
+    } else if (c == '#' && (before == ' ' || before == '\t' || before == '\n')) {
+      comment_ = true;
+    } else if ((c == '"' || c == '\'') && (first || before == c)) {
+      quote_ = c;
+    } else if ((c == '[' || c == '{') && (first || depth_ > 0)) {
+      ++depth_;
+    } else if ((c == ']' || c == '}') && depth_ > 0) {
+      --depth_;
+    }
+  }
+  bool plain() const { return !comment_ && quote_ == 0; }
+  // Whether a line's content is indented by this character, which counts outside quotes and brackets.
+  bool indents(std::string_view text, size_t i) const {
+    if (!plain() || depth_ > 0) return false;
+    const std::string_view white = " \t";
+    const size_t content = text.find_first_not_of(white, line_start_);
+    return content != std::string_view::npos && content > i && text[content] != '\n' && text[content] != '#';
+  }
+
+ private:
+  static bool begins_token(char before) {
+    return std::string_view(" \t\n[{,:").find(before) != std::string_view::npos;
+  }
+  bool comment_ = false, escaped_ = false;
+  char quote_ = 0;
+  int depth_ = 0;
+  size_t line_start_ = 0;
+};
+
+// The character that a well-formed text begins with, and its name, where it is white or has no width and is none that YAML
+// takes for white space.
+std::optional<std::pair<uint32_t, std::string>> invisible_character(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<unsigned char>(text[i])); };
+  uint32_t c = byte(0);
+  if ((c & 0xe0) == 0xc0)
+    c = (c & 0x1f) << 6 | (byte(1) & 0x3f);
+  else if ((c & 0xf0) == 0xe0)
+    c = (c & 0x0f) << 12 | (byte(1) & 0x3f) << 6 | (byte(2) & 0x3f);
+  else
+    return std::nullopt;
+  struct Range {
+    uint32_t first, last;
+    const char* name;
+  };
+  // Unicode 15: general category Zs, Zl, Zp, and what of Cf and Cc is found in pasted text.
+  static constexpr Range kInvisible[] = {{0x80, 0x9f, "a control character"},
+                                         {0xa0, 0xa0, "no-break space"},
+                                         {0xad, 0xad, "soft hyphen"},
+                                         {0x1680, 0x1680, "ogham space mark"},
+                                         {0x180e, 0x180e, "vowel separator"},
+                                         {0x2000, 0x200a, "a typographic space"},
+                                         {0x200b, 0x200b, "zero width space"},
+                                         {0x200c, 0x200f, "a joiner or direction mark"},
+                                         {0x2028, 0x2029, "line or paragraph separator"},
+                                         {0x202a, 0x202e, "a direction mark"},
+                                         {0x202f, 0x202f, "narrow no-break space"},
+                                         {0x205f, 0x205f, "mathematical space"},
+                                         {0x2060, 0x206f, "an invisible format character"},
+                                         {0x3000, 0x3000, "ideographic space"},
+                                         {0xfeff, 0xfeff, "byte order mark"}};
+  for (const Range& r : kInvisible)
+    if (c >= r.first && c <= r.last) return std::pair{c, std::string(r.name)};
+  return std::nullopt;
+}
+
 void refuse_bad_bytes(std::string_view text, const Builder& builder, const std::string& key) {
   if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos)
     throw job_error(
         builder.place(bad), key, "E_JOB_UTF8",
         fmt::format("byte 0x{:02x} at offset {} is not UTF-8", static_cast<unsigned char>(text[bad]), bad));
+  Lexer lexer;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
-    if (c == '\t')
+    lexer.next(text, i);
+    if (c == '\t' && lexer.indents(text, i))
       throw job_error(builder.place(i), key, "E_JOB_CHARACTER", "a tab: YAML indents with spaces");
-    if ((c < 0x20 && c != '\n') || c == 0x7f)
+    if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
       throw job_error(builder.place(i), key, "E_JOB_CHARACTER", fmt::format("control character 0x{:02x}", c));
+    if (lexer.plain())
+      if (const auto invisible = invisible_character(text.substr(i)))
+        throw job_error(
+            builder.place(i), key, "E_JOB_CHARACTER",
+            fmt::format("U+{:04X} ({}), which looks like {}", invisible->first, invisible->second,
+                        invisible->second.find("space") == std::string::npos ? "nothing" : "a space"));
   }
 }
 

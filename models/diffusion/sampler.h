@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Samplers: from noise to samples in a number of model evaluations, each as the diffusers scheduler of the
-// same name does it, in its float32 arithmetic. Option names and defaults are diffusers'.
+// same name does it, in its float32 arithmetic, but for `compat`. Option names and defaults are diffusers'.
 //
 //   auto sampler = make_sampler("ddim", config, 50);
 //   x = normals * sampler->init_noise_sigma();
@@ -45,6 +45,10 @@ struct SchedulerConfig {
 
   // ddim. alphas_cumprod after the last step: 1, or that of timestep 0
   bool set_alpha_to_one = true;
+  // ddim, no option of diffusers. none: each step goes to the list's next timestep. diffusers: to the one that lies
+  // num_train_timesteps / steps before, as it does, also where the list's next is another (linspace, trailing): the
+  // noise that is taken out is then not what the next step is told
+  std::string compat = "none";
 
   // dpm_solver
   int64_t solver_order = 2;              // 1, 2

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "runtime/checkpoint/foreign_file.h"
 #include "runtime/checkpoint/safetensors_header.h"
 
 namespace lockstep {
@@ -108,8 +109,11 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(p
         .at("offset", 0);
   const uint64_t length = read_little_endian(bytes);
   const uint64_t most = std::min<uint64_t>(kMaxHeader, bytes.size() - kPrefix);
-  if (length > most)
+  if (length > most) {
+    if (const auto foreign = foreign_file(bytes))
+      throw bad(fmt::format("expected a safetensors file, found {}", foreign->what)).hint(foreign->hint);
     throw bad(fmt::format("header length: expected at most {}, found {}", most, length)).at("offset", 0);
+  }
   header_ = bytes.first(kPrefix + length);
   const std::span<const std::byte> data = bytes.subspan(kPrefix + length);
 

@@ -20,20 +20,22 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kMagic[] =
-    "LSIMG02";  // 8 bytes with its zero; change it with the format or a decoder's output
+    "LSIMG03";  // 8 bytes with its zero; change it with the format or a decoder's output
 constexpr size_t kMinBytes = 1 << 20;
 // Two changes within one tick of a file system's clock look alike; a tick is 1 to 10 ms.
 constexpr double kSettledSeconds = 0.1;
 
-// The file: header, class names and then what was skipped (each with its zero), labels as int32, pixels.
+// The file: header, class names, what was skipped, remarks (each text with its zero), labels as int32, pixels.
 struct Header {
   char magic[8];
   uint64_t checksum;  // of everything after this field
   char state[64], content_hash[64];
-  uint64_t file_bytes, names_bytes, skipped_bytes;
+  uint64_t file_bytes, names_bytes, skipped_bytes, remarks_bytes;
   int64_t count, channels, height, width, classes;
 
-  uint64_t labels_at() const { return (sizeof(Header) + names_bytes + skipped_bytes + 63) / 64 * 64; }
+  uint64_t labels_at() const {
+    return (sizeof(Header) + names_bytes + skipped_bytes + remarks_bytes + 63) / 64 * 64;
+  }
   uint64_t pixels_at() const { return (labels_at() + static_cast<uint64_t>(count) * 4 + 63) / 64 * 64; }
   uint64_t pixels_bytes() const { return static_cast<uint64_t>(count * channels * height * width); }
 };
@@ -148,6 +150,7 @@ std::optional<ImageSet> DatasetCache::load() const {
   const char* text = reinterpret_cast<const char*>(file.get()) + sizeof h;
   set.class_names = split_texts({text, h.names_bytes});
   set.skipped = split_texts({text + h.names_bytes, h.skipped_bytes});
+  set.remarks = split_texts({text + h.names_bytes + h.skipped_bytes, h.remarks_bytes});
   set.labels.resize(static_cast<size_t>(h.count));
   std::memcpy(set.labels.data(), file.get() + h.labels_at(), set.labels.size() * sizeof(int32_t));
   set.pixels = Pixels(std::shared_ptr<const uint8_t>(file, file.get() + h.pixels_at()), h.pixels_bytes());
@@ -156,7 +159,8 @@ std::optional<ImageSet> DatasetCache::load() const {
 
 void DatasetCache::store(const ImageSet& set) const {
   if (folder_.empty() || !settled_ || set.pixels.size() < kMinBytes) return;
-  const std::string names = joined_texts(set.class_names), skipped = joined_texts(set.skipped);
+  const std::string names = joined_texts(set.class_names), skipped = joined_texts(set.skipped),
+                    remarks = joined_texts(set.remarks);
   Header h{};
   std::memcpy(h.magic, kMagic, sizeof h.magic);
   std::memcpy(h.state, state_.data(), sizeof h.state);
@@ -164,6 +168,7 @@ void DatasetCache::store(const ImageSet& set) const {
   std::memcpy(h.content_hash, set.content_hash.data(), sizeof h.content_hash);
   h.names_bytes = names.size();
   h.skipped_bytes = skipped.size();
+  h.remarks_bytes = remarks.size();
   h.count = set.count();
   h.channels = set.channels;
   h.height = set.height;
@@ -182,6 +187,7 @@ void DatasetCache::store(const ImageSet& set) const {
   };
   put(sizeof h, names.data(), names.size());
   put(sizeof h + names.size(), skipped.data(), skipped.size());
+  put(sizeof h + names.size() + skipped.size(), remarks.data(), remarks.size());
   put(h.labels_at(), set.labels.data(), set.labels.size() * sizeof(int32_t));
   put(h.pixels_at(), set.pixels.data(), set.pixels.size());
   put(0, &h, sizeof h);

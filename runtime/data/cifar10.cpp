@@ -74,7 +74,7 @@ ImageSet read_cifar10(const std::vector<std::string>& files) {
 
 DatasetShape probe_cifar10(const std::vector<std::string>& files) {
   for (const std::string& path : files) expect_size(InputFile(path));
-  return {static_cast<int64_t>(files.size()) * kRecords, 3, 32, 32, kClasses};
+  return {static_cast<int64_t>(files.size()) * kRecords, 3, 32, 32, kClasses, {}, {}};
 }
 
 }  // namespace lockstep

@@ -7,6 +7,7 @@
 
 #include "runtime/data/cache.h"
 #include "runtime/data/cifar10.h"
+#include "runtime/data/codec.h"
 #include "runtime/data/hash.h"
 #include "runtime/data/idx.h"
 #include "runtime/data/image_folder.h"
@@ -21,24 +22,40 @@ const std::vector<std::string> kFashion = {"T-shirt/top", "Trouser", "Pullover",
 const std::vector<std::string> kCifar10 = {"airplane", "automobile", "bird",  "cat",  "deer",
                                            "dog",      "frog",       "horse", "ship", "truck"};
 
+// What can be known of a set without decoding it.
+struct Probe {
+  DatasetShape shape;           // but for class_counts
+  std::vector<int32_t> labels;  // empty: only decoding tells
+};
+
+std::vector<std::string> numbers(int64_t count) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
+  return names;
+}
+
 // What a config names: its files, and how to read them.
 struct Source {
   std::vector<std::string> files;
   std::function<ImageSet()> read;
-  std::function<DatasetShape()> probe;
-  std::string options = {};  // what else decides what is read, for the cache
+  std::function<Probe()> probe;
+  std::string options = {};               // what else decides what is read, for the cache
+  std::vector<std::string> remarks = {};  // on the files as they lie there
 };
 
 Source idx_source(const IdxPaths& paths, int64_t classes, const std::vector<std::string>& names) {
   return {{paths.images, paths.labels},
           [=] {
             ImageSet set = read_idx(paths, classes);
-            set.class_names = names;
-            if (names.empty())
-              for (int64_t i = 0; i < set.classes; ++i) set.class_names.push_back(std::to_string(i));
+            set.class_names = names.empty() ? numbers(set.classes) : names;
             return set;
           },
-          [=] { return probe_idx(paths, classes); }};
+          [=] {
+            Probe p;
+            p.shape = probe_idx(paths, classes, p.labels);
+            p.shape.class_names = names.empty() ? numbers(p.shape.classes) : names;
+            return p;
+          }};
 }
 
 Source find(const DatasetConfig& c, int threads) {
@@ -56,13 +73,27 @@ Source find(const DatasetConfig& c, int threads) {
               set.class_names = kCifar10;
               return set;
             },
-            [=] { return probe_cifar10(files); }};
+            [=] {
+              Probe p{probe_cifar10(files), {}};
+              p.shape.class_names = kCifar10;
+              return p;
+            }};
   }
   if (c.dataset == "image_folder") {
     const auto folder = std::make_shared<const ImageFolder>(find_image_folder(c.path, test));
-    const ImageFolderOptions options{c.fit, c.on_bad_image == "skip", threads};
-    return {folder->files, [=] { return read_image_folder(*folder, options); },
-            [=] { return probe_image_folder(*folder, options); }, c.fit.text() + " " + c.on_bad_image};
+    const ImageFolderOptions options{c.fit, c.on_bad_image == "skip", c.max_pixels, threads};
+    Source source{folder->files, [=] { return read_image_folder(*folder, options); },
+                  [=] {
+                    Probe p;
+                    p.shape = probe_image_folder(*folder, options, p.labels);
+                    p.shape.class_names = folder->classes;
+                    return p;
+                  },
+                  fmt::format("{} {} {}", c.fit.text(), c.on_bad_image, c.max_pixels)};
+    for (const std::string& file : folder->passed_over)
+      source.remarks.push_back(file + (looks_like_picture(file) ? ": in no class's folder, passed over"
+                                                                : ": no picture, passed over"));
+    return source;
   }
   throw Error(
       Exit::config, "E_DATASET_NAME",
@@ -81,6 +112,55 @@ std::string hash_of(const ImageSet& set) {
   return digest.hex();
 }
 
+std::string quoted(const std::vector<std::string>& names) {
+  constexpr size_t kMost = 8;
+  std::string text;
+  for (size_t i = 0; i < std::min(kMost, names.size()); ++i)
+    text += fmt::format("{}\"{}\"", i ? ", " : "", names[i]);
+  if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
+  return text;
+}
+
+std::vector<std::string> names_missing_in(const std::vector<std::string>& names,
+                                          const std::vector<std::string>& from) {
+  std::vector<std::string> missing;
+  for (const std::string& name : names)
+    if (std::find(from.begin(), from.end(), name) == from.end()) missing.push_back(name);
+  return missing;
+}
+
+// Labels of pictures without classes are not looked at: either side may have none.
+void expect_known_classes(const std::string& path, const std::vector<std::string>& names,
+                          const std::vector<std::string>& known) {
+  if (names.empty() || known.empty()) return;
+  if (const auto unknown = names_missing_in(names, known); !unknown.empty())
+    throw Error(Exit::data, "E_DATA_CLASSES",
+                fmt::format("{} {} not among the classes that were trained: {}", quoted(unknown),
+                            unknown.size() == 1 ? "is" : "are", quoted(known)))
+        .at("file", path)
+        .hint("classes are matched by their names");
+}
+
+// As a model that has seen `like` takes them.
+void conform(ImageSet& set, const DatasetShape& like, const std::string& path) {
+  convert_channels(set, like.channels);
+  expect_known_classes(path, set.class_names, like.class_names);
+  if (!set.class_names.empty() && set.class_names != like.class_names) {
+    std::vector<int32_t> number(set.class_names.size());  // 0 where the model knows no classes
+    for (size_t c = 0; c < number.size() && !like.class_names.empty(); ++c)
+      number[c] = static_cast<int32_t>(
+          std::find(like.class_names.begin(), like.class_names.end(), set.class_names[c]) -
+          like.class_names.begin());
+    for (int32_t& label : set.labels) label = number[static_cast<size_t>(label)];
+    if (const auto missing = names_missing_in(like.class_names, set.class_names); !missing.empty())
+      set.remarks.push_back(fmt::format("{}: no images of {}", path, quoted(missing)));
+  }
+  if (!set.class_names.empty() || like.class_names.empty()) {
+    set.class_names = like.class_names;
+    set.classes = like.classes;
+  }
+}
+
 // Adds the job file's place to whatever goes wrong.
 template <class F>
 auto located(const DatasetConfig& config, F f) {
@@ -94,7 +174,16 @@ auto located(const DatasetConfig& config, F f) {
 
 }  // namespace
 
-std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads) {
+DatasetShape ImageSet::shape() const {
+  DatasetShape shape{count(), channels, height, width, classes, class_names, {}};
+  shape.class_counts.resize(class_names.size());
+  if (!class_names.empty())
+    for (int32_t label : labels) ++shape.class_counts[static_cast<size_t>(label)];
+  return shape;
+}
+
+std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads,
+                                             const DatasetShape* like) {
   return located(config, [&] {
     const Source source = find(config, threads);
     const DatasetCache cache(config.dataset, source.options, source.files);
@@ -104,19 +193,30 @@ std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int th
       set->content_hash = hash_of(*set);
       cache.store(*set);
     }
+    set->remarks.insert(set->remarks.end(), source.remarks.begin(), source.remarks.end());
     if (config.limit > 0 && config.limit < set->count()) {
       set->labels.resize(static_cast<size_t>(config.limit));
       set->pixels.resize(static_cast<size_t>(config.limit * set->sample_bytes()));
       set->content_hash = hash_of(*set);
     }
+    if (like) conform(*set, *like, config.path);
     return std::make_shared<const ImageSet>(std::move(*set));
   });
 }
 
-DatasetShape probe_dataset(const DatasetConfig& config) {
+DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like) {
   return located(config, [&] {
-    DatasetShape shape = find(config, 1).probe();
+    auto [shape, labels] = find(config, 1).probe();
     if (config.limit > 0) shape.count = std::min(shape.count, config.limit);
+    if (!labels.empty() && !shape.class_names.empty()) {
+      shape.class_counts.resize(shape.class_names.size());
+      for (int64_t i = 0; i < shape.count; ++i)
+        ++shape.class_counts[static_cast<size_t>(labels[static_cast<size_t>(i)])];
+    }
+    if (like) {
+      expect_known_classes(config.path, shape.class_names, like->class_names);
+      shape.channels = like->channels;
+    }
     return shape;
   });
 }

@@ -39,6 +39,9 @@ struct Fit {
   }
 };
 
+// Of one picture, unless the job says otherwise. What claims to be larger is refused before memory is taken for it.
+inline constexpr int64_t kMaxPixels = 64'000'000;
+
 // `inputs.training`, `.validation`, `.test` of the job file.
 struct DatasetConfig {
   std::string dataset;  // mnist, fashion_mnist, cifar10, idx, image_folder
@@ -48,8 +51,9 @@ struct DatasetConfig {
   int64_t limit = 0;    // first n samples only (of an image_folder: of its first classes); 0: all
   std::vector<float> mean, std;       // `normalize`, one per channel or one for all; empty: 0 and 1
   AugmentConfig augment;              // of inputs.training only
-  Fit fit;                            // of an image_folder, as is the next
+  Fit fit;                            // of an image_folder, as are the next two
   std::string on_bad_image = "stop";  // stop: error data (65); skip: left out, see ImageSet::skipped
+  int64_t max_pixels = kMaxPixels;    // height x width of a picture at most
   std::string where;                  // file:line:column of the entry, for messages
 };
 
@@ -94,11 +98,13 @@ class Pixels {
 
 struct DatasetShape {
   int64_t count = 0, channels = 0, height = 0, width = 0, classes = 0;
+  std::vector<std::string> class_names;  // classes of them
+  std::vector<int64_t> class_counts;     // samples of each class; empty where only decoding would tell
 };
 
 class ImageSet {
  public:
-  DatasetShape shape() const { return {count(), channels, height, width, classes}; }
+  DatasetShape shape() const;
   int64_t count() const { return static_cast<int64_t>(labels.size()); }
   const uint8_t* image(int64_t i) const { return pixels.data() + i * sample_bytes(); }
   int64_t sample_bytes() const { return channels * height * width; }
@@ -110,6 +116,7 @@ class ImageSet {
   std::vector<int32_t> labels;
   std::string content_hash;          // SHA-256 over shape, classes, labels and pixels, hex
   std::vector<std::string> skipped;  // of images that were left out: file, and what is wrong with it
+  std::vector<std::string> remarks;  // what is odd and changes no pixel; files that were passed over
 };
 
 // Throws Error: no_input (66) naming the path and the command that gets the data; data (65) naming file,
@@ -118,26 +125,31 @@ class ImageSet {
 //   idx           path is the images file; its labels lie beside it under the same name with `labels` for
 //                 `images` and `idx1` for `idx3`, with or without .gz. Classes: the largest label + 1
 //   cifar10       the binary version: path or path/cifar-10-batches-bin
-//   image_folder  a folder per class, in the order of their names; PNG and JPEG files at any depth below,
-//   fitted to
-//                 one size; decoded by `threads` threads
+//   image_folder  a folder per class, in the order of their names; PNG and JPEG files at any depth below, fitted
+//                 to one size; decoded by `threads` threads. Or, without classes, the files themselves
 // Decoded sets of a megabyte or more are kept under $XDG_CACHE_HOME/lockstep (~/.cache/lockstep).
-std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads = 1);
+//
+// `like`: what training saw. Images come in its channels, as read_image converts them, and labels are numbers of its
+// classes, found by their names. Error data (65) with the names where a class is none of them.
+std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads = 1,
+                                             const DatasetShape* like = nullptr);
 
 // Reads only headers, labels and folder listings: what `check` and `plan` need, without decoding. The same
 // errors as load_dataset, as far as headers show them; so may on_bad_image: skip still leave out more.
-DatasetShape probe_dataset(const DatasetConfig& config);
+DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like = nullptr);
 
 // One PNG or JPEG as [channels, height, width], upright as its EXIF orientation says, converted to the
 // channel count asked for: 1 grey (ITU-R BT.601 luma of a colour image), 3 RGB (grey repeated; CMYK and YCCK
 // as Pillow converts them); then fitted. 16 bits are scaled to 8; palettes are expanded. Error data (65) for
-// a damaged file and for pixels that are not opaque (what lies behind them is not ours to choose); no_input
-// (66) where there is none.
+// a damaged file, for more than max_pixels, and for pixels that are not opaque (what lies behind them is not ours to
+// choose); no_input (66) where there is none.
 struct Image {
   int64_t channels = 0, height = 0, width = 0;
   std::vector<uint8_t> pixels;
+  std::string remark = {};  // what was odd about its file and changes no pixel; empty: nothing
 };
-Image read_image(const std::string& path, int64_t channels, const Fit& fit = {});
+Image read_image(const std::string& path, int64_t channels, const Fit& fit = {},
+                 int64_t max_pixels = kMaxPixels);
 // Writes to a temporary name, then renames. Error cannot_create (73) or io (74).
 void write_png(const std::string& path, const Image& image);
 std::string encode_png(const Image& image);  // the bytes of such a file

@@ -7,7 +7,24 @@
 namespace lockstep {
 namespace {
 
-constexpr uint16_t kOrientation = 0x0112, kShort = 3;
+constexpr uint16_t kOrientation = 0x0112;
+
+// Bytes of a TIFF type that holds whole numbers (TIFF 6.0, section 2); 0 of any other. EXIF wants a SHORT, writers take
+// others.
+size_t bytes_of_integer(uint32_t type) {
+  switch (type) {
+    case 1:  // BYTE
+    case 6:  // SBYTE
+      return 1;
+    case 3:  // SHORT
+    case 8:  // SSHORT
+      return 2;
+    case 4:  // LONG
+    case 9:  // SLONG
+      return 4;
+  }
+  return 0;
+}
 
 struct Tiff {
   std::span<const uint8_t> bytes;
@@ -35,8 +52,9 @@ int exif_orientation(std::span<const uint8_t> bytes) {
   const uint32_t entries = tiff.number(*directory, 2).value_or(0);
   for (uint32_t i = 0; i < entries; ++i) {
     const size_t entry = size_t{*directory} + 2 + 12 * size_t{i};  // tag, type, count, value
-    if (tiff.number(entry, 2) != kOrientation || tiff.number(entry + 2, 2) != kShort) continue;
-    const uint32_t value = tiff.number(entry + 8, 2).value_or(0);
+    const size_t length = bytes_of_integer(tiff.number(entry + 2, 2).value_or(0));
+    if (tiff.number(entry, 2) != kOrientation || length == 0) continue;
+    const uint32_t value = tiff.number(entry + 8, length).value_or(0);
     return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
   }
   return 1;

@@ -161,11 +161,11 @@ ImageSet read_idx(const IdxPaths& paths, int64_t classes) {
   return set;
 }
 
-DatasetShape probe_idx(const IdxPaths& paths, int64_t classes) {
+DatasetShape probe_idx(const IdxPaths& paths, int64_t classes, std::vector<int32_t>& labels) {
   InputFile images(paths.images);
   const ImagesHeader h = read_images_header(images);
-  const std::vector<int32_t> labels = read_labels(paths.labels, h.count, classes);
-  return {h.count, 1, h.height, h.width, classes > 0 ? classes : classes_of(labels)};
+  labels = read_labels(paths.labels, h.count, classes);
+  return {h.count, 1, h.height, h.width, classes > 0 ? classes : classes_of(labels), {}, {}};
 }
 
 }  // namespace lockstep

@@ -20,6 +20,6 @@ IdxPaths find_idx_labels(const std::string& images);
 
 // classes: labels are below it; 0: the largest label + 1.
 ImageSet read_idx(const IdxPaths& paths, int64_t classes);
-DatasetShape probe_idx(const IdxPaths& paths, int64_t classes);
+DatasetShape probe_idx(const IdxPaths& paths, int64_t classes, std::vector<int32_t>& labels);
 
 }  // namespace lockstep

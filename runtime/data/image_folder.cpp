@@ -40,17 +40,33 @@ std::vector<fs::path> entries(const fs::path& folder) {
   return paths;
 }
 
-// Loops of symbolic links end at the depth that no real tree has.
-void collect(const fs::path& folder, int depth, std::vector<std::string>& files) {
+// Calls f with every file at any depth, in the order of paths, until it returns false. Loops of symbolic links end at the
+// depth that no real tree has.
+template <class F>
+bool each_file(const fs::path& folder, const F& f, int depth = 0) {
   if (depth > 32)
     throw Error(Exit::data, "E_IMAGE_FOLDER", "expected at most 32 levels of folders")
         .at("file", folder.string());
-  for (const fs::path& path : entries(folder)) {
-    if (is_folder(path))
-      collect(path, depth + 1, files);
-    else
-      files.push_back(path.string());
+  for (const fs::path& path : entries(folder))
+    if (!(is_folder(path) ? each_file(path, f, depth + 1) : f(path.string()))) return false;
+  return true;
+}
+
+bool has_pictures(const fs::path& folder) {
+  return !each_file(folder, [](const std::string& file) { return !looks_like_picture(file); });
+}
+
+// Whether train/ and test/ below a folder are its halves. Where another folder with pictures stands beside them, they are
+// classes of those names: as halves they would leave its pictures out.
+bool has_halves(const fs::path& base) {
+  if (!is_folder(base / "train") && !is_folder(base / "test")) return false;
+  for (const fs::path& path : entries(base)) {
+    const std::string name = path.filename().string();
+    const bool half =
+        name == "train" || name == "test" || name == "val" || name == "valid" || name == "validation";
+    if (!half && is_folder(path) && has_pictures(path)) return false;
   }
+  return true;
 }
 
 Error other_size(const std::string& path, int64_t height, int64_t width, const std::string& first,
@@ -99,15 +115,24 @@ struct Survey {
   Survey(const ImageFolder& f, const ImageFolderOptions& o) : folder(f), options(o) {
     std::vector<ImageShape> shapes(folder.files.size());
     const auto errors = each(shapes.size(), options, [&](size_t i) {
-      shapes[i] = fitted(folder.files[i], read_image_shape(folder.files[i]), options.fit);
+      shapes[i] = fitted(folder.files[i], read_image_shape(folder.files[i], options.max_pixels), options.fit);
     });
     for (const auto& [i, error] : errors) leave_out(i, error);
     expect_all_classes();
     for (size_t i = 0; i < shapes.size(); ++i)
       if (!errors.contains(i)) files.push_back(i);
+    if (files.empty())
+      throw Error(Exit::data, "E_IMAGE_FOLDER",
+                  fmt::format("none of the images can be read; the first: {}", left_out.begin()->second))
+          .at("file", folder.files[left_out.begin()->first]);
     const ImageShape& first = shapes[files[0]];
-    shape = {static_cast<int64_t>(files.size()), 1, first.height, first.width,
-             static_cast<int64_t>(folder.classes.size())};
+    shape = {static_cast<int64_t>(files.size()),
+             1,
+             first.height,
+             first.width,
+             static_cast<int64_t>(folder.classes.size()),
+             {},
+             {}};
     for (size_t i : files) {
       if (shapes[i].height != shape.height || shapes[i].width != shape.width)
         throw other_size(folder.files[i], shapes[i].height, shapes[i].width, folder.files[files[0]], shape);
@@ -121,6 +146,7 @@ struct Survey {
     left_out.emplace(file, error.message());
   }
   void expect_all_classes() const {
+    if (folder.classes.empty()) return;
     std::vector<int64_t> left(folder.classes.size());
     for (size_t i = 0; i < folder.files.size(); ++i)
       left[static_cast<size_t>(folder.labels[i])] += !left_out.contains(i);
@@ -145,27 +171,44 @@ struct Survey {
 
 ImageFolder find_image_folder(const std::string& path, bool test) {
   fs::path base = path;
-  if (is_folder(base / "train") || is_folder(base / "test")) base /= test ? "test" : "train";
+  if (has_halves(base)) base /= test ? "test" : "train";
   ImageFolder folder;
+  const auto add = [&](const std::string& file) {
+    (looks_like_picture(file) ? folder.files : folder.passed_over).push_back(file);
+    return true;
+  };
+  std::vector<std::string> loose;
   for (const fs::path& entry : entries(base)) {
-    if (!is_folder(entry)) continue;
+    if (!is_folder(entry)) {
+      loose.push_back(entry.string());
+      continue;
+    }
     const size_t before = folder.files.size();
-    collect(entry, 0, folder.files);
+    each_file(entry, add);
     if (folder.files.size() == before)
       throw Error(Exit::data, "E_IMAGE_FOLDER", "expected images of this class, found none")
           .at("file", entry.string());
     folder.labels.resize(folder.files.size(), static_cast<int32_t>(folder.classes.size()));
     folder.classes.push_back(entry.filename().string());
   }
-  if (folder.classes.empty())
+  if (folder.classes.empty()) {
+    for (const std::string& file : loose) add(file);
+    folder.labels.resize(folder.files.size());
+  } else {
+    folder.passed_over.insert(folder.passed_over.end(), loose.begin(), loose.end());
+  }
+  if (folder.files.empty())
     throw Error(Exit::no_input, "E_DATA_MISSING",
                 "expected a folder per class with PNG or JPEG files, found none")
         .at("file", base.string());
   return folder;
 }
 
-DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options) {
-  return Survey(folder, options).shape;
+DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options,
+                                std::vector<int32_t>& labels) {
+  const Survey survey(folder, options);
+  for (size_t i : survey.files) labels.push_back(folder.labels[i]);
+  return survey.shape;
 }
 
 ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& options) {
@@ -177,15 +220,17 @@ ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& 
   const int64_t bytes = set.sample_bytes();
   const std::vector<size_t> files = survey.files;
   std::vector<uint8_t> pixels;
+  std::vector<std::string> remarks(files.size());
   std::once_flag allocated;
   const auto errors = each(files.size(), options, [&](size_t i) {
-    const Image image = read_image(folder.files[files[i]], set.channels, options.fit);
+    const Image image = read_image(folder.files[files[i]], set.channels, options.fit, options.max_pixels);
     if (image.height != set.height || image.width != set.width)
       throw other_size(folder.files[files[i]], image.height, image.width, folder.files[files[0]],
                        survey.shape);
     // Not before an image has shown that headers tell the truth.
     std::call_once(allocated, [&] { pixels.resize(files.size() * static_cast<size_t>(bytes)); });
     std::copy_n(image.pixels.data(), bytes, pixels.data() + static_cast<int64_t>(i) * bytes);
+    remarks[i] = image.remark;
   });
   for (const auto& [i, error] : errors) survey.leave_out(files[i], error);
   survey.expect_all_classes();
@@ -198,6 +243,7 @@ ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& 
     if (to != from) std::copy_n(from, bytes, to);
     to += bytes;
     set.labels.push_back(folder.labels[files[i]]);
+    if (!remarks[i].empty()) set.remarks.push_back(folder.files[files[i]] + ": " + remarks[i]);
   }
   pixels.resize(static_cast<size_t>(to - pixels.data()));
   set.pixels = std::move(pixels);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A folder of PNG and JPEG files with a folder per class, as torchvision's ImageFolder reads it: classes in
-// the order of their names, within a class the files in the order of their paths.
+// the order of their names, within a class the files in the order of their paths. Or one without classes: the files
+// themselves.
 #pragma once
 
 #include <string>
@@ -11,24 +12,28 @@
 namespace lockstep {
 
 struct ImageFolder {
-  std::vector<std::string> classes;
+  std::vector<std::string> classes;  // none: the folder holds the files themselves
   std::vector<std::string> files;
-  std::vector<int32_t> labels;  // one a file
+  std::vector<int32_t> labels;           // one a file; 0 where there are no classes
+  std::vector<std::string> passed_over;  // files that are no pictures, or lie beside the classes' folders
 };
 
-// Where train/ or test/ stand below `path`, the one that `test` says is read. Names that begin with a dot are
-// passed over; any other file within a class must be an image, so that none is left out in silence. Error
-// no_input (66): the folder or its class folders are missing; data (65): a class without images.
+// Where train/ or test/ stand below `path`, and nothing with pictures beside them but a validation half, the one that
+// `test` says is read. Names that begin with a dot are passed over, and so are files that neither by their name nor by
+// their content are meant to be pictures (looks_like_picture). Error no_input (66): the folder is missing, or holds no
+// pictures; data (65): a class without images.
 ImageFolder find_image_folder(const std::string& path, bool test);
 struct ImageFolderOptions {
   Fit fit;
   bool skip_bad = false;  // leave out what cannot be read, instead of stopping at the first
+  int64_t max_pixels = kMaxPixels;
   int threads = 1;
 };
 // One channel if every image is grey, else three. Error data (65) naming the first image that cannot be read
 // or, fitted, is of another size than the one before; with skip_bad a class of which none can be read.
 ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& options);
-// By the images' headers alone.
-DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options);
+// By the images' headers alone, with the labels of those that can be read.
+DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options,
+                                std::vector<int32_t>& labels);
 
 }  // namespace lockstep

@@ -19,7 +19,8 @@ Image make_grid(std::span<const Image> images, int64_t columns) {
   constexpr int64_t kGap = 2;
   LOCKSTEP_ASSERT(!images.empty() && columns > 0);
   const auto count = static_cast<int64_t>(images.size());
-  const auto& [channels, height, width, _] = images.front();
+  const Image& first = images.front();
+  const int64_t channels = first.channels, height = first.height, width = first.width;
   columns = std::min(columns, count);
   const int64_t rows = (count + columns - 1) / columns;
   Image grid{channels, kGap + rows * (height + kGap), kGap + columns * (width + kGap), {}};

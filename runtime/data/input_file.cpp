@@ -77,6 +77,26 @@ struct InputFile::Impl {
         .at("offset", file_offset - static_cast<int64_t>(z.avail_in));
   }
 
+  // Whether compressed bytes are there; fills the chunk where it is used up.
+  bool more_input() {
+    if (z.avail_in > 0) return true;
+    z.next_in = chunk.data();
+    z.avail_in = static_cast<uInt>(read_some(chunk.data(), kChunk));
+    return z.avail_in > 0;
+  }
+
+  // Behind a member: whether another one begins (RFC 1952, section 2.2). Zeros that pad the file, as tapes have them, are
+  // passed over, as gzip does.
+  bool next_member() {
+    bool padded = false;
+    for (; more_input() && *z.next_in == 0; padded = true) ++z.next_in, --z.avail_in;
+    if (!more_input()) return false;
+    if (padded || *z.next_in != 0x1f)
+      throw damaged("expected the end of the file after the gzip stream, found more");
+    LOCKSTEP_ASSERT(inflateReset(&z) == Z_OK);
+    return true;
+  }
+
   // Up to n bytes; less only at the end of the content.
   int64_t read_content(uint8_t* to, int64_t n) {
     int64_t done = 0;
@@ -88,18 +108,14 @@ struct InputFile::Impl {
       }
     } else {
       while (done < n && !gzip_ended) {
-        if (z.avail_in == 0) {
-          z.next_in = chunk.data();
-          z.avail_in = static_cast<uInt>(read_some(chunk.data(), kChunk));
-          if (z.avail_in == 0) throw damaged("the gzip stream ends early: the file is truncated");
-        }
+        if (!more_input()) throw damaged("the gzip stream ends early: the file is truncated");
         const auto room = static_cast<uInt>(std::min<int64_t>(n - done, 1 << 30));
         z.next_out = to + done;
         z.avail_out = room;
         const int status = inflate(&z, Z_NO_FLUSH);
         done += room - z.avail_out;
         if (status == Z_STREAM_END)
-          gzip_ended = true;
+          gzip_ended = !next_member();
         else if (status != Z_OK)
           throw damaged(fmt::format("the gzip stream is damaged: {}", z.msg ? z.msg : zError(status)));
       }
@@ -136,8 +152,6 @@ void InputFile::expect_end() {
                 fmt::format("expected the end{}, found more", impl_->gzip ? " of the content" : ""))
         .at("file", impl_->path)
         .at("offset", impl_->content_offset - 1);
-  if (impl_->gzip && (impl_->z.avail_in > 0 || impl_->read_some(&extra, 1) != 0))
-    throw impl_->damaged("expected the end of the file after the gzip stream, found more");
 }
 
 int64_t InputFile::at_most_left() const {

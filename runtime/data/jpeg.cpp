@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
-// jpeglib.h needs stdio.h before it.
+// jpeglib.h needs stdio.h before it, jerror.h's list of messages too.
+#include <jerror.h>
 #include <jpeglib.h>
 
 #include <csetjmp>
@@ -18,7 +19,10 @@ struct JpegReader {
   jpeg_decompress_struct jpeg{};
   jpeg_error_mgr errors{};
   std::jmp_buf jump;
-  char message[JMSG_LENGTH_MAX] = "";
+  char message[JMSG_LENGTH_MAX] = "";  // of the error, or of the first oddity
+  bool out_of_memory = false;
+  int64_t oddities = 0;
+  jpeg_progress_mgr progress{};
   std::vector<uint8_t> row;
 
   JpegReader() = default;
@@ -29,11 +33,40 @@ struct JpegReader {
 void on_exit(j_common_ptr info) {
   auto* reader = static_cast<JpegReader*>(info->client_data);
   info->err->format_message(info, reader->message);
+  reader->out_of_memory = info->err->msg_code == JERR_OUT_OF_MEMORY;
   std::longjmp(reader->jump, 1);
 }
-// Below zero: a warning, which in libjpeg is damage that it would paper over.
+
+// Warnings about bytes that no pixel comes from. Every other one is damage that libjpeg papers over.
+bool harmless(int message) {
+  switch (message) {
+    case JWRN_ADOBE_XFORM:
+    case JWRN_BOGUS_ICC:
+    case JWRN_EXTRANEOUS_DATA:
+    case JWRN_JFIF_MAJOR:
+    case JWRN_NOT_SEQUENTIAL:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Below zero: a warning.
 void on_message(j_common_ptr info, int level) {
-  if (level < 0) on_exit(info);
+  if (level >= 0) return;
+  if (!harmless(info->err->msg_code)) on_exit(info);
+  auto* reader = static_cast<JpegReader*>(info->client_data);
+  if (reader->oddities++ == 0) info->err->format_message(info, reader->message);
+}
+
+// Each scan of a progressive file may cover the whole picture: a small file of many scans would keep a core for minutes.
+void on_progress(j_common_ptr info) {
+  constexpr int kMaxScans = 100;
+  auto* jpeg = reinterpret_cast<j_decompress_ptr>(info);
+  if (jpeg->input_scan_number <= kMaxScans) return;
+  auto* reader = static_cast<JpegReader*>(info->client_data);
+  std::snprintf(reader->message, sizeof reader->message, "more than %d scans", kMaxScans);
+  std::longjmp(reader->jump, 1);
 }
 
 bool start(JpegReader& r, std::span<const uint8_t> bytes) {
@@ -43,6 +76,8 @@ bool start(JpegReader& r, std::span<const uint8_t> bytes) {
   r.errors.emit_message = on_message;
   if (setjmp(r.jump)) return false;
   jpeg_create_decompress(&r.jpeg);
+  r.progress.progress_monitor = on_progress;
+  r.jpeg.progress = &r.progress;
   jpeg_mem_src(&r.jpeg, bytes.data(), bytes.size());
   jpeg_save_markers(&r.jpeg, JPEG_APP0 + 1, 0xffff);  // EXIF
   jpeg_read_header(&r.jpeg, TRUE);
@@ -79,6 +114,7 @@ bool decode(JpegReader& r, Image& image) {
 }
 
 Error damaged(const std::string& path, const JpegReader& r, std::span<const uint8_t> bytes) {
+  if (r.out_of_memory) return out_of_memory(path);
   const int64_t left = r.jpeg.src ? static_cast<int64_t>(r.jpeg.src->bytes_in_buffer) : 0;
   return Error(Exit::data, "E_IMAGE_JPEG", fmt::format("the JPEG file is damaged: {}", r.message))
       .at("file", path)
@@ -106,16 +142,20 @@ int orientation(const JpegReader& r) {
 
 }  // namespace
 
-ImageShape jpeg_shape(const std::string& path, std::span<const uint8_t> bytes) {
+ImageShape jpeg_shape(const std::string& path, std::span<const uint8_t> bytes, int64_t max_pixels) {
   JpegReader r;
   if (!start(r, bytes)) throw damaged(path, r, bytes);
-  return upright(checked_shape(path, r), orientation(r));
+  const ImageShape shape = checked_shape(path, r);
+  expect_bounded(path, shape.height, shape.width, r.jpeg.num_components * 2, max_pixels);
+  return upright(shape, orientation(r));
 }
 
-Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes) {
+Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes, int64_t max_pixels) {
   JpegReader r;
   if (!start(r, bytes)) throw damaged(path, r, bytes);
   const auto [channels, height, width] = checked_shape(path, r);
+  // A progressive file's coefficients, two bytes each, are kept until its last scan.
+  expect_bounded(path, height, width, r.jpeg.num_components * 2, max_pixels);
   // A block of 8x8 takes a bit at least, and a component may be subsampled 4 times either way.
   if (height * width / (64 * 16 * 8) > static_cast<int64_t>(bytes.size()))
     throw Error(
@@ -126,7 +166,11 @@ Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes) {
   r.row.resize(static_cast<size_t>(r.jpeg.num_components * width));
   const int turned = orientation(r);  // the markers are gone after decoding
   if (!decode(r, image)) throw damaged(path, r, bytes);
-  return upright(std::move(image), turned);
+  Image picture = upright(std::move(image), turned);
+  if (r.oddities > 0)
+    picture.remark = r.oddities == 1 ? std::string(r.message)
+                                     : fmt::format("{} ({} such remarks of libjpeg)", r.message, r.oddities);
+  return picture;
 }
 
 }  // namespace lockstep

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/state_io.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <set>
@@ -45,14 +49,74 @@ std::string older_name(const std::string& name) {
   return {};
 }
 
-const StoredTensor* find(const SafetensorsFile& file, const std::string& name) {
-  const StoredTensor* found = file.find(name);
-  return found ? found : file.find(older_name(name));
+// What wrappers put before the names of a model's tensors: DistributedDataParallel, torch.compile, averages of weights.
+constexpr std::string_view kPrefixes[] = {"module.", "_orig_mod.", "ema_model."};
+
+// The prefix under which a file has its tensors, of those above, one or several: "module._orig_mod.".
+std::string prefix_of(const SafetensorsFile& file) {
+  std::string prefix;
+  for (bool longer = true; longer;) {
+    longer = false;
+    for (std::string_view next : kPrefixes) {
+      const std::string tried = prefix + std::string(next);
+      const auto begins = [&](const StoredTensor& t) { return t.name.starts_with(tried); };
+      // Beside an average's there may be the names of what is averaged.
+      const bool found = next == "ema_model."
+                             ? std::any_of(file.tensors().begin(), file.tensors().end(), begins)
+                             : std::all_of(file.tensors().begin(), file.tensors().end(), begins);
+      if (!found || file.tensors().empty()) continue;
+      prefix = tried;
+      longer = true;
+    }
+  }
+  return prefix;
+}
+
+const StoredTensor* find(const SafetensorsFile& file, const std::string& prefix, const std::string& name) {
+  const StoredTensor* found = file.find(prefix + name);
+  const std::string older = found ? std::string() : older_name(name);
+  return older.empty() ? found : file.find(prefix + older);
+}
+
+bool converts_to_f32(const std::string& dtype) {
+  return dtype == "F32" || dtype == "F16" || dtype == "BF16" || dtype == "F64";
+}
+
+// IEEE 754 binary16.
+float from_f16(uint16_t h) {
+  const uint32_t sign = uint32_t{h} >> 15 << 31, exponent = h >> 10 & 0x1f, mantissa = h & 0x3ff;
+  if (exponent == 0)
+    return std::copysign(static_cast<float>(mantissa) * 0x1p-24F, std::bit_cast<float>(sign));
+  const uint32_t wide = exponent == 0x1f ? 0xff : exponent - 15 + 127;
+  return std::bit_cast<float>(sign | wide << 23 | mantissa << 13);
+}
+
+template <class Stored, class Convert>
+void convert(std::span<const std::byte> bytes, void* to, Convert f) {
+  auto* out = static_cast<float*>(to);
+  for (size_t i = 0; i * sizeof(Stored) < bytes.size(); ++i) {
+    Stored s;  // not aligned in the file
+    std::memcpy(&s, bytes.data() + i * sizeof s, sizeof s);
+    out[i] = f(s);
+  }
+}
+
+void copy(const StoredTensor& from, void* to) {
+  if (from.dtype == "F16")
+    convert<uint16_t>(from.bytes, to, from_f16);
+  else if (from.dtype == "BF16")
+    convert<uint16_t>(from.bytes, to, [](uint16_t b) { return std::bit_cast<float>(uint32_t{b} << 16); });
+  else if (from.dtype == "F64")
+    convert<double>(from.bytes, to, [](double d) { return static_cast<float>(d); });
+  else
+    std::memcpy(to, from.bytes.data(), from.bytes.size());
 }
 
 void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, const std::string& path) {
   std::map<std::string, Target> targets;
   for (const auto& t : into) targets[t.name] = {t, const_cast<std::byte*>(t.bytes.data())};
+  const bool as_they_are = std::any_of(into.begin(), into.end(), [&](auto& t) { return file.find(t.name); });
+  const std::string prefix = as_they_are ? "" : prefix_of(file);
   std::string wrong;
   auto complain = [&](std::string what) { wrong += (wrong.empty() ? "" : "; ") + what; };
   auto shape_text = [](const StoredTensor& t) {
@@ -61,21 +125,35 @@ void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, co
     return s + "]";
   };
   std::set<std::string> used;
+  int64_t converted = 0, passed_over = 0;
   for (const auto& [name, target] : targets) {
-    const StoredTensor* t = find(file, name);
-    if (t) used.insert(t->name);
-    if (!t)
-      complain(fmt::format("missing \"{}\"", name));
-    else if (t->dtype != target.like.dtype || t->shape != target.like.shape)
+    const StoredTensor* t = find(file, prefix, name);
+    if (!t) {
+      // PyTorch counts batches since 0.4.1; only an average without a momentum asks for the count.
+      if (!name.ends_with(kTracked)) complain(fmt::format("missing \"{}\"", name));
+      continue;
+    }
+    used.insert(t->name);
+    const bool fits =
+        t->dtype == target.like.dtype || (target.like.dtype == "F32" && converts_to_f32(t->dtype));
+    if (!fits || t->shape != target.like.shape)
       complain(fmt::format("\"{}\" is {}, expected {}", name, shape_text(*t), shape_text(target.like)));
+    converted += t->dtype != target.like.dtype;
   }
-  for (const auto& t : file.tensors())
-    if (!used.count(t.name)) complain(fmt::format("surplus \"{}\"", t.name));
+  for (const auto& t : file.tensors()) {
+    if (used.count(t.name)) continue;
+    if (t.name.starts_with(prefix))
+      complain(fmt::format("surplus \"{}\"", t.name));
+    else
+      ++passed_over;
+  }
   if (!wrong.empty()) throw Error(Exit::data, "E_TENSORS", wrong).at("file", path);
-  for (const auto& [name, target] : targets) {
-    const auto bytes = find(file, name)->bytes;
-    std::memcpy(target.data, bytes.data(), bytes.size());
-  }
+  if (!prefix.empty())
+    spdlog::info("{}: \"{}\" before the names of tensors is left out{}", path, prefix,
+                 passed_over > 0 ? fmt::format(", as are {} tensors without it", passed_over) : "");
+  if (converted > 0) spdlog::info("{}: {} tensors are converted to F32", path, converted);
+  for (const auto& [name, target] : targets)
+    if (const StoredTensor* t = find(file, prefix, name)) copy(*t, target.data);
 }
 
 std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer& parameters) {

@@ -18,8 +18,9 @@ std::vector<StoredTensor> averaged_tensors(const ModelState& model);
 // "m." and "v."), and beside an average the parameters themselves ("raw.").
 std::vector<StoredTensor> optimizer_tensors(const ModelState& model);
 
-// Throws Error(Exit::data, "E_TENSORS") naming each tensor that is missing, surplus or of another shape or
-// dtype.
+// F16, BF16 and F64 become F32 (the nearest, F16 and BF16 exactly). A prefix that wrappers put before all names (module.,
+// _orig_mod., ema_model.) is left out with a word in the log; num_batches_tracked may be missing. Throws Error(Exit::data,
+// "E_TENSORS") naming each tensor that is missing, surplus or of another shape or dtype; nothing is written then.
 void load_model_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_averaged_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_optimizer_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);

@@ -70,5 +70,7 @@ TrainingResult train(const TrainerOptions& options, Communicator& comm);
 // The network's input from a data set, its `normalize` (one mean and deviation per channel) and `augment`.
 // Error config (78): a random crop larger than the images.
 InputShape input_shape(const DatasetConfig& config, const DatasetShape& data);
+// Error data (65) where a set's images, once random windows are cut, are not of the size that the model takes.
+void expect_size(const DatasetConfig& config, const DatasetShape& data, const InputShape& input);
 
 }  // namespace lockstep

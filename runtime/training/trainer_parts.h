@@ -33,7 +33,7 @@ class Trainer {
  private:
   bool root() const { return comm_.rank() == 0; }
 
-  std::shared_ptr<const ImageSet> load(const DatasetConfig& config);
+  std::shared_ptr<const ImageSet> load(const DatasetConfig& config, const DatasetShape* like = nullptr);
   void load_data();
 
   // Rank 0 reads; what the session needs before it exists (kernel choices) goes to all ranks.

@@ -43,8 +43,8 @@ json trajectory(const TrainerOptions& o, int64_t samples) {
   return j;
 }
 
-std::shared_ptr<const ImageSet> Trainer::load(const DatasetConfig& config) {
-  auto set = load_dataset(config, o_.kernels.threads);
+std::shared_ptr<const ImageSet> Trainer::load(const DatasetConfig& config, const DatasetShape* like) {
+  auto set = load_dataset(config, o_.kernels.threads, like);
   const auto left_out = static_cast<int64_t>(set->skipped.size());
   skipped_images_ += left_out;
   if (root() && left_out > 0) {
@@ -52,14 +52,22 @@ std::shared_ptr<const ImageSet> Trainer::load(const DatasetConfig& config) {
     spdlog::warn("{} of {} images in {} are damaged and were skipped; the log names them", left_out,
                  left_out + set->count(), config.path);
   }
+  if (root() && !set->remarks.empty()) {
+    for (const std::string& remark : set->remarks) spdlog::info("{}", remark);
+    spdlog::warn("{}{}", set->remarks[0],
+                 set->remarks.size() > 1
+                     ? fmt::format(" (and {} more such remarks in the log)", set->remarks.size() - 1)
+                     : "");
+  }
   return set;
 }
 
 void Trainer::load_data() {
   together(comm_, [&] {
     training_ = load(o_.training_data);
-    if (o_.validation_data) validation_ = load(*o_.validation_data);
-    if (o_.test_data) test_ = load(*o_.test_data);
+    const DatasetShape seen = training_->shape();
+    if (o_.validation_data) validation_ = load(*o_.validation_data, &seen);
+    if (o_.test_data) test_ = load(*o_.test_data, &seen);
     if (o_.validation_fraction > 0) {
       validation_subset_ = validation_indices(training_->count(), o_.validation_fraction, o_.config.seed);
       training_subset_ = training_indices(training_->count(), o_.validation_fraction, o_.config.seed);
@@ -75,13 +83,8 @@ void Trainer::load_data() {
       }
       if (test_) test_ = middle_of(o_.test_data->path, *test_, window);
     }
-    for (const auto* other : {validation_.get(), test_.get()})
-      if (other && (other->channels != input.channels || other->height != input.height ||
-                    other->width != input.width || other->classes > input.classes))
-        throw Error(Exit::data, "E_DATA_SHAPE",
-                    fmt::format("training images are {}x{}x{} in {} classes, the others {}x{}x{} in {}",
-                                input.channels, input.height, input.width, input.classes, other->channels,
-                                other->height, other->width, other->classes));
+    if (o_.validation_data) expect_size(*o_.validation_data, validation_->shape(), input);
+    if (o_.test_data) expect_size(*o_.test_data, test_->shape(), input);
   });
   const int64_t samples =
       training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
@@ -216,6 +219,16 @@ void Trainer::open_outputs() {
   plan["memory"] = {{"peak", session_->memory().total()}, {"activations", session_->memory().arena}};
   plan["bit_exact"] = bit_exact_;
   write_file_atomically(o_.run_folder + "/plan.json", plan.dump(1) + "\n");
+}
+
+void expect_size(const DatasetConfig& config, const DatasetShape& data, const InputShape& input) {
+  if (data.height == input.height && data.width == input.width) return;
+  throw Error(Exit::data, "E_DATA_SHAPE",
+              fmt::format("expected images of {}x{}, the size that is trained, found {}x{}", input.height,
+                          input.width, data.height, data.width))
+      .at("file", config.path)
+      .at("job", config.where)
+      .hint("resize and crop make pictures of a folder one size");
 }
 
 InputShape input_shape(const DatasetConfig& config, const DatasetShape& data) {

@@ -359,5 +359,21 @@ TEST(JobHash, CoversTheJobButNotItsPlace) {
             job_hash(one.read(text, {"backend=nccl", "gradient_precision=bf16"})));
 }
 
+// YAML 1.2, 6.1: tabs separate, they don't indent. What looks like a space is no concern of ours within a text.
+TEST(JobFile, TabsAndInvisibleCharactersWhereTheyDoNoHarm) {
+  const JobFolder folder;
+  const auto name = [&](const std::string& from, const std::string& to) {
+    return folder.read(replaced(kSmallJob, from, to)).job_name;
+  };
+  EXPECT_EQ(name("job_name: small", "job_name: small\t# a comment"), "small");
+  EXPECT_EQ(name("job_name: small", "job_name:\tsmall"), "small");
+  EXPECT_EQ(name("job_name: small", "\t# a comment\njob_name: small"), "small");
+  EXPECT_EQ(name("job_name: small", "job_name: small \t \n\t\n"), "small");
+  EXPECT_EQ(name("{name: sgd, lr: 0.1}", "{\n\tname: sgd,\n\tlr: 0.1\n\t}"), "small");
+  EXPECT_EQ(name("small", "small  #\xc2\xa0[a comment, it's"), "small");
+  const std::string path = folder.read(replaced(kSmallJob, "path: data", "path: \"a\xc2\xa0\tb\"")).training.path;
+  EXPECT_EQ(std::filesystem::path(path).filename(), "a\xc2\xa0\tb");
+}
+
 }  // namespace
 }  // namespace lockstep::testing

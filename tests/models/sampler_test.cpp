@@ -131,7 +131,9 @@ TEST_P(SamplerGolden, FinalSamplesAreDiffusersAndWhatItCannotDoIsRefused) {
   for (size_t index = 0; index < outcomes.size(); ++index) {
     const Combination c = combination_of(group, index);
     const auto make = [&] {
-      return make_sampler(sampler, parse_scheduler_config(c.file, "golden").config, c.steps, c.eta);
+      SchedulerConfig config = parse_scheduler_config(c.file, "golden").config;
+      config.compat = "diffusers";
+      return make_sampler(sampler, config, c.steps, c.eta);
     };
     const float* expected = finals.data() + 9 * row;
     row += outcomes[index] == '.';
@@ -161,6 +163,37 @@ TEST_P(SamplerGolden, FinalSamplesAreDiffusersAndWhatItCannotDoIsRefused) {
   }
   EXPECT_EQ(row * 9, finals.size());
   RecordProperty("worst_relative_difference", fmt::format("{:.1e}", worst));
+}
+
+// A model that sees no noise leaves of x, with no noise added, what x was of the signal: x / sqrt(alphas_cumprod) of the
+// first timestep, whatever the steps. euler starts from x times its largest sigma, sqrt(1 / alphas_cumprod - 1): 2e-5 less
+// at timestep 999, the rest is float32 over the steps.
+TEST(Sampler, WithoutNoiseTheSignalAloneGrows) {
+  for (const SamplerName& name : sampler_names())
+    for (const std::string spacing : {"leading", "linspace", "trailing"})
+      for (int64_t steps : {7, 10, 50}) {
+        SchedulerConfig config;
+        config.timestep_spacing = spacing;
+        config.clip_sample = false;
+        const auto sampler = make_sampler(name.name, config, steps);
+        const auto first = static_cast<size_t>(sampler->timesteps()[0]);
+        const float expected = 1 / std::sqrt(make_alphas_cumprod(config.schedule)[first]);
+        std::vector<float> x(4, sampler->init_noise_sigma()), nothing(4, 0.0F);
+        for (int64_t i = 0; i < sampler->steps(); ++i) sampler->step(i, nothing, x, nothing, 4);
+        EXPECT_NEAR(x[0], expected, 1e-4F * expected) << name.name << " " << spacing << " " << steps;
+      }
+  // diffusers' ddim leaves the list: the figure is its own.
+  SchedulerConfig config;
+  config.timestep_spacing = "linspace";
+  config.clip_sample = false;
+  config.compat = "diffusers";
+  const auto sampler = make_sampler("ddim", config, 10);
+  std::vector<float> x(4, 1.0F), nothing(4, 0.0F);
+  for (int64_t i = 0; i < 10; ++i) sampler->step(i, nothing, x, nothing, 4);
+  EXPECT_NEAR(x[0], 100.216F, 1e-2F);
+  config.compat = "pytorch";
+  expect_error(
+      Exit::config, [&] { make_sampler("ddim", config, 10); }, "compat=pytorch");
 }
 
 std::vector<std::string> groups() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Song, Meng, Ermon: "Denoising diffusion implicit models" (2021), equations 12 and 16. As in diffusers, the
-// previous timestep lies num_train_timesteps / steps (rounded down) before, whatever the spacing.
+// Song, Meng, Ermon: "Denoising diffusion implicit models" (2021), equations 12 and 16, over any descending timesteps:
+// the previous one is the next in the list, unless `compat` asks for diffusers' (sampler.h).
 #include <cmath>
 
 #include "models/diffusion/samplers/samplers.h"
@@ -13,11 +13,13 @@ class Ddim : public Sampler {
   Ddim(const SchedulerConfig& c, int64_t steps, double eta)
       : prediction_(c.schedule.prediction_type[0]), noisy_(eta > 0), limit_(c, true) {
     if (!(eta >= 0)) throw refuse(fmt::format("eta={}: expected 0 or more", eta));
+    expect_word("compat", c.compat, {"none", "diffusers"});
     const std::vector<float> alphas_cumprod = make_alphas_cumprod(c.schedule);
     timesteps_ = trained_timesteps(c, steps);
     for (size_t i = 0; i < timesteps_.size(); ++i) {
       const auto t = static_cast<int64_t>(timesteps_[i]);
-      const int64_t previous = t - c.schedule.num_train_timesteps / steps;
+      const int64_t next = i + 1 < timesteps_.size() ? static_cast<int64_t>(timesteps_[i + 1]) : -1;
+      const int64_t previous = c.compat == "diffusers" ? t - c.schedule.num_train_timesteps / steps : next;
       const float a = alphas_cumprod[static_cast<size_t>(t)];
       const float a_previous = previous >= 0        ? alphas_cumprod[static_cast<size_t>(previous)]
                                : c.set_alpha_to_one ? 1

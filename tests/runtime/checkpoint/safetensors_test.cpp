@@ -99,6 +99,23 @@ TEST_F(Safetensors, BadLengths) {
       Exit::data, [&] { SafetensorsFile::open(path()); }, "found 18446744073709551615");
 }
 
+// What people take for weights is named, with the way to come by them.
+TEST_F(Safetensors, WhatAFileIsInstead) {
+  using namespace std::string_literals;
+  const auto refused = [&](const std::string& bytes, const std::string& what) {
+    write_file(path(), bytes);
+    expect_error(
+        Exit::data, [&] { SafetensorsFile::open(path()); }, what, path(), "hint");
+  };
+  refused("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a Git LFS pointer");
+  refused("PK\x03\x04\0\0\x08\x08\0\0\0\0archive/data.pkl"s, "torch.save");
+  refused("\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20j\xa8P\x19."s, "a pickle");
+  refused("\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0"s, "HDF5");
+  refused("\x08\x08\x12\x07pytorch\x1a\x05"s + "1.0.0" + std::string(20, 'x'), "ONNX");
+  refused("\n<!DOCTYPE html><html><head></head></html>", "an HTML page");
+  refused("{\"metadata\": {}, \"weight_map\": {}}", "a JSON file");
+}
+
 TEST_F(Safetensors, BadJson) {
   expect_bad("", "");
   expect_bad("{", "", "offset=");

@@ -47,10 +47,10 @@ inline std::string png(int width, int height, int depth, int color, const std::v
   return out;
 }
 
-// rows: interleaved pixels of `space`; stored: the file's own, where it isn't the usual one.
+// rows: interleaved pixels of `space`; stored: the file's own, where it isn't the usual one; scans: a progressive file's.
 inline std::string jpeg(int width, int height, int components, J_COLOR_SPACE space,
                         const std::vector<uint8_t>& rows, bool progressive = false,
-                        J_COLOR_SPACE stored = JCS_UNKNOWN) {
+                        J_COLOR_SPACE stored = JCS_UNKNOWN, const std::vector<jpeg_scan_info>& scans = {}) {
   jpeg_compress_struct c{};
   jpeg_error_mgr errors{};
   c.err = jpeg_std_error(&errors);
@@ -66,6 +66,7 @@ inline std::string jpeg(int width, int height, int components, J_COLOR_SPACE spa
   if (stored != JCS_UNKNOWN) jpeg_set_colorspace(&c, stored);
   jpeg_set_quality(&c, 100, TRUE);
   if (progressive) jpeg_simple_progression(&c);
+  if (!scans.empty()) c.scan_info = scans.data(), c.num_scans = static_cast<int>(scans.size());
   jpeg_start_compress(&c, TRUE);
   for (int y = 0; y < height; ++y) {
     JSAMPROW row = const_cast<JSAMPROW>(rows.data()) + static_cast<size_t>(y * width * components);

@@ -203,10 +203,12 @@ TEST_F(Idx, GzipTruncatedAtEveryLength) {
 }
 
 TEST_F(Idx, GzipFollowedByGarbage) {
-  for (const std::string& tail : {std::string(1, '\0'), std::string("x"), gzip("x")}) {
+  for (const std::string& tail : {std::string("x"), std::string("\0x", 2)}) {
     put(gzip(images()) + tail, labels());
     refused(images_path, "after the gzip stream");
   }
+  put(gzip(images()) + gzip("x"), labels());  // a member more, and content more
+  refused(images_path, "expected the end of the content", "offset=70");
   put(gzip(images() + "x"), labels());
   refused(images_path, "expected the end of the content", "offset=70");
 }
