@@ -10,14 +10,15 @@ processor_seconds() {  # of all that this shell has waited for
   awk -v ticks="$(getconf CLK_TCK)" '{ print int(($16 + $17) / ticks) }' /proc/$$/stat
 }
 
-part() {  # part NAME COMMAND...
+part() {  # part NAME COMMAND...; exit code 77: something that it needs is not there
   local name=$1 started=$SECONDS worked code=0
   worked=$(processor_seconds)
   shift
   echo "=== $name: $*"
-  "$@" || { code=$?; failed+=" $name"; }
+  "$@" || code=$?
+  [ $code -eq 0 ] || [ $code -eq 77 ] || failed+=" $name"
   summary+=$(printf '%-12s %5d s, of processors %5d s  %s' "$name" $((SECONDS - started)) $(($(processor_seconds) - worked)) \
-    "$([ $code -eq 0 ] && echo passed || echo "FAILED, exit $code")")$'\n'
+    "$(case $code in 0) echo passed ;; 77) echo skipped ;; *) echo "FAILED, exit $code" ;; esac)")$'\n'
 }
 
 finish() {  # exit code 1 where a part failed

@@ -19,6 +19,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <thread>
 
 #include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
@@ -236,15 +237,18 @@ void write_cache(const std::string& file, const nlohmann::json& j) {
 }
 
 // One job at a time chooses kernels on a host: two would disturb each other's timings, and the one that writes
-// last would forget what the other chose. A cache that cannot be locked is used as it is.
+// last would forget what the other chose. A cache that cannot be locked is used as it is, and so is one that a
+// job which does not go on (stopped, say) keeps locked.
 class CacheLock {
  public:
   explicit CacheLock(const std::string& file) {
     std::error_code ignored;
     std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
     file_ = ::open((file + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-    while (file_ >= 0 && ::flock(file_, LOCK_EX) != 0 && errno == EINTR) {
-    }
+    const auto last = std::chrono::steady_clock::now() + kPatience;
+    while (file_ >= 0 && ::flock(file_, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR) &&
+           std::chrono::steady_clock::now() < last)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   ~CacheLock() {
     if (file_ >= 0) ::close(file_);
@@ -253,6 +257,8 @@ class CacheLock {
   CacheLock& operator=(const CacheLock&) = delete;
 
  private:
+  // More than the models of configs/ take to choose, less than the shortest deadline that ranks are given by default.
+  static constexpr std::chrono::seconds kPatience{30};
   int file_ = -1;
 };
 
