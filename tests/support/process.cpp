@@ -116,8 +116,8 @@ std::vector<pid_t> processes_with(const std::string& entry) {
     const std::string name = folder.path().filename();
     if (!std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; })) continue;
     std::ifstream file(folder.path() / "environ", std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(file), {}};
-    text = '\0' + text;
+    std::string text(1, '\0');
+    text.append(std::istreambuf_iterator<char>(file), {});
     if (text.find('\0' + entry + '\0') != std::string::npos) found.push_back(std::stoi(name));
   }
   return found;
