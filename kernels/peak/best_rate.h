@@ -18,7 +18,7 @@ double best_rate(int threads, long rounds, Work&& work) {
   double best = 0;
   for (int i = 0; i < kTries; ++i) {
     std::atomic<double> operations = 0;
-    volatile float kept = 0;  // so that the work is not optimised away
+    [[maybe_unused]] volatile float kept = 0;  // so that the work is not optimised away
     const auto start = std::chrono::steady_clock::now();
     parallel_for(threads, threads, [&](int64_t) {
       float result = 0;

@@ -221,7 +221,7 @@ TEST_F(Launch, BareMpirunPassesUsr1On) {
 
 class KilledRank : public Launch, public ::testing::WithParamInterface<std::pair<int, int>> {};
 
-TEST_P(KilledRank, IsNamedWithinFiveSeconds) {
+TEST_P(KilledRank, IsNamedAtOnce) {
   const auto [rank, signal] = GetParam();
   Process p(endless(), environment());
   ASSERT_TRUE(in_training()) << p.output();

@@ -29,6 +29,7 @@ Process::Process(const std::vector<std::string>& command,
   pid_ = ::fork();
   if (pid_ < 0) throw std::runtime_error("fork");
   if (pid_ == 0) {
+    ::signal(SIGINT, SIG_DFL);  // which a shell has its background jobs ignore
     for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_STEP_ID"}) ::unsetenv(name);
     for (const auto& [name, value] : environment)
       value.empty() ? ::unsetenv(name.c_str()) : ::setenv(name.c_str(), value.c_str(), 1);
@@ -116,8 +117,8 @@ std::vector<pid_t> processes_with(const std::string& entry) {
     const std::string name = folder.path().filename();
     if (!std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; })) continue;
     std::ifstream file(folder.path() / "environ", std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(file), {}};
-    text = '\0' + text;
+    std::string text(1, '\0');
+    text.append(std::istreambuf_iterator<char>(file), {});
     if (text.find('\0' + entry + '\0') != std::string::npos) found.push_back(std::stoi(name));
   }
   return found;

@@ -343,9 +343,10 @@ std::vector<KernelCount> Watch::take_counts() {
       const std::string& place = (source++)->place;
       auto& places = k.count.places;
       // Unrolled loops have several addresses for a line.
-      const auto same = std::find_if(places.begin(), places.end(), [&](const KernelCount::Place& p) {
-        return p.place == place && p.space == key.space && p.write == key.write;
-      });
+      const auto same =
+          std::find_if(places.begin(), places.end(), [&, &at = key](const KernelCount::Place& p) {
+            return p.place == place && p.space == at.space && p.write == at.write;
+          });
       if (same != places.end())
         same->count += count;
       else
