@@ -48,7 +48,7 @@ bool built_with_nccl();
 bool has_nccl();
 // "NCCL 2.28.3", or why there is none: what the loader said of each place where it was looked for.
 std::string nccl_description();
-// One GPU a rank; `device` is a CUDA one, and outlives the result, as does no Recording of its collectives.
+// One GPU a rank; `device` is a CUDA one, and outlives the result. What records its collectives goes before it.
 // The unique id goes over `control`; collective over it. Errors: config (78) where a rank has no NCCL, disagree
 // (76) where two have one GPU, both on all ranks; unavailable (69) where NCCL cannot start.
 std::unique_ptr<DeviceCollectives> make_nccl_collectives(DeviceRuntime& device, Communicator& control,

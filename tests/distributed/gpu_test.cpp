@@ -468,14 +468,14 @@ TEST_F(StandIns, EveryFailureEndsInAMessage) {
   ASSERT_EQ(fit_on_gpus(1, 6, {}).code, 0);  // chooses the kernels: a candidate may fail
   for (const std::string call :
        {"cudaSetDevice:1", "cudaGetDeviceProperties:1", "cudaStreamCreateWithPriority:1",
-        "cudaEventCreateWithFlags:1", "cudaMalloc:1", "cudaMalloc:9", "cudaMemsetAsync:2",
+        "cudaEventCreateWithFlags:1", "cudaMalloc:1", "cudaMalloc:9", "cudaMallocHost:1", "cudaMemsetAsync:2",
         "cudaMemcpyAsync:1", "cudaMemcpyAsync:30", "cudaEventRecord:5", "cudaEventQuery:1",
         "cudaStreamBeginCapture:1", "cudaStreamEndCapture:1", "cudaGraphInstantiate:1",
         "cudaGraphLaunch:2"}) {
     SCOPED_TRACE(call);
     const Outcome o = fit_on_gpus(1, 6, {}, {{"LOCKSTEP_STANDIN_FAIL", call}});
     const std::string name = call.substr(0, call.find(':'));
-    EXPECT_EQ(o.code, name == "cudaMalloc" ? 74 : 70) << o.text;
+    EXPECT_EQ(o.code, name.starts_with("cudaMalloc") ? 74 : 70) << o.text;
     EXPECT_NE(o.text.find(name == "cudaEventQuery" ? "waiting for the GPU" : name), std::string::npos)
         << o.text;
   }
@@ -610,6 +610,7 @@ TEST_F(StandIns, AFailedRankEndsTheJob) {
   const std::string fp32 = "gradient_precision=fp32", bf16 = "gradient_precision=bf16";
   for (const auto& [call, gradients] :
        std::vector<std::pair<std::string, std::string>>{{"ncclCommInitRankConfig:1:rank1", fp32},
+                                                        {"ncclCommGetAsyncError:1:rank1", fp32},
                                                         {"ncclAllReduce:1:rank1", fp32},
                                                         {"ncclAllReduce:2:rank0", fp32},
                                                         {"ncclAllReduce:1:rank1", bf16},  // of the metrics
@@ -621,7 +622,7 @@ TEST_F(StandIns, AFailedRankEndsTheJob) {
     SCOPED_TRACE(call + " " + gradients);
     const Outcome o = fit_on_gpus(2, 6, {"backend=nccl", "deadline_seconds=5", gradients},
                                   {{"LOCKSTEP_STANDIN_FAIL", call}});
-    const bool start = call.starts_with("ncclCommInit");
+    const bool start = call.starts_with("ncclCommInit") || call.starts_with("ncclCommGetAsyncError:1:");
     EXPECT_EQ(o.code, start ? 69 : call.starts_with("nccl") ? 75 : 70) << o.text;
     EXPECT_NE(o.text.find(call.starts_with("ncclCommGet") ? "injected" : call.substr(0, call.find(':'))),
               std::string::npos)

@@ -58,6 +58,7 @@ struct Capture {
   std::vector<cudaStream_t> streams;  // the one that began it, and those that forked from it
   bool broken = false, ended = false;
 };
+
 #define FORBIDDEN_IN_A_CAPTURE()              \
   if (captures) {                             \
     captures->broken = true;                  \
