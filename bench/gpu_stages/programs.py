@@ -34,7 +34,7 @@ def pip_folders(python_paths):
 def find_library(name, folders):
     """A file, or None: in those folders, or in the toolkit's."""
     for folder in [*folders, *sorted(glob.glob("/usr/local/cuda*/lib64")), *sorted(glob.glob("/usr/local/cuda*/lib")),
-                   "/usr/lib/x86_64-linux-gnu", "/usr/lib/wsl/lib", "/usr/lib64"]:  # fmt: skip
+                   "/usr/lib/x86_64-linux-gnu", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib", "/usr/lib64"]:  # fmt: skip
         if found := sorted(glob.glob(f"{glob.escape(folder)}/{name}*")):
             return found[0]
     return None
@@ -67,7 +67,7 @@ class Programs:
             return self.environment_with()
         openmpi = self.bundle / "openmpi"
         e = self.environment_with(self.bundle / "lib")
-        return e | {"OPAL_PREFIX": str(openmpi), "PATH": f"{openmpi}/bin:{e.get('PATH', '')}"}
+        return e | {"OPAL_PREFIX": str(openmpi), "PMIX_PREFIX": str(self.bundle / "pmix"), "PATH": f"{openmpi}/bin:{e.get('PATH', '')}"}
 
     @property
     def peer_environment(self):
