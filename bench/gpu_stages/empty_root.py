@@ -68,4 +68,4 @@ class Unpacked:
 
     def inside(self, path):
         """A path of the bundle as it is called in the root."""
-        return f"/{self.folder.name}/{path}"
+        return f"/{self.folder.name}/{path}".rstrip("/")

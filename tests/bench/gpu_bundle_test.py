@@ -15,6 +15,11 @@ import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
+sys.dont_write_bytecode = True
+
+from gpu_stages import programs  # noqa: E402
+
 BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
 STAGES = ("probe", "cases", "words", "timings", "training", "pytorch", "sanitizer")
 
@@ -106,8 +111,8 @@ class Bundle(unittest.TestCase):
 
     def test_its_mpirun_starts_two_ranks(self):
         unpacked = self.folder / "unpacked"
-        environment = {**os.environ, "OPAL_PREFIX": str(unpacked / "openmpi"), "PATH": f"{unpacked}/openmpi/bin:/usr/bin:/bin",
-                       "PMIX_PREFIX": str(unpacked / "pmix"), "LD_LIBRARY_PATH": f"{unpacked}/lib:{self.of_target()}"}  # fmt: skip
+        environment = {**os.environ, **programs.openmpi_environment(unpacked), "PATH": f"{unpacked}/openmpi/bin:/usr/bin:/bin",
+                       "LD_LIBRARY_PATH": f"{unpacked}/lib:{self.of_target()}"}  # fmt: skip
         command = [unpacked / "bin/gpu_programs", "fit", unpacked / "configs/mnist_article.yaml", "--set", "hyperparameters.steps=2",
                    "--output", self.folder / "run"]  # fmt: skip
         done = subprocess.run(command, text=True, capture_output=True, env=environment)
