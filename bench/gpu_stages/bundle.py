@@ -173,21 +173,21 @@ def size_of(path):
 # --- an empty root ---
 
 
-def of_the_target(root, there):
-    """A folder in it with what a target has itself and the program does not start without."""
-    folder = root / "of-the-target"
-    folder.mkdir(exist_ok=True)
+def of_the_target(unpacked, there):
+    """A folder, as it is called in the root, with what a target has itself and the program does not start without."""
+    folder = unpacked.folder / "of-the-target"
+    folder.mkdir()
     for name, path in there.items():
         if path:
             shutil.copy2(path, folder / name)
-    return f"/{folder.name}"
+    return unpacked.inside(folder.name)
 
 
 def start_each(file, there, say):
     """Every program, in a root with nothing but a minimal Debian."""
     with empty_root.Unpacked(empty_root.root(), file) as unpacked:
         folder = unpacked.inside("")
-        e = {"LD_LIBRARY_PATH": f"{folder}/lib:{of_the_target(unpacked.root, there)}", "PATH": f"{folder}/openmpi/bin:/usr/bin:/bin",
+        e = {"LD_LIBRARY_PATH": f"{folder}/lib:{of_the_target(unpacked, there)}", "PATH": f"{folder}/openmpi/bin:/usr/bin:/bin",
              **programs.openmpi_environment(folder)}  # fmt: skip
         for what, words in {
             "version": ["--version"],
@@ -207,6 +207,6 @@ def rehearse(file, there, say):
     with empty_root.Unpacked(empty_root.root(("python3",)), file) as unpacked:
         began = time.monotonic()
         command = ["python3", unpacked.inside("run-gpu"), "--dry", "--out", unpacked.inside("results")]
-        said = empty_root.run_in(unpacked.root, command, {"LD_LIBRARY_PATH": of_the_target(unpacked.root, there)})
+        said = empty_root.run_in(unpacked.root, command, {"LD_LIBRARY_PATH": of_the_target(unpacked, there)})
         say(f"in a root with Python, run-gpu --dry: {time.monotonic() - began:.0f} s")
         say(said)
