@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import shlex
 import shutil
 import tempfile
 
@@ -28,16 +29,21 @@ def root(packages=()):
         with tempfile.TemporaryDirectory(dir=cache) as made:
             include = [f"--include={','.join(packages)}"] if packages else []
             run(["mmdebstrap", "--variant=minbase", "--quiet", *include, SUITE, f"{made}/root"], timeout=900)
-            os.rename(f"{made}/root", folder)
+            try:
+                os.rename(f"{made}/root", folder)
+            except OSError:  # another process has made it meanwhile
+                if not folder.exists():
+                    raise
     return folder
 
 
 def run_in(root, command, environment, timeout=300):
-    """What it says; Failed with that where it ends otherwise than with 0. With /proc and /dev of its own mounts."""
-    words = " ".join(f"'{word}'" for word in command)
-    enter = f"mount -t proc proc '{root}/proc' && mount --rbind /dev '{root}/dev' && exec chroot '{root}' {words}"
+    """What it says; Failed with that where it ends otherwise than with 0. Its mounts and processes end with it."""
     e = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF-8", **environment}
-    return run(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter], env=e, timeout=timeout)
+    inside = shlex.join(["chroot", str(root), "/usr/bin/env", "-i", *(f"{key}={value}" for key, value in e.items()), *map(str, command)])
+    mounts = f"mount -t proc proc '{root}/proc' && mount --rbind /dev '{root}/dev' && mount --rbind /sys '{root}/sys'"
+    enter = f"{mounts} && exec {inside}"
+    return run(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter], timeout=timeout)
 
 
 class Unpacked:
@@ -62,9 +68,4 @@ class Unpacked:
 
     def inside(self, path):
         """A path of the bundle as it is called in the root."""
-        return f"/{self.folder.name}/{path}"
-
-
-def check(value, what):
-    if not value:
-        raise Failed(what)
+        return f"/{self.folder.name}/{path}".rstrip("/")

@@ -3,6 +3,7 @@
 
 import dataclasses
 import glob
+import json
 import os
 import pathlib
 import shutil
@@ -20,6 +21,9 @@ sys.argv = sys.argv[2:]
 sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")"""
 
+ABOUT_PYTORCH = """import json, sys, torch
+print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "gpu": torch.cuda.is_available(), "path": sys.path}))"""
+
 
 def pip_folders(python_paths):
     """Where pip's nvidia/* packages have their libraries: those of cuDNN, cuBLAS, NCCL and nvrtc."""
@@ -34,10 +38,17 @@ def pip_folders(python_paths):
 def find_library(name, folders):
     """A file, or None: in those folders, or in the toolkit's."""
     for folder in [*folders, *sorted(glob.glob("/usr/local/cuda*/lib64")), *sorted(glob.glob("/usr/local/cuda*/lib")),
-                   "/usr/lib/x86_64-linux-gnu", "/usr/lib/wsl/lib", "/usr/lib64"]:  # fmt: skip
+                   "/usr/lib/x86_64-linux-gnu", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib", "/usr/lib64"]:  # fmt: skip
         if found := sorted(glob.glob(f"{glob.escape(folder)}/{name}*")):
             return found[0]
     return None
+
+
+def openmpi_environment(bundle):
+    """Where Open MPI and the PMIx below it look for their plugins and texts."""
+    pmix = f"{bundle}/pmix"
+    return {"OPAL_PREFIX": f"{bundle}/openmpi", "PMIX_LIBDIR": f"{pmix}/lib", "PMIX_PKGLIBDIR": f"{pmix}/lib/pmix",
+            "PMIX_PKGDATADIR": f"{pmix}/share/pmix"}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -52,27 +63,21 @@ class Programs:
     def __post_init__(self):
         self.library_folders = pip_folders([*sys.path, *site.getsitepackages(), *glob.glob(f"{peers_folder()}/lib/python3*/site-packages")])
 
-    def environment_with(self, *folders):
-        e = dict(os.environ)
-        e["LD_LIBRARY_PATH"] = ":".join([*map(str, folders), *self.library_folders, *filter(None, [e.get("LD_LIBRARY_PATH")])])
-        e["XDG_CACHE_HOME"] = str(self.scratch / "cache")
-        e["TORCHINDUCTOR_CACHE_DIR"] = str(self.scratch / "inductor")
-        e["PYTHONDONTWRITEBYTECODE"] = "1"
-        return e
+    @property
+    def peer_environment(self):
+        """Of the machine's Python, which finds its libraries itself."""
+        return {**os.environ, "XDG_CACHE_HOME": f"{self.scratch}/cache", "TORCHINDUCTOR_CACHE_DIR": f"{self.scratch}/inductor",
+                "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
 
     @property
     def environment(self):
         """Of our program. A bundle's libraries come first: some have search paths of their own in them."""
-        if not self.bundle:
-            return self.environment_with()
-        openmpi = self.bundle / "openmpi"
-        e = self.environment_with(self.bundle / "lib")
-        return e | {"OPAL_PREFIX": str(openmpi), "PATH": f"{openmpi}/bin:{e.get('PATH', '')}"}
-
-    @property
-    def peer_environment(self):
-        """Of the machine's Python, which has the machine's libraries."""
-        return self.environment_with()
+        e = self.peer_environment
+        folders = [f"{self.bundle}/lib"] if self.bundle else []
+        e["LD_LIBRARY_PATH"] = ":".join([*folders, *self.library_folders, *filter(None, [e.get("LD_LIBRARY_PATH")])])
+        if self.bundle:
+            e |= openmpi_environment(self.bundle) | {"PATH": f"{self.bundle}/openmpi/bin:{e.get('PATH', '')}"}
+        return e
 
     def peer(self, script, *words):
         """The command of bench/peers/SCRIPT."""
@@ -80,15 +85,17 @@ class Programs:
         return [self.python, "-c", WITH_WHEELS, self.wheels, *command] if self.wheels else [self.python, *command]
 
     def find_python(self):
-        asked = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
+        """One whose PyTorch loads; its libraries are then found too."""
         why = []
         for python in dict.fromkeys([str(peers_folder() / "bin/python"), sys.executable, shutil.which("python3")]):
             if not python or not os.path.exists(python):
                 continue
-            done = processes.run([python, "-c", asked], 60, self.peer_environment)
+            done = processes.run([python, "-c", ABOUT_PYTORCH], 60, self.peer_environment)
             if done.fine:
-                version, cuda, sees = done.said.split()[-3:]
-                self.python, self.python_says = python, f"PyTorch {version} for CUDA {cuda}, {'sees the GPU' if sees == 'True' else 'sees no GPU'}"
+                about = json.loads(done.said.splitlines()[-1])
+                self.library_folders += [f for f in pip_folders(about["path"]) if f not in self.library_folders]
+                self.python = python
+                self.python_says = f"PyTorch {about['torch']} for CUDA {about['cuda']}, sees {'the GPU' if about['gpu'] else 'no GPU'} ({python})"
                 return
             why.append(f"{python}: {(done.said.strip().splitlines() or ['?'])[-1]}")
         self.python_says = "no PyTorch: " + "; ".join(why)

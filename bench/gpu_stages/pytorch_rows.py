@@ -21,11 +21,23 @@ def plan():
     return [("pytorch", *row) for row in eager] + [("pytorch compiled", *row) for row in COMPILED]
 
 
+# What the peers' scripts import; diffusers looks for its parts when they are asked for.
+IMPORTS = ("numpy", "PIL", "safetensors.torch", "torchvision", "diffusers:UNet2DModel", "diffusers:DDIMScheduler")
+TRY_IMPORTS = """import importlib, sys
+sys.path += sys.argv[2:]
+for name in sys.argv[1].split(","):
+  module, _, part = name.partition(":")
+  try:
+    found = importlib.import_module(module)
+    part and getattr(found, part)
+  except Exception as e:
+    print(name, type(e).__name__, str(e)[-300:])
+"""
+
+
 def modules(s):
-    """What the scripts import, that is not to be had."""
-    code = "import importlib, sys\nsys.path += sys.argv[1:]\nfor n in 'numpy PIL safetensors torchvision diffusers'.split():\n" \
-           "  try: importlib.import_module(n)\n  except Exception as e: print(n, type(e).__name__, e)"  # fmt: skip
-    done = s.run_peer([s.programs.python, "-c", code, *filter(None, [s.programs.wheels])], 60)
+    """What of them is not to be had, and why."""
+    done = s.run_peer([s.programs.python, "-c", TRY_IMPORTS, ",".join(IMPORTS), *filter(None, [s.programs.wheels])], 60)
     return done.said.strip() if done.fine else done.why()
 
 

@@ -107,7 +107,8 @@ def run_stages(s, stages):
     try:
         for i, stage in enumerate(stages):
             now = time.monotonic()
-            share = stage.SHARE / sum(other.SHARE for other in stages[i:])  # what others leave goes to those that follow
+            # What others leave goes to those that follow. A rehearsal takes a second or two, of whichever stage.
+            share = 1 if s.dry else stage.SHARE / sum(other.SHARE for other in stages[i:])
             s.stage, s.stage_end = stage.NAME, now + share * (s.end - now)
             print(f"{stage.NAME}: begins, at most {s.left():.0f} s", flush=True)
             state, why = attempt(s, stage)

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import threading
 
-from gpu_stages import probe, processes
+from gpu_stages import card, probe, processes
 
 NAME, TITLE, SHARE = "timings", "kernels on the models' shapes", 100
 WATCH = 20  # seconds; cuDNN compiles some of its kernels when it is first asked
@@ -132,7 +132,7 @@ def add_percent(entry, limits):
 def work(s):
     found = groups(s)
     named = {g["group"]: {key: g[key] for key in ("net", "shape", "op", "dtype")} for g in found}
-    limits = probe.limits(s.results)
+    limits = probe.limits(s.results) or card.data_sheet(s.card["name"])
 
     def say(line):
         if line.get("seconds"):

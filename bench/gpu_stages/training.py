@@ -23,6 +23,7 @@ WARMUP = {"mnist": 200, "resnet18": 30, "ddpm_cifar10": 20}  # steps before the 
 CHECKED = {"mnist": 20, "resnet18": 12, "ddpm_cifar10": 12}  # steps of the first run: for losses, kernel choices and its speed
 COMPARED = {"mnist": 20, "resnet18": 1, "ddpm_cifar10": 1}  # losses of it
 MOST_STEPS = 1_000_000
+FOR_LOSSES = 25  # seconds of the stage that are kept for PyTorch's losses
 
 
 def missing(s):
@@ -202,6 +203,9 @@ def work(s):
     losses = {}
     for net, precision in ROWS:
         what = {"net": net, "precision": precision}
+        if jobs.weights and s.left() < FOR_LOSSES:
+            s.say(**what, not_run="no time left")
+            continue
         losses[net, precision] = tried(s, what, lambda net=net, precision=precision: row(s, jobs, net, precision))
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         for (net, precision), found in losses.items():

@@ -15,6 +15,11 @@ import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
+sys.dont_write_bytecode = True
+
+from gpu_stages import programs  # noqa: E402
+
 BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
 STAGES = ("probe", "cases", "words", "timings", "training", "pytorch", "sanitizer")
 
@@ -23,7 +28,10 @@ def bundle(build, file):
     return subprocess.run([sys.executable, ROOT / "bench/gpu", "bundle", file, "--quick", "--build", build], text=True, capture_output=True)
 
 
-@unittest.skipUnless(json.loads((BUILD / "gpu_build.json").read_text())["cublaslt"], "this build has no CUDA, NCCL, cuDNN or cuBLASLt")
+HAS = json.loads((BUILD / "gpu_build.json").read_text())
+
+
+@unittest.skipUnless(all(HAS[part] for part in ("cuda", "nccl", "cudnn", "cublaslt")), f"this build lacks a part of a bundle: {HAS}")
 class Bundle(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -88,9 +96,22 @@ class Bundle(unittest.TestCase):
             if "=>" in line and not any(part in line for part in ("libc.so", "libm.so", "libnccl", "libpthread", "libdl", "librt", "libresolv")):
                 self.assertIn(str(unpacked / "lib"), os.path.realpath(line.split()[2]), line)
 
+    def test_kernels_are_timed(self):
+        """On the host, with the kernels' twins there."""
+        environment = {**os.environ, "LD_LIBRARY_PATH": f"{self.folder}/unpacked/lib:{self.of_target()}"}
+        command = [self.folder / "unpacked/bin/gpu_programs", "kernel_timings", "--few", "--device", "simt", "--batch", "2", "--repeats", "2",
+                   "--groups", "3,0", "--without", "3:direct"]  # fmt: skip
+        done = subprocess.run(command, text=True, capture_output=True, env=environment)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        timed = [(line["group"], line["kernel"]) for line in lines if line.get("seconds")]
+        self.assertEqual(timed, [(3, "implicit_gemm"), (0, "direct")])
+        self.assertEqual([line["group"] for line in lines if "done" in line], [3, 0])
+        self.assertTrue(all(len(line["seconds"]) == 2 and min(line["seconds"]) > 0 for line in lines if line.get("seconds")))
+
     def test_its_mpirun_starts_two_ranks(self):
         unpacked = self.folder / "unpacked"
-        environment = {**os.environ, "OPAL_PREFIX": str(unpacked / "openmpi"), "PATH": f"{unpacked}/openmpi/bin:/usr/bin:/bin",
+        environment = {**os.environ, **programs.openmpi_environment(unpacked), "PATH": f"{unpacked}/openmpi/bin:/usr/bin:/bin",
                        "LD_LIBRARY_PATH": f"{unpacked}/lib:{self.of_target()}"}  # fmt: skip
         command = [unpacked / "bin/gpu_programs", "fit", unpacked / "configs/mnist_article.yaml", "--set", "hyperparameters.steps=2",
                    "--output", self.folder / "run"]  # fmt: skip
@@ -104,12 +125,13 @@ class Lacking(unittest.TestCase):
             build = pathlib.Path(folder)
             (build / "bench").mkdir()
             (build / "bench/gpu_programs").touch()
-            has = {"cuda": "13.0", "architectures": "90a", "nccl": True, "cudnn": False, "cudnn_frontend": False, "cublaslt": True}
-            (build / "gpu_build.json").write_text(json.dumps(has))
-            done = bundle(build, build / "gpu.tar.xz")
-            self.assertEqual(done.returncode, 78)
-            self.assertIn("without the headers of cudnn", done.stderr)
-            self.assertFalse((build / "gpu.tar.xz").exists())
+            whole = {"cuda": "13.0", "architectures": "90a", "nccl": True, "cudnn": True, "cudnn_frontend": False, "cublaslt": True}
+            for lacks, words in (({"cudnn": False}, "without the headers of cudnn"), ({"cuda": ""}, "without CUDA")):
+                (build / "gpu_build.json").write_text(json.dumps(whole | lacks))
+                done = bundle(build, build / "gpu.tar.xz")
+                self.assertEqual(done.returncode, 78)
+                self.assertIn(words, done.stderr)
+                self.assertFalse((build / "gpu.tar.xz").exists())
 
     def test_no_build_is_78(self):
         with tempfile.TemporaryDirectory() as folder:
