@@ -18,9 +18,9 @@ std::vector<int64_t> epoch_of(const Sampler& sampler, int64_t epoch) {
   return samples;
 }
 
-class Counts : public testing::TestWithParam<int64_t> {};
+class Counts : public ::testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Sampler, Counts,
-                         testing::Values(1, 2, 3, 5, 100, 255, 256, 257, 60000, 65536, 65537));
+                         ::testing::Values(1, 2, 3, 5, 100, 255, 256, 257, 60000, 65536, 65537));
 
 TEST_P(Counts, EveryEpochIsAPermutation) {
   for (uint64_t seed : {uint64_t{0}, uint64_t{1}, ~uint64_t{0}})
