@@ -44,7 +44,7 @@ class Executor {
            DeviceRuntime& device, DeviceCollectives* collectives = nullptr);
   ~Executor();
 
-  class Bound;
+  struct Bound;
   // Makes the plan's kernels and resolves its addresses. The reference stays valid as long as the executor.
   Bound& bind(std::shared_ptr<const Plan> plan);
   void run(Bound& plan, const StepInputs& inputs);

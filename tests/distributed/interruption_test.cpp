@@ -137,7 +137,7 @@ class Interrupted : public ::testing::TestWithParam<int> {
   Process start(const std::string& run, bool resume) const {
     std::vector<std::string> c = {
         LOCKSTEP_BINARY, "fit", job_, "--output", run, "--set", "instance_count=" + std::to_string(ranks())};
-    if (resume) c.push_back("--resume");
+    if (resume) c.emplace_back("--resume");
     return Process(c, {{"XDG_CACHE_HOME", folder_.file("cache")}, {"LOCKSTEP_TEST_MARK", folder_.path()}});
   }
   void finish(const std::string& run, bool resume) const {

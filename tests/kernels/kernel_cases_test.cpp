@@ -267,8 +267,8 @@ Buffer::Buffer(TensorSpec spec, bool fill_nan) : spec_(spec) {
 }
 
 void* Buffer::data() const {
-  auto address = reinterpret_cast<uintptr_t>(memory_->data()) + kSentinelBytes;
-  return reinterpret_cast<void*>((address + 63) / 64 * 64);
+  std::byte* const first = memory_->data() + kSentinelBytes;
+  return first + (64 - reinterpret_cast<uintptr_t>(first) % 64) % 64;
 }
 
 bool Buffer::sentinels_intact() const {

@@ -39,7 +39,8 @@ T expected(size_t i, int ranks, Reduce op) {
   const auto step = static_cast<T>(1 + i % 3);
   if (op == Reduce::min) return result;
   if (op == Reduce::max) return result + static_cast<T>(ranks - 1) * step;
-  return static_cast<T>(ranks) * result + step * static_cast<T>(ranks * (ranks - 1) / 2);
+  const T pairs = static_cast<T>(ranks) * static_cast<T>(ranks - 1) / 2;
+  return static_cast<T>(ranks) * result + step * pairs;
 }
 
 template <class T>
@@ -286,8 +287,8 @@ TEST(Collectives, DuplicateInAnotherThread) {
     for (int i = 0; i < 200; ++i) {
       std::vector<double> v(40, world().rank() + i);
       statistics->allreduce(std::span<double>(v), Reduce::sum);
-      const int n = world().size();
-      for (double x : v) wrong += x != n * i + n * (n - 1) / 2;
+      const int n = world().size(), sum = n * i + n * (n - 1) / 2;
+      for (double x : v) wrong += x != sum;
     }
   });
   for (int i = 0; i < 20; ++i) {
