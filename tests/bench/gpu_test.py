@@ -54,6 +54,7 @@ class Card(unittest.TestCase):
 
     def test_data_sheet(self):
         self.assertEqual(card.data_sheet("NVIDIA H200")["memory"], 4.8)
+        self.assertEqual(card.data_sheet("NVIDIA GH200 480GB")["memory"], 4.0)
         self.assertEqual(card.data_sheet("NVIDIA H100 PCIe")["bf16"], 756)
         self.assertIsNone(card.data_sheet("Tesla K80"))
 
