@@ -8,7 +8,8 @@ import subprocess
 FIELDS = "name,compute_cap,driver_version,memory.total"
 CLOCKS = "clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,temperature.gpu,power.draw,clocks_event_reasons.active"
 
-# By the first name that is part of the card's. Of data sheets, dense: bf16 and fp32 (no tensor cores) in TFLOP/s, memory in TB/s. Where PyTorch is there it is measured.
+# Of data sheets, dense: bf16 and fp32 (no tensor cores) in TFLOP/s, memory in TB/s. The first whose name is part of the card's.
+# Where PyTorch is there, it is measured.
 LIMITS = [
     ("GH200", {"bf16": 989, "fp32": 67, "memory": 4.0}),
     ("H200", {"bf16": 989, "fp32": 67, "memory": 4.8}),
