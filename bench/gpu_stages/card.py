@@ -8,13 +8,14 @@ import subprocess
 FIELDS = "name,compute_cap,driver_version,memory.total"
 CLOCKS = "clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,temperature.gpu,power.draw,clocks_event_reasons.active"
 
-# Of data sheets, dense: bf16 and fp32 (no tensor cores) in TFLOP/s, memory in TB/s. Where PyTorch is there it is measured.
+# Of data sheets, dense: bf16 and fp32 (no tensor cores) in TFLOP/s, memory in TB/s. The first whose name is part of the card's.
+# Where PyTorch is there, it is measured.
 LIMITS = [
+    ("GH200", {"bf16": 989, "fp32": 67, "memory": 4.0}),
     ("H200", {"bf16": 989, "fp32": 67, "memory": 4.8}),
     ("H100 NVL", {"bf16": 835, "fp32": 60, "memory": 3.9}),
     ("H100 PCIe", {"bf16": 756, "fp32": 51, "memory": 2.0}),
     ("H100", {"bf16": 989, "fp32": 67, "memory": 3.35}),
-    ("GH200", {"bf16": 989, "fp32": 67, "memory": 4.0}),
     ("B200", {"bf16": 2250, "fp32": 80, "memory": 8.0}),
     ("A100", {"bf16": 312, "fp32": 19.5, "memory": 2.0}),
 ]

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 
-OURS = "Ops/Cuda*:Cuda*"  # of device cuda; kernel_tests holds nothing else
+OURS = "Ops/Cuda*:Cuda*"  # of device cuda; the cases that they run have tests of their own, for the CPU
 WORDS = re.compile(r"Words|Tile|Gemm")  # suites on words and tiles, bit for bit
 COLLECTIVES = re.compile(r"Collectives|Nccl")
 

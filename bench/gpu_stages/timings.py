@@ -14,7 +14,7 @@ import threading
 from gpu_stages import card, probe, processes
 
 NAME, TITLE, SHARE = "timings", "kernels on the models' shapes", 100
-WATCH = 20  # seconds; cuDNN compiles some of its kernels when it is first asked
+WATCH = 30  # seconds; libraries of half a gigabyte load, and cuDNN compiles some kernels, when first asked
 FIRST = ("conv2d", "linear", "attention", "group_norm", "batch_norm")  # the ops that take a step's time
 
 

@@ -186,12 +186,12 @@ def jobs_of(s):
 
 
 def rehearse(s):
-    """Reads each job, with the settings of its row."""
+    """Plans each job for a GPU, with the settings of its row."""
     jobs, wrong = Jobs(s), []
     for net, precision in ROWS:
         job = jobs.ours_of(net, precision)
         job.settings |= {"hyperparameters.steps": 100, "device": "cpu"}
-        done = s.run(job.command("check"), 10)
+        done = s.run(job.command("plan", "--device", "cuda"), 15)
         if not done.fine:
             wrong.append(f"{net} {precision}: {done.why()}")
     s.say(wrong_jobs=wrong)

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 import types
 import unittest
@@ -22,7 +21,7 @@ BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 sys.dont_write_bytecode = True
 
-from gpu_stages import all_stages, card, cases, closure, gtest, processes, programs, results, sanitizer, session, summary, timings, training  # noqa: E402
+from gpu_stages import all_stages, card, cases, closure, gtest, processes, programs, results, sanitizer, session, summary, timings, training, words  # noqa: E402
 from peers import ranks  # noqa: E402
 
 
@@ -55,6 +54,7 @@ class Card(unittest.TestCase):
 
     def test_data_sheet(self):
         self.assertEqual(card.data_sheet("NVIDIA H200")["memory"], 4.8)
+        self.assertEqual(card.data_sheet("NVIDIA GH200 480GB")["memory"], 4.0)
         self.assertEqual(card.data_sheet("NVIDIA H100 PCIe")["bf16"], 756)
         self.assertIsNone(card.data_sheet("Tesla K80"))
 
@@ -181,6 +181,73 @@ class Written(unittest.TestCase):
             self.assertLessEqual(written.file.stat().st_size, 1000)
             self.assertEqual(len(written.of("cases")), 100)
             self.assertLessEqual(len(list(written.folder.iterdir())), 8)
+
+
+# In gpu_programs' place, for kernel_tests: one op passes, one fails, one crashes, one hangs.
+TESTS = """#!{python}
+import json, os, sys, time
+option = lambda name: next((w.split("=", 1)[1] for w in sys.argv if w.startswith(name + "=")), None)
+if "--gtest_list_tests" in sys.argv:
+    print("CudaCollectives.\\n  OneRank\\nCudaWords.\\n  AreExact\\nOps/CudaCases.")
+    for op in ("cast", "conv2d", "linear", "reorder"): print(f"  MatchTheReference/{{op}}  # GetParam() = \\"{{op}}\\"")
+    sys.exit()
+suite, _, name = option("--gtest_filter").partition(".")
+if name.endswith("linear"): os.abort()
+if name.endswith("reorder"): time.sleep(600)
+failures = [{{"failure": "off by one", "type": ""}}] if name.endswith("conv2d") else []
+test = {{"name": name, "status": "RUN", "result": "COMPLETED", **({{"failures": failures}} if failures else {{}})}}
+open(option("--gtest_output")[5:], "w").write(json.dumps({{"testsuites": [{{"name": suite, "testsuite": [test]}}]}}))
+print("========= ERROR SUMMARY: 0 errors")
+sys.exit(bool(failures))
+"""
+
+
+class Cases(unittest.TestCase):
+    def run_stage(self, stage):
+        with tempfile.TemporaryDirectory() as folder:
+            program = pathlib.Path(folder) / "gpu_programs"
+            program.write_text(TESTS.format(python=sys.executable))
+            program.chmod(0o755)
+            there = types.SimpleNamespace(ours=program, scratch=pathlib.Path(folder), environment=dict(os.environ), python=None)
+            s = session.Session(there, results.Results(pathlib.Path(folder) / "out"), 1)
+            s.stage = stage.NAME
+            stage.work(s)
+            return s.results.lines
+
+    def test_a_process_an_op_and_the_collectives_last(self):
+        limit, cases.LIMIT = cases.LIMIT, 3
+        try:
+            lines = self.run_stage(cases)
+        finally:
+            cases.LIMIT = limit
+        of = {line["test"].rpartition("/")[2]: line for line in lines}
+        self.assertEqual(lines[-1]["test"], "CudaCollectives.*")
+        self.assertEqual((of["cast"]["passed"], of["cast"]["failed"]), (1, []))
+        self.assertEqual(of["conv2d"]["failed"], [{"test": "Ops/CudaCases.MatchTheReference/conv2d", "says": "off by one"}])
+        self.assertIn("exit -6", of["linear"]["failed"][0]["says"])
+        self.assertIn("no end after 3 s", of["reorder"]["failed"][0]["says"])
+        self.assertNotIn("CudaWords.*", [line["test"] for line in lines])
+
+    def test_words_alone(self):
+        lines = self.run_stage(words)
+        self.assertEqual([(line["test"], line["passed"]) for line in lines], [("CudaWords.*", 1)])
+
+    def test_sanitizer_runs_the_program_under_the_tool(self):
+        with tempfile.TemporaryDirectory() as folder:
+            tool = pathlib.Path(folder) / "compute-sanitizer"
+            tool.write_text('#!/bin/sh\nwhile [ "$1" != "${1#--}" ]; do shift 2; done\nexec "$@"\n')
+            tool.chmod(0o755)
+            kept, jobs, sanitizer.tool = sanitizer.tool, sanitizer.jobs, lambda: str(tool)
+            sanitizer.jobs = lambda tests: [job for job in jobs(tests) if "reorder" not in job[1]]
+            try:
+                lines = self.run_stage(sanitizer)
+            finally:
+                sanitizer.tool, sanitizer.jobs = kept, jobs
+        found = {(line["check"], line["test"].rpartition("/")[2]): line for line in lines}
+        self.assertEqual(len(found), 6)
+        self.assertEqual((found["memcheck", "cast"]["errors"], found["memcheck", "cast"]["failed"]), (0, []))
+        self.assertIsNone(found["racecheck", "linear"]["errors"])
+        self.assertEqual(len(found["racecheck", "conv2d"]["failed"]), 1)
 
 
 # In gpu_programs' place: conv2d's group 0 has a kernel that breaks the device and one that hangs, group 1 one that throws.
