@@ -3,6 +3,9 @@
 // is in cuDNN's graph interface alone, which cudnn_frontend builds graphs for: headers, which look up what
 // they call in libcudnn and libcudart themselves.
 //
+// A kernel must not decline for its batch: it is made where cuDNN has a plan for one sample, which works the
+// batch off sample by sample where there is none for it.
+//
 // Its statistics are our lse: the natural logarithm, of scores that are scaled. The gradient by its
 // deterministic algorithm.
 #define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
@@ -80,7 +83,10 @@ std::unique_ptr<Graph> build(cudnnHandle_t handle, const KernelRequest& r) {
     describe(*out[i], r.out[i], p.heads, ++uid);
     out[i]->set_output(true);
   }
-  return graph->build(handle, {fe::HeurMode_t::A}).is_good() ? std::move(graph) : nullptr;
+  auto status = graph->build(handle, {fe::HeurMode_t::A});
+  if (status.is_good()) return graph;
+  notice_once(fmt::format("cuDNN declines some attention: {}", status.get_message()));
+  return nullptr;
 }
 
 // One for each shape: cuDNN compiles some, which takes a while, and plans make a kernel several times. They
@@ -97,35 +103,50 @@ const Graph* graph_for(Cudnn& cudnn, const KernelRequest& r) {
   fe::cudnn_dlhandle = cudnn.dlhandle;
   try {
     at->second = build(handle, r);
-  } catch (const std::runtime_error&) {  // a library, or an entry point, that isn't to be had
+  } catch (const std::runtime_error& e) {  // a library, or an entry point, that isn't to be had
+    notice_once(fmt::format("cuDNN declines some attention: {}", e.what()));
   }
   return at->second.get();
 }
 
+// The same of another number of samples.
+const Graph* graph_for(Cudnn& cudnn, const KernelRequest& r, int64_t samples) {
+  std::vector<TensorSpec> in, out;
+  for (const TensorSpec& s : r.in) in.push_back(with_samples(s, samples));
+  for (const TensorSpec& s : r.out) out.push_back(with_samples(s, samples));
+  return graph_for(cudnn, {r.params, in, out});
+}
+
 class CudnnAttention final : public Kernel {
  public:
-  CudnnAttention(Cudnn& cudnn, const Graph& graph, const KernelRequest& r)
-      : cudnn_(cudnn), graph_(graph), samples_(r.in[0].shape[0]), bytes_(graph.get_workspace_size()) {
+  // `part`: samples that the graph is of.
+  CudnnAttention(Cudnn& cudnn, const Graph& graph, int64_t part, const KernelRequest& r)
+      : cudnn_(cudnn),
+        graph_(graph),
+        samples_(r.in[0].shape[0]),
+        part_(part),
+        bytes_(graph.get_workspace_size()) {
     for (size_t i = 1; i <= r.in.size() + r.out.size(); ++i) addresses_[static_cast<int64_t>(i)] = nullptr;
   }
   int64_t workspace_bytes() const override { return bytes_ ? gpu_aligned(bytes_) + kGpuAlignment : 0; }
 
   void run(const KernelArgs& args) override {
-    if (samples_ == 0) return;
-    int64_t uid = 0;
-    for (auto views : {args.in, args.out})
-      for (const View& v : views) addresses_[++uid] = v.data;
-    auto status =
-        graph_.execute(cudnn_.on(args.stream), addresses_, bytes_ ? gpu_aligned(args.workspace) : nullptr);
-    if (status.is_bad())
-      throw Error(Exit::internal, "E_CUDNN", fmt::format("cuDNN's attention: {}", status.get_message()))
-          .hint("CUDNN_FRONTEND_LOG_INFO=10 CUDNN_FRONTEND_LOG_FILE=stderr says more");
+    for (int64_t first = 0; first < samples_; first += part_) {
+      int64_t uid = 0;
+      for (auto views : {args.in, args.out})
+        for (const View& v : views) addresses_[++uid] = cudnn_sample(v, first);
+      auto status =
+          graph_.execute(cudnn_.on(args.stream), addresses_, bytes_ ? gpu_aligned(args.workspace) : nullptr);
+      if (status.is_bad())
+        throw Error(Exit::internal, "E_CUDNN", fmt::format("cuDNN's attention: {}", status.get_message()))
+            .hint("CUDNN_FRONTEND_LOG_INFO=10 CUDNN_FRONTEND_LOG_FILE=stderr says more");
+    }
   }
 
  private:
   Cudnn& cudnn_;
   const Graph& graph_;
-  int64_t samples_, bytes_;
+  int64_t samples_, part_, bytes_;
   std::unordered_map<int64_t, void*> addresses_;
 };
 
@@ -151,8 +172,11 @@ std::unique_ptr<Kernel> make(const KernelRequest& r) {
   const bool backward = r.in.size() > 3;
   if (!served(r, backward ? r.in[4] : r.out[1]) || (backward && !served_backward(r))) return nullptr;
   Cudnn* const cudnn = Cudnn::get();
-  const Graph* const graph = cudnn ? graph_for(*cudnn, r) : nullptr;
-  return graph ? std::make_unique<CudnnAttention>(*cudnn, *graph, r) : nullptr;
+  const Graph* const one = cudnn ? graph_for(*cudnn, r, 1) : nullptr;
+  if (!one) return nullptr;
+  const int64_t samples = std::max<int64_t>(r.in[0].shape[0], 1);
+  const Graph* const all = graph_for(*cudnn, r, samples);
+  return std::make_unique<CudnnAttention>(*cudnn, all ? *all : *one, all ? samples : 1, r);
 }
 
 }  // namespace
