@@ -15,7 +15,7 @@ std::string find_mpirun() {
   std::string rest = path ? path : "/usr/bin:/bin";
   while (!rest.empty()) {
     const auto colon = rest.find(':');
-    const std::string candidate = rest.substr(0, colon) + "/mpirun";
+    std::string candidate = rest.substr(0, colon) + "/mpirun";
     if (::access(candidate.c_str(), X_OK) == 0) return candidate;
     rest = colon == std::string::npos ? "" : rest.substr(colon + 1);
   }
