@@ -424,6 +424,10 @@ TEST_F(StandIns, EachRankHasAGpuOfItsOwn) {
     const Outcome mpi = ranks_after(setup, {"backend=mpi"});
     EXPECT_EQ(mpi.code, 0) << mpi.text;
   }
+  const Outcome some = ranks_after("[ $OMPI_COMM_WORLD_RANK = 0 ] || export LOCKSTEP_STANDIN_GPUS=0",
+                                   {"backend=auto", "device=auto"});
+  EXPECT_NE(some.code, 0);
+  EXPECT_NE(some.text.find("device differs: cpu on rank 1, cuda on rank 0"), std::string::npos) << some.text;
 }
 
 // The program does without it; `nccl` says where it was looked for, and `auto` is mpi, with a word.
