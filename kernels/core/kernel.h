@@ -6,8 +6,8 @@
 //           (a oneDNN primitive, a blocking). Whether it declines must not depend on the batch
 //           size, so that one choice serves every rank and a shorter last batch. All the memory
 //           a kernel ever allocates it allocates here.
-//   run()   works on addresses. Allocates nothing, throws nothing. Batch size 0 is legal: reductions
-//           over the batch then write zeros, everything else nothing.
+//   run()   works on addresses. Allocates nothing; throws only what a GPU or its libraries refuse.
+//           Batch size 0 is legal: reductions over it write zeros, everything else nothing.
 // Outputs are overwritten, never accumulated into, unless the op's header says otherwise, and every
 // element of an output is written. Inputs and outputs don't overlap unless the op's header names a
 // pair that may be the same buffer.
