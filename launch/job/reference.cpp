@@ -9,8 +9,8 @@ namespace lockstep {
 
 namespace {
 
-using Row = ReferenceRow;
-using Section = ReferenceSection;
+using Row = job::ReferenceRow;
+using Section = job::ReferenceSection;
 
 std::string fallback_text(const job::Key& key, const job::Slot& slot) {
   if (key.required) return "required";
