@@ -21,7 +21,7 @@ class CudaWords : public ::testing::Test {
  protected:
   void SetUp() override {
     if (gpu_count() == 0) GTEST_SKIP() << "no GPU here";
-    device_ = make_cuda_runtime(0, 1, true);
+    device_ = make_cuda_runtime(0);
   }
   // Kernels work on the default stream, which the runtime's own does not wait for.
   void send(const DeviceMemory& to, const void* from) {
