@@ -81,7 +81,7 @@ Score evaluate(Session& session, const ImageSet& images, const std::vector<int64
     score.accuracy = sums[1] / static_cast<double>(total);
     return score;
   }
-  score.bands.emplace();
+  score.bands = std::array<Score::Band, Score::kBands>{};
   for (size_t i = 0; i < score.bands->size(); ++i) {
     const double count = sums[2 + Score::kBands + i];
     (*score.bands)[i] = {count > 0 ? sums[2 + i] / count : 0, static_cast<int64_t>(count)};
