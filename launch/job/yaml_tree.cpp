@@ -305,12 +305,15 @@ class Lexer {
     }
   }
   bool plain() const { return !comment_ && quote_ == 0; }
-  // Whether a line's content is indented by this character, which counts outside quotes and brackets.
+  // Whether nothing but white space stands before this character in its line, outside quotes.
+  bool leads(std::string_view text, size_t i) const {
+    return plain() && text.find_first_not_of(" \t", line_start_) >= i;
+  }
+  // Whether a line's content is indented by this character, which counts outside brackets.
   bool indents(std::string_view text, size_t i) const {
-    if (!plain() || depth_ > 0) return false;
-    const std::string_view white = " \t";
-    const size_t content = text.find_first_not_of(white, line_start_);
-    return content != std::string_view::npos && content > i && text[content] != '\n' && text[content] != '#';
+    if (!leads(text, i) || depth_ > 0) return false;
+    const size_t content = text.find_first_not_of(" \t", line_start_);
+    return content != std::string_view::npos && text[content] != '\n' && text[content] != '#';
   }
 
  private:
@@ -381,6 +384,16 @@ void refuse_bad_bytes(std::string_view text, const Builder& builder, const std::
   }
 }
 
+// Where no content is indented by them (an empty line, a comment, within brackets), which yaml-cpp refuses all the same. Of as
+// many bytes, so that places stay.
+void spaces_for_leading_tabs(std::string& text) {
+  Lexer lexer;
+  for (size_t i = 0; i < text.size(); ++i) {
+    lexer.next(text, i);
+    if (text[i] == '\t' && lexer.leads(text, i)) text[i] = ' ';
+  }
+}
+
 }  // namespace
 
 Node parse_yaml(std::string_view raw, const std::string& source, bool is_file,
@@ -396,6 +409,7 @@ Node parse_yaml(std::string_view raw, const std::string& source, bool is_file,
     throw job_error(builder.place(size_t{0}), key_prefix, "E_JOB_SIZE",
                     fmt::format("larger than {} bytes: not a job file", kMaxJobBytes));
   refuse_bad_bytes(text, builder, key_prefix);
+  spaces_for_leading_tabs(text);
   try {
     std::istringstream stream(text);
     YAML::Parser parser(stream);

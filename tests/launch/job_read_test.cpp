@@ -369,10 +369,12 @@ TEST(JobFile, TabsAndInvisibleCharactersWhereTheyDoNoHarm) {
   EXPECT_EQ(name("job_name: small", "job_name:\tsmall"), "small");
   EXPECT_EQ(name("job_name: small", "\t# a comment\njob_name: small"), "small");
   EXPECT_EQ(name("job_name: small", "job_name: small \t \n\t\n"), "small");
+  EXPECT_EQ(name("job_name: small", "job_name: small\n\t # a comment"), "small");
   EXPECT_EQ(name("{name: sgd, lr: 0.1}", "{\n\tname: sgd,\n\tlr: 0.1\n\t}"), "small");
   EXPECT_EQ(name("small", "small  #\xc2\xa0[a comment, it's"), "small");
-  const std::string path = folder.read(replaced(kSmallJob, "path: data", "path: \"a\xc2\xa0\tb\"")).training.path;
-  EXPECT_EQ(std::filesystem::path(path).filename(), "a\xc2\xa0\tb");
+  const std::string path =
+      folder.read(replaced(kSmallJob, "path: data", "path: \"a\xc2\xa0 b\"")).training.path;
+  EXPECT_EQ(std::filesystem::path(path).filename(), "a\xc2\xa0 b");
 }
 
 }  // namespace
