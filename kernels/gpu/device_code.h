@@ -13,25 +13,25 @@
 //   ... in Kernel::run():  launch(relu<T>, blocks(n, 256), 256, 0, args.stream, x, y, n);
 //
 // Names and meanings are CUDA's: __global__, __shared__, __align__, threadIdx, __syncthreads (_count, _or,
-// _and),
-// __syncwarp, __shfl_*_sync, __ballot/any/all_sync, atomicAdd/Min/Max/Exch/CAS/Or/And on integers,
+// _and), __syncwarp, __shfl_*_sync, __ballot/any/all_sync, atomicAdd/Min/Max/Exch/CAS/Or/And on integers,
 // __threadfence, float4 and its like, expf, rsqrtf, __popc, __float_as_uint, __fmul_rn (never contracted into
-// an fma; nvcc may contract * and +; write fmaf where it matters). Beyond them, for T = float, bf16 or
-// another type that vectors of 4, 8 or 16 bytes are made of:
+// an fma; nvcc may contract * and +; write fmaf where it matters).
+// Beyond them, for T = float, bf16 or another type that vectors of 4, 8 or 16 bytes are made of:
+//
 //   bf16                                      2 bytes; float(b), bf16(f)
 //   Vector<T> v = load16(p); store16(p, v)    16 bytes at once, aligned to 16; v[i] are its elements
 //   Vector<T, N> v = load_vector<N>(p); store_vector(p, v)
 //   dynamic_shared<T>()                       the launch's dynamic shared memory, aligned to 16
-//   cp_async16(shared, global, valid_bytes)   16 bytes, those past valid_bytes zero; cp_async_commit(),
-//   cp_async_wait<N>() ldmatrix_x4/_x2[_trans](r, row)           row: of this lane's matrix row in shared
-//   memory, aligned to 16 mma_m16n8k16(d, a, b)                     d[4] += a[4] b[2], bf16 pairs, float
-//   sums; fragments as PTX has them pack_bf16(low, high)                      two floats as such a pair
+//   cp_async16(shared, global, valid_bytes)   16 bytes, those past valid_bytes zero; cp_async_commit(), cp_async_wait<N>()
+//   ldmatrix_x4/_x2[_trans](r, row)           row: of this lane's matrix row in shared memory, aligned to 16
+//   mma_m16n8k16(d, a, b)                     d[4] += a[4] b[2], bf16 pairs, float sums; fragments as PTX has them
+//   pack_bf16(low, high)                      two floats as such a pair
 //   named_barrier(id, threads)                bar.sync; id 1..15, whole warps
 //   warp_sum, warp_max, block_sum<kThreads>   reduce.h
 //   DeviceTable<T>                            constant device memory that a kernel makes in make() (launch.h)
 // No float atomics: results repeat bit for bit. A grid of 0 blocks is legal and does nothing.
 //
-// Register: `void register_<room>(Registry&, Device)` in that namespace, listed in rooms.cu; it serves all
+// Register: `void register_<room>(Registry&, Device)` in that namespace, listed in kernels/registry.cu; it serves all
 // three. The name says what the kernel is ("tiled"); f32 and bf16 are an entry each; make() declines other
 // dtypes and layouts. Test: the op's ordinary cases run on every simt kernel, in both types, watched and
 // plain (tests/kernels/gpu_cases_test.cpp): add odd shapes; say in KernelCase::bf16_in/_out which tensors are

@@ -4,9 +4,9 @@
 //   RUN/checkpoints/step-00000420/
 //     model.safetensors    parameters and buffers under PyTorch's names
 //     state.safetensors    optimizer state, one tensor a parameter: "momentum.conv1.weight"; "m.", "v."
-//     meta.json            step, epoch, position in the epoch, kernel table, job hash, best metric so far,
-//     bit_exact, ... manifest.json        SHA-256 of meta.json, of every tensor and of the rest of both
-//     files; sealed by one of itself
+//     meta.json            step, epoch, position in the epoch, kernel table, job hash, best metric so far, bit_exact
+//     manifest.json        SHA-256 of meta.json, of every tensor and of the rest of both files; sealed by one of
+//                          itself
 // Written under a temporary name, each file and the folder fsynced, then renamed and the parent fsynced: a
 // checkpoint that can be seen is whole.
 #pragma once
