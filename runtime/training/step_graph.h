@@ -61,7 +61,8 @@ struct TrainingGraphOptions {
   bool finish = true;  // allreduce and optimizer: the last micro-batch of a step
   int64_t bucket_bytes = 4 << 20;
 
-  auto operator<=>(const TrainingGraphOptions&) const = default;
+  // clang-tidy 14 takes this for a null pointer.
+  auto operator<=>(const TrainingGraphOptions&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 // Micro-batch m of a rank's. With shards their sum is a binary tree: array i holds sums of 2^i micro-batches,
 // two of which make one of array i + 1, as digits carry in a binary counter. A rank's sum is then a node of

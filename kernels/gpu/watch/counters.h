@@ -32,7 +32,8 @@ class Counters {
     const void* place = nullptr;
     Space space = Space::global;
     bool write = false;
-    auto operator<=>(const Key&) const = default;
+    // clang-tidy 14 takes this for a null pointer.
+    auto operator<=>(const Key&) const = default;  // NOLINT(modernize-use-nullptr)
   };
   using Places = std::map<Key, RequestCount>;
 
