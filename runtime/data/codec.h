@@ -29,6 +29,9 @@ void expect_bounded(const std::string& path, int64_t height, int64_t width, int6
 // Error data (65): memory ran out while this file was decoded.
 Error out_of_memory(const std::string& path);
 
+// What a library found odd about a file, so many times; the first of it.
+std::string remark_of(const char* library, const char* first, int64_t times);
+
 // Up to n bytes of the file from this offset on; how many there were.
 using ReadAt = std::function<size_t(uint64_t offset, void* to, size_t n)>;
 

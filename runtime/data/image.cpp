@@ -107,6 +107,10 @@ Error out_of_memory(const std::string& path) {
       .at("file", path);
 }
 
+std::string remark_of(const char* library, const char* first, int64_t times) {
+  return times == 1 ? std::string(first) : fmt::format("{} ({} such remarks of {})", first, times, library);
+}
+
 void convert_channels(ImageSet& set, int64_t channels) {
   if (set.channels == channels) return;
   LOCKSTEP_ASSERT((channels == 1 && set.channels == 3) || (channels == 3 && set.channels == 1), "{} to {}",

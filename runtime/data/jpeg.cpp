@@ -167,9 +167,7 @@ Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes, int64
   const int turned = orientation(r);  // the markers are gone after decoding
   if (!decode(r, image)) throw damaged(path, r, bytes);
   Image picture = upright(std::move(image), turned);
-  if (r.oddities > 0)
-    picture.remark = r.oddities == 1 ? std::string(r.message)
-                                     : fmt::format("{} ({} such remarks of libjpeg)", r.message, r.oddities);
+  if (r.oddities > 0) picture.remark = remark_of("libjpeg", r.message, r.oddities);
   return picture;
 }
 

@@ -97,6 +97,7 @@ int orientation_of_file(const ReadAt& read) {
     uint8_t head[8];  // length, type; behind the data a checksum of 4 bytes
     if (read(at, head, 8) < 8) return 1;
     const uint32_t length = big_endian(head);
+    if (std::memcmp(head + 4, "IEND", 4) == 0) return 1;  // what lies behind it is none of the picture's
     if (std::memcmp(head + 4, "eXIf", 4) == 0) {
       std::vector<uint8_t> exif(std::min(length, kLargest));
       exif.resize(read(at + 8, exif.data(), exif.size()));
@@ -152,8 +153,7 @@ Image decode_png(const std::string& path, std::span<const uint8_t> bytes, int64_
   }
   Image picture = upright(std::move(image), orientation(r));
   if (r.oddities > 0)
-    picture.remark = r.oddities == 1 ? std::string(r.message)
-                                     : fmt::format("{} ({} such remarks of libpng)", r.message, r.oddities);
+    picture.remark = remark_of("libpng", r.message, r.oddities);
   else if (r.at != bytes.size())
     picture.remark = fmt::format("{} bytes behind the image", bytes.size() - r.at);
   return picture;

@@ -137,6 +137,13 @@ TEST_F(OddFiles, OrientationBehindThePixels) {
   EXPECT_EQ(read_image_shape(folder.file("image")), (ImageShape{3, 100, 40}));
 }
 
+// Not by a chunk behind the end, where shape and pixels must agree too.
+TEST_F(OddFiles, OrientationBehindTheEndIsNotThePictures) {
+  const Image image = read(red_blue() + png_chunk("eXIf", exif(3 /* SHORT */, 6, 2, true)));
+  EXPECT_EQ(image.width, 2);
+  EXPECT_EQ(read_image_shape(folder.file("image")), (ImageShape{3, 1, 2}));
+}
+
 TEST_F(OddFiles, PngWithBytesBehindItOrABadSumOfAnAncillaryChunk) {
   const Bytes pixels = {255, 0, 0, 0, 0, 255};  // planes: red 255 0, green 0 0, blue 0 255
   const Image more = read(red_blue() + "more");
