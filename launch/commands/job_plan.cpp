@@ -10,7 +10,7 @@
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/device_collectives.h"
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/training/evaluation.h"
 #include "runtime/training/schedule.h"
@@ -143,7 +143,7 @@ void check_classes(const Job& job, const DatasetShape& data) {
 }
 
 // What would make the bits depend on the number of ranks after all.
-void check_shards(const Job& job, bool has_batch_norm) {
+void refuse_rank_dependence(const Job& job, bool has_batch_norm) {
   const auto refused = [&](const char* why) {
     return Error(Exit::config, "E_JOB_SHARDS", fmt::format("shards: {}", why))
         .at("job", job.file)
@@ -158,7 +158,7 @@ void check_shards(const Job& job, bool has_batch_norm) {
 }
 
 // Where `auto` has become mpi, which sums in fp32 only.
-void check_gradient_precision(const Job& job) {
+void check_carried_precision(const Job& job) {
   if (job.gradient_precision == "fp32" || joins_by_nccl(job)) return;
   const std::string key = "gradient_precision";
   throw Error(
@@ -173,7 +173,7 @@ void check_gradient_precision(const Job& job) {
 }  // namespace
 
 CheckedJob check_job(const Job& job) {
-  check_gradient_precision(job);
+  check_carried_precision(job);
   CheckedJob c;
   c.data = probe_dataset(job.training);
   check_classes(job, c.data);
@@ -192,7 +192,7 @@ CheckedJob check_job(const Job& job) {
   const ParameterTable table = make_parameter_table(build_forward(spec, true));
   optimizer_params(job.hyperparameters, table);
   c.has_batch_norm = !table.buffers.empty();
-  if (job.hyperparameters.shards) check_shards(job, c.has_batch_norm);
+  if (job.hyperparameters.shards) refuse_rank_dependence(job, c.has_batch_norm);
   c.parameter_count = count_parameters(table);
   return c;
 }
@@ -224,7 +224,7 @@ TrainedModel open_run_model(const std::string& run_folder, const InputShape& inp
 }
 
 JobPlan plan_job(const Job& job, bool time_kernels) {
-  check_gradient_precision(job);
+  check_carried_precision(job);
   JobPlan p;
   const auto& c = job.hyperparameters;
   const int ranks = static_cast<int>(job.instance_count);

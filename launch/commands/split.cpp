@@ -2,7 +2,7 @@
 #include "launch/commands/split.h"
 
 #include "runtime/data/fit.h"
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 #include "runtime/training/trainer.h"
 
 namespace lockstep {
@@ -40,7 +40,7 @@ std::vector<uint8_t> first_images(const Split& split, int64_t count, uint64_t se
                 fmt::format("{} {} images are asked for, there are {}", count, split.name, split.count()))
         .hint(fmt::format("--count {}", split.count()));
   const ImageSet& images = *split.images;
-  const Sampler order(split.count(), seed, true);
+  const SampleOrder order(split.count(), seed, true);
   std::vector<uint8_t> pixels;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = order.sample(0, i);

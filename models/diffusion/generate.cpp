@@ -7,7 +7,7 @@
 #include "models/diffusion/denoiser.h"
 #include "models/diffusion/sample.h"
 #include "runtime/data/image_grid.h"
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 
 namespace lockstep::diffusion {
 

@@ -32,7 +32,7 @@ struct AugmentConfig {
 // or, where one number is given, so that the shorter side has it and the longer one floor(it x longer /
 // shorter), as torchvision's Resize. Then `crop`: the middle height x width, one number giving both, as
 // torchvision's CenterCrop.
-struct Fit {
+struct ImageFit {
   Extent resize, crop;
   std::string text() const {
     return fmt::format("resize {}x{} crop {}x{}", resize.height, resize.width, crop.height, crop.width);
@@ -51,7 +51,7 @@ struct DatasetConfig {
   int64_t limit = 0;    // first n samples only (of an image_folder: of its first classes); 0: all
   std::vector<float> mean, std;       // `normalize`, one per channel or one for all; empty: 0 and 1
   AugmentConfig augment;              // of inputs.training only
-  Fit fit;                            // of an image_folder, as are the next two
+  ImageFit fit;                       // of an image_folder, as are the next two
   std::string on_bad_image = "stop";  // stop: error data (65); skip: left out, see ImageSet::skipped
   int64_t max_pixels = kMaxPixels;    // height x width of a picture at most
   std::string where;                  // file:line:column of the entry, for messages
@@ -148,7 +148,7 @@ struct Image {
   std::vector<uint8_t> pixels;
   std::string remark = {};  // what was odd about its file and changes no pixel; empty: nothing
 };
-Image read_image(const std::string& path, int64_t channels, const Fit& fit = {},
+Image read_image(const std::string& path, int64_t channels, const ImageFit& fit = {},
                  int64_t max_pixels = kMaxPixels);
 // Writes to a temporary name, then renames. Error cannot_create (73) or io (74).
 void write_png(const std::string& path, const Image& image);

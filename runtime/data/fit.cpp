@@ -107,12 +107,12 @@ Image resized(const Image& image, int64_t height, int64_t width) {
   return out;
 }
 
-ImageShape fitted(const std::string& path, const ImageShape& shape, const Fit& fit) {
+ImageShape fitted(const std::string& path, const ImageShape& shape, const ImageFit& fit) {
   const Extent e = cropped_to(path, resized_to(path, shape, fit.resize), fit.crop);
   return {shape.channels, e.height, e.width};
 }
 
-Image fitted(const std::string& path, Image image, const Fit& fit) {
+Image fitted(const std::string& path, Image image, const ImageFit& fit) {
   const Extent size = resized_to(path, {image.channels, image.height, image.width}, fit.resize);
   const Extent to = cropped_to(path, size, fit.crop);
   if (size.height != image.height || size.width != image.width)

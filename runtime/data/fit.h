@@ -20,8 +20,8 @@ Image resized(const Image& image, int64_t height, int64_t width);
 std::shared_ptr<const ImageSet> middle_of(const std::string& path, const ImageSet& set, const Extent& size,
                                           std::span<const int64_t> subset = {});
 
-// What Fit says, on the shape and on the picture. Error data (65) where the picture is smaller than the crop.
-ImageShape fitted(const std::string& path, const ImageShape& shape, const Fit& fit);
-Image fitted(const std::string& path, Image image, const Fit& fit);
+// What ImageFit says, on the shape and on the picture. Error data (65) where the picture is smaller than the crop.
+ImageShape fitted(const std::string& path, const ImageShape& shape, const ImageFit& fit);
+Image fitted(const std::string& path, Image image, const ImageFit& fit);
 
 }  // namespace lockstep

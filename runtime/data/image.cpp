@@ -160,7 +160,7 @@ ImageShape read_image_shape(const std::string& path, int64_t max_pixels) {
   }
 }
 
-Image read_image(const std::string& path, int64_t channels, const Fit& fit, int64_t max_pixels) try {
+Image read_image(const std::string& path, int64_t channels, const ImageFit& fit, int64_t max_pixels) try {
   LOCKSTEP_ASSERT(channels == 1 || channels == 3, "channels {}", channels);
   const std::vector<uint8_t> bytes = read_bytes(path, SIZE_MAX);
   if (!is_png(bytes) && !is_jpeg(bytes)) throw neither(path, bytes);

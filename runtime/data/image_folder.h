@@ -24,7 +24,7 @@ struct ImageFolder {
 // pictures; data (65): a class without images.
 ImageFolder find_image_folder(const std::string& path, bool test);
 struct ImageFolderOptions {
-  Fit fit;
+  ImageFit fit;
   bool skip_bad = false;  // leave out what cannot be read, instead of stopping at the first
   int64_t max_pixels = kMaxPixels;
   int threads = 1;

@@ -26,7 +26,7 @@ struct Loader::Impl {
 
   std::shared_ptr<const ImageSet> set;
   std::vector<int64_t> subset;
-  Sampler sampler;
+  SampleOrder order;
   int64_t max_batch, depth;
   std::vector<Slot> slots;
   Batch current;
@@ -38,17 +38,17 @@ struct Loader::Impl {
   bool stopping = false;
   std::thread worker;
 
-  Impl(std::shared_ptr<const ImageSet> set_, std::vector<int64_t> subset_, Sampler sampler_,
+  Impl(std::shared_ptr<const ImageSet> set_, std::vector<int64_t> subset_, SampleOrder order_,
        int64_t max_batch_, int64_t depth_)
       : set(std::move(set_)),
         subset(std::move(subset_)),
-        sampler(sampler_),
+        order(order_),
         max_batch(max_batch_),
         depth(depth_) {
     LOCKSTEP_ASSERT(max_batch >= 0 && depth >= 1, "max_batch {}, depth {}", max_batch, depth);
     const int64_t available = subset.empty() ? set->count() : static_cast<int64_t>(subset.size());
-    LOCKSTEP_ASSERT(sampler.count() == available, "the sampler counts {} samples, the split has {}",
-                    sampler.count(), available);
+    LOCKSTEP_ASSERT(order.count() == available, "the order counts {} samples, the split has {}",
+                    order.count(), available);
     for (int64_t i : subset) LOCKSTEP_ASSERT(i >= 0 && i < set->count(), "index {} of {}", i, set->count());
     slots.resize(static_cast<size_t>(depth + 1));
     for (Slot& slot : slots) {
@@ -63,7 +63,7 @@ struct Loader::Impl {
   void fill(Slot& slot) const {
     const int64_t bytes = set->sample_bytes();
     for (int64_t i = 0; i < slot.count; ++i) {
-      int64_t index = sampler.sample(slot.epoch, slot.begin + i);
+      int64_t index = order.sample(slot.epoch, slot.begin + i);
       if (!subset.empty()) index = subset[static_cast<size_t>(index)];
       std::memcpy(slot.images.data() + i * bytes, set->image(index), static_cast<size_t>(bytes));
       slot.labels[static_cast<size_t>(i)] = set->labels[static_cast<size_t>(index)];
@@ -89,9 +89,9 @@ struct Loader::Impl {
   }
 };
 
-Loader::Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, Sampler sampler,
+Loader::Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, SampleOrder order,
                int64_t max_batch, int depth)
-    : impl_(std::make_unique<Impl>(std::move(set), std::move(subset), sampler, max_batch, depth)) {}
+    : impl_(std::make_unique<Impl>(std::move(set), std::move(subset), order, max_batch, depth)) {}
 
 Loader::~Loader() {
   {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "runtime/data/dataset.h"
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 
 namespace lockstep {
 
@@ -22,10 +22,10 @@ struct Batch {
 class Loader {
  public:
   // subset: indices into the set that make up this split (after validation_fraction); empty: all. The
-  // sampler counts positions within it. At most `depth` batches of at most `max_batch` samples are in flight:
+  // order counts positions within it. At most `depth` batches of at most `max_batch` samples are in flight:
   // requested and not yet handed out by next().
-  Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, Sampler sampler, int64_t max_batch,
-         int depth = 4);
+  Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, SampleOrder order,
+         int64_t max_batch, int depth = 4);
   ~Loader();
   // Asks for positions [begin, begin + count) of an epoch; count 0 is legal. Blocks only when `depth` are
   // in flight already. Allocates nothing.

@@ -5,7 +5,7 @@
 #include <array>
 #include <cstring>
 
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 
 namespace lockstep {
 

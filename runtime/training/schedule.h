@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 #include "runtime/training/config.h"
 
 namespace lockstep {

@@ -55,7 +55,8 @@ class Trainer {
   int64_t loader_depth() const { return lockstep::loader_depth(schedule_->micro_batches()); }
 
   Loader make_loader() const {
-    return Loader(training_, training_subset_, Sampler(schedule_samples(), o_.config.seed, o_.config.shuffle),
+    return Loader(training_, training_subset_,
+                  SampleOrder(schedule_samples(), o_.config.seed, o_.config.shuffle),
                   schedule_->nominal_part(), static_cast<int>(loader_depth()));
   }
 

@@ -11,7 +11,7 @@
 #include "models/model.h"
 #include "runtime/comm/agree.h"
 #include "runtime/data/hash.h"
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 #include "runtime/graph/autodiff.h"
 #include "runtime/graph/executor.h"
 #include "runtime/graph/passes.h"

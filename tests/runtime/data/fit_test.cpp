@@ -31,7 +31,7 @@ TEST(Fit, EqualsPillowToTheBit) {
   ASSERT_GE(file.at("cases").size(), 11u);
   for (const json& c : file.at("cases")) {
     const auto shape = c.at("shape").get<std::vector<int64_t>>();
-    const Fit fit{extent(c.at("resize")), extent(c.at("crop"))};
+    const ImageFit fit{extent(c.at("resize")), extent(c.at("crop"))};
     SCOPED_TRACE(c.at("shape").dump() + " " + fit.text());
     const Image out = fitted("x", picture(shape[0], shape[1], shape[2]), fit);
     EXPECT_EQ((std::vector<int64_t>{out.channels, out.height, out.width}),
@@ -81,7 +81,7 @@ TEST(Fit, TheMiddleOfASetIsThatOfItsPictures) {
 }
 
 TEST(Fit, SidesThatCannotBe) {
-  const auto fits = [](int64_t height, int64_t width, const Fit& fit) {
+  const auto fits = [](int64_t height, int64_t width, const ImageFit& fit) {
     return [=] { fitted("a.png", ImageShape{1, height, width}, fit); };
   };
   expect_error(Exit::data, fits(20, 30, {{}, {21, 0}}), "file=a.png", "at least 21x21", "found 20x30");

@@ -21,13 +21,13 @@ std::shared_ptr<const ImageSet> numbered(int64_t count) {
   return set;
 }
 
-void expect_batch(const Batch& batch, const Sampler& sampler, int64_t epoch, int64_t begin, int64_t count,
+void expect_batch(const Batch& batch, const SampleOrder& order, int64_t epoch, int64_t begin, int64_t count,
                   const std::vector<int64_t>& subset = {}) {
   ASSERT_EQ(batch.count, count);
   ASSERT_EQ(batch.labels.size(), static_cast<size_t>(count));
   ASSERT_EQ(batch.images.size(), static_cast<size_t>(3 * count));
   for (int64_t i = 0; i < count; ++i) {
-    int64_t want = sampler.sample(epoch, begin + i);
+    int64_t want = order.sample(epoch, begin + i);
     if (!subset.empty()) want = subset[static_cast<size_t>(want)];
     EXPECT_EQ(batch.labels[static_cast<size_t>(i)], want);
     for (int64_t j = 0; j < 3; ++j)
@@ -37,8 +37,8 @@ void expect_batch(const Batch& batch, const Sampler& sampler, int64_t epoch, int
 
 TEST(Loader, BatchesComeInRequestOrder) {
   for (int depth : {1, 2, 4}) {
-    const Sampler sampler(100, 7, true);
-    Loader loader(numbered(100), {}, sampler, 16, depth);
+    const SampleOrder order(100, 7, true);
+    Loader loader(numbered(100), {}, order, 16, depth);
     int64_t asked = 0;
     const auto ask = [&] {
       loader.request(asked / 10, asked % 10 * 10, asked % 7 == 3 ? 0 : 10);
@@ -48,48 +48,48 @@ TEST(Loader, BatchesComeInRequestOrder) {
     for (int64_t taken = 0; taken < 200; ++taken) {
       const Batch& batch = loader.next();
       ask();  // while the batch is held: the buffer it lies in must not be filled again
-      expect_batch(batch, sampler, taken / 10, taken % 10 * 10, taken % 7 == 3 ? 0 : 10);
+      expect_batch(batch, order, taken / 10, taken % 10 * 10, taken % 7 == 3 ? 0 : 10);
     }
   }
 }
 
 TEST(Loader, SubsetIsWhatTheSamplerCounts) {
   const std::vector<int64_t> subset = {3, 5, 8, 13, 21, 34};
-  const Sampler sampler(6, 1, true);
-  Loader loader(numbered(40), subset, sampler, 6);
+  const SampleOrder order(6, 1, true);
+  Loader loader(numbered(40), subset, order, 6);
   loader.request(2, 0, 6);
-  expect_batch(loader.next(), sampler, 2, 0, 6, subset);
+  expect_batch(loader.next(), order, 2, 0, 6, subset);
 }
 
 TEST(Loader, AnErrorReachesNextAndTheFollowingBatchIsGood) {
-  const Sampler sampler(10, 1, false);
-  Loader loader(numbered(10), {}, sampler, 8);
+  const SampleOrder order(10, 1, false);
+  Loader loader(numbered(10), {}, order, 8);
   loader.request(0, 5, 8);  // past the end
   loader.request(0, 0, 8);
   EXPECT_THROW(loader.next(), Error);
-  expect_batch(loader.next(), sampler, 0, 0, 8);
+  expect_batch(loader.next(), order, 0, 0, 8);
 }
 
 TEST(Loader, MisuseIsAnErrorNotAHang) {
-  Loader loader(numbered(10), {}, Sampler(10, 1, false), 8);
+  Loader loader(numbered(10), {}, SampleOrder(10, 1, false), 8);
   EXPECT_THROW(loader.next(), Error);
   EXPECT_THROW(loader.request(0, 0, 9), Error);
-  EXPECT_THROW(Loader(numbered(10), {}, Sampler(9, 1, false), 8), Error);
-  EXPECT_THROW(Loader(numbered(10), {10}, Sampler(1, 1, false), 8), Error);
+  EXPECT_THROW(Loader(numbered(10), {}, SampleOrder(9, 1, false), 8), Error);
+  EXPECT_THROW(Loader(numbered(10), {10}, SampleOrder(1, 1, false), 8), Error);
 }
 
 TEST(Loader, LeavesWithRequestsInFlight) {
   const auto set = numbered(100);
   for (int i = 0; i < 200; ++i) {
-    Loader loader(set, {}, Sampler(100, 1, true), 100);
+    Loader loader(set, {}, SampleOrder(100, 1, true), 100);
     for (int j = 0; j < 4; ++j) loader.request(0, 0, 100);
     if (i % 2) loader.next();
   }
 }
 
 TEST(Loader, RequestBlocksUntilABatchIsTaken) {
-  const Sampler sampler(100, 1, true);
-  Loader loader(numbered(100), {}, sampler, 10, 2);
+  const SampleOrder order(100, 1, true);
+  Loader loader(numbered(100), {}, order, 10, 2);
   std::atomic<int> requests = 0;
   std::thread requester([&] {
     for (int i = 0; i < 100; ++i) {
@@ -100,7 +100,7 @@ TEST(Loader, RequestBlocksUntilABatchIsTaken) {
   for (int taken = 0; taken < 100; ++taken) {
     while (requests <= taken) std::this_thread::yield();
     EXPECT_LE(requests, taken + 2);
-    expect_batch(loader.next(), sampler, taken, 0, 10);
+    expect_batch(loader.next(), order, taken, 0, 10);
   }
   requester.join();
 }
@@ -111,7 +111,7 @@ TEST(LoaderTiming, ReportsTheTimeThatNextWaited) {
   set->channels = 1, set->height = 4096, set->width = 4096, set->classes = 1;
   set->pixels.resize(4096 * 4096);
   set->labels = {0};
-  Loader loader(set, {}, Sampler(1, 1, false), 1);
+  Loader loader(set, {}, SampleOrder(1, 1, false), 1);
   const auto asked = std::chrono::steady_clock::now();
   loader.request(0, 0, 1);
   loader.next();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 
 #include <algorithm>
 #include <cmath>
@@ -31,11 +31,12 @@ int64_t validation_count(int64_t count, double fraction) {
 
 }  // namespace
 
-Sampler::Sampler(int64_t count, uint64_t seed, bool shuffle) : count_(count), seed_(seed), shuffle_(shuffle) {
+SampleOrder::SampleOrder(int64_t count, uint64_t seed, bool shuffle)
+    : count_(count), seed_(seed), shuffle_(shuffle) {
   LOCKSTEP_ASSERT(count >= 0, "count {}", count);
 }
 
-int64_t Sampler::sample(int64_t epoch, int64_t position) const {
+int64_t SampleOrder::sample(int64_t epoch, int64_t position) const {
   LOCKSTEP_ASSERT(position >= 0 && position < count_, "position {} of {}", position, count_);
   return shuffle_ ? permute(count_, seed_, stream::kShuffle, epoch, position) : position;
 }

@@ -8,9 +8,9 @@
 
 namespace lockstep {
 
-class Sampler {
+class SampleOrder {
  public:
-  Sampler(int64_t count, uint64_t seed, bool shuffle);
+  SampleOrder(int64_t count, uint64_t seed, bool shuffle);
   int64_t count() const { return count_; }
   // A permutation of [0, count) for each epoch. position in [0, count).
   int64_t sample(int64_t epoch, int64_t position) const;

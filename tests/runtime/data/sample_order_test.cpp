@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/data/sampler.h"
+#include "runtime/data/sample_order.h"
 
 #include <gtest/gtest.h>
 
@@ -12,41 +12,41 @@
 namespace lockstep {
 namespace {
 
-std::vector<int64_t> epoch_of(const Sampler& sampler, int64_t epoch) {
+std::vector<int64_t> epoch_of(const SampleOrder& order, int64_t epoch) {
   std::vector<int64_t> samples;
-  for (int64_t i = 0; i < sampler.count(); ++i) samples.push_back(sampler.sample(epoch, i));
+  for (int64_t i = 0; i < order.count(); ++i) samples.push_back(order.sample(epoch, i));
   return samples;
 }
 
 class Counts : public ::testing::TestWithParam<int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Sampler, Counts,
+INSTANTIATE_TEST_SUITE_P(SampleOrder, Counts,
                          ::testing::Values(1, 2, 3, 5, 100, 255, 256, 257, 60000, 65536, 65537));
 
 TEST_P(Counts, EveryEpochIsAPermutation) {
   for (uint64_t seed : {uint64_t{0}, uint64_t{1}, ~uint64_t{0}})
     for (int64_t epoch : {int64_t{0}, int64_t{1}, int64_t{1} << 31}) {
-      auto samples = epoch_of(Sampler(GetParam(), seed, true), epoch);
+      auto samples = epoch_of(SampleOrder(GetParam(), seed, true), epoch);
       std::sort(samples.begin(), samples.end());
       for (int64_t i = 0; i < GetParam(); ++i) ASSERT_EQ(samples[static_cast<size_t>(i)], i);
     }
 }
 
-TEST(Sampler, WithoutShuffleIsTheOrderOfTheSet) {
-  const Sampler sampler(1000, 3, false);
-  for (int64_t i = 0; i < 1000; ++i) EXPECT_EQ(sampler.sample(5, i), i);
+TEST(SampleOrder, WithoutShuffleIsTheOrderOfTheSet) {
+  const SampleOrder order(1000, 3, false);
+  for (int64_t i = 0; i < 1000; ++i) EXPECT_EQ(order.sample(5, i), i);
 }
 
-TEST(Sampler, EpochsAndSeedsDiffer) {
-  const auto a = epoch_of(Sampler(1000, 1, true), 0);
+TEST(SampleOrder, EpochsAndSeedsDiffer) {
+  const auto a = epoch_of(SampleOrder(1000, 1, true), 0);
   // Two random permutations agree in one place on average (Poisson): more than ten has odds of 1e-8.
   const auto agreements = [&a](const std::vector<int64_t>& b) {
     int n = 0;
     for (size_t i = 0; i < a.size(); ++i) n += a[i] == b[i];
     return n;
   };
-  EXPECT_LE(agreements(epoch_of(Sampler(1000, 1, true), 1)), 10);
-  EXPECT_LE(agreements(epoch_of(Sampler(1000, 2, true), 0)), 10);
-  EXPECT_LE(agreements(epoch_of(Sampler(1000, uint64_t{1} << 32 | 1, true), 0)), 10);
+  EXPECT_LE(agreements(epoch_of(SampleOrder(1000, 1, true), 1)), 10);
+  EXPECT_LE(agreements(epoch_of(SampleOrder(1000, 2, true), 0)), 10);
+  EXPECT_LE(agreements(epoch_of(SampleOrder(1000, uint64_t{1} << 32 | 1, true), 0)), 10);
   std::vector<int64_t> order(1000);
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
   EXPECT_LE(agreements(order), 10);
@@ -54,10 +54,10 @@ TEST(Sampler, EpochsAndSeedsDiffer) {
 
 // Never to change silently: a resumed run would see other samples. An independent implementation in Python
 // gave the same numbers.
-TEST(Sampler, PinnedValues) {
+TEST(SampleOrder, PinnedValues) {
   const auto first = [](int64_t count, uint64_t seed, int64_t epoch) {
     std::vector<int64_t> v;
-    for (int64_t i = 0; i < 6; ++i) v.push_back(Sampler(count, seed, true).sample(epoch, i));
+    for (int64_t i = 0; i < 6; ++i) v.push_back(SampleOrder(count, seed, true).sample(epoch, i));
     return v;
   };
   EXPECT_EQ(first(60000, 1, 0), (std::vector<int64_t>{5730, 32283, 23034, 9743, 19710, 12065}));
@@ -78,42 +78,42 @@ double chi_square(const std::vector<int64_t>& observed, double expected) {
   return sum;
 }
 
-TEST(Sampler, SmallSetsReachAllPermutationsEquallyOften) {
-  const Sampler sampler(4, 11, true);
+TEST(SampleOrder, SmallSetsReachAllPermutationsEquallyOften) {
+  const SampleOrder order(4, 11, true);
   std::map<std::vector<int64_t>, int64_t> seen;
-  for (int64_t epoch = 0; epoch < 24000; ++epoch) ++seen[epoch_of(sampler, epoch)];
+  for (int64_t epoch = 0; epoch < 24000; ++epoch) ++seen[epoch_of(order, epoch)];
   ASSERT_EQ(seen.size(), 24u);
   std::vector<int64_t> counts;
-  for (const auto& [order, n] : seen) counts.push_back(n);
+  for (const auto& [permutation, n] : seen) counts.push_back(n);
   EXPECT_LT(chi_square(counts, 1000), 71.2);  // 23 degrees of freedom
 }
 
-TEST(Sampler, ASampleStandsAtEveryPositionEquallyOften) {
-  const Sampler sampler(60000, 5, true);
+TEST(SampleOrder, ASampleStandsAtEveryPositionEquallyOften) {
+  const SampleOrder order(60000, 5, true);
   for (int64_t position : {0, 1, 59999}) {
     std::vector<int64_t> bins(100);
     for (int64_t epoch = 0; epoch < 20000; ++epoch)
-      ++bins[static_cast<size_t>(sampler.sample(epoch, position) / 600)];
+      ++bins[static_cast<size_t>(order.sample(epoch, position) / 600)];
     EXPECT_LT(chi_square(bins, 200), 181.1) << position;  // 99 degrees of freedom
   }
 }
 
-TEST(Sampler, NeighboursAreIndependent) {
+TEST(SampleOrder, NeighboursAreIndependent) {
   // Where position p + 1 points, against where p does, 10 x 10 cells.
-  const Sampler sampler(60000, 5, true);
+  const SampleOrder order(60000, 5, true);
   std::vector<int64_t> cells(100);
   for (int64_t epoch = 0; epoch < 2; ++epoch) {
-    const auto samples = epoch_of(sampler, epoch);
+    const auto samples = epoch_of(order, epoch);
     for (size_t i = 0; i + 1 < samples.size(); i += 2)
       ++cells[static_cast<size_t>(samples[i] / 6000 * 10 + samples[i + 1] / 6000)];
   }
   EXPECT_LT(chi_square(cells, 600), 181.1);
 }
 
-TEST(Sampler, OutOfRangeIsAnError) {
-  EXPECT_THROW(Sampler(10, 1, true).sample(0, 10), Error);
-  EXPECT_THROW(Sampler(10, 1, true).sample(0, -1), Error);
-  EXPECT_THROW(Sampler(10, 1, false).sample(0, 10), Error);
+TEST(SampleOrder, OutOfRangeIsAnError) {
+  EXPECT_THROW(SampleOrder(10, 1, true).sample(0, 10), Error);
+  EXPECT_THROW(SampleOrder(10, 1, true).sample(0, -1), Error);
+  EXPECT_THROW(SampleOrder(10, 1, false).sample(0, 10), Error);
 }
 
 TEST(SliceOf, LargerOnesFirst) {
