@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include "launch/commands/command.h"
-#include "launch/commands/job_plan.h"
 #include "launch/commands/judge.h"
 #include "launch/commands/split.h"
+#include "runtime/comm/together.h"
 
 namespace lockstep {
 
@@ -21,14 +21,14 @@ void print_score_json(const std::string& split, const Score& s) {
   fmt::print("{}\n", j.dump());
 }
 
-void print_score_text(const std::string& split, const Score& s, const Job& job) {
+// steps: timesteps of a diffusion model.
+void print_score_text(const std::string& split, const Score& s, int64_t steps) {
   if (s.accuracy) {
     fmt::print("{}: loss {:.4f}, accuracy {:.2f}% ({} of {} images)\n", split, s.loss, 100 * *s.accuracy,
                static_cast<int64_t>(*s.accuracy * static_cast<double>(s.count) + 0.5), s.count);
     return;
   }
   fmt::print("{}: loss {:.4f} ({} images); squared error by timestep:\n", split, s.loss, s.count);
-  const auto steps = static_cast<int64_t>(job.hyperparameters.diffusion->alphas_cumprod.size());
   for (size_t i = 0; s.bands && i < s.bands->size(); ++i) {
     // The first timestep of a band: the least t with t * kBands / steps equal to it.
     const auto at = [&](size_t band) {
@@ -39,13 +39,44 @@ void print_score_text(const std::string& split, const Score& s, const Job& job) 
   }
 }
 
+// The ranks that a launcher started share the images.
+int evaluate_model(const std::string& folder, const DataChoice& choice, bool json) {
+  const std::unique_ptr<Communicator> comm = launched_communicator();
+  const bool root = comm->rank() == 0;
+  try {
+    TrainedModel model;
+    Split data;
+    together(*comm, [&] {
+      model = open_trained(folder, root);
+      data = load_split(model, choice, root);
+    });
+    const Score s = open_session(model, 0, *comm)->evaluate(*data.images, data.subset);
+    if (!root) return 0;
+    const auto& diffusion = model.description.config.diffusion;
+    if (json)
+      print_score_json(choice.split, s);
+    else
+      print_score_text(choice.split, s,
+                       diffusion ? static_cast<int64_t>(diffusion->alphas_cumprod.size()) : 0);
+    return 0;
+  } catch (const AgreedError& e) {
+    if (!root) return e.code();  // rank 0 says it
+    throw;
+  }
+}
+
 int run_evaluate(const Arguments& arguments) {
   namespace po = boost::program_options;
-  std::string folder, split;
+  std::string folder;
+  DataChoice choice;
   JudgeRequest judged;
   po::options_description visible("Options"), hidden;
-  visible.add_options()("split", po::value(&split)->default_value("test")->value_name("NAME"),
-                        "training, validation or test")("json", "one JSON object instead of text")(
+  visible.add_options()("split", po::value(&choice.split)->default_value("test")->value_name("NAME"),
+                        "training, validation or test")("data", po::value(&choice.path)->value_name("FOLDER"),
+                                                        "other images than those of the run's job")(
+      "dataset", po::value(&choice.dataset)->value_name("KIND"),
+      "what --data holds: image_folder, mnist, fashion_mnist, cifar10, idx; left out: what was trained on")(
+      "json", "one JSON object instead of text")(
       "judge", po::value(&judged.judge)->value_name("RUN2"),
       "of a diffusion run: samples (1000, of each class in turn) as the classifier RUN2 reads them, and "
       "their Fréchet distance "
@@ -64,24 +95,17 @@ int run_evaluate(const Arguments& arguments) {
                       arguments);
   if (!vm) return 0;
   if (folder.empty()) missing_argument(evaluate_command, "RUN");
+  if (vm->count("dataset") && !vm->count("data"))
+    throw Error(Exit::usage, "E_OPTION", "evaluate: --dataset goes with --data");
   if (vm->count("judge")) {
-    judged.run = folder, judged.split = split, judged.json = vm->count("json") > 0;
+    judged.run = folder, judged.data = choice, judged.json = vm->count("json") > 0;
     return judge_samples(judged, *vm);
   }
   for (const auto& option : sampling.options())
     if (vm->count(option->long_name()))
       throw Error(Exit::usage, "E_OPTION",
                   fmt::format("evaluate: --{} goes with --judge", option->long_name()));
-  const Job job = read_run_job(folder);
-  const Split data = load_split(job, split, folder);
-  const ImageSet& images = *data.images;
-  TrainedModel model = open_run_model(folder, input_shape(job.training, probe_dataset(job.training)));
-  const Score s = evaluate(*model.session, images, data.subset);
-  if (vm->count("json"))
-    print_score_json(split, s);
-  else
-    print_score_text(split, s, job);
-  return 0;
+  return evaluate_model(folder, choice, vm->count("json") > 0);
 }
 
 }  // namespace

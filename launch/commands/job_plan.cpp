@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <set>
 
+#include "launch/commands/version.h"
+#include "launch/job/model_file.h"
 #include "models/diffusion/folder.h"
 #include "models/diffusion/generate.h"
 #include "models/model.h"
@@ -45,10 +47,17 @@ int64_t training_samples(const Job& job, const DatasetShape& data) {
 void add_diffusion(TrainerOptions& o, const Job& job) {
   o.sample_every = job.sampling.every;
   o.preview = [job](Session& session, int64_t step, const std::string& run, TensorBoardWriter* events) {
-    const InputShape& shape = session.options().input;
-    const auto images = diffusion::generate(session, job.scheduler, generate_request(job, shape.classes));
+    const InputShape& in = session.options().input;
+    const Extent size = in.training_images();
+    const ModelDescription model =
+        describe(job, {0, in.channels, size.height, size.width, in.classes, {}, {}});
+    const diffusion::GenerateRequest request = diffusion::default_request(model);
+    InferenceOptions as_trained;
+    as_trained.largest_batch = diffusion::largest_batch(request, session.comm().size());
+    InferenceSession drawer(session, model, as_trained);
+    const auto images = diffusion::generate(drawer, job.scheduler, request);
     if (!events) return;
-    const Image grid = diffusion::grid(diffusion::pictures(images, shape));
+    const Image grid = diffusion::grid(diffusion::pictures(images, model.input));
     const std::string folder = run + "/samples";
     std::error_code error;
     std::filesystem::create_directories(folder, error);
@@ -56,6 +65,7 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
     write_png(fmt::format("{}/step-{:08}.png", folder, step), grid);
     events->image_png("samples", step, grid.height, grid.width, grid.channels, encode_png(grid));
   };
+  o.exported_file = "unet/diffusion_pytorch_model.safetensors";
   o.export_weights = [job](const Session& session, const std::string& run) {
     UNet2DConfig unet = job.model.unet;
     unet.sample_size = {session.options().input.height, session.options().input.width};
@@ -64,21 +74,6 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
 }
 
 }  // namespace
-
-diffusion::GenerateRequest generate_request(const Job& job, int64_t classes) {
-  diffusion::GenerateRequest r;
-  r.sampler = job.sampling.sampler;
-  r.steps = job.sampling.steps;
-  r.eta = job.sampling.eta;
-  r.guidance = job.sampling.guidance;
-  r.count = job.sampling.count;
-  r.seed = job.hyperparameters.seed;
-  if (job.model.unet.conditional()) {
-    r.labels = diffusion::labels_in_turn(r.count, classes);
-    r.null_label = static_cast<int32_t>(classes);
-  }
-  return r;
-}
 
 Device device_of(const Job& job) {
   if (job.device == "simt") return Device::simt;
@@ -125,6 +120,9 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   o.kernels = kernels;
   o.gradient_precision = job.gradient_precision;
   o.job_hash = job_hash(job);
+  o.describe = [job](const DatasetShape& training, const std::map<std::string, std::string>& data) {
+    return model_file(job, training, data, version());
+  };
   if (job.objective.name == "diffusion") add_diffusion(o, job);
   return o;
 }
@@ -195,32 +193,6 @@ CheckedJob check_job(const Job& job) {
   if (job.hyperparameters.shards) refuse_rank_dependence(job, c.has_batch_norm);
   c.parameter_count = count_parameters(table);
   return c;
-}
-
-Job read_run_job(const std::string& run_folder) {
-  const std::string file = run_folder + "/job.yaml";
-  if (!std::filesystem::exists(file))
-    throw Error(Exit::no_input, "E_RUN_NONE", "not a run folder: it has no job.yaml")
-        .at("folder", run_folder)
-        .hint("`lockstep fit JOB --output DIR` makes one");
-  return read_job(file, {});
-}
-
-TrainedModel open_run_model(const std::string& run_folder, const InputShape& input) {
-  TrainedModel t;
-  t.job = read_run_job(run_folder);
-  t.comm = make_self_communicator();
-  SessionOptions o;
-  o.model = make_model(t.job.model);
-  o.input = input;
-  o.config = t.job.hyperparameters;
-  o.kernels = kernel_choice(t.job, 1);
-  o.kernels.device = Device::cpu;  // so that a run from a machine with GPUs can be looked at on any
-  o.training = false;
-  t.session = std::make_unique<Session>(std::move(o), *t.comm);
-  const auto file = open_model(run_folder);
-  load_model_tensors(t.session->model(), *file, file->path());
-  return t;
 }
 
 JobPlan plan_job(const Job& job, bool time_kernels) {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// From a job to what its ranks will run: shared by `fit`, `plan`, `check`, `evaluate` and `predict`.
+// From a job to what its ranks will run: shared by `fit`, `plan` and `check`.
 #pragma once
 
 #include "launch/job/job.h"
-#include "models/diffusion/generate.h"
 #include "runtime/data/dataset.h"
 #include "runtime/graph/plan.h"
 #include "runtime/training/trainer.h"
@@ -21,9 +20,6 @@ std::string why_not_nccl(const Job& job);
 DType gradient_dtype(const Job& job);
 // Kernel choice for a rank that shares its host with `local_size` ranks.
 KernelChoice kernel_choice(const Job& job, int local_size);
-
-// What the job's `sampling` says: images of each class in turn, where the model knows classes.
-diffusion::GenerateRequest generate_request(const Job& job, int64_t classes);
 
 struct JobPlan {
   DatasetShape data;
@@ -50,16 +46,5 @@ struct CheckedJob {
   bool has_batch_norm = false;
 };
 CheckedJob check_job(const Job& job);
-
-// A trained model on one rank, for `evaluate` and `predict`: the run's resolved job and its weights (the
-// final ones, else those of the newest good checkpoint).
-struct TrainedModel {
-  Job job;
-  std::unique_ptr<Communicator> comm;
-  std::unique_ptr<Session> session;
-};
-// `data`: shape of the images that the run was trained on.
-TrainedModel open_run_model(const std::string& run_folder, const InputShape& input);
-Job read_run_job(const std::string& run_folder);
 
 }  // namespace lockstep

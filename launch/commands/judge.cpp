@@ -3,45 +3,59 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "launch/commands/job_plan.h"
-#include "launch/commands/split.h"
 #include "models/diffusion/judge.h"
 #include "runtime/comm/together.h"
 
 namespace lockstep {
 namespace {
 
+constexpr int64_t kJudgedAtOnce = 64;
+
 // The classifier, which must see such images as the diffusion model draws.
-TrainedModel open_judge(const std::string& folder, const Job& drawer) {
-  const Job job = read_run_job(folder);
-  if (job.hyperparameters.diffusion)
+TrainedModel open_judge(const std::string& folder, const ModelDescription& drawer) {
+  TrainedModel judge = open_trained(folder);
+  const ModelDescription& own = judge.description;
+  if (own.diffusion())
     throw Error(Exit::config, "E_JUDGE_MODEL", "the judge is a diffusion model, which names no classes")
-        .at("run", folder)
+        .at("folder", folder)
         .hint("--judge takes the run of a classifier of the same images");
-  const InputShape own = input_shape(job.training, probe_dataset(job.training)),
-                   drawn = input_shape(drawer.training, probe_dataset(drawer.training));
   const auto shape = [](const InputShape& d) {
-    return fmt::format("{}x{}x{} in {} classes", d.channels, d.height, d.width, d.classes);
+    return fmt::format("{}x{}x{}", d.channels, d.height, d.width);
   };
-  if (shape(own) != shape(drawn))
-    throw Error(
-        Exit::config, "E_JUDGE_SHAPE",
-        fmt::format("the judge knows images of {}, the diffusion model's are {}", shape(own), shape(drawn)))
-        .at("run", folder);
-  return open_run_model(folder, own);
+  if (shape(own.input) != shape(drawer.input))
+    throw Error(Exit::config, "E_JUDGE_SHAPE",
+                fmt::format("the judge knows images of {}, the diffusion model's are {}", shape(own.input),
+                            shape(drawer.input)))
+        .at("folder", folder);
+  return judge;
+}
+
+// The judge's number of each of the diffusion model's classes, by their names; by their numbers where one of
+// them has no names.
+std::vector<int32_t> judged_classes(const ModelDescription& drawer, const ModelDescription& judge) {
+  std::vector<int32_t> numbers(static_cast<size_t>(drawer.input.classes));
+  const bool named = !drawer.class_names.empty() && !judge.class_names.empty();
+  for (size_t c = 0; c < numbers.size(); ++c) {
+    const auto& names = judge.class_names;
+    const auto at = named ? std::find(names.begin(), names.end(), drawer.class_names[c]) - names.begin()
+                          : static_cast<std::ptrdiff_t>(c);
+    if (at >= judge.input.classes)
+      throw Error(Exit::config, "E_JUDGE_SHAPE",
+                  fmt::format("the judge knows no class {}, which the diffusion model draws",
+                              drawer.class_text(static_cast<int64_t>(c))));
+    numbers[c] = static_cast<int32_t>(at);
+  }
+  return numbers;
 }
 
 void print_json(const JudgeRequest& o, const diffusion::GenerateRequest& r, const diffusion::Verdict& v) {
-  nlohmann::json j{{"split", o.split},
-                   {"count", r.count},
-                   {"sampler", r.sampler},
-                   {"steps", r.steps},
-                   {"guidance", r.guidance},
-                   {"seed", r.seed},
-                   {"frechet_distance", v.distance},
-                   {"training_frechet_distance", v.training_distance},
+  nlohmann::json j{{"split", o.data.split},          {"count", r.count},
+                   {"sampler", r.sampler},           {"steps", r.steps},
+                   {"guidance", r.guidance},         {"seed", r.seed},
+                   {"frechet_distance", v.distance}, {"training_frechet_distance", v.training_distance},
                    {"frechet_ratio", v.ratio()}};
   if (v.accuracy) j["accuracy"] = *v.accuracy;
   fmt::print("{}\n", j.dump());
@@ -54,7 +68,7 @@ void print_text(const JudgeRequest& o, const diffusion::GenerateRequest& r, cons
     fmt::print(": {:.2f}% read as the class asked for ({} of {})", 100 * *v.accuracy,
                static_cast<int64_t>(*v.accuracy * static_cast<double>(r.count) + 0.5), r.count);
   fmt::print("\nFréchet distance to {} {} images: {:.4g}, that of {} training images {:.4g}, ratio {:.3f}\n",
-             r.count, o.split, v.distance, r.count, v.training_distance, v.ratio());
+             r.count, o.data.split, v.distance, r.count, v.training_distance, v.ratio());
 }
 
 }  // namespace
@@ -64,35 +78,44 @@ int judge_samples(const JudgeRequest& o, const boost::program_options::variables
   try {
     SamplingModel model;
     together(*comm, [&] {
-      model = sampling_of_run(o.run);
+      model = open_sampling_model(o.run, comm->rank() == 0);
       set_count(model, 1000);
       apply("evaluate", vm, o.sampling, model);
       if (model.request.count < 2)
         throw Error(Exit::usage, "E_OPTION", "evaluate: --count is at least 2: a set has a variance");
-      if (o.split == "training")
+      if (o.data.split == "training")
         throw Error(Exit::usage, "E_OPTION",
                     "evaluate: --judge compares with images that are not training images")
             .hint("--split test or validation");
-      diffusion::make_sampler(model.request.sampler, model.scheduler, model.request.steps, model.request.eta);
+      diffusion::make_sampler(model.request.sampler, model.description().scheduler, model.request.steps,
+                              model.request.eta);
     });
     // All that can be wrong is said before the drawing, which takes its time.
-    TrainedModel classifier;
+    std::unique_ptr<Communicator> alone = make_self_communicator();  // the judge is rank 0's
+    std::unique_ptr<InferenceSession> classifier;
     std::optional<diffusion::Judge> judge;
+    std::vector<int32_t> classes;
     on_root(*comm, [&]() -> std::string {
-      const Job job = read_run_job(o.run);
-      classifier = open_judge(o.judge, job);
+      const TrainedModel opened = open_judge(o.judge, model.description());
+      if (!model.request.labels.empty()) classes = judged_classes(model.description(), opened.description);
+      classifier = open_session(opened, kJudgedAtOnce, *alone);
       const auto real = [&](const std::string& split) {
-        return first_images(load_split(job, split, o.run), model.request.count, job.hyperparameters.seed);
+        DataChoice choice = o.data;
+        choice.split = split;
+        return first_images(load_split(model.trained, choice), model.request.count,
+                            model.description().config.seed);
       };
-      judge.emplace(*classifier.session, real("training"), real(o.split));
+      judge.emplace(*classifier, real("training"), real(o.data.split));
       return "";
     });
     const auto images = draw(model, *comm).images;
     on_root(*comm, [&]() -> std::string {
       std::vector<uint8_t> pixels;
-      for (const Image& image : diffusion::pictures(images, model.input))
+      for (const Image& image : diffusion::pictures(images, model.description().input))
         pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
-      const diffusion::Verdict verdict = (*judge)(pixels, model.request.labels);
+      std::vector<int32_t> labels;
+      for (int32_t label : model.request.labels) labels.push_back(classes[static_cast<size_t>(label)]);
+      const diffusion::Verdict verdict = (*judge)(pixels, labels);
       (o.json ? print_json : print_text)(o, model.request, verdict);
       return "";
     });

@@ -6,11 +6,13 @@
 #include <string>
 
 #include "launch/commands/sampling.h"
+#include "launch/commands/split.h"
 
 namespace lockstep {
 
 struct JudgeRequest {
-  std::string run, judge, split;  // folders of the diffusion model and the classifier; whose images are real
+  std::string run, judge;  // folders of the diffusion model and the classifier
+  DataChoice data;         // the real images
   SamplingOptions sampling;
   bool json = false;
 };

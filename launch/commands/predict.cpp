@@ -4,17 +4,136 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "launch/commands/command.h"
-#include "launch/commands/job_plan.h"
+#include "launch/commands/open_model.h"
+#include "launch/commands/report_error.h"
+#include "runtime/comm/together.h"
 #include "runtime/data/fit.h"
+#include "runtime/data/sample_order.h"
 
 namespace lockstep {
 
 extern const Command predict_command;
 
 namespace {
+
+// As the model was shown pictures that it was not trained on.
+Image picture_for(const ModelDescription& model, const std::string& file) {
+  const InputShape& input = model.input;
+  Image image = read_image(file, input.channels, model.fit);
+  if (model.window.given()) image = fitted(file, std::move(image), {.resize = {}, .crop = model.window});
+  if (image.height != input.height || image.width != input.width)
+    throw Error(Exit::data, "E_IMAGE_SIZE",
+                fmt::format("the image is {}x{}, the model was trained on {}x{}", image.height, image.width,
+                            input.height, input.width))
+        .at("file", file);
+  return image;
+}
+
+class PredictionLines {
+ public:
+  PredictionLines(const ModelDescription& model, bool json, int64_t top)
+      : model_(model), json_(json), top_(top) {}
+
+  std::string operator()(const std::string& file, std::span<const float> log_p) const {
+    std::vector<int64_t> order(log_p.size());
+    std::iota(order.begin(), order.end(), int64_t{0});
+    const auto at = [&](int64_t c) { return log_p[static_cast<size_t>(c)]; };
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return at(a) > at(b); });
+    const std::string best = model_.class_text(order[0]);
+    if (json_) {
+      nlohmann::json p = nlohmann::json::object();
+      for (int64_t c : order) p[model_.class_text(c)] = std::exp(double{at(c)});
+      return nlohmann::json{{"file", file}, {"class", best}, {"probabilities", p}}.dump(
+                 -1, ' ', false, nlohmann::json::error_handler_t::replace) +
+             "\n";
+    }
+    std::string line = fmt::format("{}: {}", file, best);
+    const int64_t shown = std::min(top_, static_cast<int64_t>(order.size()));
+    for (int64_t i = 0; i < shown; ++i) {
+      const int64_t c = order[static_cast<size_t>(i)];
+      line +=
+          fmt::format("{}{} {:.2f}%", i ? ", " : "  (", model_.class_text(c), 100 * std::exp(double{at(c)}));
+    }
+    return line + ")\n";
+  }
+
+ private:
+  const ModelDescription& model_;
+  bool json_;
+  int64_t top_;
+};
+
+constexpr int64_t kPredictedAtOnce = 16;
+
+// Lines of these files, in their order. A file that cannot be used is reported and passed over: `damaged`.
+std::string predict_files(InferenceSession& model, std::span<const std::string> files,
+                          const PredictionLines& line_of, int& damaged) {
+  const auto classes = static_cast<size_t>(model.description().input.classes);
+  std::string lines;
+  std::vector<std::string> batch;
+  std::vector<uint8_t> pixels;
+  const auto flush = [&] {
+    if (batch.empty()) return;
+    std::vector<float> log_p(batch.size() * classes);
+    const InputTensor images = input_tensor(kImages, pixels);
+    const OutputTensor output{"log_probabilities", log_p};
+    model.run(kClassify, static_cast<int64_t>(batch.size()), std::span(&images, 1), std::span(&output, 1));
+    for (size_t i = 0; i < batch.size(); ++i)
+      lines += line_of(batch[i], std::span(log_p).subspan(i * classes, classes));
+    batch.clear(), pixels.clear();
+  };
+  for (const std::string& file : files) {
+    try {
+      const Image image = picture_for(model.description(), file);
+      pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
+      batch.push_back(file);
+    } catch (const Error& e) {
+      report_error(e.what());
+      if (damaged == 0) damaged = e.code();
+    }
+    if (static_cast<int64_t>(batch.size()) == kPredictedAtOnce) flush();
+  }
+  flush();
+  return lines;
+}
+
+// The ranks that a launcher started share the files; rank 0 prints.
+int predict(const std::string& folder, const std::vector<std::string>& files, bool json, int top) {
+  const std::unique_ptr<Communicator> comm = launched_communicator();
+  const bool root = comm->rank() == 0;
+  try {
+    TrainedModel trained;
+    together(*comm, [&] {
+      trained = open_trained(folder, root);
+      if (trained.description.diffusion())
+        throw Error(Exit::config, "E_PREDICT_MODEL", "a diffusion model names no classes")
+            .at("folder", folder)
+            .hint("`lockstep sample` draws from it");
+    });
+    const auto model = open_session(trained, kPredictedAtOnce, *comm);
+    const Slice mine = slice_of(static_cast<int64_t>(files.size()), comm->size(), comm->rank());
+    int damaged = 0;
+    std::string lines;
+    together(*comm, [&] {
+      lines = predict_files(
+          *model, std::span(files).subspan(static_cast<size_t>(mine.begin), static_cast<size_t>(mine.size())),
+          PredictionLines(trained.description, json, top), damaged);
+    });
+    const std::vector<std::string> all = comm->gather_text(lines);
+    int64_t code = damaged;
+    comm->allreduce(std::span(&code, 1), Reduce::max);
+    if (root)
+      for (const std::string& part : all) fmt::print("{}", part);
+    return static_cast<int>(code);
+  } catch (const AgreedError& e) {
+    if (!root) return e.code();  // rank 0 says it
+    throw;
+  }
+}
 
 int run_predict(const Arguments& arguments) {
   namespace po = boost::program_options;
@@ -36,49 +155,7 @@ int run_predict(const Arguments& arguments) {
   if (folder.empty()) missing_argument(predict_command, "RUN");
   if (files.empty()) missing_argument(predict_command, "IMAGE");
   if (top < 1) throw Error(Exit::usage, "E_OPTION", "predict: --top is at least 1");
-
-  const Job job = read_run_job(folder);
-  if (job.hyperparameters.diffusion)
-    throw Error(Exit::config, "E_PREDICT_MODEL", "the run trained a diffusion model, which names no classes")
-        .at("run", folder)
-        .hint("`lockstep sample` draws from it");
-  const InputShape input = input_shape(job.training, probe_dataset(job.training));
-  const auto names = load_dataset(job.training)->class_names;
-  TrainedModel model = open_run_model(folder, input);
-  model.session->prepare_prediction(1);
-  auto& plan = model.session->prediction(1);
-  for (const auto& file : files) {
-    Image image = read_image(file, input.channels, job.training.fit);
-    if (input.augment.random_crop.given())
-      image = fitted(file, std::move(image), {.crop = {input.height, input.width}});
-    if (image.height != input.height || image.width != input.width)
-      throw Error(Exit::data, "E_IMAGE_SIZE",
-                  fmt::format("the image is {}x{}, the model was trained on {}x{}", image.height, image.width,
-                              input.height, input.width))
-          .at("file", file);
-    StepInputs inputs{image.pixels.data(), nullptr, {}};
-    inputs.state.training = 0;
-    model.session->executor().run(*plan.bound, inputs);
-    const float* log_p = model.session->executor().output(*plan.bound, "log_probabilities").as<float>();
-    std::vector<int64_t> order(static_cast<size_t>(input.classes));
-    std::iota(order.begin(), order.end(), int64_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return log_p[a] > log_p[b]; });
-    if (vm->count("json")) {
-      nlohmann::json p = nlohmann::json::object();
-      for (int64_t c : order) p[names[static_cast<size_t>(c)]] = std::exp(double{log_p[c]});
-      fmt::print("{}\n",
-                 nlohmann::json{
-                     {"file", file}, {"class", names[static_cast<size_t>(order[0])]}, {"probabilities", p}}
-                     .dump());
-      continue;
-    }
-    fmt::print("{}: {}", file, names[static_cast<size_t>(order[0])]);
-    for (int64_t i = 0; i < std::min<int64_t>(top, input.classes); ++i)
-      fmt::print("{}{} {:.2f}%", i ? ", " : "  (", names[static_cast<size_t>(order[static_cast<size_t>(i)])],
-                 100 * std::exp(double{log_p[order[static_cast<size_t>(i)]]}));
-    fmt::print(")\n");
-  }
-  return 0;
+  return predict(folder, files, vm->count("json") > 0, top);
 }
 
 }  // namespace

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // `lockstep sample RUN|FOLDER`: images from a diffusion model.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 
@@ -20,27 +23,45 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string folder, out = "samples.png", each, raw, init_noise, save_noise;
+  std::string label, folder, out = "samples.png", each, raw, init_noise, save_noise;
   SamplingOptions sampling;
-  int64_t label = -1;
   double eta = 0;
 };
 
-void set_class(SamplingModel& m, int64_t label) {
+// By name, "none" for no class where the model has that, or by number where it knows no such name.
+int64_t class_number(const ModelDescription& d, const std::string& word) {
+  const auto& names = d.class_names;
+  if (const auto found = std::find(names.begin(), names.end(), word); found != names.end())
+    return found - names.begin();
+  if (word == "none" && d.no_class_row()) return d.input.classes;
+  const int64_t rows = d.model.unet.num_class_embeds.value_or(d.input.classes);
+  const int64_t numbers = d.model.unet.class_embed_type ? INT32_MAX : rows;  // the hidden class's included
+  int64_t number = -1;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+  if (error == std::errc() && end == word.data() + word.size() && number >= 0 && number < numbers)
+    return number;
+  throw Error(Exit::config, "E_SAMPLE_CLASS",
+              fmt::format("sample: --class: the model knows no class '{}'", word))
+      .hint(names.empty() ? fmt::format("0 to {}", numbers - 1) : fmt::format("{}", fmt::join(names, ", ")));
+}
+
+void set_class(SamplingModel& m, const std::string& word) {
   auto& r = m.request;
   if (r.labels.empty())
-    throw Error(Exit::config, "E_SAMPLE_CLASS", "sample: --class, but the model knows no classes");
-  const int64_t numbers = m.unet.num_class_embeds.value_or(r.null_label);  // the hidden class's included
-  if (label < 0 || label >= numbers)
-    throw Error(Exit::config, "E_SAMPLE_CLASS",
-                fmt::format("sample: class {} is out of range, the model has 0 to {}", label, numbers - 1));
-  r.labels.assign(r.labels.size(), static_cast<int32_t>(label));
+    throw Error(Exit::config, "E_SAMPLE_CLASS", "sample: --class, but the model knows no classes")
+        .at("folder", m.trained.folder);
+  r.labels.assign(r.labels.size(), static_cast<int32_t>(class_number(m.description(), word)));
+}
+
+std::vector<int64_t> shape_of(const SamplingModel& m) {
+  const InputShape& in = m.description().input;
+  return {m.request.count, in.channels, in.height, in.width};
 }
 
 std::vector<float> read_noise(const std::string& path, const SamplingModel& m) {
   const auto file = SafetensorsFile::open(path);
   const StoredTensor* t = file->find("noise");
-  const std::vector<int64_t> expected = {m.request.count, m.input.channels, m.input.height, m.input.width};
+  const std::vector<int64_t> expected = shape_of(m);
   if (!t || t->dtype != "F32" || t->shape != expected)
     throw Error(Exit::data, "E_SAMPLE_NOISE",
                 fmt::format("needs one tensor \"noise\", F32 [{}, {}, {}, {}]", expected[0], expected[1],
@@ -56,13 +77,13 @@ void write_tensor(const std::string& path, const std::string& name, std::span<co
   StoredTensor t;
   t.name = name;
   t.dtype = "F32";
-  t.shape = {m.request.count, m.input.channels, m.input.height, m.input.width};
+  t.shape = shape_of(m);
   t.bytes = std::as_bytes(values);
   export_model(path, std::span(&t, 1));
 }
 
 void write_results(const Options& o, const SamplingModel& m, std::span<const float> images) {
-  const auto pictures = diffusion::pictures(images, m.input);
+  const auto pictures = diffusion::pictures(images, m.description().input);
   if (!o.each.empty()) {
     std::error_code error;
     fs::create_directories(o.each, error);
@@ -83,7 +104,8 @@ int run_sample(const Arguments& arguments) {
   Options o;
   po::options_description visible("Options"), hidden;
   visible.add(o.sampling.description());
-  visible.add_options()("class", po::value(&o.label)->value_name("K"), "all of this class")(
+  visible.add_options()("class", po::value(&o.label)->value_name("CLASS"),
+                        "all of this class: its name, or its number")(
       "eta", po::value(&o.eta)->value_name("E"), "ddim's share of noise")(
       "out", po::value(&o.out)->value_name("FILE"), "the grid (samples.png)")(
       "each", po::value(&o.each)->value_name("DIR"), "each image as a file of its own, too")(
@@ -108,13 +130,11 @@ int run_sample(const Arguments& arguments) {
     SamplingModel m;
     std::vector<float> noise;
     together(*comm, [&] {
-      if (!fs::exists(o.folder))
-        throw Error(Exit::no_input, "E_SAMPLE_NONE", "no such run or folder").at("folder", o.folder);
-      m = fs::exists(o.folder + "/job.yaml") ? sampling_of_run(o.folder) : sampling_of_folder(o.folder);
+      m = open_sampling_model(o.folder, root);
       apply("sample", *vm, o.sampling, m);
       if (vm->count("class")) set_class(m, o.label);
       if (vm->count("eta")) m.request.eta = o.eta;
-      diffusion::make_sampler(m.request.sampler, m.scheduler, m.request.steps, m.request.eta);
+      diffusion::make_sampler(m.request.sampler, m.description().scheduler, m.request.steps, m.request.eta);
       if (!o.init_noise.empty()) noise = read_noise(o.init_noise, m);
     });
     m.request.init_noise = noise;
@@ -124,8 +144,8 @@ int run_sample(const Arguments& arguments) {
       if (!o.save_noise.empty()) {
         if (noise.empty()) {
           noise.resize(drawn.images.size());
-          diffusion::draw_image_noise(m.request.seed, 0, 0, m.input.channels * m.input.height * m.input.width,
-                                      noise);
+          diffusion::draw_image_noise(m.request.seed, 0, 0,
+                                      static_cast<int64_t>(noise.size()) / m.request.count, noise);
         }
         write_tensor(o.save_noise, "noise", noise, m);
       }

@@ -5,55 +5,15 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <filesystem>
-
-#include "launch/commands/job_plan.h"
-#include "launch/job/unet_config.h"
-#include "models/diffusion/scheduler_config.h"
-#include "models/unet2d.h"
-#include "runtime/checkpoint/checkpoint.h"
-#include "runtime/comm/together.h"
-#include "runtime/training/state_io.h"
 
 namespace lockstep {
 
-SamplingModel sampling_of_run(const std::string& folder) {
-  const Job job = read_run_job(folder);
-  if (!job.hyperparameters.diffusion)
-    throw Error(Exit::config, "E_SAMPLE_MODEL", "the run trained a classifier, which draws nothing")
-        .at("run", folder);
-  const DatasetShape data = probe_dataset(job.training);
-  SamplingModel m{folder,
-                  job.model.unet,
-                  job.scheduler,
-                  generate_request(job, data.classes),
-                  input_shape(job.training, data),
-                  job.hyperparameters};
-  return m;
-}
-
-SamplingModel sampling_of_folder(const std::string& folder) {
+SamplingModel open_sampling_model(const std::string& folder, bool say) {
   SamplingModel m;
-  m.folder = folder;
-  m.unet = read_unet_config(folder + "/unet/config.json");
-  const auto file = diffusion::read_scheduler_config(folder + "/scheduler/scheduler_config.json");
-  m.scheduler = file.config;
-  if (!file.sampler.empty()) m.request.sampler = file.sampler;
-  if (m.unet.sample_size.empty())
-    throw Error(Exit::config, "E_SAMPLE_SIZE", "the configuration says no sample_size")
-        .at("file", folder + "/unet/config.json");
-  // With a table of classes its last row is taken for 'no class', as guidance has it.
-  const int64_t classes = m.unet.num_class_embeds.value_or(1);
-  const std::vector<float> half(static_cast<size_t>(m.unet.in_channels), 0.5f);
-  m.input = {m.unet.in_channels, m.unet.sample_size.front(), m.unet.sample_size.back(), classes, half, half};
-  m.request.count = 16;
-  m.request.null_label = static_cast<int32_t>(classes - 1);
-  if (m.unet.conditional())
-    m.request.labels = diffusion::labels_in_turn(m.request.count, std::max<int64_t>(1, classes - 1));
-  auto& d = m.config.diffusion.emplace();
-  d.prediction = m.scheduler.schedule.prediction_type;
-  const auto alphas = diffusion::make_alphas_cumprod(m.scheduler.schedule);
-  d.alphas_cumprod.assign(alphas.begin(), alphas.end());
+  m.trained = open_trained(folder, say);
+  if (!m.description().diffusion())
+    throw Error(Exit::config, "E_SAMPLE_MODEL", "a classifier draws nothing").at("folder", folder);
+  m.request = diffusion::default_request(m.description());
   return m;
 }
 
@@ -76,7 +36,7 @@ boost::program_options::options_description SamplingOptions::description() {
 void set_count(SamplingModel& m, int64_t count) {
   auto& r = m.request;
   r.count = count;
-  if (!r.labels.empty()) r.labels = diffusion::labels_in_turn(count, std::max<int64_t>(1, r.null_label));
+  if (!r.labels.empty()) r.labels = diffusion::labels_in_turn(count, m.description().input.classes);
 }
 
 void apply(const std::string& command, const boost::program_options::variables_map& vm,
@@ -92,44 +52,27 @@ void apply(const std::string& command, const boost::program_options::variables_m
   if (r.guidance != 1 && r.labels.empty())
     throw Error(Exit::config, "E_SAMPLE_GUIDANCE",
                 command + ": guidance goes between classes, and the model knows none");
-  if (r.guidance != 1 && m.config.diffusion->label_dropout == 0 &&
-      std::filesystem::exists(m.folder + "/job.yaml"))
+  if (r.guidance != 1 && !m.description().no_class_row())
     throw Error(Exit::config, "E_SAMPLE_GUIDANCE",
-                command + ": guidance needs a model trained with objective.label_dropout")
-        .at("run", m.folder);
+                command +
+                    ": guidance goes from no class to a class, and nothing says that the model has a row for "
+                    "'no class'")
+        .at("folder", m.trained.folder)
+        .hint("train with objective.label_dropout; model.json then says so");
   if (vm.count("sampler")) r.sampler = o.sampler;
   if (vm.count("steps")) r.steps = o.steps;
-  if (vm.count("compat")) m.scheduler.compat = o.compat;
+  if (vm.count("compat")) m.description().scheduler.compat = o.compat;
   if (vm.count("seed")) r.seed = o.seed;
   if (vm.count("precision")) {
     if (o.precision != "fp32" && o.precision != "bf16")
       throw Error(Exit::usage, "E_OPTION",
                   fmt::format("{}: --precision is fp32 or bf16, not '{}'", command, o.precision));
-    m.config.precision = o.precision;
+    m.description().config.precision = o.precision;
   }
 }
 
-std::unique_ptr<Communicator> launched_communicator() {
-  const LauncherEnvironment environment = launcher_environment();
-  return environment.present && environment.size > 1 ? make_mpi_communicator({}) : make_self_communicator();
-}
-
 Drawn draw(const SamplingModel& m, Communicator& comm) {
-  const LauncherEnvironment environment = launcher_environment();
-  SessionOptions s;
-  s.model = make_unet2d(m.unet);
-  s.input = m.input;
-  s.config = m.config;
-  Job job;  // any machine's cores, on the CPU
-  job.device = "cpu";
-  s.kernels = kernel_choice(job, environment.present ? environment.local_size : 1);
-  s.training = false;
-  Session session(std::move(s), comm);
-  together(comm, [&] {
-    const auto file = open_model(m.folder);
-    load_model_tensors(session.model(), *file, file->path());
-  });
-  session.executor().upload_model();
+  const auto session = open_session(m.trained, diffusion::largest_batch(m.request, comm.size()), comm);
   diffusion::GenerateRequest request = m.request;
   using Clock = std::chrono::steady_clock;
   Clock::time_point started;
@@ -141,7 +84,7 @@ Drawn draw(const SamplingModel& m, Communicator& comm) {
     fmt::print(stderr, "\r  step {}/{}{}", done, total, done == total ? "\r\x1b[K" : "");
     std::fflush(stderr);
   };
-  drawn.images = diffusion::generate(session, m.scheduler, request);
+  drawn.images = diffusion::generate(*session, m.description().scheduler, request);
   return drawn;
 }
 

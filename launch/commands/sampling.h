@@ -7,24 +7,20 @@
 #include <string>
 #include <vector>
 
+#include "launch/commands/open_model.h"
 #include "models/diffusion/generate.h"
-#include "models/spec.h"
-#include "runtime/comm/communicator.h"
 
 namespace lockstep {
 
-// What a run's job or a diffusers folder says; options come on top.
+// What a diffusion model says of itself; options come on top.
 struct SamplingModel {
-  std::string folder;
-  UNet2DConfig unet;
-  diffusion::SchedulerConfig scheduler;
+  TrainedModel trained;
   diffusion::GenerateRequest request;
-  InputShape input;
-  TrainingConfig config;
+  ModelDescription& description() { return trained.description; }
+  const ModelDescription& description() const { return trained.description; }
 };
-SamplingModel sampling_of_run(const std::string& folder);
-// By its own files alone: whoever has the folder needs neither job nor data.
-SamplingModel sampling_of_folder(const std::string& folder);
+// Error config (78) for a classifier.
+SamplingModel open_sampling_model(const std::string& folder, bool say);
 
 struct SamplingOptions {
   int64_t count = 0, steps = 0;
@@ -41,13 +37,11 @@ void apply(const std::string& command, const boost::program_options::variables_m
 // So many images; of a model with classes, of each in turn.
 void set_count(SamplingModel& model, int64_t count);
 
-// Joins the ranks that a launcher started; one rank alone where there was none.
-std::unique_ptr<Communicator> launched_communicator();
 struct Drawn {
   std::vector<float> images;  // as diffusion::generate() gives them
   double seconds = 0;         // of this rank's steps alone, without loading and planning
 };
-// Loads the weights and draws model.request, on the CPU. Shows its progress on a terminal. Collective.
+// Draws model.request, on the CPU. Shows its progress on a terminal. Collective.
 Drawn draw(const SamplingModel& model, Communicator& comm);
 
 }  // namespace lockstep

@@ -79,13 +79,8 @@ void fill_defaults(Job& job, const job::Reader& reader) {
     job.test->limit = 0;
     job.test->augment = {};
   }
-  if (job.objective.name == "diffusion") {
-    auto& d = job.hyperparameters.diffusion.emplace();
-    d.prediction = job.scheduler.schedule.prediction_type;
-    const auto alphas = diffusion::make_alphas_cumprod(job.scheduler.schedule);
-    d.alphas_cumprod.assign(alphas.begin(), alphas.end());
-    d.snr_gamma = job.objective.snr_gamma;
-    d.label_dropout = job.objective.label_dropout;
+  job.hyperparameters.diffusion = diffusion_config(job);
+  if (job.hyperparameters.diffusion) {
     // Pixels in [-1, 1].
     for (DatasetConfig* data :
          {&job.training, job.validation ? &*job.validation : nullptr, job.test ? &*job.test : nullptr})
@@ -97,6 +92,17 @@ void fill_defaults(Job& job, const job::Reader& reader) {
 }
 
 }  // namespace
+
+std::optional<DiffusionConfig> diffusion_config(const Job& job) {
+  if (job.objective.name != "diffusion") return std::nullopt;
+  DiffusionConfig d;
+  d.prediction = job.scheduler.schedule.prediction_type;
+  const auto alphas = diffusion::make_alphas_cumprod(job.scheduler.schedule);
+  d.alphas_cumprod.assign(alphas.begin(), alphas.end());
+  d.snr_gamma = job.objective.snr_gamma;
+  d.label_dropout = job.objective.label_dropout;
+  return d;
+}
 
 Job read_job(const std::string& path, const std::vector<std::string>& overrides) {
   job::Node root = job::parse_yaml(read_text(path), path, true);

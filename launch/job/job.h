@@ -65,6 +65,8 @@ struct Job {
 Job read_job(const std::string& path, const std::vector<std::string>& overrides);
 // The resolved job as YAML: every key with its value, paths absolute; read_job of it gives the same Job.
 std::string to_yaml(const Job& job);
+// The diffusion objective as the trainer takes it; none: classification.
+std::optional<DiffusionConfig> diffusion_config(const Job& job);
 // SHA-256 (hex) of all that ranks must agree on: everything but the file's path, places and the output
 // folder.
 std::string job_hash(const Job& job);

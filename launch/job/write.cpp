@@ -134,11 +134,15 @@ class BlockWriter {
 
 std::string job::flow_text(const job::Slot& slot) { return std::visit(FlowText{}, slot); }
 
+std::string job::block_text(const job::Table& table, void* object) {
+  BlockWriter writer;
+  writer.write(table, object, "");
+  return writer.take();
+}
+
 std::string to_yaml(const Job& job) {
   Job copy = job;  // slots point at what can be written to
-  BlockWriter writer;
-  writer.write(job::job_keys(), &copy, "");
-  return writer.take();
+  return job::block_text(job::job_keys(), &copy);
 }
 
 std::string job_hash(const Job& job) {

@@ -8,6 +8,8 @@
 
 namespace lockstep::job {
 
+// The keys of an object that say something, as block YAML.
+std::string block_text(const Table& table, void* object);
 // In flow syntax: `0.05`, `[2, 3]`, `{match: "*.bias", frozen: true}`.
 std::string flow_text(const Slot& slot);
 

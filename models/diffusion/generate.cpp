@@ -4,25 +4,35 @@
 #include <algorithm>
 #include <cmath>
 
-#include "models/diffusion/denoiser.h"
 #include "models/diffusion/sample.h"
 #include "runtime/data/image_grid.h"
 #include "runtime/data/sample_order.h"
 
 namespace lockstep::diffusion {
+namespace {
 
-std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, const GenerateRequest& r) {
-  Communicator& comm = session.control();
-  const bool guided = !r.labels.empty() && r.guidance != 1;
+bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
+
+}  // namespace
+
+int64_t largest_batch(const GenerateRequest& r, int ranks) {
+  constexpr int64_t kMostImages = 64;
+  const int64_t widest = slice_of(r.count, ranks, 0).size();
+  return std::clamp<int64_t>(guided(r) ? 2 * widest : widest, 1, kMostImages);
+}
+
+std::vector<float> generate(InferenceSession& model, const SchedulerConfig& scheduler,
+                            const GenerateRequest& r) {
+  Communicator& comm = model.comm();
   const int64_t widest = slice_of(r.count, comm.size(), 0).size();
-  Denoiser denoiser(session, guided ? 2 * widest : widest);
   const Slice mine = slice_of(r.count, comm.size(), comm.rank());
+  const auto& in = model.description().input;
 
   SampleRequest s;
   s.first = mine.begin;
   s.count = mine.size();
-  s.elements = denoiser.elements();
-  s.batch = std::max<int64_t>(1, guided ? denoiser.batch() / 2 : denoiser.batch());
+  s.elements = in.channels * in.height * in.width;
+  s.batch = std::max<int64_t>(1, guided(r) ? model.largest_batch() / 2 : model.largest_batch());
   if (!r.labels.empty()) s.labels.assign(r.labels.begin() + mine.begin, r.labels.begin() + mine.end);
   s.guidance = r.guidance;
   s.null_label = r.null_label;
@@ -31,7 +41,17 @@ std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, 
     s.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * s.elements),
                                         static_cast<size_t>(s.count * s.elements));
   const auto sampler = make_sampler(r.sampler, scheduler, r.steps, r.eta);
-  std::vector<float> part = sample_images(*sampler, std::ref(denoiser), s, r.progress);
+  std::vector<float> timesteps;
+  const Predict denoise = [&](std::span<const float> x, float timestep, std::span<const int32_t> labels,
+                              std::span<float> out) {
+    const auto n = static_cast<int64_t>(x.size()) / s.elements;
+    timesteps.assign(static_cast<size_t>(n), timestep);
+    std::vector<InputTensor> inputs = {input_tensor(kImages, x), input_tensor(kTimesteps, timesteps)};
+    if (!labels.empty()) inputs.push_back(input_tensor(kLabels, labels));
+    const OutputTensor prediction{"prediction", out};
+    model.run(kDenoise, n, inputs, std::span(&prediction, 1));
+  };
+  std::vector<float> part = sample_images(*sampler, denoise, s, r.progress);
   if (comm.size() == 1) return part;
 
   // Parts differ by one image at most: all are sent as large as the first.
@@ -45,6 +65,19 @@ std::vector<float> generate(Session& session, const SchedulerConfig& scheduler, 
     images.insert(images.end(), begin, begin + slice_of(r.count, comm.size(), rank).size() * s.elements);
   }
   return images;
+}
+
+GenerateRequest default_request(const ModelDescription& model) {
+  GenerateRequest r;
+  r.sampler = model.sampling.sampler;
+  r.steps = model.sampling.steps;
+  r.eta = model.sampling.eta;
+  r.guidance = model.sampling.guidance;
+  r.count = model.sampling.count;
+  r.seed = model.config.seed;
+  if (model.conditional()) r.labels = labels_in_turn(r.count, model.input.classes);
+  r.null_label = static_cast<int32_t>(model.input.classes);
+  return r;
 }
 
 std::vector<int32_t> labels_in_turn(int64_t count, int64_t classes) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Images from a session's diffusion model, drawn by all its ranks together.
+// Images from a diffusion model, drawn by all its ranks together.
 #pragma once
 
 #include <functional>
@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "models/diffusion/sampler.h"
+#include "models/inference_session.h"
 #include "runtime/data/dataset.h"
-#include "runtime/training/session.h"
 
 namespace lockstep::diffusion {
 
@@ -28,9 +28,13 @@ struct GenerateRequest {
 
 // [count, C, H, W] in the model's range, [-1, 1] but for a sampler that does not clip; the same on every
 // rank, and on any number of ranks. Collective.
-std::vector<float> generate(Session& session, const SchedulerConfig& scheduler,
+std::vector<float> generate(InferenceSession& model, const SchedulerConfig& scheduler,
                             const GenerateRequest& request);
+// The largest batch that a rank of so many computes at once for it: what InferenceOptions wants.
+int64_t largest_batch(const GenerateRequest& request, int ranks);
 
+// What the model's own defaults say: images of each class in turn, where it knows classes.
+GenerateRequest default_request(const ModelDescription& model);
 // One label an image, of each class in turn.
 std::vector<int32_t> labels_in_turn(int64_t count, int64_t classes);
 

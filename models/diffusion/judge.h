@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "models/diffusion/frechet_distance.h"
-#include "runtime/training/session.h"
+#include "models/inference_session.h"
 
 namespace lockstep::diffusion {
 
@@ -21,8 +21,8 @@ struct Reading {
 };
 
 // `pixels`: u8 [count, C, H, W] of the classifier's shape; it normalises them as its own data. Throws
-// Error(Exit::config) where it has no linear layer. For a session of one rank.
-Reading read_images(Session& classifier, std::span<const uint8_t> pixels);
+// Error(Exit::config) where it has no linear layer.
+Reading read_images(InferenceSession& classifier, std::span<const uint8_t> pixels);
 
 struct Verdict {
   std::optional<double>
@@ -35,12 +35,12 @@ struct Verdict {
 class Judge {
  public:
   // Reads the real images, at least two of each kind; pixels as above. `classifier` outlives the judge.
-  Judge(Session& classifier, std::span<const uint8_t> training, std::span<const uint8_t> reference);
+  Judge(InferenceSession& classifier, std::span<const uint8_t> training, std::span<const uint8_t> reference);
   // labels: the classes asked for, one a sample, or none. At least two samples.
   Verdict operator()(std::span<const uint8_t> samples, std::span<const int32_t> labels) const;
 
  private:
-  Session& classifier_;
+  InferenceSession& classifier_;
   Gaussian reference_;
   double training_distance_;
 };

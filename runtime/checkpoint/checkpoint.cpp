@@ -15,6 +15,7 @@
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/checkpoint/manifest.h"
+#include "runtime/checkpoint/weights_hash.h"
 
 namespace lockstep {
 namespace fs = std::filesystem;
@@ -137,7 +138,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
 
   const std::string name = checkpoint_name(step);
   const std::string path = parent + "/" + name;
-  const SafetensorsWriter model(contents.model, kPyTorch), state(contents.state, {});
+  const SafetensorsWriter model = model_writer(contents.model), state(contents.state, {});
   const std::string meta = contents.meta.dump(1) + "\n";
   TemporaryFolder temporary(parent, name);
   model.write(temporary.file("model.safetensors"));
@@ -147,11 +148,17 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
     file.write(text);
     file.sync_and_close();
   };
+  nlohmann::json files = {{"model.safetensors", describe_safetensors(model, contents.model)},
+                          {"state.safetensors", describe_safetensors(state, contents.state)},
+                          {"meta.json", describe_text(meta)}};
   write_text("meta.json", meta);
-  write_text("manifest.json",
-             seal_manifest({{"model.safetensors", describe_safetensors(model, contents.model)},
-                            {"state.safetensors", describe_safetensors(state, contents.state)},
-                            {"meta.json", describe_text(meta)}}));
+  if (!contents.description.is_null()) {
+    const std::string text =
+        contents.description.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    write_text("model.json", text);
+    files["model.json"] = describe_text(text);
+  }
+  write_text("manifest.json", seal_manifest(files));
   temporary.commit(path);
   prune(run_folder, step, keep, protect);
   return path;
@@ -171,6 +178,10 @@ LoadedCheckpoint load_checkpoint(const std::string& folder) {
     if (!loaded.meta.is_object() || !loaded.meta.contains("step") || !loaded.meta["step"].is_number_integer())
       throw Error(Exit::data, "E_CKPT_META", "expected an object with a whole-number \"step\"")
           .at("file", meta_path);
+    if (files.contains("model.json")) {
+      const std::string description_path = folder + "/model.json";
+      verify_text(files, "model.json", MappedFile(description_path), description_path);
+    }
     loaded.model = open_verified(folder, "model.safetensors", files);
     loaded.state = open_verified(folder, "state.safetensors", files);
     return loaded;
@@ -225,15 +236,22 @@ std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
     return load_checkpoint(path).model;
   for (const char* name : {"/model.safetensors", "/unet/diffusion_pytorch_model.safetensors",
                            "/diffusion_pytorch_model.safetensors"})
-    if (fs::exists(path + name)) return SafetensorsFile::open(path + name);
+    if (fs::exists(path + name)) {
+      verify_weights(path, name + 1);
+      return SafetensorsFile::open(path + name);
+    }
   if (auto newest = load_newest_checkpoint(path, warn)) return newest->model;
   throw Error(Exit::no_input, "E_NO_MODEL", "neither model.safetensors nor a checkpoint in this folder")
       .at("file", path)
       .hint(hint);
 }
 
+SafetensorsWriter model_writer(std::span<const StoredTensor> tensors) {
+  return SafetensorsWriter(tensors, kPyTorch);
+}
+
 void export_model(const std::string& file, std::span<const StoredTensor> tensors) {
-  const SafetensorsWriter writer(tensors, kPyTorch);
+  const SafetensorsWriter writer = model_writer(tensors);
   replace_file(file, [&](const std::string& temporary) { writer.write(temporary); });
 }
 

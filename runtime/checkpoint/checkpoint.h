@@ -4,8 +4,9 @@
 //   RUN/checkpoints/step-00000420/
 //     model.safetensors    parameters and buffers under PyTorch's names
 //     state.safetensors    optimizer state, one tensor a parameter: "momentum.conv1.weight"; "m.", "v."
+//     model.json           what the model is
 //     meta.json            step, epoch, position in the epoch, kernel table, job hash, best metric so far, bit_exact
-//     manifest.json        SHA-256 of meta.json, of every tensor and of the rest of both files; sealed by one of
+//     manifest.json        SHA-256 of meta.json and model.json, of every tensor and of the rest of both files; sealed by one of
 //                          itself
 // Written under a temporary name, each file and the folder fsynced, then renamed and the parent fsynced: a
 // checkpoint that can be seen is whole.
@@ -23,7 +24,8 @@ namespace lockstep {
 struct CheckpointContents {
   std::vector<StoredTensor> model;
   std::vector<StoredTensor> state;
-  nlohmann::json meta;  // has "step"
+  nlohmann::json meta;                 // has "step"
+  nlohmann::ordered_json description;  // model.json; null: none is written
 };
 
 // The folder's name below RUN/checkpoints: "step-00000420".
@@ -56,6 +58,8 @@ std::vector<std::string> list_checkpoints(const std::string& run_folder);
 // newest good checkpoint, see above) or a diffusers folder (its unet/). Errors: no_input (66), data (65).
 std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
                                                   const std::function<void(const std::string&)>& warn = {});
+// Weights as they are laid out in a file: what PyTorch's loaders look for is in its metadata.
+SafetensorsWriter model_writer(std::span<const StoredTensor> tensors);
 // Weights as one file, replaced atomically. Errors: cannot_create (73), io (74).
 void export_model(const std::string& file, std::span<const StoredTensor> tensors);
 

@@ -34,6 +34,8 @@ class SafetensorsWriter {
                     const std::map<std::string, std::string>& metadata);
   // The length, the JSON and its padding: every byte of the file before the tensors.
   std::span<const std::byte> header() const { return std::as_bytes(std::span(header_)); }
+  // As they follow it in the file.
+  std::span<const StoredTensor> tensors() const { return tensors_; }
   int64_t file_bytes() const { return file_bytes_; }
   // Writes to `path` and fsyncs it. Errors: cannot_create (73), io (74).
   void write(const std::string& path) const;

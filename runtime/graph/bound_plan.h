@@ -29,14 +29,17 @@ struct Executor::Bound {
   };
   std::vector<Output> outputs;
   std::map<std::string, View> output_views;
+  std::vector<Port> ports;               // what the host hands over, without the step state
+  std::vector<const void*> handed_over;  // in this run, one a port
   struct Patch {
     View* view;
-    std::string input;
+    size_t port;
   };
   std::vector<Patch> patches;  // views of what the host hands over anew each run; where it shares its memory
 
   // Elsewhere: all inputs and the step state in one block, at these offsets; the wish to stop at its end.
-  std::map<std::string, int64_t> input_at;
+  std::vector<int64_t> port_at;
+  int64_t state_at = 0;
   int64_t stop_at = 0;
   DeviceMemory inputs;
   std::unique_ptr<DeviceRuntime::Upload> upload;

@@ -40,6 +40,8 @@ Executor::Bound& Executor::bind(std::shared_ptr<const Plan> plan) {
     const int64_t bytes = g.value(v).spec.bytes();
     b.outputs.push_back({v, shared ? DeviceMemory() : DeviceMemory(device_, bytes), AlignedBuffer(bytes)});
   }
+  b.ports = input_ports(g);
+  b.handed_over.resize(b.ports.size());
   if (!shared) make_transfers(b);
   b.steps.resize(g.nodes().size());
   for (size_t i = 0; i < g.nodes().size(); ++i) {
@@ -90,6 +92,11 @@ void Executor::resolve(Bound& b) {
   b.patches.clear();
   b.recording.reset();
   b.runs = 0;
+  const auto port_of = [&](const std::string& name) {
+    size_t i = 0;
+    while (b.ports[i].name != name) ++i;
+    return i;
+  };
   auto address = [&](ValueId id) -> void* {
     const Value& v = g.value(plan.root[static_cast<size_t>(id)]);
     const bool whole = v.name == kWholeArray;
@@ -117,8 +124,9 @@ void Executor::resolve(Bound& b) {
       case Storage::buffer:
         return buffers + model_.table.buffer(v.name).begin;
       case Storage::input:
-        if (!shared) return b.inputs.as<std::byte>() + b.input_at.at(v.name);
-        return v.name == kStepState ? &b.state : nullptr;
+        if (v.name == kStepState)
+          return shared ? static_cast<void*>(&b.state) : b.inputs.as<std::byte>() + b.state_at;
+        return shared ? nullptr : b.inputs.as<std::byte>() + b.port_at[port_of(v.name)];
       case Storage::output:
         for (auto& o : b.outputs)
           if (o.value == plan.root[static_cast<size_t>(id)]) return shared ? o.host.data() : o.device.data();
@@ -131,7 +139,7 @@ void Executor::resolve(Bound& b) {
       const Value& v = g.value(step.node->in[k]);
       step.in[k].data = address(step.node->in[k]);
       if (shared && v.storage == Storage::input && v.name != kStepState)
-        b.patches.push_back({&step.in[k], v.name});
+        b.patches.push_back({&step.in[k], port_of(v.name)});
     }
     for (size_t k = 0; k < step.out.size(); ++k) step.out[k].data = address(step.node->out[k]);
     step.workspace = arena_.as<std::byte>() + plan.workspace_offset[i];

@@ -13,28 +13,15 @@
 #include <vector>
 
 #include "kernels/core/kernel.h"
-#include "kernels/core/step_state.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/device/device_runtime.h"
 #include "runtime/graph/plan.h"
+#include "runtime/graph/ports.h"
 #include "runtime/telemetry/trace.h"
 #include "runtime/training/model_state.h"
 
 namespace lockstep {
-
-struct StepInputs {
-  const void* images = nullptr;  // as the plan has them: u8, or f32 where a diffusion model is asked
-  const int32_t* labels = nullptr;
-  StepState state;
-  bool stop = false;  // this rank wishes to stop: reaches all with the metrics
-  const float* timesteps = nullptr;
-};
-// Names of the graph inputs that the executor fills.
-inline constexpr const char* kImages = "images";
-inline constexpr const char* kLabels = "labels";
-inline constexpr const char* kTimesteps = "timesteps";
-inline constexpr const char* kStepState = "step_state";
 
 class Executor {
  public:
@@ -47,6 +34,7 @@ class Executor {
   struct Bound;
   // Makes the plan's kernels and resolves its addresses. The reference stays valid as long as the executor.
   Bound& bind(std::shared_ptr<const Plan> plan);
+  // Error usage (64) where the inputs are not what the plan's ports take (match_ports).
   void run(Bound& plan, const StepInputs& inputs);
   // The same in parts. start() returns when the run is under way; send_results() sends the metrics and
   // outputs as they are after it; await_results() waits for the oldest that was sent, at most two may be.

@@ -6,23 +6,16 @@
 #include "runtime/graph/bound_plan.h"
 
 namespace lockstep {
-namespace {
-
-const void* address_of(const StepInputs& inputs, const std::string& name) {
-  return name == kImages   ? inputs.images
-         : name == kLabels ? inputs.labels
-                           : static_cast<const void*>(inputs.timesteps);
-}
-
-}  // namespace
 
 void Executor::make_transfers(Bound& b) {
-  const Graph& g = b.plan->graph;
   int64_t bytes = 0;
-  for (ValueId v : g.values_in(Storage::input)) {
-    b.input_at[g.value(v).name] = bytes;
-    bytes += next_piece(g.value(v).spec.bytes());
+  b.port_at.clear();
+  for (const Port& port : b.ports) {
+    b.port_at.push_back(bytes);
+    bytes += next_piece(port.spec.bytes());
   }
+  b.state_at = bytes;
+  bytes += next_piece(sizeof(StepState));
   b.stop_at = bytes;
   bytes += sizeof(float);
   b.inputs = DeviceMemory(device_, bytes);
@@ -37,20 +30,19 @@ int64_t Executor::metrics_bytes() const {
 }
 
 void Executor::set_inputs(Bound& b, const StepInputs& inputs) {
+  match_ports(b.ports, inputs.tensors(), b.handed_over);
   b.state = inputs.state;
   const float stop = inputs.stop ? 1.0f : 0.0f;
   if (device_.shares_host_memory()) {
     model_.gradients.as<float>()[kStopMetric] = stop;
-    for (auto& p : b.patches) p.view->data = const_cast<void*>(address_of(inputs, p.input));
+    for (auto& p : b.patches) p.view->data = const_cast<void*>(b.handed_over[p.port]);
     return;
   }
   auto* const to = static_cast<std::byte*>(b.upload->next());
-  const Graph& g = b.plan->graph;
-  for (ValueId v : g.values_in(Storage::input)) {
-    const std::string& input = g.value(v).name;
-    const void* from = input == kStepState ? &b.state : address_of(inputs, input);
-    std::memcpy(to + b.input_at.at(input), from, static_cast<size_t>(g.value(v).spec.bytes()));
-  }
+  for (size_t i = 0; i < b.ports.size(); ++i)
+    if (b.ports[i].read)
+      std::memcpy(to + b.port_at[i], b.handed_over[i], static_cast<size_t>(b.ports[i].spec.bytes()));
+  std::memcpy(to + b.state_at, &b.state, sizeof b.state);
   std::memcpy(to + b.stop_at, &stop, sizeof stop);
   b.upload->send();
 }

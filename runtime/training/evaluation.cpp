@@ -60,7 +60,8 @@ Score evaluate(Session& session, const ImageSet& images, const std::vector<int64
       labels[static_cast<size_t>(i)] = images.labels[static_cast<size_t>(index)];
     }
     auto& plan = session.evaluation(n);
-    StepInputs inputs{pixels.data(), labels.data(), {}};
+    StepInputs inputs;
+    inputs.set(kImages, pixels), inputs.set(kLabels, labels);
     inputs.state.seed = config.seed;
     inputs.state.step = kEvaluationStep;
     inputs.state.first_sample = at;

@@ -55,14 +55,18 @@ int64_t label_count(const StepGraphSpec& spec) {
   return spec.input.classes + (spec.diffusion && spec.diffusion->label_dropout > 0 ? 1 : 0);
 }
 
-Forward forward(const StepGraphSpec& spec, bool training) {
+enum class Purpose : uint8_t { training, evaluation, prediction };
+
+Forward forward(const StepGraphSpec& spec, Purpose purpose) {
+  const bool training = purpose == Purpose::training;
   Forward f;
   GraphBuilder b(f.graph);
   const auto& in = spec.input;
   const Extent size = training ? in.training_images() : Extent{in.height, in.width};
   ValueId images =
       b.input(kImages, {DType::u8, {spec.batch, in.channels, size.height, size.width}, Layout::plain}, true);
-  f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
+  if (purpose != Purpose::prediction)
+    f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
   f.step_state =
       b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
   b.set_scope("input");
@@ -233,11 +237,13 @@ std::vector<Bucket> make_buckets(const ParameterTable& table, const std::set<std
 
 }  // namespace
 
-Graph build_forward(const StepGraphSpec& spec, bool training) { return forward(spec, training).graph; }
+Graph build_forward(const StepGraphSpec& spec, bool training) {
+  return forward(spec, training ? Purpose::training : Purpose::evaluation).graph;
+}
 
 Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
                      const TrainingGraphOptions& options) {
-  Forward f = laid_out(spec, forward(spec, true));
+  Forward f = laid_out(spec, forward(spec, Purpose::training));
   Graph& g = f.graph;
   GraphBuilder b(g);
   const auto smoothing = static_cast<float>(config.label_smoothing);
@@ -334,7 +340,7 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
 }
 
 Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) {
-  Forward f = for_evaluation(spec, forward(spec, false));
+  Forward f = for_evaluation(spec, forward(spec, Purpose::evaluation));
   GraphBuilder b(f.graph);
   add_output(f.graph, add_loss(b, f, config, 0), "metrics");
   if (config.diffusion) {
@@ -347,7 +353,7 @@ Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) 
 }
 
 Graph build_prediction(const StepGraphSpec& spec) {
-  Forward f = for_evaluation(spec, spec.diffusion ? denoiser(spec) : forward(spec, false));
+  Forward f = for_evaluation(spec, spec.diffusion ? denoiser(spec) : forward(spec, Purpose::prediction));
   GraphBuilder b(f.graph);
   b.set_scope("outputs");
   if (spec.diffusion) {

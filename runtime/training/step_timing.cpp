@@ -36,7 +36,7 @@ class LoneRank {
     images_.resize(static_cast<size_t>(batch * in.channels * size.height * size.width));
     for (uint8_t& pixel : images_) pixel = static_cast<uint8_t>(random() >> 8);
     for (int64_t i = 0; i < batch; ++i) labels_.push_back(static_cast<int32_t>(i % in.classes));
-    inputs_ = {images_.data(), labels_.data(), {}};
+    inputs_.set(kImages, images_), inputs_.set(kLabels, labels_);
     inputs_.state.seed = c.seed;
     inputs_.state.global_samples = batch * parts * ranks;
   }

@@ -8,6 +8,7 @@
 
 #include "kernels/peak/peak.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/checkpoint/weights_hash.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
 #include "runtime/device/memory.h"
@@ -41,7 +42,8 @@ TrainingResult Trainer::run() {
 }
 
 StepInputs Trainer::inputs_for(const Batch& batch, int64_t step, int64_t micro) const {
-  StepInputs in{batch.images.data(), batch.labels.data(), {}};
+  StepInputs in;
+  in.set(kImages, batch.images), in.set(kLabels, batch.labels);
   in.state.seed = o_.config.seed;
   in.state.step = step;
   in.state.first_sample = schedule_->part(step, micro, comm_.rank()).begin;
@@ -248,13 +250,24 @@ void Trainer::save() {
               {"samples_seen", samples_seen_}};
     if (best_is_new_) best_folder_ = checkpoint_name(step_);
     if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
+    c.description = description_;
     write_checkpoint(o_.run_folder, c, static_cast<int>(o_.checkpoint.keep), best_folder_);
-    if (o_.export_weights) o_.export_weights(*session_, o_.run_folder);
+    if (o_.export_weights) export_model();
     return "";
   });
   best_is_new_ = false;
   saved_step_ = step_;
   window_start_ += Clock::now() - start;
+}
+
+void Trainer::export_model() {
+  const auto tensors = averaged_tensors(session_->model());
+  export_described(o_.run_folder, o_.exported_file, tensors, description_, [&] {
+    if (o_.export_weights)
+      o_.export_weights(*session_, o_.run_folder);
+    else
+      lockstep::export_model(o_.run_folder + "/" + o_.exported_file, tensors);
+  });
 }
 
 std::optional<Score> Trainer::finish() {
@@ -266,10 +279,7 @@ std::optional<Score> Trainer::finish() {
   }
   on_root(comm_control(), [&]() -> std::string {
     session_->executor().download_model();
-    if (o_.export_weights)
-      o_.export_weights(*session_, o_.run_folder);
-    else
-      export_model(o_.run_folder + "/model.safetensors", averaged_tensors(session_->model()));
+    export_model();
     return "";
   });
   return score;

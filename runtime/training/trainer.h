@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
@@ -42,9 +44,15 @@ struct TrainerOptions {
   std::function<void(Session& session, int64_t step, const std::string& run_folder,
                      TensorBoardWriter* events)>
       preview;
-  // Writes the weights for other programs, at the end and with each checkpoint; on rank 0, when they are on
-  // the host. None: RUN/model.safetensors, at the end.
+  // What the model says of itself (model.json), of a training set of this shape and the content hashes of
+  // training, validation and test; on rank 0. It stands beside the weights wherever they are written.
+  std::function<nlohmann::ordered_json(const DatasetShape& training,
+                                       const std::map<std::string, std::string>& data)>
+      describe = [](const DatasetShape&, const auto&) { return nlohmann::ordered_json::object(); };
+  // Writes the weights for other programs, at the end and with each checkpoint, into `exported_file` of the
+  // run folder; on rank 0, when they are on the host. None: the weights alone, at the end.
   std::function<void(const Session& session, const std::string& run_folder)> export_weights;
+  std::string exported_file = "model.safetensors";
   // After each step, on every rank: steps done, and how many there will be.
   std::function<void(int64_t step, int64_t steps)> on_step = [](int64_t, int64_t) {};
   // Where the executor computes on the host only. A Chrome trace of ten steps of all ranks into this file; a

@@ -113,6 +113,8 @@ class Trainer {
   // Rank 0 writes; an I/O error there is everybody's.
   void save();
 
+  // The weights in the run folder, beside what the model is.
+  void export_model();
   std::optional<Score> finish();
 
   Communicator& comm_control() { return session_->control(); }
@@ -142,6 +144,7 @@ class Trainer {
   std::unique_ptr<Session> session_;
   std::optional<LoadedCheckpoint> checkpoint_;
   nlohmann::json meta_;
+  nlohmann::ordered_json description_;  // model.json, on rank 0
   bool bit_exact_ = true;
 
   int64_t step_ = 0, saved_step_ = -1;

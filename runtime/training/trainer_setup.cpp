@@ -203,6 +203,10 @@ std::vector<std::pair<std::string, std::string>> Trainer::facts() {
 
 void Trainer::open_outputs() {
   if (!root()) return;
+  std::map<std::string, std::string> data = {{"training", training_->content_hash}};
+  if (o_.validation_data) data["validation"] = validation_->content_hash;
+  if (test_) data["test"] = test_->content_hash;
+  description_ = o_.describe(training_->shape(), data);
   metrics_ = std::make_unique<MetricsWriter>(o_.run_folder + "/metrics.jsonl",
                                              o_.resume ? std::optional(step_) : std::nullopt);
   tensorboard_ = std::make_unique<TensorBoardWriter>(o_.run_folder + "/tensorboard",

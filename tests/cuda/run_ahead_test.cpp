@@ -28,7 +28,8 @@ struct Job {
     session->model().initialise(1);
   }
   StepInputs inputs(const std::vector<uint8_t>& images, int64_t step) const {
-    StepInputs in{images.data(), labels.data(), {}};
+    StepInputs in;
+    in.set(kImages, images), in.set(kLabels, labels);
     in.state.step = step, in.state.global_samples = kBatch, in.state.lr = 0.1f;
     return in;
   }

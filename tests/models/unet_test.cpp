@@ -123,7 +123,7 @@ TEST_P(UNetGolden, PredictionAndGradients) {
   const std::vector<float> timesteps = c.described.at("timesteps");
   const std::vector<int32_t> labels = c.described.at("labels");
   StepInputs inputs;
-  inputs.timesteps = timesteps.data(), inputs.labels = labels.data();
+  inputs.set(kTimesteps, timesteps), inputs.set(kLabels, labels);
   executor.run(bound, inputs);
 
   // Gradients that are zero in exact arithmetic: what adds the same to every key's score changes no softmax.

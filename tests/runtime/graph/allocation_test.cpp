@@ -40,7 +40,7 @@ class Steps {
     session->model().initialise(1);
     session->model().start_ema();
     session->executor().upload_model();
-    inputs_ = {images.data(), labels.data(), {}};
+    inputs_.set(kImages, images), inputs_.set(kLabels, labels);
     inputs_.state.global_samples = batch * micro, inputs_.state.lr = 1e-3f;
   }
   void train() {

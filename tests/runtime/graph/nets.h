@@ -257,7 +257,7 @@ class Runner {
     }));
     executor_.upload_model();
     bound_ = &executor_.bind(plan);
-    inputs_ = {images_.data(), labels_.data(), {}};
+    inputs_.set(kImages, images_), inputs_.set(kLabels, labels_);
     inputs_.state.seed = 5, inputs_.state.global_samples = batch;
   }
   static KernelChoice how(int threads) { return {Device::cpu, threads, "test", ""}; }

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/open_model.h"
+
+#include <filesystem>
+
+#include "launch/commands/job_plan.h"
+#include "launch/commands/report_error.h"
+#include "launch/job/model_file.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/comm/communicator.h"
+
+namespace lockstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool has(const fs::path& file) {
+  std::error_code ignored;
+  return fs::exists(file, ignored);
+}
+
+// The folder itself, or the run that the checkpoint RUN/checkpoints/STEP belongs to.
+std::string run_of(const fs::path& folder) {
+  if (has(folder / "job.yaml")) return folder.string();
+  const fs::path absolute = fs::absolute(folder / "").parent_path();
+  const fs::path run = absolute.parent_path().parent_path();
+  return absolute.parent_path().filename() == "checkpoints" && has(run / "job.yaml") ? run.string() : "";
+}
+
+ModelDescription describe_run(const std::string& run, bool say) {
+  const Job job = read_run_job(run);
+  if (say)
+    report_error(fmt::format("note: {} has no model.json: its job says what the model is, by the data in {}",
+                             run, job.training.path));
+  return describe(job, probe_dataset(job.training));
+}
+
+}  // namespace
+
+TrainedModel open_trained(const std::string& folder, bool say) {
+  if (!has(folder))
+    throw Error(Exit::no_input, "E_RUN_NONE", "no such run or folder")
+        .at("folder", folder)
+        .hint("`lockstep fit JOB --output DIR` makes one");
+  TrainedModel m;
+  m.folder = folder;
+  m.run = run_of(folder);
+  m.weights = open_model(folder, [&](const std::string& warning) {
+    if (say) report_error("warning: " + warning);
+  });
+  fs::path home = fs::path(m.weights->path()).parent_path();
+  if (home.filename() == "unet") home = home.parent_path();
+  if (has(home / kModelFile))
+    m.description = read_model_file((home / kModelFile).string());
+  else if (!m.run.empty())
+    m.description = describe_run(m.run, say);
+  else
+    m.description =
+        describe_folder(folder + "/unet/config.json", folder + "/scheduler/scheduler_config.json");
+  return m;
+}
+
+std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_t largest_batch,
+                                               Communicator& comm) {
+  const LauncherEnvironment environment = launcher_environment();
+  Job job;  // any machine's cores, on the CPU
+  job.device = "cpu";
+  InferenceOptions o;
+  o.kernels = kernel_choice(job, environment.present ? environment.local_size : 1);
+  o.largest_batch = largest_batch;
+  return std::make_unique<InferenceSession>(model.description, *model.weights, o, comm);
+}
+
+Job read_run_job(const std::string& run_folder) {
+  const std::string file = run_folder + "/job.yaml";
+  if (!has(file))
+    throw Error(Exit::no_input, "E_RUN_NONE", "not a run folder: it has no job.yaml")
+        .at("folder", run_folder)
+        .hint("`lockstep fit JOB --output DIR` makes one");
+  return read_job(file, {});
+}
+
+std::unique_ptr<Communicator> launched_communicator() {
+  const LauncherEnvironment environment = launcher_environment();
+  return environment.present && environment.size > 1 ? make_mpi_communicator({}) : make_self_communicator();
+}
+
+}  // namespace lockstep

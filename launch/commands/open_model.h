@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// A trained model by its folder: a run, a checkpoint, or a diffusers folder.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "launch/job/job.h"
+#include "models/inference_session.h"
+
+namespace lockstep {
+
+struct TrainedModel {
+  std::string folder;  // as the user named it
+  std::string run;     // the run whose job.yaml is there; empty: none
+  ModelDescription description;
+  std::shared_ptr<const SafetensorsFile> weights;  // hashes verified, where they have some
+};
+
+// By the model.json beside the weights; of runs that have none by their job, whose data must then be there
+// (said once on stderr, where `say`); else by the files of a diffusers folder. Errors: no_input (66), data
+// (65), config (78).
+TrainedModel open_trained(const std::string& folder, bool say = true);
+
+// Ready to be asked, on the CPU, with this rank's share of the cores. Collective.
+std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_t largest_batch,
+                                               Communicator& comm);
+
+// The run's resolved job. Error no_input (66) where the folder has none.
+Job read_run_job(const std::string& run_folder);
+
+// Joins the ranks that a launcher started; one rank alone where there was none.
+std::unique_ptr<Communicator> launched_communicator();
+
+}  // namespace lockstep

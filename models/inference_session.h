@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// A trained model ready to be asked: named tensors in, named tensors out, any number of samples. It needs no
+// job and no data set.
+//
+// Programs and their ports, plain and without the samples' dimension:
+//   classify  images u8 [C, H, W]                                  -> log_probabilities f32 [classes],
+//             and of a model with a linear layer what its last one reads: features f32 [K]
+//   denoise   images f32 [C, H, W], timesteps f32 [], and of a
+//             model with classes labels i32 []                      -> prediction f32 [C, H, W]
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/model_description.h"
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/training/evaluation.h"
+#include "runtime/training/session.h"
+
+namespace lockstep {
+
+inline constexpr std::string_view kClassify = "classify", kDenoise = "denoise";
+
+struct InferenceOptions {
+  KernelChoice kernels;
+  // Compiled on opening: batches of 1, 2, 4, ... and of so many samples. 0: none, for evaluate() alone.
+  int64_t largest_batch = 1;
+  // The ladder ends before a batch whose activations need more; 0: it does not.
+  int64_t activation_bytes = int64_t{1} << 30;
+};
+
+// Where an output goes: f32, as many as the port has for all samples.
+struct OutputTensor {
+  std::string_view port;
+  std::span<float> values;
+};
+template <class Values>
+InputTensor input_tensor(std::string_view port, const Values& values) {
+  using T = std::remove_cvref_t<decltype(*values.data())>;
+  return {port, port_dtype<T>(), values.data(), static_cast<int64_t>(values.size() * sizeof(T))};
+}
+
+class InferenceSession {
+ public:
+  // Collective over `comm`, which outlives the session: ranks choose the same kernels. Throws what
+  // load_model_tensors() throws for weights of another model.
+  InferenceSession(const ModelDescription& description, const SafetensorsFile& weights,
+                   const InferenceOptions& options, Communicator& comm);
+  // The weights of a session in training as they are now. Collective at first use.
+  InferenceSession(Session& training, const ModelDescription& description, const InferenceOptions& options);
+
+  const ModelDescription& description() const { return description_; }
+  Communicator& comm() { return session_->control(); }
+  std::string_view program() const { return description_.diffusion() ? kDenoise : kClassify; }
+  // Shapes are per sample. Error usage (64) for a program that it does not have.
+  std::span<const Port> inputs(std::string_view program) const;
+  std::span<const Port> outputs(std::string_view program) const;
+  bool has_output(std::string_view program, std::string_view port) const;
+
+  // Any number of samples, in batches of the ladder: the last one may be filled up with copies of its last
+  // sample, whose results are dropped. Outputs that are not asked for are not copied. A sample's bits do not
+  // depend on the others. May be called by several threads; one computes at a time. Throws Error(Exit::usage,
+  // "E_PORT") where names, dtypes or sizes are not the ports'.
+  void run(std::string_view program, int64_t samples, std::span<const InputTensor> inputs,
+           std::span<const OutputTensor> outputs);
+  // Largest batch of the ladder.
+  int64_t largest_batch() const { return ladder_.back(); }
+
+  // runtime's evaluate() of these weights. Collective.
+  Score evaluate(const ImageSet& images, const std::vector<int64_t>& subset = {});
+
+ private:
+  void compile_ladder(const InferenceOptions& options);
+  void expect_program(std::string_view program) const;
+  void run_batch(int64_t batch, int64_t at, int64_t count, std::span<const InputTensor> inputs,
+                 std::span<const OutputTensor> outputs);
+
+  ModelDescription description_;
+  std::unique_ptr<Session> own_;
+  Session* session_;
+  std::vector<int64_t> ladder_;  // ascending
+  std::vector<Port> inputs_, outputs_;
+  std::mutex mutex_;
+  std::map<std::string, std::vector<std::byte>, std::less<>> filled_;  // an input's batch that is not full
+};
+
+// The batches in which so many samples are computed: each is one of the ladder's; where the last is larger
+// than what is left it is filled up.
+std::vector<int64_t> batches_of(std::span<const int64_t> ladder, int64_t samples);
+
+}  // namespace lockstep

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/checkpoint/weights_hash.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/data/hash.h"
+
+namespace lockstep {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr const char* kDescription = "/model.json";
+
+std::string hash_of_file(const std::string& path) { return sha256_hex(MappedFile(path).bytes()); }
+
+// Of the file that these tensors become.
+std::string hash_of_tensors(std::span<const StoredTensor> tensors) {
+  const SafetensorsWriter writer = model_writer(tensors);
+  Digest digest("sha256");
+  digest.add(writer.header().data(), writer.header().size());
+  for (const StoredTensor& t : writer.tensors()) digest.add(t.bytes.data(), t.bytes.size());
+  return digest.hex();
+}
+
+void write_description(const std::string& folder, const std::string& file, ordered_json description,
+                       const std::vector<std::string>& hashes) {
+  description["weights"] = {{file, hashes}};
+  write_file_atomically(folder + kDescription,
+                        description.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace
+
+void export_described(const std::string& folder, const std::string& file,
+                      std::span<const StoredTensor> tensors, ordered_json description,
+                      const std::function<void()>& write_weights) {
+  const std::string hash = hash_of_tensors(tensors), path = folder + "/" + file;
+  std::error_code ignored;
+  if (std::filesystem::exists(path, ignored))
+    write_description(folder, file, description, {hash, hash_of_file(path)});
+  write_weights();
+  write_description(folder, file, std::move(description), {hash});
+}
+
+void verify_weights(const std::string& folder, const std::string& file) {
+  const std::string description = folder + kDescription, path = folder + "/" + file;
+  std::error_code ignored;
+  if (!std::filesystem::exists(description, ignored)) return;
+  const auto json = nlohmann::json::parse(MappedFile(description).text(), nullptr, false);
+  const auto damaged = [&](const std::string& message) {
+    return Error(Exit::data, "E_WEIGHTS_HASH", message).at("file", path).at("description", description);
+  };
+  if (!json.is_object()) throw damaged("the model.json beside the weights is no JSON object");
+  const auto weights = json.find("weights");
+  if (weights == json.end()) return;
+  if (!weights->is_object()) throw damaged("\"weights\" is no object");
+  const auto hashes = weights->find(file);
+  if (hashes == weights->end()) return;
+  const std::string found = hash_of_file(path);
+  if (!hashes->is_array() || std::find(hashes->begin(), hashes->end(), found) == hashes->end())
+    throw damaged(fmt::format("the weights are not those that were written: SHA-256 {}, expected {}", found,
+                              hashes->is_array() && !hashes->empty() ? hashes->front().dump() : "an array"))
+        .hint("a copy that is whole, or a checkpoint of the run");
+}
+
+}  // namespace lockstep

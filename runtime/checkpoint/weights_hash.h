@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// The weights of a run are known by their hash: "weights" in the model.json beside them,
+//   {"weights": {"model.safetensors": ["SHA-256 of the file", ...]}}
+// with two hashes while the file is replaced, so that whatever a crash leaves behind is one of them.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+
+#include "runtime/checkpoint/safetensors.h"
+
+namespace lockstep {
+
+// Writes FOLDER/FILE and FOLDER/model.json, which is `description` with the hash. `write_weights` writes the
+// tensors to that file, and whatever goes with them. Errors: cannot_create (73), io (74).
+void export_described(const std::string& folder, const std::string& file,
+                      std::span<const StoredTensor> tensors, nlohmann::ordered_json description,
+                      const std::function<void()>& write_weights);
+
+// Holds a file against the hash that FOLDER/model.json has for it; nothing where it has none. Error data (65),
+// "E_WEIGHTS_HASH".
+void verify_weights(const std::string& folder, const std::string& file);
+
+}  // namespace lockstep
