@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "launch/job/overrides.h"
 #include "launch/job/reader.h"
 #include "launch/job/unet_config.h"
 #include "launch/job/write.h"
@@ -51,7 +52,6 @@ const job::Table& fact_keys() {
       {.path = "inputs.crop", .slot = FACT(crop), .range = kExtent, .absent = "all"},
       {.path = "inputs.window", .slot = FACT(window), .range = kExtent, .absent = "all"},
       {.path = "outputs.classes", .slot = FACT(classes), .range = {0, 1 << 24}},
-      {.path = "outputs.class_names", .slot = FACT(class_names), .absent = "no names"},
       {.path = "outputs.no_class_row", .slot = FACT(no_class_row)},
       {.path = "evaluation.batch", .slot = FACT(evaluation_batch), .range = {1, 1 << 20}, .required = true},
       {.path = "data.dataset", .slot = FACT(dataset), .absent = "not known"},
@@ -150,6 +150,20 @@ void check_facts(const Job& job, const Facts& f, const std::string& path) {
          "model.name and objective.name contradict each other");
 }
 
+// A folder may be called anything: more than a job's strings may say.
+std::vector<std::string> class_names_in(const nlohmann::json& json, const std::string& path) {
+  std::vector<std::string> names;
+  const auto outputs = json.find("outputs");
+  if (outputs == json.end() || !outputs->is_object() || !outputs->contains("class_names")) return names;
+  const auto& list = (*outputs)["class_names"];
+  expect(list.is_array(), path, "outputs.class_names is no list");
+  for (const auto& name : list) {
+    expect(name.is_string(), path, "outputs.class_names holds what is no string");
+    names.push_back(name.get<std::string>());
+  }
+  return names;
+}
+
 ModelDescription parse_model_file(const std::string& path) {
   const MappedFile file(path);
   const std::string text(file.text());
@@ -161,6 +175,7 @@ ModelDescription parse_model_file(const std::string& path) {
            fmt::format("is of format_version {}; this program knows {}", version->dump(), kFormatVersion));
   job::Node root = job::parse_yaml(text, path, true);  // JSON is YAML
   std::erase_if(root.children, [](const job::Node& n) { return n.key == "weights"; });
+  job::take_path(root, "outputs.class_names");
   job::Node of_job = root;
   std::erase_if(of_job.children, [](const job::Node& n) { return !is_job_section(n.key); });
   std::erase_if(root.children, [](const job::Node& n) { return is_job_section(n.key); });
@@ -170,6 +185,7 @@ ModelDescription parse_model_file(const std::string& path) {
   const auto folder = std::filesystem::path(path).parent_path();
   job::Reader(folder).read(fact_keys(), root, &facts, "");
   job::Reader(folder).read(model_keys(), of_job, &job, "");
+  facts.class_names = class_names_in(json, path);
   if (job.model.name.empty() == job.model.layers.empty()) refuse(path, "needs model.name or model.layers");
   check_facts(job, facts, path);
   job.model.where = path;
@@ -230,6 +246,7 @@ nlohmann::ordered_json model_file(const Job& job, const DatasetShape& training,
   Facts f = facts_of(d, data);
   f.program = program;
   nlohmann::ordered_json j = json_of(fact_keys(), &f);
+  if (!d.class_names.empty()) j["outputs"]["class_names"] = d.class_names;
   nlohmann::ordered_json ordered;
   for (const char* key : {"format", "format_version", "program"}) ordered[key] = j[key];
   ordered.update(json_of(model_keys(), &of_model));
@@ -244,6 +261,7 @@ ModelDescription read_model_file(const std::string& path) try {
   if (e.exit() != Exit::config) throw;
   Error damaged(Exit::data, "E_MODEL_FILE", e.message());
   for (const auto& [key, value] : e.places()) damaged.add_place(key == "job" ? "file" : key, value);
+  damaged.set_hint(e.hint());
   throw damaged;
 }
 

@@ -167,11 +167,10 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
   ASSERT_EQ(first.code, 0) << first.text;
   const std::string alone = folder_.file("alone");
   std::filesystem::create_directory(alone);
-  for (const char* part : {"unet", "scheduler", "model_index.json"})
+  for (const char* part : {"unet", "scheduler", "model_index.json", "model.json"})
     std::filesystem::copy(path + "/" + part, alone + "/" + part, std::filesystem::copy_options::recursive);
   const Outcome second = run(folder_, sample(alone, folder_.file("b.safetensors"), 1,
-                                             {"--init-noise", noise, "--count", "6", "--guidance", "1.5",
-                                              "--sampler", "ddim", "--steps", "4", "--seed", "99"}));
+                                             {"--init-noise", noise, "--seed", "99"}));
   ASSERT_EQ(second.code, 0) << second.text;
   EXPECT_TRUE(tensor(folder_.file("a.safetensors"), "images") ==
               tensor(folder_.file("b.safetensors"), "images"));
@@ -195,7 +194,15 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
     EXPECT_EQ(o.code, code) << o.text;
     EXPECT_NE(o.text.find(words), std::string::npos) << words << " in " << o.text;
   };
-  expect(path, {"--class", "11"}, 78, "class 11 is out of range");
+  expect(path, {"--class", "11"}, 78, "the model knows no class '11'");
+  // As diffusers has it, a folder's table has a class a row, and nothing is known of 'no class'.
+  std::filesystem::remove(alone + "/model.json");
+  expect(alone, {"--count", "11", "--guidance", "1.5", "--steps", "2"}, 78, "row for 'no class'");
+  expect(alone, {"--class", "none"}, 78, "the model knows no class 'none'");
+  expect(alone, {"--count", "12", "--steps", "2", "--each", folder_.file("rows")}, 0, "12 images");
+  EXPECT_TRUE(std::filesystem::exists(folder_.file("rows") + "/000010-class-10.png"));
+  EXPECT_TRUE(std::filesystem::exists(folder_.file("rows") + "/000011-class-0.png"));
+  expect(path, {"--class", "none", "--count", "2", "--guidance", "1", "--steps", "2"}, 0, "2 images");
   // A class's number without a row of its own would silently be no class at all.
   const auto refused = [&](const std::vector<std::string>& words, const std::string& said) {
     std::vector<std::string> command = {LOCKSTEP_BINARY};

@@ -33,6 +33,13 @@ RUN = [
     (f"{FIT} --resume --retune", SHORT),
     ("lockstep evaluate runs/mnist-cnn-001", ""),
     ("lockstep predict runs/mnist-cnn-001 tests/golden/digits/test-0.png", ""),
+    ("lockstep predict runs/mnist-cnn-001 tests/golden/digits/test-0.png tests/golden/digits/test-1.png --json", ""),
+    (
+        "lockstep predict runs/mnist-cnn-001/checkpoints/step-00004695 tests/golden/digits/test-0.png",
+        [("step-00004695", "step-00000016")],
+    ),
+    ("lockstep evaluate runs/mnist-cnn-001 --data configs/data/mnist", ""),
+    ("mpirun -n 2 lockstep evaluate runs/mnist-cnn-001", ""),
     (f"{FIT} --set hyperparameters.optimizer.lr=0.1", SHORT),
     (f"{FIT} --profile", SHORT),
     (f"{FIT} --trace trace.json", SHORT),

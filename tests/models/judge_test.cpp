@@ -49,12 +49,20 @@ class Classifier {
     session_ = std::make_unique<Session>(std::move(o), *comm_);
     session_->model().initialise(5);
     session_->executor().upload_model();
+    ModelDescription d;
+    d.model = spec;
+    d.input = session_->options().input;
+    InferenceOptions i;
+    i.largest_batch = 32;
+    asked_ = std::make_unique<InferenceSession>(*session_, d, i);
   }
   Session& session() { return *session_; }
+  InferenceSession& asked() { return *asked_; }
 
  private:
   std::unique_ptr<Communicator> comm_;
   std::unique_ptr<Session> session_;
+  std::unique_ptr<InferenceSession> asked_;
 };
 
 std::vector<uint8_t> pixels(int64_t count, uint32_t seed) {
@@ -72,7 +80,7 @@ float normalised(const std::vector<uint8_t>& p, int64_t image, int64_t element) 
 TEST(ReadImages, NormalisesAsTheClassifiersOwnData) {
   Classifier c({flatten(), linear(kClasses, "fc")});
   const auto p = pixels(kCount, 1);
-  const Reading r = read_images(c.session(), p);
+  const Reading r = read_images(c.asked(), p);
   ASSERT_EQ(r.width, kBytes);
   for (int64_t i = 0; i < kCount; ++i)
     for (int64_t e = 0; e < kBytes; ++e)
@@ -89,7 +97,7 @@ TEST(ReadImages, GivesWhatTheLastLinearLayerReads) {
   for (const auto& [width, layers] : nets)
     for (const char* precision : {"fp32", "bf16"}) {
       Classifier c(layers, precision);
-      const Reading r = read_images(c.session(), pixels(kCount, 2));
+      const Reading r = read_images(c.asked(), pixels(kCount, 2));
       ASSERT_EQ(r.width, width);
       ASSERT_EQ(r.classes.size(), static_cast<size_t>(kCount));
       const auto weight = c.session().model().parameter("fc.weight"),
@@ -114,7 +122,7 @@ TEST(ReadImages, GivesWhatTheLastLinearLayerReads) {
 TEST(ReadImages, RefusesANetWithoutALinearLayer) {
   Classifier c({conv(kClasses), mean(), flatten()});
   try {
-    read_images(c.session(), pixels(3, 1));
+    read_images(c.asked(), pixels(3, 1));
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), 78);
@@ -127,8 +135,8 @@ TEST(Judge, MeasuresSamplesBesideTrainingImages) {
   const auto reference = pixels(kCount, 3), training = pixels(kCount, 4);
   auto dark = training;
   for (uint8_t& x : dark) x /= 4;
-  const Judge judge(c.session(), training, reference);
-  const Reading read = read_images(c.session(), training);
+  const Judge judge(c.asked(), training, reference);
+  const Reading read = read_images(c.asked(), training);
 
   const Verdict as_training = judge(training, read.classes);
   EXPECT_EQ(as_training.accuracy, 1.0);

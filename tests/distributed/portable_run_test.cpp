@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// A trained model without its data and its job: by the program, as a user has it.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "runtime/data/dataset.h"
+#include "tests/distributed/fit.h"
+#include "tests/support/temporary_folder.h"
+
+namespace lockstep::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A folder per class with pictures of that class's colour, and two more of each for the test.
+void write_colours(const std::string& folder, const std::vector<std::string>& classes, int64_t side = 4) {
+  for (const char* half : {"train", "test"})
+    for (size_t c = 0; c < classes.size(); ++c)
+      for (int i = 0; i < 2; ++i) {
+        const std::string path = fmt::format("{}/{}/{}", folder, half, classes[c]);
+        fs::create_directories(path);
+        Image image{3, side, side, std::vector<uint8_t>(static_cast<size_t>(3 * side * side), 20)};
+        for (int64_t p = 0; p < side * side; ++p)
+          image.pixels[c % 3 * static_cast<size_t>(side * side) + static_cast<size_t>(p)] =
+              static_cast<uint8_t>(200 + 10 * i);
+        write_png(fmt::format("{}/{}.png", path, i), image);
+      }
+}
+
+const char* const kColourJob = R"(job_name: colours
+device: cpu
+threads_per_rank: 1
+model: {layers: [flatten, {linear: {out_features: 3}}]}
+inputs:
+  training: {dataset: image_folder, path: data}
+  test: {dataset: image_folder, path: data}
+hyperparameters: {epochs: 30, global_batch_size: 6, optimizer: {name: adam, lr: 0.05}, seed: 1}
+)";
+
+class PortableRun : public ::testing::Test {
+ protected:
+  PortableRun() {
+    write_colours(folder_.file("data"), {"blue", "green", "red"});
+    write_file(folder_.file("job.yaml"), kColourJob);
+  }
+  std::string train() {
+    EXPECT_TRUE(fit(folder_.file("job.yaml"), folder_.file("run"), {}));
+    return folder_.file("run");
+  }
+  Ended lockstep(std::vector<std::string> words, int ranks = 1) const {
+    words.insert(words.begin(), LOCKSTEP_BINARY);
+    if (ranks > 1) {
+      const std::vector<std::string> launch = {
+          "mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
+          "-n",     std::to_string(ranks)};
+      words.insert(words.begin(), launch.begin(), launch.end());
+    }
+    return run(words, {{"XDG_CACHE_HOME", folder_.file("cache")}});
+  }
+  std::string picture(const std::string& of) const { return folder_.file("data/test/" + of + "/1.png"); }
+  static void expect_says(const Ended& e, int code, const std::string& text) {
+    EXPECT_EQ(e.code, code) << e.output;
+    EXPECT_NE(e.output.find(text), std::string::npos) << e.output;
+  }
+  TestFolder folder_;
+};
+
+TEST_F(PortableRun, NamesClassesAsItWasTrainedWhateverBecomesOfTheData) {
+  const std::string path = train();
+  fs::copy(picture("green"), folder_.file("green.png"));
+  const Ended before = lockstep({"predict", path, folder_.file("green.png"), "--json"});
+  expect_says(before, 0, "\"class\":\"green\"");
+  fs::rename(folder_.file("data/train/blue"), folder_.file("data/train/zebra"));
+  EXPECT_EQ(lockstep({"predict", path, folder_.file("green.png"), "--json"}).output, before.output);
+  fs::rename(folder_.file("data"), folder_.file("elsewhere"));
+  fs::copy(path, folder_.file("copied"), fs::copy_options::recursive);
+  fs::remove_all(path);
+  EXPECT_EQ(lockstep({"predict", folder_.file("copied"), folder_.file("green.png"), "--json"}).output,
+            before.output);
+  // A checkpoint says it too, on its own.
+  fs::copy(folder_.file("copied/checkpoints/step-00000030"), folder_.file("checkpoint"));
+  EXPECT_EQ(lockstep({"predict", folder_.file("checkpoint"), folder_.file("green.png"), "--json"}).output,
+            before.output);
+  expect_says(lockstep({"evaluate", folder_.file("copied"), "--data", folder_.file("elsewhere")}), 0,
+              "accuracy 100.00% (6 of 6 images)");
+  expect_says(lockstep({"evaluate", folder_.file("checkpoint"), "--data", folder_.file("elsewhere")}), 0,
+              "accuracy 100.00% (6 of 6 images)");
+  expect_says(lockstep({"evaluate", folder_.file("checkpoint")}), 66, "--data FOLDER");
+  expect_says(lockstep({"evaluate", folder_.file("copied")}), 66, "data");
+}
+
+TEST_F(PortableRun, HoldsADataSetAgainstTheModel) {
+  const std::string path = train();
+  const auto evaluate = [&](const std::string& data) {
+    return lockstep({"evaluate", path, "--data", folder_.file(data)});
+  };
+  write_colours(folder_.file("larger"), {"blue", "green", "red"}, 28);
+  expect_says(evaluate("larger"), 65, "E_DATA_SHAPE");
+  write_colours(folder_.file("smaller"), {"blue", "green", "red"}, 1);
+  expect_says(evaluate("smaller"), 65, "E_DATA_SHAPE");
+  write_colours(folder_.file("unknown"), {"blue", "yak"});
+  expect_says(evaluate("unknown"), 65, "\"yak\" is not among the classes");
+  // Classes by name, though their numbers differ: green and red are 1 and 2 of the model.
+  write_colours(folder_.file("fewer"), {"grey", "green", "red"});
+  for (const char* half : {"/train/grey", "/test/grey"}) fs::remove_all(folder_.file("fewer") + half);
+  const Ended fewer = evaluate("fewer");
+  expect_says(fewer, 0, "accuracy 100.00% (4 of 4 images)");
+  expect_says(fewer, 0, "no images of \"blue\"");
+  // The job's own test half, exchanged.
+  fs::rename(folder_.file("data/test"), folder_.file("old"));
+  fs::rename(folder_.file("smaller/test"), folder_.file("data/test"));
+  expect_says(lockstep({"evaluate", path}), 65, "E_DATA_SHAPE");
+}
+
+TEST_F(PortableRun, ExportedWeightsAreProtectedByTheirHash) {
+  const std::string path = train(), weights = path + "/model.safetensors";
+  const auto size = fs::file_size(weights);
+  const char last = read_file(weights).back();
+  overwrite_byte(weights, size - 1, static_cast<char>(last ^ 1));
+  expect_says(lockstep({"predict", path, picture("red")}), 65, "E_WEIGHTS_HASH");
+  expect_says(lockstep({"evaluate", path}), 65, "E_WEIGHTS_HASH");
+  expect_says(lockstep({"fit", folder_.file("job.yaml"), "--output", folder_.file("next"), "--set",
+                        "model.init_from=" + path}),
+              65, "E_WEIGHTS_HASH");
+  overwrite_byte(weights, size - 1, last);
+  expect_says(lockstep({"predict", path, picture("red")}), 0, "red");
+  // What a crash between the two leaves: the description knows the old file and the new one.
+  auto j = nlohmann::json::parse(read_file(path + "/model.json"));
+  j["weights"]["model.safetensors"].insert(j["weights"]["model.safetensors"].begin(), std::string(64, '0'));
+  write_file(path + "/model.json", j.dump());
+  expect_says(lockstep({"predict", path, picture("red")}), 0, "red");
+  j["format_version"] = 7;
+  write_file(path + "/model.json", j.dump());
+  expect_says(lockstep({"predict", path, picture("red")}), 65, "format_version 7");
+}
+
+TEST_F(PortableRun, RunsOfBeforeAreOpenedByTheirJob) {
+  const std::string path = train();
+  const Ended now = lockstep({"evaluate", path, "--json"});
+  fs::remove(path + "/model.json");
+  const Ended before = lockstep({"evaluate", path, "--json"});
+  EXPECT_EQ(before.code, 0) << before.output;
+  EXPECT_NE(before.output.find("has no model.json"), std::string::npos) << before.output;
+  EXPECT_NE(before.output.find(now.output), std::string::npos) << before.output << now.output;
+}
+
+TEST_F(PortableRun, PredictGoesOnAfterAPictureThatItCannotUse) {
+  const std::string path = train();
+  write_file(folder_.file("broken.png"), "no picture");
+  const Ended e = lockstep({"predict", path, picture("red"), folder_.file("broken.png"),
+                            folder_.file("none.png"), picture("blue")});
+  expect_says(e, 65, "red/1.png: red");
+  expect_says(e, 65, "blue/1.png: blue");
+  expect_says(e, 65, "broken.png");
+  expect_says(e, 65, "none.png");
+}
+
+TEST_F(PortableRun, SeveralRanksShareTheWorkAndSayItOnce) {
+  const std::string path = train();
+  const std::vector<std::string> ask = {"predict",       path,    picture("red"), picture("green"),
+                                        picture("blue"), "--json"};
+  EXPECT_EQ(lockstep(ask, 2).output, lockstep(ask).output);
+  EXPECT_EQ(lockstep({"evaluate", path, "--json"}, 2).output, lockstep({"evaluate", path, "--json"}).output);
+  expect_says(lockstep({"evaluate", folder_.file("nothing")}, 2), 66, "no such run or folder");
+}
+
+}  // namespace
+}  // namespace lockstep::testing
