@@ -35,8 +35,8 @@ RUN = [
     ("lockstep predict runs/mnist-cnn-001 tests/golden/digits/test-0.png", ""),
     ("lockstep predict runs/mnist-cnn-001 tests/golden/digits/test-0.png tests/golden/digits/test-1.png --json", ""),
     (
-        "lockstep predict runs/mnist-cnn-001/checkpoints/step-00004695 tests/golden/digits/test-0.png",
-        [("step-00004695", "step-00000016")],
+        "lockstep predict runs/mnist-cnn-001/checkpoints/step-00002814 tests/golden/digits/test-0.png",
+        [("step-00002814", "step-00000016")],
     ),
     ("lockstep evaluate runs/mnist-cnn-001 --data configs/data/mnist", ""),
     ("mpirun -n 2 lockstep evaluate runs/mnist-cnn-001", ""),
@@ -79,5 +79,6 @@ NOT_RUN = {
     "build/release/bench/kernel_bench configs/mnist_cnn.yaml": "takes minutes; bench/run --quick runs it",
     "bench/gpu": "needs a GPU; tests/bench/gpu_test.py tests its parts",
     "lockstep plan configs/mnist_cnn.yaml --device cuda": "needs a build with CUDA",
+    'const TrainedModel trained = open_trained("runs/mnist-cnn-001");': "tests/models/inference_session_test.cpp does it",
     "from diffusers import DDPMPipeline": "needs diffusers; tests/golden/check_diffusers.py does it",
 }

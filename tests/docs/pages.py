@@ -44,18 +44,18 @@ def without_blocks(text):
 
 
 def commands(text):
-    """Each command of the page's sh and console blocks, without its comment; of a Python block its first line."""
+    """Each command of the page's sh and console blocks, without its comment; of a Python or C++ block its first line."""
     found = []
     for block in blocks(text):
         lines = block.text.replace("\\\n", " ").splitlines()
         if block.language == "console":
             lines = [line[2:] for line in lines if line.startswith("$ ")]
-        elif block.language == "python":
+        elif block.language in ("python", "cpp"):
             lines = lines[:1]
         elif block.language in PROSE:
             continue
         elif block.language != "sh":
-            raise ValueError(f"line {block.line}: a fence says its language: sh, console, python, {', '.join(sorted(PROSE))}")
+            raise ValueError(f"line {block.line}: a fence says its language: sh, console, python, cpp, {', '.join(sorted(PROSE))}")
         for line in lines:
             command = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
             if command:
