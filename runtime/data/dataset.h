@@ -114,7 +114,9 @@ class ImageSet {
   std::vector<std::string> class_names;  // classes of them
   Pixels pixels;
   std::vector<int32_t> labels;
-  std::string content_hash;          // SHA-256 over shape, classes, labels and pixels, hex
+  // SHA-256 (hex) over shape, class names in their order, labels and pixels as they were read, wherever the files lie. What
+  // is made of the set afterwards (labels as a model numbers them, channels converted, its middle cut out) keeps it.
+  std::string content_hash;
   std::vector<std::string> skipped;  // of images that were left out: file, and what is wrong with it
   std::vector<std::string> remarks;  // what is odd and changes no pixel; files that were passed over
 };

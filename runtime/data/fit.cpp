@@ -131,6 +131,7 @@ std::shared_ptr<const ImageSet> middle_of(const std::string& path, const ImageSe
   auto out = std::make_shared<ImageSet>();
   out->channels = set.channels, out->height = size.height, out->width = size.width;
   out->classes = set.classes, out->class_names = set.class_names;
+  out->content_hash = set.content_hash;
   const int64_t count = subset.empty() ? set.count() : static_cast<int64_t>(subset.size());
   out->pixels.resize(static_cast<size_t>(count * out->sample_bytes()));
   for (int64_t n = 0; n < count; ++n) {
