@@ -55,8 +55,7 @@ TrainedModel open_trained(const std::string& folder, bool say) {
   else if (!m.run.empty())
     m.description = describe_run(m.run, say);
   else
-    m.description =
-        describe_folder(folder + "/unet/config.json", folder + "/scheduler/scheduler_config.json");
+    m.description = describe_folder(diffusion::expect_files(folder));
   return m;
 }
 

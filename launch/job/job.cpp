@@ -12,6 +12,7 @@
 #include "launch/job/overrides.h"
 #include "launch/job/reader.h"
 #include "launch/job/unet_config.h"
+#include "models/diffusion/folder.h"
 
 namespace lockstep {
 
@@ -66,9 +67,9 @@ void fill_defaults(Job& job, const job::Reader& reader) {
   for (std::string& host : job.hosts)
     if (host.find(':') == std::string::npos) host += ":1";
   job.output_dir = std::filesystem::absolute(job.output_dir).lexically_normal().string();
-  if (job.model.name == "unet2d" && !reader.given("model.config"))
-    if (const std::string config = job.model.init_from + "/unet/config.json"; std::filesystem::exists(config))
-      job.model.unet = read_unet_config(config);
+  if (job.model.name == "unet2d" && !reader.given("model.config") && !job.model.init_from.empty())
+    if (const auto files = diffusion::find_files(job.model.init_from); !files.unet_config.empty())
+      job.model.unet = read_unet_config(files.unet_config);
   job.model.where = reader.place_of(job.model.layers.empty() ? "model.name" : "model.layers").text();
   if (job.hyperparameters.optimizer.name == "adamw" &&
       !reader.given("hyperparameters.optimizer.weight_decay"))

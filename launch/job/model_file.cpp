@@ -265,17 +265,17 @@ ModelDescription read_model_file(const std::string& path) try {
   throw damaged;
 }
 
-ModelDescription describe_folder(const std::string& unet_config, const std::string& scheduler_config) {
+ModelDescription describe_folder(const diffusion::FolderFiles& files) {
   ModelDescription d;
   d.model.name = "unet2d";
-  d.model.where = unet_config;
-  const UNet2DConfig& unet = d.model.unet = read_unet_config(unet_config);
-  const auto file = diffusion::read_scheduler_config(scheduler_config);
+  d.model.where = files.unet_config;
+  const UNet2DConfig& unet = d.model.unet = read_unet_config(files.unet_config);
+  const auto file = diffusion::read_scheduler_config(files.scheduler_config);
   d.scheduler = file.config;
   if (!file.sampler.empty()) d.sampling.sampler = file.sampler;
   if (unet.sample_size.empty())
     throw Error(Exit::config, "E_SAMPLE_SIZE", "the configuration says no sample_size")
-        .at("file", unet_config);
+        .at("file", files.unet_config);
   const std::vector<float> half(static_cast<size_t>(unet.in_channels), 0.5f);
   // Numbers that are embedded as timesteps are have no end: 0 alone is drawn unless --class says another.
   const int64_t classes = unet.num_class_embeds.value_or(unet.class_embed_type ? 1 : 0);

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "launch/job/job.h"
+#include "models/diffusion/folder.h"
 #include "models/model_description.h"
 
 namespace lockstep {
@@ -32,6 +33,6 @@ ModelDescription read_model_file(const std::string& path);
 
 // A diffusers folder, by its own files. Its table of classes has no row for "no class": none of its files
 // says so.
-ModelDescription describe_folder(const std::string& unet_config, const std::string& scheduler_config);
+ModelDescription describe_folder(const diffusion::FolderFiles& files);
 
 }  // namespace lockstep

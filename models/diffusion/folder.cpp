@@ -1,25 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/diffusion/folder.h"
 
-#include <cerrno>
-#include <filesystem>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 
 #include "models/diffusion/scheduler_config.h"
 #include "models/unet2d.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/path.h"
 #include "runtime/training/state_io.h"
 
 namespace lockstep::diffusion {
+namespace {
+
+std::string first_there(const std::string& folder, std::initializer_list<const char*> names) {
+  for (const char* name : names)
+    if (std::string path = folder + "/" + name; is_there(path)) return path;
+  return "";
+}
+
+}  // namespace
+
+FolderFiles find_files(const std::string& folder) {
+  return {first_there(folder, {"unet/config.json", "config.json"}),
+          first_there(folder, {"scheduler/scheduler_config.json", "scheduler_config.json"})};
+}
+
+FolderFiles expect_files(const std::string& folder) {
+  FolderFiles files = find_files(folder);
+  const auto missing = [&](const char* what, const char* in) {
+    return Error(Exit::no_input, "E_FOLDER_NONE",
+                 fmt::format("neither {}/{} nor {} in this folder", in, what, what))
+        .at("folder", folder)
+        .hint("a run of `lockstep fit` or a diffusers folder has them");
+  };
+  if (files.unet_config.empty()) throw missing("config.json", "unet");
+  if (files.scheduler_config.empty()) throw missing("scheduler_config.json", "scheduler");
+  return files;
+}
 
 void write_folder(const std::string& folder, const UNet2DConfig& unet, const SchedulerConfig& scheduler,
                   const ModelState& weights) {
-  for (const char* part : {"/unet", "/scheduler"}) {
-    std::error_code error;
-    std::filesystem::create_directories(folder + part, error);
-    if (error) throw_io(IoStage::creating, "cannot create the folder", folder + part, error.value());
-  }
+  for (const char* part : {"/unet", "/scheduler"}) make_folders(folder + part);
   // The weights last: where they are, the rest is.
   const nlohmann::ordered_json index = {{"_class_name", "DDPMPipeline"},
                                         {"_diffusers_version", "0.42.1"},

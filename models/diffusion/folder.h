@@ -10,6 +10,16 @@
 
 namespace lockstep::diffusion {
 
+// The files of a folder that say what the model is; its weights: find_weights() of runtime/checkpoint/find_weights.h.
+struct FolderFiles {
+  std::string unet_config, scheduler_config;  // paths; empty where there is none
+};
+// In unet/ and scheduler/, else at the folder's root, as repositories of one model have them.
+// Errors: no_permission (77), io (74).
+FolderFiles find_files(const std::string& folder);
+// The same where both are there. Errors: no_input (66) with the folder and the names that were looked for.
+FolderFiles expect_files(const std::string& folder);
+
 // Written into `folder` beside what is there, each file replaced atomically. Errors: cannot_create (73), io
 // (74).
 void write_folder(const std::string& folder, const UNet2DConfig& unet, const SchedulerConfig& scheduler,

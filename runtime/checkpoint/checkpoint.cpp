@@ -14,8 +14,9 @@
 
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/checkpoint/find_weights.h"
 #include "runtime/checkpoint/manifest.h"
-#include "runtime/checkpoint/weights_hash.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace fs = std::filesystem;
@@ -130,7 +131,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
   const int64_t step = contents.meta["step"];
   LOCKSTEP_ASSERT(step >= 0);
   const std::string parent = checkpoints_of(run_folder);
-  if (!fs::is_directory(parent)) {
+  if (!is_folder(parent)) {
     make_folders(parent);
     sync_folder(run_folder);
   }
@@ -165,7 +166,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
 }
 
 LoadedCheckpoint load_checkpoint(const std::string& folder) {
-  if (!fs::is_directory(folder))
+  if (!is_folder(folder))
     throw Error(Exit::no_input, "E_NO_CHECKPOINT", "no such checkpoint folder").at("file", folder);
   try {
     const nlohmann::json files = read_manifest(folder + "/manifest.json");
@@ -229,19 +230,17 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_fo
 std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
                                                   const std::function<void(const std::string&)>& warn) {
   const char* const hint = "`lockstep fit JOB --output DIR` trains a model and leaves it in DIR";
-  if (!fs::exists(path))
+  const PathKind kind = path_kind(path);
+  if (kind == PathKind::none)
     throw Error(Exit::no_input, "E_NO_MODEL", "no such file or folder").at("file", path).hint(hint);
-  if (!fs::is_directory(path)) return SafetensorsFile::open(path);
-  if (fs::exists(path + "/manifest.json") || fs::exists(path + "/state.safetensors"))
+  if (kind != PathKind::folder) return open_weights(path);
+  if (is_there(path + "/manifest.json") || is_there(path + "/state.safetensors"))
     return load_checkpoint(path).model;
-  for (const char* name : {"/model.safetensors", "/unet/diffusion_pytorch_model.safetensors",
-                           "/diffusion_pytorch_model.safetensors"})
-    if (fs::exists(path + name)) {
-      verify_weights(path, name + 1);
-      return SafetensorsFile::open(path + name);
-    }
+  if (const std::string file = find_weights(path); !file.empty()) return open_weights(file);
   if (auto newest = load_newest_checkpoint(path, warn)) return newest->model;
-  throw Error(Exit::no_input, "E_NO_MODEL", "neither model.safetensors nor a checkpoint in this folder")
+  if (const std::string foreign = find_foreign_weights(path); !foreign.empty()) return open_weights(foreign);
+  throw Error(Exit::no_input, "E_NO_MODEL",
+              "neither weights (model.safetensors) nor a checkpoint in this folder")
       .at("file", path)
       .hint(hint);
 }

@@ -54,8 +54,9 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_fo
 // Folders of complete checkpoints, oldest first.
 std::vector<std::string> list_checkpoints(const std::string& run_folder);
 
-// Weights to start from: a safetensors file, a checkpoint, a run folder (its model.safetensors, else its
-// newest good checkpoint, see above) or a diffusers folder (its unet/). Errors: no_input (66), data (65).
+// Weights to start from: a safetensors file, an index of several, a checkpoint, a run folder (its model.safetensors,
+// else its newest good checkpoint, see above) or a diffusers folder (find_weights.h). Errors: no_input (66), data (65),
+// no_permission (77), io (74).
 std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
                                                   const std::function<void(const std::string&)>& warn = {});
 // Weights as they are laid out in a file: what PyTorch's loaders look for is in its metadata.

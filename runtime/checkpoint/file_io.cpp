@@ -13,6 +13,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace fs = std::filesystem;
@@ -55,23 +56,16 @@ void OutputFile::sync_and_close() {
 }
 
 MappedFile::MappedFile(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const auto missing = [&](const std::string& message) {
-    if (descriptor >= 0) ::close(descriptor);
-    return Error(Exit::no_input, "E_NO_INPUT", message).at("file", path);
-  };
-  if (descriptor < 0) {
-    if (errno == EIO) throw_io(IoStage::writing, "cannot read", path, errno);
-    throw missing(fmt::format("cannot read: {}", std::strerror(errno)));
-  }
+  const int descriptor = open_file(path);
   struct stat status {};
-  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) throw missing("not a regular file");
-  size_ = static_cast<size_t>(status.st_size);
+  int error = ::fstat(descriptor, &status) == 0 ? 0 : errno;
+  if (error == 0) size_ = static_cast<size_t>(status.st_size);
   if (size_ > 0) {
     address_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (address_ == MAP_FAILED) throw missing(fmt::format("cannot map: {}", std::strerror(errno)));
+    if (address_ == MAP_FAILED) error = errno, size_ = 0;
   }
   ::close(descriptor);
+  if (error != 0) throw cannot_open(path, error);
 }
 
 MappedFile::~MappedFile() {
@@ -81,7 +75,7 @@ MappedFile::~MappedFile() {
 void make_folders(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (!error && !fs::is_directory(path)) error = std::make_error_code(std::errc::not_a_directory);
+  if (!error && !is_folder(path)) error = std::make_error_code(std::errc::not_a_directory);
   if (error) throw_io(IoStage::creating, "cannot create the folder", path, error.value());
 }
 

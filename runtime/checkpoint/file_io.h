@@ -35,8 +35,7 @@ class OutputFile {
   int descriptor_;
 };
 
-// A whole file, read-only. Errors: no_input (66) where it is not there, is no regular file or may not be
-// read.
+// A whole file, read-only. Errors: no_input (66) where it is not there or no regular file, no_permission (77), io (74).
 class MappedFile {
  public:
   explicit MappedFile(const std::string& path);

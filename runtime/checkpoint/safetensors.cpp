@@ -99,11 +99,29 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::string& 
   return std::shared_ptr<const SafetensorsFile>(new SafetensorsFile(path));
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(path) {
+std::shared_ptr<const SafetensorsFile> SafetensorsFile::join(
+    const std::string& path, std::vector<std::shared_ptr<const SafetensorsFile>> parts) {
+  return std::shared_ptr<const SafetensorsFile>(new SafetensorsFile(path, std::move(parts)));
+}
+
+SafetensorsFile::SafetensorsFile(const std::string& path,
+                                 std::vector<std::shared_ptr<const SafetensorsFile>> parts)
+    : path_(path), parts_(std::move(parts)) {
+  for (const auto& part : parts_) {
+    metadata_.insert(part->metadata().begin(), part->metadata().end());
+    for (const StoredTensor& t : part->tensors()) {
+      LOCKSTEP_ASSERT(index_.emplace(t.name, tensors_.size()).second, "tensor {} is in two files", t.name);
+      tensors_.push_back(t);
+    }
+  }
+}
+
+SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
+  file_.emplace(path);
   const auto bad = [&](const std::string& message) {
     return Error(Exit::data, "E_SAFETENSORS", message).at("file", path_);
   };
-  const std::span<const std::byte> bytes = file_.bytes();
+  const std::span<const std::byte> bytes = file_->bytes();
   if (bytes.size() < kPrefix)
     throw bad(fmt::format("truncated: expected at least {} bytes, found {}", kPrefix, bytes.size()))
         .at("offset", 0);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -57,16 +58,23 @@ inline void write_safetensors(const std::string& path, std::span<const StoredTen
 class SafetensorsFile {
  public:
   static std::shared_ptr<const SafetensorsFile> open(const std::string& path);
+  // Several files, which have no name in common, as one that is known by `path`.
+  static std::shared_ptr<const SafetensorsFile> join(
+      const std::string& path, std::vector<std::shared_ptr<const SafetensorsFile>> parts);
   const std::string& path() const { return path_; }
   std::span<const StoredTensor> tensors() const { return tensors_; }  // as they lie in the file
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  const StoredTensor* find(const std::string& name) const;       // null: not there
-  std::span<const std::byte> header() const { return header_; }  // as SafetensorsWriter::header
+  const StoredTensor* find(const std::string& name) const;  // null: not there
+  // Of one file: every byte, and those before the tensors, as SafetensorsWriter::header.
+  std::span<const std::byte> bytes() const { return file_->bytes(); }
+  std::span<const std::byte> header() const { return header_; }
 
  private:
   explicit SafetensorsFile(const std::string& path);
+  SafetensorsFile(const std::string& path, std::vector<std::shared_ptr<const SafetensorsFile>> parts);
   std::string path_;
-  MappedFile file_;
+  std::optional<MappedFile> file_;                             // not of joined ones
+  std::vector<std::shared_ptr<const SafetensorsFile>> parts_;  // whose bytes the tensors are
   std::span<const std::byte> header_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, std::string> metadata_;

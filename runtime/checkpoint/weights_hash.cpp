@@ -6,6 +6,7 @@
 
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/data/hash.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -32,38 +33,45 @@ void write_description(const std::string& folder, const std::string& file, order
                         description.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 
+// Against "weights" of that description, where it speaks of the file.
+void expect_hash(const std::string& description, const std::string& name, const SafetensorsFile& file) {
+  const auto damaged = [&](const std::string& message) {
+    return Error(Exit::data, "E_WEIGHTS_HASH", message)
+        .at("file", file.path())
+        .at("description", description);
+  };
+  const auto json = nlohmann::json::parse(MappedFile(description).text(), nullptr, false);
+  if (!json.is_object()) throw damaged("the model.json beside the weights is no JSON object");
+  const auto weights = json.find("weights");
+  if (weights == json.end()) return;
+  if (!weights->is_object()) throw damaged("\"weights\" is no object");
+  const auto hashes = weights->find(name);
+  if (hashes == weights->end()) return;
+  const std::string found = sha256_hex(file.bytes());
+  if (!hashes->is_array() || std::find(hashes->begin(), hashes->end(), found) == hashes->end())
+    throw damaged(fmt::format("the weights are not those that were written: SHA-256 {}, expected {}", found,
+                              hashes->is_array() && !hashes->empty() ? hashes->front().dump() : "an array"))
+        .hint("a copy that is whole, or a checkpoint of the run");
+}
+
 }  // namespace
 
 void export_described(const std::string& folder, const std::string& file,
                       std::span<const StoredTensor> tensors, ordered_json description,
                       const std::function<void()>& write_weights) {
   const std::string hash = hash_of_tensors(tensors), path = folder + "/" + file;
-  std::error_code ignored;
-  if (std::filesystem::exists(path, ignored))
-    write_description(folder, file, description, {hash, hash_of_file(path)});
+  if (is_file(path)) write_description(folder, file, description, {hash, hash_of_file(path)});
   write_weights();
   write_description(folder, file, std::move(description), {hash});
 }
 
-void verify_weights(const std::string& folder, const std::string& file) {
-  const std::string description = folder + kDescription, path = folder + "/" + file;
-  std::error_code ignored;
-  if (!std::filesystem::exists(description, ignored)) return;
-  const auto json = nlohmann::json::parse(MappedFile(description).text(), nullptr, false);
-  const auto damaged = [&](const std::string& message) {
-    return Error(Exit::data, "E_WEIGHTS_HASH", message).at("file", path).at("description", description);
-  };
-  if (!json.is_object()) throw damaged("the model.json beside the weights is no JSON object");
-  const auto weights = json.find("weights");
-  if (weights == json.end()) return;
-  if (!weights->is_object()) throw damaged("\"weights\" is no object");
-  const auto hashes = weights->find(file);
-  if (hashes == weights->end()) return;
-  const std::string found = hash_of_file(path);
-  if (!hashes->is_array() || std::find(hashes->begin(), hashes->end(), found) == hashes->end())
-    throw damaged(fmt::format("the weights are not those that were written: SHA-256 {}, expected {}", found,
-                              hashes->is_array() && !hashes->empty() ? hashes->front().dump() : "an array"))
-        .hint("a copy that is whole, or a checkpoint of the run");
+void verify_weights(const SafetensorsFile& file) {
+  const std::filesystem::path path = absolute_path(file.path());
+  const std::filesystem::path here = path.parent_path(), above = here.parent_path();
+  for (const auto& [folder, name] :
+       {std::pair{here, path.filename()}, {above, here.filename() / path.filename()}})
+    if (const std::string description = folder.string() + kDescription; is_file(description))
+      return expect_hash(description, name.string(), file);
 }
 
 }  // namespace lockstep

@@ -19,8 +19,8 @@ void export_described(const std::string& folder, const std::string& file,
                       std::span<const StoredTensor> tensors, nlohmann::ordered_json description,
                       const std::function<void()>& write_weights);
 
-// Holds a file against the hash that FOLDER/model.json has for it; nothing where it has none. Error data (65),
-// "E_WEIGHTS_HASH".
-void verify_weights(const std::string& folder, const std::string& file);
+// Holds a file against the hash that the model.json in its folder, or the one above, has for it; nothing
+// where there is none. Error data (65), "E_WEIGHTS_HASH".
+void verify_weights(const SafetensorsFile& file);
 
 }  // namespace lockstep

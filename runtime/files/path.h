@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What lies at a path. Nothing here throws what std::filesystem throws, and nothing waits for a pipe's other end.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/core/error.h"
+
+namespace lockstep {
+
+enum class PathKind { none, file, folder, other };  // other: a pipe, a socket, a device
+
+// Links are followed. Errors: no_permission (77) where a folder on the way may not be entered, io (74).
+PathKind path_kind(const std::string& path);
+inline bool is_file(const std::string& path) { return path_kind(path) == PathKind::file; }
+inline bool is_folder(const std::string& path) { return path_kind(path) == PathKind::folder; }
+inline bool is_there(const std::string& path) { return path_kind(path) != PathKind::none; }
+
+// The names in a folder, sorted, without "." and "..". Errors: no_input (66), no_permission (77), io (74).
+std::vector<std::string> names_in(const std::string& folder);
+
+// The path from the root, without "." and "..". Links stay as they are.
+std::string absolute_path(const std::string& path);
+
+// The identifiers of a file that is not there, and of one that is and cannot be read.
+struct ReadErrors {
+  const char* missing = "E_NO_INPUT";
+  const char* unreadable = "E_IO";
+};
+// errno as an Error: no_input (66), no_permission (77), io (74).
+Error cannot_open(const std::string& path, int error_number, const ReadErrors& errors = {});
+// The descriptor of a regular file, for reading. Errors: those, and no_input (66) for what is no file.
+int open_file(const std::string& path, const ReadErrors& errors = {});
+// A whole file of at most so many bytes. Errors: those of open_file, and data (65) for more bytes.
+std::string read_text_file(const std::string& path, size_t most, const ReadErrors& errors = {});
+
+}  // namespace lockstep
