@@ -225,12 +225,12 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
   expect(path, {"--precision", "fp16"}, 64, "fp32 or bf16, not 'fp16'");
   expect(folder_.file("nowhere"), {}, 66, "no such run or folder");
   expect(path, {"--init-noise", noise, "--count", "5"}, 65, "noise");
-  std::filesystem::remove(alone + "/scheduler/scheduler_config.json");
-  expect(alone, {}, 66, "scheduler_config.json");
   std::ofstream(alone + "/unet/config.json") << R"({"time_embedding_type": "fourier"})";
   expect(alone, {}, 78, "time_embedding_type");
   std::ofstream(alone + "/unet/config.json") << "{";
   expect(alone, {}, 65, "config.json");
+  std::filesystem::remove(alone + "/scheduler/scheduler_config.json");
+  expect(alone, {}, 66, "scheduler_config.json");
 }
 
 }  // namespace

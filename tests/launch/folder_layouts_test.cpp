@@ -74,6 +74,10 @@ TEST_F(FolderLayouts, WhatIsMissingIsNamed) {
   fs::create_directories(folder_.file("empty"));
   Ended e = sample(folder_.file("empty"));
   EXPECT_EQ(e.code, 66);
+  EXPECT_NE(e.output.find("neither weights"), std::string::npos) << e.output;
+  fs::copy_file(kModel + kWeights, folder_.file("empty") + kWeights);
+  e = sample(folder_.file("empty"));
+  EXPECT_EQ(e.code, 66);
   EXPECT_NE(e.output.find("unet/config.json nor config.json"), std::string::npos) << e.output;
   fs::copy_file(kModel + "/config.json", folder_.file("empty/config.json"));
   e = sample(folder_.file("empty"));
