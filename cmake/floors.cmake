@@ -27,9 +27,9 @@ if(LOCKSTEP_SANITIZE)
 endif()
 
 # The thread sanitizer is for the runtime's threads. It understands neither OpenMP's, which kernels compute with, nor the fibers
-# of the GPU kernels' executor.
+# of the GPU kernels' executor. The fuzzers are after what reads files.
 add_library(lockstep_kernel_options INTERFACE)
-if(LOCKSTEP_SANITIZE MATCHES thread)
+if(LOCKSTEP_SANITIZE MATCHES "thread|fuzzer")
   target_link_libraries(lockstep_kernel_options INTERFACE lockstep_warnings)
 else()
   target_link_libraries(lockstep_kernel_options INTERFACE lockstep_options)

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/step_graph.h"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <bit>
 #include <set>
@@ -235,6 +233,86 @@ std::vector<Bucket> make_buckets(const ParameterTable& table, const std::set<std
   return buckets;
 }
 
+// Those that the optimizer's segments do not freeze.
+std::vector<ValueId> trained_parameters(const Graph& g, const ParameterTable& table,
+                                        const OptimizerParams& optimizer) {
+  std::vector<ValueId> trained;
+  for (ValueId v : g.values_in(Storage::parameter)) {
+    const int64_t begin = table.parameter(g.value(v).name).begin;
+    if (std::none_of(optimizer.segments.begin(), optimizer.segments.end(),
+                     [&](const auto& s) { return s.begin == begin && s.frozen; }))
+      trained.push_back(v);
+  }
+  return trained;
+}
+
+// The nodes again in their order, with what follows as soon as a result is there: adding it to the sum of the
+// micro-batches before, and the allreduce of the bucket that waited for it last. Buckets start in order, the
+// same on every rank. results: the tensor's name (or the metrics) by value.
+void send_results(Graph& g, const std::map<ValueId, std::string>& results, std::vector<Bucket> buckets,
+                  const TrainingGraphOptions& options) {
+  size_t next_bucket = 0;
+  const auto send_bucket = [&] {
+    const Bucket& bucket = buckets[next_bucket];
+    Node r;
+    r.op = "allreduce";
+    r.kind = NodeKind::allreduce;
+    r.params = BucketParams{bucket.begin, bucket.end};
+    r.name = fmt::format("bucket {}", next_bucket++);
+    r.backward = true;
+    g.nodes().push_back(std::move(r));
+  };
+  std::vector<Node> nodes;
+  std::swap(nodes, g.nodes());
+  for (Node& n : nodes) {
+    const auto outputs = n.out;
+    g.nodes().push_back(std::move(n));
+    for (ValueId v : outputs) {
+      const auto it = results.find(v);
+      if (it == results.end()) continue;
+      const std::string& name = it->second;
+      if (options.add != 0)
+        g.add_node(add_partial_sums(g, v, name, options));
+      else
+        place_sum(g.value(v), name, options.store);
+      for (auto& bucket : buckets) bucket.waiting.erase(name);
+      while (next_bucket < buckets.size() && buckets[next_bucket].waiting.empty()) send_bucket();
+    }
+  }
+  LOCKSTEP_ASSERT(next_bucket == buckets.size());
+}
+
+// One node for all parameters, over the flat arrays.
+void add_optimizer(GraphBuilder& b, const OptimizerParams& optimizer, const ParameterTable& table,
+                   ValueId step_state) {
+  Graph& g = b.graph();
+  b.set_scope("optimizer");
+  b.set_backward(true);
+  const ValueId parameters = whole_array(g, Storage::parameter, kWholeArray, table.length);
+  const ValueId all_gradients = whole_array(g, Storage::gradient, kWholeArray, table.length);
+  const ValueId all_metrics = whole_array(g, Storage::gradient, kMetrics, 1);
+  ValueId norm = all_metrics;  // not read unless clipping is on
+  if (optimizer.clip_norm > 0)
+    norm = b.add_as("grad_norm", optimizer, {all_gradients}, {{{DType::f32, {1}, Layout::plain}, false}})[0];
+  Node step;
+  step.op = "optimizer_step";
+  step.params = optimizer;
+  step.name = "optimizer";
+  step.backward = true;
+  step.in = {parameters, all_gradients, step_state, all_metrics, norm};
+  step.out = {whole_array(g, Storage::parameter, kWholeArray, table.length)};
+  const auto in_place = [&](Storage storage, const std::string& name) {
+    for (auto* list : {&step.in, &step.out}) list->push_back(whole_array(g, storage, name, table.length));
+  };
+  for (int i = 0; i < optimizer.state_count(); ++i) in_place(Storage::state, fmt::format("*{}", i));
+  if (optimizer.ema) in_place(Storage::ema, kWholeArray);
+  if (optimizer.half) {
+    in_place(Storage::half, kWholeArray);
+    for (const auto* list : {&step.in, &step.out}) g.value(list->back()).spec.dtype = DType::bf16;
+  }
+  g.add_node(std::move(step));
+}
+
 }  // namespace
 
 Graph build_forward(const StepGraphSpec& spec, bool training) {
@@ -252,90 +330,22 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
   const ValueId dresult = add_loss_gradient(b, f, config, smoothing);
 
   const OptimizerParams optimizer = optimizer_params(config, table);
-  std::vector<ValueId> wanted;
-  std::set<std::string> trained;
-  for (ValueId v : g.values_in(Storage::parameter)) {
-    const int64_t begin = table.parameter(g.value(v).name).begin;
-    const bool frozen = std::any_of(optimizer.segments.begin(), optimizer.segments.end(),
-                                    [&](const auto& s) { return s.begin == begin && s.frozen; });
-    if (frozen) continue;
-    wanted.push_back(v);
-    trained.insert(g.value(v).name);
-  }
-  const auto gradients = append_gradients(b, {{f.result, dresult}}, wanted);
-
-  // What each step result is written to: tensor name (or the metrics) by value.
+  const std::vector<ValueId> trained = trained_parameters(g, table, optimizer);
+  const auto gradients = append_gradients(b, {{f.result, dresult}}, trained);
   std::map<ValueId, std::string> results = {{metrics, kMetrics}};
   for (auto [parameter, d] : gradients) {
     LOCKSTEP_ASSERT(d != kNoValue, "the loss does not depend on {}", g.value(parameter).name);
     LOCKSTEP_ASSERT(results.emplace(d, g.value(parameter).name).second, "two parameters share a gradient");
   }
-
-  // The nodes again in their order, with what follows as soon as a gradient is there: adding it to the sum of
-  // the micro-batches before, and its bucket's allreduce. Buckets start in order on every rank.
-  auto buckets = make_buckets(table, trained, options.bucket_bytes);
-  size_t next_bucket = 0;
-  std::vector<Node> nodes;
-  std::swap(nodes, g.nodes());
-  for (Node& n : nodes) {
-    const auto outputs = n.out;
-    g.nodes().push_back(std::move(n));
-    for (ValueId v : outputs) {
-      const auto it = results.find(v);
-      if (it == results.end()) continue;
-      const std::string& name = it->second;
-      if (options.add != 0)
-        g.add_node(add_partial_sums(g, v, name, options));
-      else
-        place_sum(g.value(v), name, options.store);
-      for (auto& bucket : buckets) bucket.waiting.erase(name);
-      while (options.finish && spec.ranks > 1 && next_bucket < buckets.size() &&
-             buckets[next_bucket].waiting.empty()) {
-        const auto& bucket = buckets[next_bucket];
-        Node r;
-        r.op = "allreduce";
-        r.kind = NodeKind::allreduce;
-        r.params = BucketParams{bucket.begin, bucket.end};
-        r.name = fmt::format("bucket {}", next_bucket);
-        r.backward = true;
-        g.nodes().push_back(std::move(r));
-        ++next_bucket;
-      }
-    }
-  }
+  std::set<std::string> names;
+  for (ValueId v : trained) names.insert(g.value(v).name);
+  auto buckets = make_buckets(table, names, options.bucket_bytes);
+  if (!options.finish || spec.ranks == 1) buckets.clear();
+  send_results(g, results, std::move(buckets), options);
   if (!options.finish) return std::move(g);
-  LOCKSTEP_ASSERT(spec.ranks == 1 || next_bucket == buckets.size());
 
   if (spec.device == Device::cuda) add_divergence_guard(g);
-  b.set_scope("optimizer");
-  b.set_backward(true);
-  const ValueId parameters = whole_array(g, Storage::parameter, kWholeArray, table.length);
-  const ValueId all_gradients = whole_array(g, Storage::gradient, kWholeArray, table.length);
-  const ValueId all_metrics = whole_array(g, Storage::gradient, kMetrics, 1);
-  ValueId norm = all_metrics;  // not read unless clipping is on
-  if (optimizer.clip_norm > 0)
-    norm = b.add_as("grad_norm", optimizer, {all_gradients}, {{{DType::f32, {1}, Layout::plain}, false}})[0];
-  Node step;
-  step.op = "optimizer_step";
-  step.params = optimizer;
-  step.name = "optimizer";
-  step.backward = true;
-  step.in = {parameters, all_gradients, f.step_state, all_metrics, norm};
-  step.out = {whole_array(g, Storage::parameter, kWholeArray, table.length)};
-  for (int i = 0; i < optimizer.state_count(); ++i) {
-    step.in.push_back(whole_array(g, Storage::state, fmt::format("*{}", i), table.length));
-    step.out.push_back(whole_array(g, Storage::state, fmt::format("*{}", i), table.length));
-  }
-  if (optimizer.ema) {
-    step.in.push_back(whole_array(g, Storage::ema, kWholeArray, table.length));
-    step.out.push_back(whole_array(g, Storage::ema, kWholeArray, table.length));
-  }
-  if (optimizer.half)
-    for (auto* list : {&step.in, &step.out}) {
-      list->push_back(whole_array(g, Storage::half, kWholeArray, table.length));
-      g.value(list->back()).spec.dtype = DType::bf16;
-    }
-  g.add_node(std::move(step));
+  add_optimizer(b, optimizer, table, f.step_state);
   return std::move(g);
 }
 
@@ -367,82 +377,6 @@ Graph build_prediction(const StepGraphSpec& spec) {
   add_output(f.graph, b.reorder(b.add1("log_softmax", NoParams{}, {f.result}), Layout::plain),
              "log_probabilities");
   return std::move(f.graph);
-}
-
-Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes) {
-  Recompute r;
-  if (config.recompute == "blocks") r.mode = Recompute::Mode::blocks;
-  if (config.recompute == "auto") r.mode = Recompute::Mode::automatic;
-  r.arena_bytes = static_cast<int64_t>(config.memory_budget_mb * 1e6) - flat_bytes;
-  return r;
-}
-
-ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table, int ranks) {
-  const OptimizerParams p = optimizer_params(config, table);
-  int partial_sums = 0;
-  for (int64_t m = 0; m < micro_batches(config, ranks); ++m)
-    partial_sums = std::max(partial_sums, micro_batch_options(config, ranks, m).store);
-  return {.partial_sums = partial_sums, .state = p.state_count(), .ema = p.ema, .half = p.half};
-}
-
-TrainingGraphOptions micro_batch_options(const TrainingConfig& config, int ranks, int64_t m) {
-  TrainingGraphOptions o;
-  const auto done = static_cast<uint64_t>(m);
-  o.finish = m + 1 == micro_batches(config, ranks);
-  if (!config.shards) {
-    o.add = m > 0 ? 1 : 0;
-    return o;
-  }
-  // Arrays that hold a sum now are the binary digits of m. The last micro-batch takes them all.
-  const int carried = std::countr_one(done);
-  o.add = o.finish ? done : (uint64_t{1} << carried) - 1;
-  o.store = o.finish ? 0 : carried;
-  return o;
-}
-
-DType activation_dtype(const TrainingConfig& config) {
-  return config.precision == "bf16" ? DType::bf16 : DType::f32;
-}
-
-OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTable& table) {
-  const auto& o = config.optimizer;
-  OptimizerParams p;
-  p.kind = o.name == "adam"    ? OptimizerParams::Kind::adam
-           : o.name == "adamw" ? OptimizerParams::Kind::adamw
-                               : OptimizerParams::Kind::sgd;
-  p.momentum = o.momentum;
-  p.dampening = o.dampening;
-  p.nesterov = o.nesterov;
-  p.beta1 = o.beta1;
-  p.beta2 = o.beta2;
-  p.eps = o.eps;
-  p.clip_norm = config.clip_grad_norm;
-  p.ema = config.ema.decay.has_value();
-  p.half = activation_dtype(config) == DType::bf16;
-  std::vector<bool> used(config.param_groups.size(), false);
-  for (const auto& e : table.parameters) {
-    OptimizerSegment s{e.begin, e.end(), 1, o.weight_decay, false};
-    for (size_t i = 0; i < config.param_groups.size(); ++i) {
-      const auto& group = config.param_groups[i];
-      if (fnmatch(group.match.c_str(), e.name.c_str(), 0) != 0) continue;
-      used[i] = true;
-      s.lr_scale = group.lr_scale;
-      if (group.weight_decay) s.weight_decay = *group.weight_decay;
-      s.frozen = group.frozen;
-      break;
-    }
-    p.segments.push_back(s);
-  }
-  for (size_t i = 0; i < used.size(); ++i)
-    if (!used[i]) {
-      std::string names;
-      for (const auto& e : table.parameters) names += (names.empty() ? "" : ", ") + e.name;
-      throw Error(Exit::config, "E_PARAM_GROUP",
-                  fmt::format("param_groups: '{}' decides for no tensor", config.param_groups[i].match))
-          .at("place", config.param_groups[i].where)
-          .hint("the model's tensors are " + names);
-    }
-  return p;
 }
 
 }  // namespace lockstep
