@@ -29,6 +29,12 @@ const char* name(Layout l) {
   return "?";
 }
 
+void Shape::wraps(int first) const {
+  throw Error(Exit::config, "E_TOO_LARGE",
+              fmt::format("64 bits do not hold the number of elements of {}{}", text(),
+                          first > 0 ? fmt::format(" from dimension {} on", first) : ""));
+}
+
 std::string Shape::text() const {
   std::string s = "[";
   for (int i = 0; i < rank_; ++i) s += (i ? ", " : "") + std::to_string((*this)[i]);

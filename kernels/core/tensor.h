@@ -16,7 +16,7 @@
 #include <initializer_list>
 #include <string>
 
-#include "kernels/core/error.h"
+#include "kernels/core/sizes.h"
 
 namespace lockstep {
 
@@ -47,10 +47,13 @@ class Shape {
     dims_[static_cast<size_t>(rank_++)] = d;
   }
   int64_t elements() const { return elements_from(0); }
-  // Product of the dimensions from `first` on; 1 where there are none.
+  // Product of the dimensions from `first` on; 1 where there are none. Error config (78) E_TOO_LARGE where 64
+  // bits do not hold it.
   int64_t elements_from(int first) const {
     int64_t n = 1;
-    for (int i = first; i < rank_; ++i) n *= (*this)[i];
+    for (int i = first; i < rank_; ++i)
+      if (__builtin_mul_overflow(n, (*this)[i], &n)) [[unlikely]]
+        wraps(first);
     return n;
   }
   bool operator==(const Shape& o) const {
@@ -62,6 +65,7 @@ class Shape {
   std::string text() const;  // "[64, 1, 28, 28]"
 
  private:
+  [[noreturn]] void wraps(int first) const;
   std::array<int64_t, kMaxRank> dims_{};
   int rank_ = 0;
 };
@@ -74,9 +78,11 @@ struct TensorSpec {
   // Elements stored, the lanes layout's padding included.
   int64_t stored_elements() const {
     if (layout != Layout::lanes) return shape.elements();
-    return (shape[0] + kLanes - 1) / kLanes * kLanes * shape.elements_from(1);
+    Shape padded = shape;
+    padded.set(0, (shape[0] + kLanes - 1) / kLanes * kLanes);
+    return padded.elements();
   }
-  int64_t bytes() const { return stored_elements() * size_of(dtype); }
+  int64_t bytes() const { return checked_product("a tensor's bytes", {stored_elements(), size_of(dtype)}); }
   // Where element (n, inner) lies, inner being the row-major index over the dimensions after the
   // first. For references and tests: any layout, no speed.
   int64_t offset(int64_t n, int64_t inner) const {

@@ -70,21 +70,18 @@ void print(const Job& job, const JobPlan& p) {
       job.job_name, job.instance_count, p.nominal_batch, job.hyperparameters.precision, p.parameter_count,
       p.steps_per_epoch, p.total_steps);
   fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10}\n", "#", "op", "layer", "kernel", "result", "MFLOP");
-  int64_t total = 0;
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     const Node& n = g.nodes()[i];
     if (n.kind == NodeKind::view) continue;
-    const int64_t flops = flops_of(g, n);
-    total += flops;
     std::string result =
         n.out.empty() ? (n.params.empty() ? "" : n.params.text()) : g.value(n.out[0]).spec.text();
     fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10.3f}\n", i, n.op, n.name, n.kernel, result,
-               static_cast<double>(flops) / 1e6);
+               static_cast<double>(flops_of(g, n)) / 1e6);
   }
   fmt::print(
       "\nFLOPs of a {} on one rank: {:.3f} GFLOP\n",
       micro_batches(job.hyperparameters, static_cast<int>(job.instance_count)) > 1 ? "micro-batch" : "step",
-      static_cast<double>(total) / 1e9);
+      static_cast<double>(flops_of(g)) / 1e9);
   if (const auto others = other_kernels(job, plan); !others.empty())
     fmt::print(
         "\nKernels are chosen on the GPU when the job starts, by their time there; these are the first that "

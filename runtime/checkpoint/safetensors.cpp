@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "kernels/core/error.h"
+#include "kernels/core/sizes.h"
 #include "runtime/checkpoint/foreign_file.h"
 #include "runtime/checkpoint/safetensors_header.h"
 
@@ -36,10 +36,8 @@ constexpr std::string_view kMetadata = "__metadata__";
 
 // Bytes of a tensor; nullopt where the product overflows.
 std::optional<int64_t> tensor_bytes(const std::vector<int64_t>& shape, int64_t element) {
-  int64_t bytes = element;
-  for (int64_t d : shape)
-    if (__builtin_mul_overflow(bytes, d, &bytes)) return std::nullopt;
-  return bytes;
+  const auto elements = product_of(shape);
+  return elements ? product_of(std::array{*elements, element}) : std::nullopt;
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {

@@ -30,13 +30,26 @@ std::vector<std::vector<NodeId>> Graph::readers() const {
   return readers;
 }
 
+ValueId GraphBuilder::add_value(Value v) {
+  try {
+    if (const int64_t bytes = v.spec.bytes(); bytes >= kAddressable)
+      throw Error(
+          Exit::config, "E_TOO_LARGE",
+          fmt::format("{} would be {} bytes, more than a process can address", v.spec.shape.text(), bytes));
+  } catch (Error& e) {
+    e.add_place("tensor", v.name);
+    throw;
+  }
+  return graph_.add_value(std::move(v));
+}
+
 ValueId GraphBuilder::input(std::string name, TensorSpec spec, bool batch) {
   Value v;
   v.name = std::move(name);
   v.spec = spec;
   v.storage = Storage::input;
   v.batch = batch;
-  return graph_.add_value(std::move(v));
+  return add_value(std::move(v));
 }
 
 ValueId GraphBuilder::parameter(std::string name, Shape shape, Init init) {
@@ -45,7 +58,7 @@ ValueId GraphBuilder::parameter(std::string name, Shape shape, Init init) {
   v.spec = {DType::f32, shape, Layout::plain};
   v.storage = Storage::parameter;
   v.init = init;
-  return graph_.add_value(std::move(v));
+  return add_value(std::move(v));
 }
 
 ValueId GraphBuilder::buffer(std::string name, Shape shape, float initial) {
@@ -54,7 +67,7 @@ ValueId GraphBuilder::buffer(std::string name, Shape shape, float initial) {
   v.spec = {DType::f32, shape, Layout::plain};
   v.storage = Storage::buffer;
   v.init.constant = initial;
-  return graph_.add_value(std::move(v));
+  return add_value(std::move(v));
 }
 
 std::vector<ValueId> GraphBuilder::add(std::string_view op, Params params, std::vector<ValueId> in) {
@@ -79,7 +92,7 @@ std::vector<ValueId> GraphBuilder::add_as(std::string_view op, Params params, st
     v.spec = rule.spec;
     v.batch = rule.batch;
     v.is_gradient = rule.is_gradient;
-    n.out.push_back(graph_.add_value(std::move(v)));
+    n.out.push_back(add_value(std::move(v)));
   }
   const auto made = n.out;
   graph_.add_node(std::move(n));
@@ -109,7 +122,7 @@ ValueId GraphBuilder::view(ValueId x, Shape shape) {
   n.op = "view";
   n.kind = NodeKind::view;
   n.in = {x};
-  n.out = {graph_.add_value(v)};
+  n.out = {add_value(v)};
   n.name = scope_;
   n.block = block_;
   n.backward = backward_;
@@ -132,7 +145,7 @@ ValueId GraphBuilder::all_gather(ValueId x, int ranks) {
   Value v;
   v.name = scope_;
   v.spec = {DType::f32, shape, Layout::plain};
-  n.out = {graph_.add_value(v)};
+  n.out = {add_value(v)};
   const ValueId y = n.out[0];
   graph_.add_node(std::move(n));
   return y;
@@ -147,7 +160,7 @@ ValueId GraphBuilder::allreduce(ValueId x) {
   n.block = block_;
   n.backward = backward_;
   Value v = graph_.value(x);
-  n.out = {graph_.add_value(v)};
+  n.out = {add_value(v)};
   const ValueId y = n.out[0];
   graph_.add_node(std::move(n));
   return y;

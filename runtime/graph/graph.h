@@ -137,6 +137,8 @@ class GraphBuilder {
   const TensorSpec& spec(ValueId v) const { return graph_.value(v).spec; }
 
  private:
+  // Error config (78) E_TOO_LARGE that names a tensor which no machine can address.
+  ValueId add_value(Value v);
   Graph& graph_;
   std::string scope_, block_;
   bool backward_ = false;

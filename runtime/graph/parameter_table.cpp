@@ -32,6 +32,12 @@ ParameterTable make_parameter_table(const Graph& forward) {
           .hint("give one of the layers another name");
     t.parameters.push_back({v.name, v.spec.shape, v.init, t.length});
     t.length += aligned(v.spec.shape.elements());
+    if (t.length >= kAddressable / 4)
+      throw Error(Exit::config, "E_TOO_LARGE",
+                  fmt::format("the model's parameters lie in one array, which would be {} bytes with this "
+                              "tensor: more than a process can address",
+                              t.length * 4))
+          .at("tensor", v.name);
   }
   for (ValueId v = 0; v < forward.value_count(); ++v) {
     const Value& value = forward.value(v);

@@ -46,11 +46,11 @@ int64_t place(std::vector<Block>& blocks) {
     int64_t at = 0;
     for (const Block* p : placed) {
       if (p->last < b.first || p->first > b.last) continue;
-      if (*p->offset >= at + b.bytes) break;
+      if (*p->offset - at >= b.bytes) break;
       at = std::max(at, *p->offset + p->bytes);
     }
     *b.offset = at;
-    height = std::max(height, at + b.bytes);
+    height = std::max(height, checked_sum("the bytes of a step", {at, b.bytes}));
     placed.insert(std::upper_bound(placed.begin(), placed.end(), at,
                                    [](int64_t o, const Block* p) { return o < *p->offset; }),
                   &b);
@@ -176,11 +176,23 @@ Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
 
 int64_t flops_of(const Graph& g, const Node& n) {
   if (n.kind != NodeKind::compute) return 0;
-  if (auto rule = op_def(n.op).flops) return rule(g, n);
+  try {
+    if (auto rule = op_def(n.op).flops) return rule(g, n);
+  } catch (Error& e) {
+    e.add_place("layer", n.name);
+    e.add_place("op", n.op);
+    throw;
+  }
   int64_t most = 0;
   for (const auto& list : {n.in, n.out})
     for (ValueId v : list) most = std::max(most, g.value(v).spec.shape.elements());
   return most;
+}
+
+int64_t flops_of(const Graph& g) {
+  int64_t total = 0;
+  for (const Node& n : g.nodes()) total = checked_sum("the number of operations", {total, flops_of(g, n)});
+  return total;
 }
 
 int64_t collective_bytes(const Graph& g, const Node& n, DType gradients) {
@@ -210,7 +222,6 @@ nlohmann::json to_json(const Plan& plan) {
   using nlohmann::json;
   const Graph& g = plan.graph;
   json nodes = json::array();
-  int64_t total = 0;
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     const Node& n = g.nodes()[i];
     auto list = [&](const std::vector<ValueId>& values) {
@@ -223,19 +234,17 @@ nlohmann::json to_json(const Plan& plan) {
       }
       return a;
     };
-    const int64_t flops = flops_of(g, n);
-    total += flops;
     json j = {{"op", n.op},
               {"layer", n.name},
               {"pass", n.backward ? "backward" : "forward"},
               {"params", n.params.text()},
               {"in", list(n.in)},
               {"out", list(n.out)},
-              {"flops", flops}};
+              {"flops", flops_of(g, n)}};
     if (n.kind == NodeKind::compute) j["kernel"] = n.kernel;
     nodes.push_back(std::move(j));
   }
-  return {{"nodes", nodes}, {"flops", total}, {"arena_bytes", plan.arena_bytes}};
+  return {{"nodes", nodes}, {"flops", flops_of(g)}, {"arena_bytes", plan.arena_bytes}};
 }
 
 std::string to_dot(const Plan& plan) {

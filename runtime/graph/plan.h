@@ -58,6 +58,8 @@ bool reads_summed_gradients(const Graph& graph, const Node& node);
 
 nlohmann::json to_json(const Plan& plan);
 std::string to_dot(const Plan& plan);
+// Error config (78) E_TOO_LARGE where 64 bits do not hold them.
 int64_t flops_of(const Graph& graph, const Node& node);
+int64_t flops_of(const Graph& graph);
 
 }  // namespace lockstep

@@ -30,9 +30,9 @@ std::vector<ValueId> gradient_attention(GraphBuilder& b, const Node& n, In dy, c
   return d;
 }
 
-// One product of queries and keys, in multiplications and additions.
-int64_t product_flops(const Graph& g, const Node& n) {
-  return 2 * elements_of(g, n.in[0]) * spec_of(g, n.in[1]).shape.elements_from(2);
+// So many products of queries and keys, in multiplications and additions.
+int64_t product_flops(const Graph& g, const Node& n, int64_t products) {
+  return operations({products, 2, elements_of(g, n.in[0]), spec_of(g, n.in[1]).shape.elements_from(2)});
 }
 
 Layout preferred_attention(const Graph& g, const Node& n) {
@@ -45,12 +45,12 @@ std::vector<OpDef> attention_ops() {
   OpDef forward{"attention",
                 infer_attention,
                 gradient_attention,
-                [](const Graph& g, const Node& n) { return 2 * product_flops(g, n); },
+                [](const Graph& g, const Node& n) { return product_flops(g, n, 2); },
                 {},
                 preferred_attention};
   OpDef backward{"attention_grad"};
   // Those of the definition; kernels that recompute scores do more.
-  backward.flops = [](const Graph& g, const Node& n) { return 5 * product_flops(g, n); };
+  backward.flops = [](const Graph& g, const Node& n) { return product_flops(g, n, 5); };
   forward.bf16 = backward.bf16 = OpDef::Bf16::wants;
   forward.bf16_out = {0};  // lse stays f32
   backward.bf16_in = {0, 1, 2, 3, 5};

@@ -45,7 +45,7 @@ std::vector<ValueId> gradient_conv2d(GraphBuilder& b, const Node& n, In dy, cons
 // Multiplications and additions of the direct convolution, whichever of the three it is.
 int64_t flops_of_conv2d(const Graph& g, ValueId y, ValueId w) {
   const Shape& s = spec_of(g, w).shape;
-  return 2 * elements_of(g, y) * s[1] * s[2] * s[3];
+  return operations({2, elements_of(g, y), s.elements_from(1)});
 }
 
 // From 16 channels on they fill a vector and lie last. Fewer: samples in vector lanes, where no channel count

@@ -56,7 +56,8 @@ std::vector<ValueId> gradient_elementwise(GraphBuilder& b, const Node& n, In dy,
 }
 
 int64_t flops_elementwise(const Graph& g, const Node& n) {
-  return elements_of(g, n.out[0]) * static_cast<int64_t>(n.params.as<ElementwiseParams>().code.size());
+  return operations(
+      {elements_of(g, n.out[0]), static_cast<int64_t>(n.params.as<ElementwiseParams>().code.size())});
 }
 
 }  // namespace

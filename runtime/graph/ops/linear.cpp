@@ -34,7 +34,7 @@ std::vector<ValueId> gradient_linear(GraphBuilder& b, const Node& n, In dy, cons
 }
 
 int64_t flops_of_linear(const Graph& g, ValueId y, ValueId w) {
-  return 2 * elements_of(g, y) * spec_of(g, w).shape[1];
+  return operations({2, elements_of(g, y), spec_of(g, w).shape[1]});
 }
 
 // Large matrices belong to the matrix product of the plain layout.

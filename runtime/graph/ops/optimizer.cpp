@@ -9,8 +9,8 @@ std::vector<OpDef> optimizer_ops() {
   OpDef norm{"grad_norm"}, step{"optimizer_step"};
   // sgd: about 4 operations an element, adam: about 12.
   step.flops = [](const Graph& g, const Node& n) {
-    return elements_of(g, n.in[0]) *
-           (n.params.as<OptimizerParams>().kind == OptimizerParams::Kind::sgd ? 4 : 12);
+    return operations({elements_of(g, n.in[0]),
+                       n.params.as<OptimizerParams>().kind == OptimizerParams::Kind::sgd ? 4 : 12});
   };
   return {norm, step};
 }

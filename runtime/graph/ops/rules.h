@@ -19,6 +19,10 @@ inline TensorSpec plain_f32(Shape s) { return {DType::f32, s, Layout::plain}; }
 [[noreturn]] inline void shape_error(std::string message) {
   throw Error(Exit::config, "E_SHAPE", std::move(message));
 }
+// What a node computes, as a product.
+inline int64_t operations(std::initializer_list<int64_t> factors) {
+  return checked_product("the number of operations", factors);
+}
 inline int64_t elements_of(const Graph& g, ValueId v) { return spec_of(g, v).shape.elements(); }
 
 // One function a file in this folder.

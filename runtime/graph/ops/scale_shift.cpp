@@ -34,10 +34,10 @@ std::vector<ValueId> gradient_scale_shift(GraphBuilder& b, const Node& n, In dy,
 }
 
 int64_t flops_scale_shift(const Graph& g, const Node& n) {
-  return elements_of(g, n.in[0]) * (has_scale(n.in.size()) ? 2 : 1);
+  return operations({elements_of(g, n.in[0]), has_scale(n.in.size()) ? 2 : 1});
 }
 int64_t gradient_flops_scale_shift(const Graph& g, const Node& n) {
-  return elements_of(g, n.in[0]) * (has_scale(n.in.size()) ? 4 : 1);
+  return operations({elements_of(g, n.in[0]), has_scale(n.in.size()) ? 4 : 1});
 }
 
 }  // namespace
