@@ -53,9 +53,13 @@ __global__ void update_running(const float* stats, const float* mean, const floa
   if (c >= channels) return;
   const double count = double{stats[c]}, biased = double{stats[2 * channels + c]},
                keep = 1 - double{momentum};
-  const double unbiased = count > 1 ? biased * (count / (count - 1)) : biased;
-  to_mean[c] = static_cast<float>(keep * double{mean[c]} + double{momentum} * double{stats[channels + c]});
-  to_var[c] = static_cast<float>(keep * double{var[c]} + double{momentum} * unbiased);
+  to_mean[c] =
+      count > 0 ? static_cast<float>(keep * double{mean[c]} + double{momentum} * double{stats[channels + c]})
+                : mean[c];
+  to_var[c] =
+      count > 1
+          ? static_cast<float>(keep * double{var[c]} + double{momentum} * (biased * (count / (count - 1))))
+          : var[c];
 }
 
 __global__ void affine_grad(const float* sums, float* dgamma, float* dbeta, unsigned channels) {

@@ -12,7 +12,8 @@
 //                         so every rank gets the same bits.
 //   batch_norm_running    stats, running_mean, running_var  -> running_mean, running_var (may be the
 //                         inputs' buffers). r = (1-momentum) r + momentum * value, with
-//                         the unbiased variance (count 1: the biased one, 0).
+//                         the unbiased variance, which one value does not have: count 1 leaves
+//                         running_var as it is, count 0 both.
 //   batch_norm_apply      x, stats, gamma, beta [, r]
 //                         -> y = a(z), z = gamma (x - mean) invstd + beta, or z = that + r
 // Training, backward:

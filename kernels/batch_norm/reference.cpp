@@ -73,9 +73,12 @@ void running(const BatchNormParams& p, const KernelArgs& args) {
   const double keep = 1 - double{p.momentum};
   for (int64_t c = 0; c < channels; ++c) {
     const double count = double{s[c]}, biased = double{s[2 * channels + c]};
-    const double unbiased = count > 1 ? biased * (count / (count - 1)) : biased;
-    out_mean[c] = static_cast<float>(keep * double{mean[c]} + double{p.momentum} * double{s[channels + c]});
-    out_var[c] = static_cast<float>(keep * double{var[c]} + double{p.momentum} * unbiased);
+    out_mean[c] = mean[c], out_var[c] = var[c];
+    if (count > 0)
+      out_mean[c] = static_cast<float>(keep * double{mean[c]} + double{p.momentum} * double{s[channels + c]});
+    if (count > 1)
+      out_var[c] =
+          static_cast<float>(keep * double{var[c]} + double{p.momentum} * (biased * (count / (count - 1))));
   }
 }
 

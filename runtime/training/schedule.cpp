@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels/core/error.h"
+#include "kernels/core/sizes.h"
 
 namespace lockstep {
 
@@ -23,13 +23,25 @@ Schedule::Schedule(const TrainingConfig& c, int64_t samples, int ranks)
         Exit::config, "E_JOB_BATCH",
         fmt::format("drop_last with global_batch_size {} leaves no step: there are {} training samples",
                     batch_, samples));
-  total_steps_ = c.steps ? *c.steps : *c.epochs * steps_per_epoch_;
+  total_steps_ = c.steps ? *c.steps : checked_product("the number of steps", {*c.epochs, steps_per_epoch_});
 }
 
 int64_t Schedule::global_samples(int64_t step) const { return std::min(batch_, samples_ - begin(step)); }
 
 Slice Schedule::part(int64_t step, int64_t micro, int rank) const {
   return slice_of(global_samples(step), ranks_ * micro_batches_, rank * micro_batches_ + micro);
+}
+
+int64_t Schedule::micro_batches_with_samples(int64_t step) const {
+  // Rank 0 has the largest parts, the first of them first.
+  return std::min(micro_batches_, global_samples(step));
+}
+
+int64_t Schedule::smallest_micro_batch(int64_t step) const {
+  const int64_t last = micro_batches_with_samples(step) - 1;
+  int64_t samples = 0;
+  for (int rank = 0; rank < ranks_; ++rank) samples += part(step, last, rank).size();
+  return samples;
 }
 
 int64_t Schedule::nominal_part() const { return part(0, 0, 0).size(); }

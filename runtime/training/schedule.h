@@ -25,6 +25,10 @@ class Schedule {
   int64_t begin(int64_t step) const { return step % steps_per_epoch_ * batch_; }
   // A rank's micro-batch, as positions within the step's global batch: those of a rank lie side by side.
   Slice part(int64_t step, int64_t micro, int rank) const;
+  // Micro-batches of a step in which any rank has a sample: the first so many.
+  int64_t micro_batches_with_samples(int64_t step) const;
+  // Samples over all ranks of the smallest of those.
+  int64_t smallest_micro_batch(int64_t step) const;
   // The largest part of any rank, and all sizes that occur for one.
   int64_t nominal_part() const;
   std::set<int64_t> part_sizes(int64_t micro, int rank) const;

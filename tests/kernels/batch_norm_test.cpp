@@ -105,12 +105,14 @@ std::vector<KernelCase> kernel_cases() {
     c.fill = [](std::vector<Buffer>& in, std::mt19937& random) { fill_uniform(in[0], random, 0.5f, 2); };
     all.push_back(c);
   }
+  for (const double count : {0.0, 1.0, 6.0}) {
+    KernelCase c;
+    c.op = "batch_norm_running", c.label = fmt::format("count {}", count), c.params = kParams;
+    c.in = {f32({4, 5}), f32({5}), f32({5})}, c.out = {f32({5}), f32({5})}, c.in_place = {{1, 0}, {2, 1}};
+    c.fill = fill_with_stats(0, count);
+    all.push_back(c);
+  }
   KernelCase c;
-  c.op = "batch_norm_running", c.params = kParams;
-  c.in = {f32({4, 5}), f32({5}), f32({5})}, c.out = {f32({5}), f32({5})}, c.in_place = {{1, 0}, {2, 1}};
-  c.fill = fill_with_stats(0, 6);
-  all.push_back(c);
-  c = {};
   c.op = "batch_norm_affine_grad", c.params = kParams, c.in = {f32({2, 5})}, c.out = {f32({5}), f32({5})};
   all.push_back(c);
   return all;
@@ -363,7 +365,7 @@ TEST(BatchNorm, NoSampleAnywhere) {
   EXPECT_FLOAT_EQ(stats.as<float>()[6], 1 / std::sqrt(1e-5f));
 }
 
-TEST(BatchNorm, RunningVarianceIsUnbiasedSaveForOneSample) {
+TEST(BatchNorm, RunningVarianceIsUnbiasedAndOneValueHasNone) {
   const auto run = [](float count) {
     Buffer stats(f32({4, 1})), mean(f32({1})), var(f32({1}));
     const float s[] = {count, 3, 8, 0.35f};
@@ -373,7 +375,10 @@ TEST(BatchNorm, RunningVarianceIsUnbiasedSaveForOneSample) {
   };
   EXPECT_FLOAT_EQ(*run(5)[0].as<float>(), 0.9f * 1 + 0.1f * 3);
   EXPECT_FLOAT_EQ(*run(5)[1].as<float>(), 0.9f * 2 + 0.1f * 10);  // 8 * 5/4
-  EXPECT_FLOAT_EQ(*run(1)[1].as<float>(), 0.9f * 2 + 0.1f * 8);
+  EXPECT_FLOAT_EQ(*run(1)[0].as<float>(), 0.9f * 1 + 0.1f * 3);
+  EXPECT_EQ(*run(1)[1].as<float>(), 2);
+  EXPECT_EQ(*run(0)[0].as<float>(), 1);
+  EXPECT_EQ(*run(0)[1].as<float>(), 2);
 }
 
 }  // namespace

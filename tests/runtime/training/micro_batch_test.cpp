@@ -2,10 +2,12 @@
 // In which order a step's micro-batches are summed.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <random>
 
+#include "runtime/training/schedule.h"
 #include "runtime/training/step_graph.h"
 
 namespace lockstep {
@@ -65,6 +67,26 @@ TEST(MicroBatches, AccumulatedOnesNeedNoOtherArray) {
   config.gradient_accumulation = 5;
   EXPECT_EQ(summed(config, 3, {1, 2, 4, 8, 16}), 31);
   for (int64_t m = 0; m < 5; ++m) EXPECT_EQ(micro_batch_options(config, 3, m).store, 0);
+}
+
+// Held against the parts themselves, for every size of a last batch.
+TEST(MicroBatches, ThoseWithSamplesAndTheSmallestOfThem) {
+  for (int64_t accumulation : {1, 3, 4})
+    for (int ranks : {1, 2, 3})
+      for (int64_t last = 1; last <= 24; ++last) {
+        TrainingConfig config;
+        config.epochs = 1, config.global_batch_size = 24, config.gradient_accumulation = accumulation;
+        const Schedule schedule(config, 24 + last, ranks);
+        int64_t with_samples = 0, smallest = 24;
+        for (int64_t m = 0; m < accumulation; ++m) {
+          int64_t samples = 0;
+          for (int rank = 0; rank < ranks; ++rank) samples += schedule.part(1, m, rank).size();
+          if (samples > 0) ++with_samples, smallest = std::min(smallest, samples);
+        }
+        EXPECT_EQ(schedule.micro_batches_with_samples(1), with_samples);
+        EXPECT_EQ(schedule.smallest_micro_batch(1), smallest)
+            << last << " samples, " << ranks << " ranks, " << accumulation << " parts";
+      }
 }
 
 }  // namespace
