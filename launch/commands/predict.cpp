@@ -69,21 +69,32 @@ class PredictionLines {
 
 constexpr int64_t kPredictedAtOnce = 16;
 
-// Lines of these files, in their order. A file that cannot be used is reported and passed over: `damaged`.
+// Lines of these files, in their order. A file that cannot be used, or that the model makes nothing of, is
+// reported and passed over: `damaged`.
 std::string predict_files(InferenceSession& model, std::span<const std::string> files,
                           const PredictionLines& line_of, int& damaged) {
   const auto classes = static_cast<size_t>(model.description().input.classes);
   std::string lines;
   std::vector<std::string> batch;
   std::vector<uint8_t> pixels;
+  const auto pass_over = [&](const Error& e) {
+    report_error(e.what());
+    if (damaged == 0) damaged = e.code();
+  };
   const auto flush = [&] {
     if (batch.empty()) return;
     std::vector<float> log_p(batch.size() * classes);
     const InputTensor images = input_tensor(kImages, pixels);
     const OutputTensor output{"log_probabilities", log_p};
     model.run(kClassify, static_cast<int64_t>(batch.size()), std::span(&images, 1), std::span(&output, 1));
-    for (size_t i = 0; i < batch.size(); ++i)
-      lines += line_of(batch[i], std::span(log_p).subspan(i * classes, classes));
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const auto of_picture = std::span(log_p).subspan(i * classes, classes);
+      if (std::all_of(of_picture.begin(), of_picture.end(), [](float p) { return std::isfinite(p); }))
+        lines += line_of(batch[i], of_picture);
+      else
+        pass_over(Error(Exit::diverged, "E_NOT_FINITE", "the model's probabilities of it are not finite")
+                      .at("file", batch[i]));
+    }
     batch.clear(), pixels.clear();
   };
   for (const std::string& file : files) {
@@ -92,8 +103,7 @@ std::string predict_files(InferenceSession& model, std::span<const std::string> 
       pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
       batch.push_back(file);
     } catch (const Error& e) {
-      report_error(e.what());
-      if (damaged == 0) damaged = e.code();
+      pass_over(e);
     }
     if (static_cast<int64_t>(batch.size()) == kPredictedAtOnce) flush();
   }

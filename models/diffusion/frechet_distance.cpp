@@ -134,6 +134,8 @@ Gaussian gaussian_of(std::span<const float> vectors, int64_t width) {
   Gaussian g{std::vector<double>(n), std::vector<double>(n * n)};
   for (size_t i = 0; i < vectors.size(); ++i) g.mean[i % n] += double{vectors[i]};
   for (double& m : g.mean) m /= static_cast<double>(count);
+  if (!std::all_of(g.mean.begin(), g.mean.end(), [](double m) { return std::isfinite(m); }))
+    throw Error(Exit::diverged, "E_NOT_FINITE", "what the network reads in the images is not finite");
   std::vector<double> d(n);
   for (size_t v = 0; v < count; ++v) {
     for (size_t i = 0; i < n; ++i) d[i] = double{vectors[v * n + i]} - g.mean[i];

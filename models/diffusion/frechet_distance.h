@@ -16,6 +16,7 @@ struct Gaussian {
 };
 
 // Mean and unbiased covariance of `vectors` [count, width], count at least 2; in two passes, in double.
+// Error diverged (80) where a vector is not finite.
 Gaussian gaussian_of(std::span<const float> vectors, int64_t width);
 
 // |mean a - mean b|² + trace(A + B - 2 (A B)^(1/2)) of covariances A and B, which may be singular. Squared,

@@ -5,11 +5,18 @@
 #include <cmath>
 
 #include "models/diffusion/sample.h"
+#include "runtime/comm/together.h"
 #include "runtime/data/image_grid.h"
 #include "runtime/data/sample_order.h"
 
 namespace lockstep::diffusion {
 namespace {
+
+// The same images on every rank.
+std::vector<float> finite(std::vector<float> images) {
+  if (std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); })) return images;
+  throw AgreedError(Error(Exit::diverged, "E_NOT_FINITE", "the samples hold numbers that are not finite"));
+}
 
 bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
 
@@ -52,7 +59,7 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
     model.run(kDenoise, n, inputs, std::span(&prediction, 1));
   };
   std::vector<float> part = sample_images(*sampler, denoise, s, r.progress);
-  if (comm.size() == 1) return part;
+  if (comm.size() == 1) return finite(std::move(part));
 
   // Parts differ by one image at most: all are sent as large as the first.
   const auto padded = static_cast<size_t>(widest * s.elements);
@@ -64,7 +71,7 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
     const auto begin = all.begin() + static_cast<std::ptrdiff_t>(padded * static_cast<size_t>(rank));
     images.insert(images.end(), begin, begin + slice_of(r.count, comm.size(), rank).size() * s.elements);
   }
-  return images;
+  return finite(std::move(images));
 }
 
 GenerateRequest default_request(const ModelDescription& model) {

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
+#include "runtime/comm/together.h"
 #include "runtime/data/sample_order.h"
 
 namespace lockstep {
@@ -78,6 +80,12 @@ Score evaluate(Session& session, const ImageSet& images, const std::vector<int64
   Score score;
   score.count = total;
   score.loss = sums[0] / static_cast<double>(total);
+  if (!std::isfinite(score.loss))
+    throw AgreedError(
+        Error(Exit::diverged, "E_NOT_FINITE",
+              fmt::format("the loss over {} images is {}", total,
+                          std::isnan(score.loss) ? "not a number" : "infinite"))
+            .hint("the weights, or what they make of these images, are infinite or not a number"));
   if (!config.diffusion) {
     score.accuracy = sums[1] / static_cast<double>(total);
     return score;

@@ -175,6 +175,14 @@ std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer&
   return tensors;
 }
 
+// Of all ones in the exponent's bits. Without a branch, so that the compiler makes vectors of it.
+bool all_finite(std::span<const float> x) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t found = 0;
+  for (float v : x) found |= (std::bit_cast<uint32_t>(v) & kExponent) == kExponent ? 1U : 0U;
+  return found == 0;
+}
+
 }  // namespace
 
 std::vector<StoredTensor> model_tensors(const ModelState& m) { return tensors_with(m, m.parameters); }
@@ -201,6 +209,14 @@ void load_averaged_tensors(ModelState& m, const SafetensorsFile& file, const std
 
 void load_optimizer_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
   load(optimizer_tensors(m), file, path);
+}
+
+const StoredTensor* first_non_finite(std::span<const StoredTensor> tensors) {
+  const auto found = std::find_if(tensors.begin(), tensors.end(), [](const StoredTensor& t) {
+    return t.dtype == "F32" &&
+           !all_finite({reinterpret_cast<const float*>(t.bytes.data()), t.bytes.size() / 4});
+  });
+  return found == tensors.end() ? nullptr : &*found;
 }
 
 }  // namespace lockstep

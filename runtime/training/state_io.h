@@ -2,6 +2,7 @@
 // Between a model's flat arrays and named tensors on disk.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "runtime/checkpoint/safetensors.h"
@@ -24,5 +25,8 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& model);
 void load_model_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_averaged_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_optimizer_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
+
+// The first F32 tensor that holds an infinity or NaN; null: none does.
+const StoredTensor* first_non_finite(std::span<const StoredTensor> tensors);
 
 }  // namespace lockstep

@@ -138,7 +138,7 @@ Trainer::Started Trainer::start_step(Loader& loader, int64_t step) {
     session_->executor().start(*plan, inputs);
   }
   session_->executor().send_results(*plan);
-  session_->model().batches_tracked += a;
+  session_->model().batches_tracked += schedule_->micro_batches_with_samples(step);
   return {step, plan};
 }
 
@@ -209,7 +209,7 @@ void Trainer::end_epoch() {
   std::optional<MetricsLine> validation;
   if (validation_) {
     const auto start = Clock::now();
-    const Score s = evaluate(*session_, *validation_, validation_subset_);
+    const Score s = score(*validation_, validation_subset_);
     validation = line_of("validation", s);
     if (root()) metrics_->write(*validation), tensorboard_->write(*validation);
     const double value = o_.checkpoint.best_by == "validation_loss" ? -s.loss : s.accuracy.value_or(0);
@@ -225,8 +225,38 @@ void Trainer::end_epoch() {
 
 void Trainer::show() {
   const auto start = Clock::now();
-  o_.preview(*session_, step_, o_.run_folder, tensorboard_.get());
+  try {
+    o_.preview(*session_, step_, o_.run_folder, tensorboard_.get());
+  } catch (Error& e) {
+    e.add_place("step", std::to_string(step_));
+    throw;
+  }
   window_start_ += Clock::now() - start;
+}
+
+void Trainer::expect_finite(std::span<const StoredTensor> tensors) const {
+  const StoredTensor* t = first_non_finite(tensors);
+  if (!t) return;
+  throw Error(Exit::diverged, "E_NOT_FINITE", "an update left numbers in a tensor that are not finite")
+      .at("step", step_)
+      .at("tensor", t->name)
+      .hint("a lower optimizer.lr, warmup_steps or clip_grad_norm may help; checkpoints before it stand");
+}
+
+Score Trainer::score(const ImageSet& images, const std::vector<int64_t>& subset) {
+  try {
+    return evaluate(*session_, images, subset);
+  } catch (Error& e) {
+    if (e.exit() != Exit::diverged) throw;
+    on_root(comm_control(), [&]() -> std::string {
+      session_->executor().download_model();
+      expect_finite(averaged_tensors(session_->model()));
+      expect_finite(optimizer_tensors(session_->model()));
+      return "";
+    });
+    e.add_place("step", std::to_string(step_));
+    throw;
+  }
 }
 
 void Trainer::save() {
@@ -238,6 +268,8 @@ void Trainer::save() {
     CheckpointContents c;
     c.model = averaged_tensors(m);
     c.state = optimizer_tensors(m);
+    expect_finite(c.model);
+    expect_finite(c.state);
     c.meta = {{"step", step_},
               {"epoch", static_cast<double>(step_) / static_cast<double>(schedule_->steps_per_epoch())},
               {"trajectory", trajectory(o_, schedule_samples())},
@@ -271,10 +303,10 @@ void Trainer::export_model() {
 }
 
 std::optional<Score> Trainer::finish() {
-  std::optional<Score> score;
+  std::optional<Score> of_test;
   if (test_) {
-    score = evaluate(*session_, *test_, {});
-    test_line_ = line_of("test", *score);
+    of_test = score(*test_, {});
+    test_line_ = line_of("test", *of_test);
     if (root()) metrics_->write(test_line_), tensorboard_->write(test_line_), tensorboard_->flush();
   }
   on_root(comm_control(), [&]() -> std::string {
@@ -282,7 +314,7 @@ std::optional<Score> Trainer::finish() {
     export_model();
     return "";
   });
-  return score;
+  return of_test;
 }
 
 MetricsLine Trainer::line_of(const std::string& split, const Score& s) const {

@@ -110,6 +110,12 @@ class Trainer {
 
   void show();
 
+  // Before any of it is written: diverged (80) that names a tensor which is not finite. On rank 0, the model
+  // being on the host.
+  void expect_finite(std::span<const StoredTensor> tensors) const;
+  // Of the model as it is now; where the loss is not finite, the tensor that is to blame is named. Collective.
+  Score score(const ImageSet& images, const std::vector<int64_t>& subset);
+
   // Rank 0 writes; an I/O error there is everybody's.
   void save();
 

@@ -16,6 +16,14 @@ using nlohmann::json;
 
 std::string hash_of(const std::string& text) { return sha256_hex(std::as_bytes(std::span(text))); }
 
+// Training does not start from what is infinite or NaN, a number beyond F32's range included.
+void expect_finite_weights(const std::vector<StoredTensor>& tensors, const std::string& file) {
+  if (const StoredTensor* t = first_non_finite(tensors))
+    throw Error(Exit::data, "E_NOT_FINITE", "a tensor holds numbers that are not finite in F32")
+        .at("file", file)
+        .at("tensor", t->name);
+}
+
 }  // namespace
 
 json trajectory(const TrainerOptions& o, int64_t samples) {
@@ -158,9 +166,14 @@ void Trainer::restore() {
     if (checkpoint_) {
       load_averaged_tensors(m, *checkpoint_->model, checkpoint_->folder + "/model.safetensors");
       load_optimizer_tensors(m, *checkpoint_->state, checkpoint_->folder + "/state.safetensors");
+      expect_finite_weights(averaged_tensors(m), checkpoint_->folder + "/model.safetensors");
+      expect_finite_weights(optimizer_tensors(m), checkpoint_->folder + "/state.safetensors");
     } else {
       m.initialise(o_.config.seed);
-      if (!o_.init_from.empty()) load_model_tensors(m, *open_model(o_.init_from), o_.init_from);
+      if (!o_.init_from.empty()) {
+        load_model_tensors(m, *open_model(o_.init_from), o_.init_from);
+        expect_finite_weights(model_tensors(m), o_.init_from);
+      }
       m.batches_tracked = 0;
       m.start_ema();
     }

@@ -5,7 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <random>
+
+#include "tests/support/files.h"
 
 namespace lockstep::diffusion {
 namespace {
@@ -53,6 +56,16 @@ TEST(GaussianOf, HasTheMeanAndTheUnbiasedCovariance) {
   std::vector<float> far = x;
   for (float& v : far) v += 1e6F;
   EXPECT_EQ(gaussian_of(far, 2).covariance, g.covariance);
+}
+
+TEST(GaussianOf, RefusesWhatIsNotFinite) {
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")})
+    testing::expect_error(
+        Exit::diverged,
+        [&] {
+          gaussian_of(std::vector<float>{1, 10, 2, bad, 6, 16}, 2);
+        },
+        "E_NOT_FINITE");
 }
 
 TEST(FrechetDistance, OfEqualSetsIsZeroAndOfShiftedOnesTheShiftSquared) {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "runtime/training/state_io.h"
 #include "tests/support/files.h"
@@ -119,6 +120,26 @@ TEST_F(Weights, WhatIsMissingOrSurplusIsNamed) {
   add_all("module.");  // which of them?
   expect_error(
       Exit::data, [&] { load(); }, "surplus \"module.conv.weight\"");
+}
+
+TEST(FiniteTensors, TheFirstThatIsNotFiniteIsFoundWhereverItLies) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> first(37, std::numeric_limits<float>::max()), second(1001, -1e-45F);
+  const auto found = [&]() -> std::string {
+    const std::vector<StoredTensor> tensors = {{"first", "F32", {37}, std::as_bytes(std::span(first))},
+                                               {"second", "F32", {1001}, std::as_bytes(std::span(second))}};
+    const StoredTensor* t = first_non_finite(tensors);
+    return t ? t->name : "";
+  };
+  EXPECT_EQ(found(), "");
+  for (const float bad : {infinity, -infinity, std::nanf("")})
+    for (size_t at : {0, 1, 500, 999, 1000}) {
+      const float good = std::exchange(second[at], bad);
+      EXPECT_EQ(found(), "second") << at;
+      second[at] = good;
+    }
+  first.back() = infinity, second[0] = infinity;
+  EXPECT_EQ(found(), "first");
 }
 
 }  // namespace
