@@ -6,6 +6,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
+#include "launch/commands/memory_check.h"
 #include "launch/job/availability.h"
 
 namespace lockstep {
@@ -14,8 +15,8 @@ extern const Command check_command;
 
 namespace {
 
-// The first few classes with their samples, and what looks like a mistake in them.
-void print_classes(const Job& job, const DatasetShape& data) {
+// The first few classes with their samples.
+void print_classes(const DatasetShape& data) {
   constexpr size_t kMost = 10;
   const auto& names = data.class_names;
   if (names.empty()) return;
@@ -25,18 +26,6 @@ void print_classes(const Job& job, const DatasetShape& data) {
                         data.class_counts.empty() ? "" : fmt::format(" {}", data.class_counts[i]));
   if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
   fmt::print("classes: {}\n", text);
-  if (names.size() == 1)
-    fmt::print("warning: there is one class alone; is {} the folder that holds the classes' folders?\n",
-               job.training.path);
-  std::string absent;
-  for (size_t i = 0; i < data.class_counts.size(); ++i)
-    if (data.class_counts[i] == 0) absent += fmt::format("{}{}", absent.empty() ? "" : ", ", names[i]);
-  if (!absent.empty())
-    fmt::print("warning: no samples of {}{}\n", absent,
-               job.training.limit > 0
-                   ? fmt::format("; limit takes the first {} of the set, which may be sorted by class",
-                                 job.training.limit)
-                   : "");
 }
 
 int run_check(const Arguments& arguments) {
@@ -57,17 +46,20 @@ int run_check(const Arguments& arguments) {
   if (file.empty()) missing_argument(check_command, "JOB");
   const Job job = read_job(file, set);
   require_available(job);
-  const CheckedJob c = check_job(job);
+  CheckedJob c = check_job(job);
   if (vm->count("resolved")) {
     fmt::print("{}", to_yaml(job));
     return 0;
   }
+  if (std::string warning = memory_warning(job, c); !warning.empty())
+    c.warnings.push_back(std::move(warning));
   fmt::print(
       "{}: fine. {} training images of {}x{}x{} in {} classes; {} parameters; {} ranks; {} steps an epoch, "
       "{} in all\n",
       file, c.data.count, c.data.channels, c.data.height, c.data.width, c.data.classes, c.parameter_count,
       job.instance_count, c.steps_per_epoch, c.total_steps);
-  print_classes(job, c.data);
+  print_classes(c.data);
+  for (const std::string& warning : c.warnings) fmt::print("warning: {}\n", warning);
   if (job.hyperparameters.gradient_accumulation > 1 && c.has_batch_norm)
     fmt::print(
         "note: with gradient_accumulation {} batch norm's statistics cover one micro-batch of {} samples "

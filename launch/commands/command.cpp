@@ -70,7 +70,7 @@ const std::vector<ExitMeaning>& exit_meanings() {
       {76, "the ranks disagree about the job, the data or the plan"},
       {77, "no permission to read a file"},
       {78, "the job file is wrong, or asks for what this build or machine lacks"},
-      {80, "the loss is not finite: the training diverged"},
+      {80, "a loss, weight or result is not finite: the training diverged"},
   };
   return all;
 }

@@ -14,6 +14,7 @@
 #include "runtime/comm/device_collectives.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/device/cpu_topology.h"
+#include "runtime/training/batch_norm_check.h"
 #include "runtime/training/evaluation.h"
 #include "runtime/training/schedule.h"
 #include "runtime/training/state_io.h"
@@ -140,6 +141,45 @@ void check_classes(const Job& job, const DatasetShape& data) {
       .hint("a folder per class, its name being the class's");
 }
 
+// Classes that training would not see; classes that no model asks for are nobody's loss.
+std::vector<std::string> class_warnings(const Job& job, const DatasetShape& data) {
+  const auto& names = data.class_names;
+  std::vector<std::string> warnings;
+  if (names.empty() || (job.hyperparameters.diffusion && !job.model.unet.conditional())) return warnings;
+  if (names.size() == 1)
+    warnings.push_back(fmt::format(
+        "there is one class alone; is {} the folder that holds the classes' folders?", job.training.path));
+  std::vector<std::string> absent;
+  for (size_t i = 0; i < data.class_counts.size(); ++i)
+    if (data.class_counts[i] == 0) absent.push_back(names[i]);
+  if (absent.empty()) return warnings;
+  constexpr size_t kMost = 10;
+  const size_t more = absent.size() - std::min(kMost, absent.size());
+  absent.resize(absent.size() - more);
+  warnings.push_back(
+      fmt::format("no training samples of {}{}{}", fmt::join(absent, ", "),
+                  more ? fmt::format(" and {} classes more", more) : "",
+                  job.training.limit > 0
+                      ? fmt::format("; limit takes the first {} of the set, which may be sorted by class",
+                                    job.training.limit)
+                      : ""));
+  return warnings;
+}
+
+// What a rank keeps from step to step.
+MemoryReport flat_memory(const Job& job, const ParameterTable& table, const OptimizerParams& optimizer) {
+  const ModelArrays arrays = model_arrays(job.hyperparameters, table, static_cast<int>(job.instance_count));
+  MemoryReport m;
+  m.parameters = table.length * 4;
+  m.gradients = (1 + arrays.partial_sums) * table.length * 4;
+  if (gradient_dtype(job) == DType::bf16) m.gradients += table.length * size_of(DType::bf16);
+  m.state = optimizer.state_count() * table.length * 4;
+  m.ema = optimizer.ema ? table.length * 4 : 0;
+  m.half = optimizer.half ? table.length * 2 : 0;
+  m.buffers = table.buffer_length * 4;
+  return m;
+}
+
 // What would make the bits depend on the number of ranks after all.
 void refuse_rank_dependence(const Job& job, bool has_batch_norm) {
   const auto refused = [&](const char* why) {
@@ -186,9 +226,15 @@ CheckedJob check_job(const Job& job) {
   const Schedule schedule(job.hyperparameters, training_samples(job, c.data),
                           static_cast<int>(job.instance_count));
   c.steps_per_epoch = schedule.steps_per_epoch(), c.total_steps = schedule.total_steps();
-  const StepGraphSpec spec = step_graph_spec(job, c.data, Device::cpu);
-  const ParameterTable table = make_parameter_table(build_forward(spec, true));
-  optimizer_params(job.hyperparameters, table);
+  StepGraphSpec spec = step_graph_spec(job, c.data, Device::cpu);
+  const Graph forward = build_forward(spec, true);
+  const ParameterTable table = make_parameter_table(forward);
+  c.memory = flat_memory(job, table, optimizer_params(job.hyperparameters, table));
+  c.warnings = class_warnings(job, c.data);
+  if (const std::string warning = check_batch_norm(forward, schedule); !warning.empty())
+    c.warnings.push_back(warning);
+  spec.batch = schedule.nominal_part();
+  flops_of(build_forward(spec, true));  // sizes that 64 bits do not hold, with samples as with one
   c.has_batch_norm = !table.buffers.empty();
   if (job.hyperparameters.shards) refuse_rank_dependence(job, c.has_batch_norm);
   c.parameter_count = count_parameters(table);
@@ -207,7 +253,9 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   p.nominal_batch = schedule.nominal_part();
 
   StepGraphSpec spec = step_graph_spec(job, p.data, device_of(job));
-  p.table = make_parameter_table(build_forward(spec, true));
+  const Graph forward = build_forward(spec, true);
+  check_batch_norm(forward, schedule);
+  p.table = make_parameter_table(forward);
   p.parameter_count = count_parameters(p.table);
   p.optimizer = optimizer_params(c, p.table);
 
@@ -219,13 +267,7 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     else
       choose_first_kernels(t, g, how);
   };
-  p.memory.parameters = p.table.length * 4;
-  p.memory.gradients = (1 + model_arrays(c, p.table, ranks).partial_sums) * p.table.length * 4;
-  if (gradient_dtype(job) == DType::bf16) p.memory.gradients += p.table.length * size_of(DType::bf16);
-  p.memory.state = p.optimizer.state_count() * p.table.length * 4;
-  p.memory.ema = p.optimizer.ema ? p.table.length * 4 : 0;
-  p.memory.half = p.optimizer.half ? p.table.length * 2 : 0;
-  p.memory.buffers = p.table.buffer_length * 4;
+  p.memory = flat_memory(job, p.table, p.optimizer);
   const Recompute recompute = recompute_of(c, p.memory.total());
   std::set<std::pair<int64_t, TrainingGraphOptions>> compiled;  // most micro-batches are like another
   for (int64_t m = 0; m < schedule.micro_batches(); ++m)
@@ -245,11 +287,14 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
     const Plan plan = compile(build_evaluation(spec, c), p.kernels, how, choose);
     p.memory.arena = std::max(p.memory.arena, plan.arena_bytes);
   }
-  const int64_t sample = p.data.channels * p.data.height * p.data.width;
-  p.data_bytes =
-      p.data.count * (sample + 4) + loader_depth(schedule.micro_batches()) * p.nominal_batch * (sample + 4);
+  int64_t samples = checked_sum(
+      "the samples in memory",
+      {p.data.count,
+       checked_product("the samples in flight", {loader_depth(schedule.micro_batches()), p.nominal_batch})});
   for (const auto& other : {job.validation, job.test})
-    if (other) p.data_bytes += probe_dataset(*other).count * (sample + 4);
+    if (other) samples += probe_dataset(*other).count;
+  const Shape sample{samples, p.data.channels, p.data.height, p.data.width};
+  p.data_bytes = sample.elements() + samples * 4;
   return p;
 }
 

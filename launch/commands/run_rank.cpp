@@ -77,6 +77,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
   const bool root = comm.rank() == 0;
   std::optional<RunFolder> folder;
   std::string run;
+  std::vector<std::string> warnings;
   int64_t step = 0;
   // All ranks leave together. mpirun takes a second or two over ranks that leave with anything but 0, and our
   // launcher has the code already.
@@ -97,7 +98,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
   try {
     together(comm, [&] { require_available(job); });
     run = on_root(comm, [&] {
-      check_job(job);  // so that a job that cannot run leaves no run folder behind
+      warnings = check_job(job).warnings;  // a job that cannot run leaves no run folder behind
       return open_run(job, options, folder);
     });
     report.run_folder(run);  // from here on status.json is this run's, not that of one it resumes
@@ -105,6 +106,7 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     open_log(root ? run + "/log.txt" : "", comm.rank(), comm.size());
     spdlog::info("{} rank {} of {}, job {}", options.resume ? "resumes" : "starts", comm.rank(), comm.size(),
                  job.file);
+    for (const std::string& warning : warnings) spdlog::warn("{}", warning);
 
     const auto environment = launcher_environment();
     const int local_size = environment.present ? environment.local_size : 1;

@@ -29,7 +29,8 @@ const Table& dataset_keys() {
        .required = true},
       {.path = "limit",
        .slot = FIELD(DatasetConfig, limit),
-       .help = "Only the first so many samples, in the data set's own order; 0: all.",
+       .help = "Only the first so many samples, in the data set's own order, which may be by class, as an "
+               "image_folder's is; classes that are left without samples are warned of. 0: all.",
        .example = "1000",
        .range = {0, 1e12}},
       {.path = "normalize.mean",

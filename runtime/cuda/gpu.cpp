@@ -168,6 +168,13 @@ int gpu_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+int64_t gpu_memory() {
+  cudaDeviceProp properties{};
+  return cudaGetDeviceProperties(&properties, 0) == cudaSuccess
+             ? static_cast<int64_t>(properties.totalGlobalMem)
+             : 0;
+}
+
 std::unique_ptr<DeviceRuntime> make_cuda_runtime(int local_rank) {
   int count = 0;
   if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0)

@@ -11,6 +11,8 @@
 #include <tuple>
 #include <vector>
 
+#include "runtime/device/cgroup.h"
+
 namespace lockstep {
 namespace {
 
@@ -36,31 +38,19 @@ double read_number(const std::string& path) {
 // The tightest quota from this process's cgroup up to the root, in cores; infinity: none.
 double quota_cores() {
   double cores = INFINITY;
-  std::ifstream in("/proc/self/cgroup");
-  for (std::string line; std::getline(in, line);) {
-    const auto first = line.find(':'), second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    std::string path = line.substr(second + 1);
-    const bool v2 = controllers.empty();
-    if (!v2 && controllers.find("cpu") == std::string::npos) continue;
-    for (;;) {
-      if (v2) {
-        std::ifstream max("/sys/fs/cgroup" + path + "/cpu.max");
-        std::string quota;
-        double period = 0;
-        if (max >> quota >> period && quota != "max" && period > 0)
-          cores = std::min(cores, std::stod(quota) / period);
-      } else {
-        const std::string base = "/sys/fs/cgroup/cpu" + path;
-        const double quota = read_number(base + "/cpu.cfs_quota_us"),
-                     period = read_number(base + "/cpu.cfs_period_us");
-        if (quota > 0 && period > 0) cores = std::min(cores, quota / period);
-      }
-      if (path.empty() || path == "/") break;
-      path = path.substr(0, path.rfind('/'));
+  for_each_cgroup("cpu", [&](const std::string& group, bool v2) {
+    if (v2) {
+      std::ifstream max(group + "/cpu.max");
+      std::string quota;
+      double period = 0;
+      if (max >> quota >> period && quota != "max" && period > 0)
+        cores = std::min(cores, std::stod(quota) / period);
+    } else {
+      const double quota = read_number(group + "/cpu.cfs_quota_us"),
+                   period = read_number(group + "/cpu.cfs_period_us");
+      if (quota > 0 && period > 0) cores = std::min(cores, quota / period);
     }
-  }
+  });
   return cores;
 }
 

@@ -7,6 +7,7 @@ namespace lockstep {
 
 bool has_cuda() { return false; }
 int gpu_count() { return 0; }
+int64_t gpu_memory() { return 0; }
 
 std::unique_ptr<DeviceRuntime> make_cuda_runtime(int) {
   throw Error(Exit::config, "E_NO_CUDA", "device cuda: this build has no CUDA")

@@ -112,6 +112,8 @@ class DeviceMemory {
 // Whether this build can use GPUs, and how many it sees: 0 also where there is no driver.
 bool has_cuda();
 int gpu_count();
+// Of the first of them, in bytes; 0 where there is none.
+int64_t gpu_memory();
 
 // Device::cpu and Device::simt.
 std::unique_ptr<DeviceRuntime> make_host_runtime(Device device);

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/device/memory.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "runtime/device/cgroup.h"
 
 namespace lockstep {
 namespace {
@@ -57,6 +63,15 @@ AlignedBuffer::~AlignedBuffer() {
   if (!data_) return;
   if (!owner_) std::free(data_);
   held -= bytes_;
+}
+
+int64_t usable_memory() {
+  int64_t bytes = int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+  for_each_cgroup("memory", [&](const std::string& group, bool v2) {
+    std::ifstream limit(group + (v2 ? "/memory.max" : "/memory.limit_in_bytes"));
+    if (int64_t most = 0; limit >> most) bytes = std::min(bytes, most);  // "max" is no number
+  });
+  return bytes;
 }
 
 int64_t allocated_bytes() { return held; }

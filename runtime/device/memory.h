@@ -32,6 +32,9 @@ class AlignedBuffer {
   std::shared_ptr<void> owner_;  // null: the heap's
 };
 
+// What this process may have of the host's memory: all of it, or what its cgroups allow.
+int64_t usable_memory();
+
 // Bytes that AlignedBuffers hold now, and the most they ever held.
 int64_t allocated_bytes();
 int64_t peak_allocated_bytes();
