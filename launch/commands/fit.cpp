@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <sstream>
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
@@ -39,19 +40,45 @@ std::string shell_word(const std::string& word) {
   return q + "'";
 }
 
+Resume read_resume(const std::string& how) {
+  if (how == "always") return Resume::always;
+  if (how == "auto") return Resume::where_possible;
+  throw Error(Exit::usage, "E_OPTION",
+              fmt::format("fit: --resume={}: expected --resume or --resume=auto", how));
+}
+
+std::vector<std::string> split_commas(const std::string& text) {
+  std::vector<std::string> words;
+  std::istringstream in(text);
+  for (std::string word; std::getline(in, word, ',');)
+    if (!word.empty()) words.push_back(word);
+  return words;
+}
+
+// Boost would take the word behind --resume for its value.
+Arguments with_resume_alone(Arguments arguments) {
+  for (std::string& word : arguments.words)
+    if (word == "--resume") word = "--resume=always";
+  return arguments;
+}
+
 int run_fit(const Arguments& arguments) {
   note_start();
   namespace po = boost::program_options;
   std::string file;
   FitOptions o;
+  std::string resume, allow_change;
   std::vector<std::string> set;
   po::options_description visible("Options"), hidden;
   visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"),
                         "override a key of the job (repeatable)")(
       "output", po::value(&o.output)->value_name("DIR"),
       "the run folder itself, instead of a numbered one below output.dir")(
-      "resume", po::bool_switch(&o.resume),
-      "go on from the newest good checkpoint of the job's newest run, or of --output")(
+      "resume", po::value(&resume)->implicit_value("always", "")->value_name("[=auto]"),
+      "go on from the newest good checkpoint of the job's newest run, or of --output; auto: start where "
+      "there is no run")(
+      "allow-change", po::value(&allow_change)->value_name("KEY,..."),
+      "with --resume: go on though these keys of the job are others than the run began with")(
       "retune", po::bool_switch(&o.retune),
       "with --resume: choose other kernels where this machine lacks the checkpoint's")(
       "trace", po::value(&o.trace_file)->value_name("FILE"),
@@ -65,14 +92,19 @@ int run_fit(const Arguments& arguments) {
       parse_arguments(fit_command,
                       {"JOB", "lockstep fit configs/mnist_cnn.yaml --set hyperparameters.optimizer.lr=0.1",
                        visible, hidden, positional},
-                      arguments);
+                      with_resume_alone(arguments));
   if (!vm) return 0;
   if (vm->count("help-keys") || vm->count("help-keys-markdown")) {
     fmt::print("{}", key_reference(vm->count("help-keys-markdown") > 0));
     return 0;
   }
   if (file.empty()) missing_argument(fit_command, "JOB");
-  if (o.retune && !o.resume) throw Error(Exit::usage, "E_OPTION", "fit: --retune goes with --resume");
+  if (!resume.empty()) o.resume = read_resume(resume);
+  o.allow_change = split_commas(allow_change);
+  if (o.resume == Resume::never)
+    for (const char* option : {"retune", "allow-change"})
+      if (vm->count(option) && !vm->at(option).defaulted())
+        throw Error(Exit::usage, "E_OPTION", fmt::format("fit: --{} goes with --resume", option));
 
   const Job job = read_job(file, set);
   const LauncherEnvironment environment = launcher_environment();

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "launch/job/job.h"
 #include "launch/launcher/report.h"
@@ -10,10 +11,14 @@
 
 namespace lockstep {
 
+enum class Resume : uint8_t { never, always, where_possible };
+
 struct FitOptions {
-  bool resume = false, retune = false;
-  std::string output;      // the run folder itself; empty: a numbered one below output.dir
-  std::string trace_file;  // a Chrome trace of ten steps goes there
+  Resume resume = Resume::never;
+  bool retune = false;
+  std::vector<std::string> allow_change;  // keys that may differ from the run that is resumed
+  std::string output;                     // the run folder itself; empty: a numbered one below output.dir
+  std::string trace_file;                 // a Chrome trace of ten steps goes there
   bool profile = false;
   std::string resume_command;  // for messages
   // A peer is lost: says so, before the process leaves with 75.

@@ -120,7 +120,9 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   o.log_every = job.log_every;
   o.kernels = kernels;
   o.gradient_precision = job.gradient_precision;
+  o.stop = job.stop;
   o.job_hash = job_hash(job);
+  o.job = job_values(job);
   o.describe = [job](const DatasetShape& training, const std::map<std::string, std::string>& data) {
     return model_file(job, training, data, version());
   };
@@ -208,6 +210,22 @@ void check_carried_precision(const Job& job) {
       .hint("gradient_precision: fp32 works here");
 }
 
+// A rule to stop by that training never comes to is none.
+void expect_look(const Job& job, int64_t steps_per_epoch, int64_t total_steps) {
+  const auto expect = [&](const std::string& key, int64_t every, int64_t total) {
+    if (every <= total) return;
+    throw Error(Exit::config, "E_JOB_CONFLICT",
+                fmt::format("a look every {} in a training of {} never comes", every, total))
+        .at("job", job.where.contains(key) ? job.where.at(key) : job.file)
+        .at("key", key);
+  };
+  if (job.stop.metric.empty()) return;
+  if (job.stop.every_steps)
+    expect("stop.every_steps", *job.stop.every_steps, total_steps);
+  else
+    expect("stop.every_epochs", job.stop.every_epochs.value_or(1), total_steps / steps_per_epoch);
+}
+
 }  // namespace
 
 CheckedJob check_job(const Job& job) {
@@ -226,6 +244,7 @@ CheckedJob check_job(const Job& job) {
   const Schedule schedule(job.hyperparameters, training_samples(job, c.data),
                           static_cast<int>(job.instance_count));
   c.steps_per_epoch = schedule.steps_per_epoch(), c.total_steps = schedule.total_steps();
+  expect_look(job, c.steps_per_epoch, c.total_steps);
   StepGraphSpec spec = step_graph_spec(job, c.data, Device::cpu);
   const Graph forward = build_forward(spec, true);
   const ParameterTable table = make_parameter_table(forward);

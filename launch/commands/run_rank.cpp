@@ -11,6 +11,7 @@
 #include "launch/commands/fit.h"
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
+#include "launch/commands/version.h"
 #include "launch/job/availability.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/agree.h"
@@ -26,13 +27,30 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Rank 0's: creates or opens, and locks, the run folder, and writes the resolved job into it.
-std::string open_run(const Job& job, const FitOptions& options, std::optional<RunFolder>& folder) {
-  folder = options.resume ? RunFolder::open(job.output_dir, job.job_name, options.output)
-                          : RunFolder::create(job.output_dir, job.job_name, options.output);
-  write_file_atomically(folder->file("job.yaml"), to_yaml(job));
-  write_status(folder->path(), {});
-  return folder->path();
+// The run as rank 0 has it; the others know where it is and whether it goes on.
+struct Run {
+  std::optional<RunFolder> folder;
+  std::string path;
+  bool resumes = false;
+  Status before;  // of a run that goes on
+  bool begun = false;
+};
+
+// Rank 0's: creates or opens, and locks, the run folder.
+void open_run(const Job& job, const FitOptions& options, Run& run) {
+  run.resumes =
+      options.resume == Resume::always || (options.resume == Resume::where_possible &&
+                                           RunFolder::exists(job.output_dir, job.job_name, options.output));
+  run.folder = run.resumes ? RunFolder::open(job.output_dir, job.job_name, options.output)
+                           : RunFolder::create(job.output_dir, job.job_name, options.output);
+  run.path = run.folder->path();
+  try {
+    if (run.resumes) run.before = read_status(run.path);
+  } catch (const Error&) {  // a damaged or missing status says nothing
+  }
+  // A run that goes on keeps its job until the checkpoint has agreed with the new one.
+  if (!run.resumes) write_file_atomically(run.folder->file("job.yaml"), to_yaml(job));
+  write_status(run.path, {});
 }
 
 Status failure(const Error& e, int rank, int64_t step) {
@@ -47,11 +65,19 @@ Status failure(const Error& e, int rank, int64_t step) {
   return s;
 }
 
-// On a full disk the failure's own message and exit code matter more than this file's.
-void note_failure(const std::string& run, const Status& status) {
-  if (run.empty()) return;
+// A new run that has not begun leaves nothing behind; one that was to go on stays as it was. On a full disk the failure's own message and exit code matter more than
+// this file's.
+void note_failure(const Run& run, const Status& status) {
+  if (run.path.empty()) return;
+  if (run.folder && !run.resumes && !run.begun) {
+    open_log("", 0, 1);  // closes the log
+    discard_run(run.path, run.folder->made());
+    return;
+  }
+  const bool stays =
+      run.resumes && !run.begun && (run.before.state == "completed" || run.before.state == "interrupted");
   try {
-    write_status(run, status);
+    write_status(run.path, stays ? run.before : status);
   } catch (const Error& e) {
     report_error(e.what());
   }
@@ -75,13 +101,22 @@ bool agree_on_nccl(const Job& job, Communicator& comm, Device device) {
 
 int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report) {
   const bool root = comm.rank() == 0;
-  std::optional<RunFolder> folder;
-  std::string run;
+  Run run;
   std::vector<std::string> warnings;
   int64_t step = 0;
   // All ranks leave together. mpirun takes a second or two over ranks that leave with anything but 0, and our
   // launcher has the code already.
   auto leave = [&](int code) { return report.exit_code(code) ? 0 : code; };
+  // Its own end stands again.
+  auto leave_finished = [&](const TrainingResult& result) {
+    if (root) {
+      write_status(run.path, run.before);
+      const std::string how = run.before.cause.empty() ? "" : ", " + run.before.cause;
+      spdlog::info("finished before, nothing to do");
+      fmt::print("The run in {} is finished: step {} of {}{}\n", run.path, result.step, result.steps, how);
+    }
+    return leave(0);
+  };
   // A failure of this rank's own: the others wait in a collective, so nothing orderly can follow. The
   // launcher ends them.
   auto fail_alone = [&](Error e) {
@@ -96,15 +131,19 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     return e.code();
   };
   try {
+    require_agreement(comm, {{"build", build()}, {"resolved job", job_hash(job)}});
     together(comm, [&] { require_available(job); });
-    run = on_root(comm, [&] {
-      warnings = check_job(job).warnings;  // a job that cannot run leaves no run folder behind
-      return open_run(job, options, folder);
+    const std::string opened = on_root(comm, [&] {
+      warnings = check_job(job).warnings;  // what is wrong with the job is said before anything is touched
+      open_run(job, options, run);
+      return (run.resumes ? "+" : "-") + run.path;
     });
-    report.run_folder(run);  // from here on status.json is this run's, not that of one it resumes
+    run.path = opened.substr(1), run.resumes = opened[0] == '+';
+    // From here on status.json is this run's, not that of one it resumes.
+    report.run_folder(run.path, !run.resumes, root ? run.folder->made() : "");
     // Only rank 0's host is known to hold the folder; the other ranks' warnings go to stderr.
-    open_log(root ? run + "/log.txt" : "", comm.rank(), comm.size());
-    spdlog::info("{} rank {} of {}, job {}", options.resume ? "resumes" : "starts", comm.rank(), comm.size(),
+    open_log(root ? run.path + "/log.txt" : "", comm.rank(), comm.size());
+    spdlog::info("{} rank {} of {}, job {}", run.resumes ? "resumes" : "starts", comm.rank(), comm.size(),
                  job.file);
     for (const std::string& warning : warnings) spdlog::warn("{}", warning);
 
@@ -125,11 +164,18 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
       for (const std::string& library : gpu_library_descriptions()) spdlog::info("{}", library);
     }
     o.device = gpu.get(), o.collectives = collectives.get();
-    o.run_folder = run;
+    o.run_folder = run.path;
     o.trace_file = options.trace_file, o.profile = options.profile;
-    o.resume = options.resume, o.retune = options.retune;
+    o.resume = run.resumes, o.retune = options.retune;
+    o.allow_change = options.allow_change;
+    o.was_completed = run.before.state == "completed";
     o.stop_requested = stop_requested;
     o.start_seconds = report.launcher_seconds();
+    o.on_ready = [&](int64_t done) {
+      if (root && run.resumes) write_file_atomically(run.folder->file("job.yaml"), to_yaml(job));
+      run.begun = true;
+      report.step(step = done);
+    };
     auto last_status = Clock::now();
     o.on_step = [&](int64_t done, int64_t steps) {
       step = done;
@@ -137,26 +183,28 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
       if (root && Clock::now() - last_status > std::chrono::seconds(2)) {
         Status s;
         s.step = done, s.steps = steps;
-        write_status(run, s);
+        write_status(run.path, s);
         last_status = Clock::now();
       }
     };
     const TrainingResult result = train(o, comm);
+    if (result.was_finished) return leave_finished(result);
     Status s;
     s.step = result.step, s.steps = result.steps;
     s.skipped_images = result.skipped_images;
     s.state = result.interrupted ? "interrupted" : "completed";
     s.code = result.interrupted ? static_cast<int>(Exit::try_again) : 0;
     if (result.interrupted) s.cause = "stopped on request", s.hint = "resume with: " + options.resume_command;
+    if (!result.stopped_early.empty()) s.cause = "stopped early: " + result.stopped_early;
     spdlog::info("{} at step {} of {}", s.state, s.step, s.steps);
     if (root) {
-      write_status(run, s);
+      write_status(run.path, s);
       if (!result.profile.empty()) fmt::print("\n{}", result.profile);
       if (!options.trace_file.empty())
         fmt::print("Trace          {} (ui.perfetto.dev opens it)\n", options.trace_file);
       if (result.interrupted)
         fmt::print(stderr, "stopped at step {} of {}; a checkpoint stands in {}; resume with: {}\n",
-                   result.step, result.steps, run, options.resume_command);
+                   result.step, result.steps, run.path, options.resume_command);
     }
     return leave(s.code);
   } catch (const AgreedError& e) {

@@ -99,6 +99,31 @@ void check_loss(const Job& job, const Reader& reader) {
         .hint("cross_entropy takes logits");
 }
 
+void check_stop(const Job& job, const Reader& reader) {
+  const StopConfig& stop = job.stop;
+  if (stop.metric.empty()) return;
+  const bool accuracy = stop.metric.ends_with("_accuracy");
+  if (!stop.at && !stop.patience)
+    throw job_error(reader.place_of("stop.metric"), "stop.at", "E_JOB_REQUIRED",
+                    "missing key: stop.at or stop.patience");
+  if (accuracy && job.objective.name == "diffusion")
+    throw conflict(reader, "stop.metric", "diffusion has no accuracy")
+        .hint(stop.metric.starts_with("test") ? "test_loss" : "validation_loss");
+  if (stop.metric.starts_with("validation_") && !job.validation && job.validation_fraction == 0)
+    throw conflict(reader, "stop.metric", fmt::format("{} needs validation samples", stop.metric))
+        .hint("give validation_fraction or inputs.validation");
+  if (stop.metric.starts_with("test_") && !job.test)
+    throw conflict(reader, "stop.metric", fmt::format("{} needs test samples", stop.metric))
+        .hint("give inputs.test");
+  if (accuracy && stop.at && *stop.at > 1)
+    throw conflict(reader, "stop.at",
+                   fmt::format("an accuracy is a share, 0 to 1, and never {}", number_text(*stop.at)))
+        .hint("0.98 is 98 %");
+  if (accuracy && stop.min_delta >= 1)
+    throw conflict(reader, "stop.min_delta", "no accuracy is better than another by 1 or more")
+        .hint("0.01 is 1 %");
+}
+
 // What `auto` becomes is seen where the job runs.
 void check_gradient_precision(const Job& job, const Reader& reader) {
   if (job.gradient_precision == "fp32") return;
@@ -169,6 +194,7 @@ void check_job(const Job& job, const Reader& reader) {
   if (!job.checkpoint.best_by.empty() && !job.validation && job.validation_fraction == 0)
     throw conflict(reader, "checkpoint.best_by", "needs validation samples")
         .hint("give validation_fraction or inputs.validation");
+  check_stop(job, reader);
   if (job.backend == "nccl" && job.device != "cuda" && job.device != "auto")
     throw conflict(reader, "backend", fmt::format("nccl joins GPUs, but device is {}", job.device))
         .hint("backend: mpi, or device: cuda");

@@ -26,7 +26,8 @@ const Table& dataset_keys() {
        .help = "Its folder (for idx: the images file), relative to the job file's folder.",
        .example = "data/mnist",
        .text = Text::path,
-       .required = true},
+       .required = true,
+       .change = Change::by_content},
       {.path = "limit",
        .slot = FIELD(DatasetConfig, limit),
        .help = "Only the first so many samples, in the data set's own order, which may be by class, as an "
@@ -65,14 +66,16 @@ const Table& dataset_keys() {
        .help = "A picture of more pixels (height x width) is refused before memory is taken for it.",
        .example = "250000000",
        .range = {1, 1e9},
-       .when = folder},
+       .when = folder,
+       .change = Change::by_content},
       {.path = "on_bad_image",
        .slot = FIELD(DatasetConfig, on_bad_image),
        .help = "A damaged image, or one with transparent pixels, stops the job (exit code 65), or is left "
                "out, counted and named in the log.",
        .example = "skip",
        .choices = {"stop", "skip"},
-       .when = folder},
+       .when = folder,
+       .change = Change::by_content},
   };
   return table;
 }

@@ -13,6 +13,7 @@
 #include "models/spec.h"
 #include "runtime/data/dataset.h"
 #include "runtime/training/config.h"
+#include "runtime/training/resume.h"
 
 namespace lockstep {
 
@@ -48,6 +49,7 @@ struct Job {
   double validation_fraction = 0;
   TrainingConfig hyperparameters;
   CheckpointConfig checkpoint;
+  StopConfig stop;
   ObjectiveConfig objective;
   diffusion::SchedulerConfig scheduler;
   SamplingConfig sampling;
@@ -70,6 +72,8 @@ std::optional<DiffusionConfig> diffusion_config(const Job& job);
 // SHA-256 (hex) of all that ranks must agree on: everything but the file's path, places and the output
 // folder.
 std::string job_hash(const Job& job);
+// Every key with its value and its default, for comparing a run with its resumption.
+JobValues job_values(const Job& job);
 // The reference, as text for --help-keys and as Markdown for docs/job-keys.md.
 std::string key_reference(bool markdown);
 

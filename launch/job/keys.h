@@ -44,6 +44,14 @@ struct When {
   std::string text() const;  // "hyperparameters.optimizer.name sgd"
 };
 
+// Whether a resumed run may have another value than it began with.
+enum class Change : uint8_t {
+  never,           // it shapes the trajectory; what a new key says nothing about
+  free,            // it does not
+  without_shards,  // it does where `shards` promises bits
+  by_content,      // what lies there is compared instead
+};
+
 struct Key {
   std::string path;  // below its table's object: "hyperparameters.optimizer.lr"
   Slot (*slot)(void*) = nullptr;
@@ -58,6 +66,7 @@ struct Key {
   When when = {};
   bool short_form = false;  // `max_pool2d: 2` stands for `max_pool2d: {kernel: 2}`
   bool nullable = false;    // an optional or list that `null` empties, which differs from leaving the key out
+  Change change = Change::never;
 };
 using Table = std::vector<Key>;
 
@@ -73,7 +82,8 @@ const Table& augment_keys();   // the same, of inputs.training only
 const Table& training_keys();  // both
 const Table& group_keys();     // ParamGroupConfig
 const Table& unet_keys();      // UNet2DConfig
-Table diffusion_keys();        // a part of job_keys()
+Table diffusion_keys();        // a part of job_keys(), ...
+Table stop_keys();             // ... and another
 const std::vector<LayerWord>& layer_words();
 const LayerWord* find_layer_word(std::string_view word);
 

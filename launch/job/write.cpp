@@ -19,6 +19,29 @@ void for_each_value(const job::Table& table, void* object, const Visit& visit) {
   }
 }
 
+// Every key, those of data sets and of the UNet among them: visit(path, key, slot, the default's slot, whether it says
+// something).
+template <class Visit>
+void for_each_key(const job::Table& table, void* object, void* defaults, const std::string& prefix, bool here,
+                  const Visit& visit) {
+  for (const job::Key& key : table) {
+    const job::Slot slot = key.slot(object);
+    const bool says = here && !job::is_left_out(key, slot) && !job::unmet(key, table, object);
+    const std::string path = prefix + key.path;
+    DatasetConfig no_set;
+    UNet2DConfig no_unet;
+    if (const auto* dataset = std::get_if<DatasetConfig*>(&slot))
+      for_each_key(job::training_keys(), *dataset, &no_set, path + ".", says, visit);
+    else if (const auto* optional = std::get_if<std::optional<DatasetConfig>*>(&slot))
+      for_each_key(job::dataset_keys(), (*optional)->has_value() ? &(*optional)->value() : &no_set, &no_set,
+                   path + ".", says, visit);
+    else if (const auto* unet = std::get_if<UNet2DConfig*>(&slot))
+      for_each_key(job::unet_keys(), *unet, &no_unet, path + ".", says, visit);
+    else
+      visit(path, key, slot, key.slot(defaults), says);
+  }
+}
+
 // A table without dotted paths as one flow map.
 std::string flow_map(const job::Table& table, void* object) {
   std::vector<std::string> entries;
@@ -87,20 +110,11 @@ struct FlowText {
 
 class BlockWriter {
  public:
-  void write(const job::Table& table, void* object, const std::string& prefix) {
-    for_each_value(table, object, [&](const job::Key& key, const job::Slot& slot) {
-      const std::string path = prefix + key.path;
-      if (const auto* dataset = std::get_if<DatasetConfig*>(&slot))
-        write(job::training_keys(), *dataset, path + ".");
-      else if (const auto* optional = std::get_if<std::optional<DatasetConfig>*>(&slot))
-        write(job::dataset_keys(), &(*optional)->value(), path + ".");
-      else if (const auto* unet = std::get_if<UNet2DConfig*>(&slot))
-        write(job::unet_keys(), *unet, path + ".");
-      else if (const auto* layers = std::get_if<std::vector<LayerSpec>*>(&slot))
-        write_layers(path, **layers);
-      else
-        line(path, " " + job::flow_text(slot));
-    });
+  void write(const std::string& path, const job::Slot& slot) {
+    if (const auto* layers = std::get_if<std::vector<LayerSpec>*>(&slot))
+      write_layers(path, **layers);
+    else
+      line(path, " " + job::flow_text(slot));
   }
   std::string take() { return std::move(text_); }
 
@@ -136,13 +150,47 @@ std::string job::flow_text(const job::Slot& slot) { return std::visit(FlowText{}
 
 std::string job::block_text(const job::Table& table, void* object) {
   BlockWriter writer;
-  writer.write(table, object, "");
+  for_each_key(
+      table, object, object, "", true,
+      [&](const std::string& path, const job::Key&, const job::Slot& slot, const job::Slot&, bool says) {
+        if (says) writer.write(path, slot);
+      });
   return writer.take();
 }
 
 std::string to_yaml(const Job& job) {
   Job copy = job;  // slots point at what can be written to
   return job::block_text(job::job_keys(), &copy);
+}
+
+JobValues job_values(const Job& job) {
+  Job copy = job, defaults;
+  const auto place = [&](std::string path) {
+    while (!path.empty()) {
+      if (const auto where = job.where.find(path); where != job.where.end()) return where->second;
+      path.resize(path.find_last_of(".[") == std::string::npos ? 0 : path.find_last_of(".["));
+    }
+    return job.file;
+  };
+  JobValues values;
+  for_each_key(job::job_keys(), &copy, &defaults, "", true,
+               [&](const std::string& path, const job::Key& key, const job::Slot& slot,
+                   const job::Slot& fallback, bool says) {
+                 const bool may_change =
+                     key.change == job::Change::free || key.change == job::Change::by_content ||
+                     (key.change == job::Change::without_shards && !job.hyperparameters.shards);
+                 if (const auto* layers = std::get_if<std::vector<LayerSpec>*>(&slot)) {
+                   for (size_t i = 0; i < (*layers)->size(); ++i) {
+                     const std::string layer = fmt::format("{}[{}]", path, i);
+                     values[layer] = {layer_text((**layers)[i]), "", may_change, place(layer)};
+                   }
+                   return;
+                 }
+                 const bool none = key.required || job::is_left_out(key, fallback);
+                 values[path] = {says ? job::flow_text(slot) : "", none ? "" : job::flow_text(fallback),
+                                 may_change, place(path)};
+               });
+  return values;
 }
 
 std::string job_hash(const Job& job) {

@@ -17,7 +17,7 @@ namespace {
 constexpr int kTryAgain = static_cast<int>(Exit::try_again);
 
 struct Ranks {
-  bool any_started = false;
+  bool any_started = false, any_step = false;
   int64_t last_step = 0;
   int failed = -1,
       code = 0;     // the first rank that reported a failure; rather one other than "a peer is lost"
@@ -30,6 +30,7 @@ Ranks read_ranks(const std::string& reports, int64_t count) {
     const RankState s = read_rank(reports, r);
     if (!s.started) continue;
     all.any_started = true;
+    all.any_step |= s.step >= 0;
     all.last_step = std::max(all.last_step, s.step);
     if (s.code < 0 && all.silent < 0) all.silent = r;
     if (s.code > 0 && (all.failed < 0 || all.code == kTryAgain)) all.failed = r, all.code = s.code;
@@ -73,14 +74,20 @@ void write_failure(const std::string& run, Status status, const Error& e, int ra
 
 int conclude(const std::string& reports, const Job& job, const Ending& ending, const MpirunNoise& noise,
              const std::string& resume_command) {
-  const std::string run = read_run_folder(reports);
-  const Status status = run.empty() ? Status{} : status_of(run);
-  if (!run.empty() && status.state != "running") return status.code;
   const Ranks ranks = read_ranks(reports, job.instance_count);
+  const auto [folder, is_new, made] = read_run_folder(reports);
+  // A run that no rank has begun: whichever rank is to blame, rank 0 may not have come to clear it away.
+  const bool begun = !is_new || ranks.any_step;
+  if (!folder.empty() && !begun) discard_run(folder, made);
+  const std::string run = begun ? folder : "";
+  const Status status = run.empty() ? Status{} : status_of(run);
+  // Where no step was done, a run that was resumed has the end that it had before.
+  const bool noted = !run.empty() && status.state != "running";
+  if (noted && ranks.any_step) return status.code;
   if (WIFEXITED(ending.mpirun_status) && WEXITSTATUS(ending.mpirun_status) == 0 && ranks.code == 0) return 0;
 
   if (ranks.code > 0 && ranks.code != kTryAgain) {  // it has said why
-    if (!run.empty())
+    if (!run.empty() && !noted)
       write_failure(run, status,
                     Error(static_cast<Exit>(ranks.code), "E_RANK_FAILED", "see log.txt and standard error"),
                     ranks.failed, ranks.last_step);
@@ -96,8 +103,8 @@ int conclude(const std::string& reports, const Job& job, const Ending& ending, c
   Error e = lost(ending, ranks, noise);
   e.add_place("step", std::to_string(ranks.last_step));
   if (!run.empty()) e.add_place("run", run);
-  e.set_hint("resume with: " + resume_command);
-  if (!run.empty())
+  e.set_hint(begun ? "resume with: " + resume_command : "start the job again: no step was done");
+  if (!run.empty() && !noted)
     write_failure(run, status, e, ending.forced ? -1 : std::max(noise.failed_rank(), ranks.silent),
                   ranks.last_step);
   fmt::print(stderr, "{}\n", e.what());

@@ -29,7 +29,7 @@ RankReport::RankReport(int rank) : rank_(rank) {
   // The lock ends with this process, however it ends, and tells the launcher its pid as long as it lives.
   struct flock lock {};
   lock.l_type = F_WRLCK;
-  const Record r{0, -1};
+  const Record r{-1, -1};
   if (file_ >= 0 && (::fcntl(file_, F_SETLK, &lock) != 0 || ::pwrite(file_, &r, sizeof r, 0) < 0))
     ::close(file_), file_ = -1;
 }
@@ -41,9 +41,9 @@ RankReport::~RankReport() {
 }
 
 // A report that cannot be written costs a better message, never the training.
-void RankReport::run_folder(const std::string& path) {
+void RankReport::run_folder(const std::string& path, bool is_new, const std::string& made) {
   if (folder_.empty() || rank_ != 0) return;
-  std::ofstream(folder_ + "/run.tmp") << path;
+  std::ofstream(folder_ + "/run.tmp") << path << '\n' << (is_new ? "new" : "") << '\n' << made << '\n';
   ::rename((folder_ + "/run.tmp").c_str(), (folder_ + "/run").c_str());
 }
 
@@ -81,11 +81,15 @@ RankState read_rank(const std::string& folder, int rank) {
   return s;
 }
 
-std::string read_run_folder(const std::string& folder) {
+ReportedRun read_run_folder(const std::string& folder) {
   std::ifstream in(folder + "/run");
-  std::string path;
-  std::getline(in, path);
-  return path;
+  ReportedRun run;
+  std::string is_new;
+  std::getline(in, run.path);
+  std::getline(in, is_new);
+  std::getline(in, run.made);
+  run.is_new = is_new == "new";
+  return run;
 }
 
 }  // namespace lockstep

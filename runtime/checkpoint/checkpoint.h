@@ -5,7 +5,8 @@
 //     model.safetensors    parameters and buffers under PyTorch's names
 //     state.safetensors    optimizer state, one tensor a parameter: "momentum.conv1.weight"; "m.", "v."
 //     model.json           what the model is
-//     meta.json            step, epoch, position in the epoch, kernel table, job hash, best metric so far, bit_exact
+//     meta.json            step, epoch, resolved job, hashes and classes of its data, what changed when it was resumed, kernel
+//                          table, best metric so far, state of the rule to stop by, bit_exact
 //     manifest.json        SHA-256 of meta.json and model.json, of every tensor and of the rest of both files; sealed by one of
 //                          itself
 // Written under a temporary name, each file and the folder fsynced, then renamed and the parent fsynced: a

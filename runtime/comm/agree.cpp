@@ -12,8 +12,9 @@ void require_agreement(Communicator& comm, const std::vector<std::pair<std::stri
   for (const auto& [what, value] : facts) {
     std::map<std::string, std::vector<int>> holders;
     const auto values = comm.gather_text(value);
-    for (size_t r = 0; r < values.size(); ++r) holders[values[r]].push_back(static_cast<int>(r));
-    if (holders.size() == 1) continue;
+    for (size_t r = 0; r < values.size(); ++r)
+      if (!values[r].empty()) holders[values[r]].push_back(static_cast<int>(r));
+    if (holders.size() <= 1) continue;
     differences += fmt::format("{}{} differs:", differences.empty() ? "" : "; ", what);
     bool first = true;
     for (const auto& [v, ranks] : holders) {

@@ -12,7 +12,7 @@ namespace lockstep {
 
 // `facts` are (what, value): {"resolved job", hash}, {"parameter layout", hash}, {"kernel table", hash},
 // {"collective schedule", hash}. Throws Error(Exit::disagree, "E_RANKS_DISAGREE") on every rank, naming each
-// fact that differs, both values and the ranks that hold them.
+// fact that differs, both values and the ranks that hold them. A rank that has nothing to say of a fact ("") agrees.
 void require_agreement(Communicator& comm, const std::vector<std::pair<std::string, std::string>>& facts);
 
 }  // namespace lockstep

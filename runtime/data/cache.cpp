@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -39,26 +38,6 @@ struct Header {
   uint64_t pixels_at() const { return (labels_at() + static_cast<uint64_t>(count) * 4 + 63) / 64 * 64; }
   uint64_t pixels_bytes() const { return static_cast<uint64_t>(count * channels * height * width); }
 };
-
-// Eight lanes of multiply and rotate. Each step is a bijection of its lane, so a change within one word
-// always shows. Guards against damage, not against malice: whoever can write the cache can write the data.
-uint64_t checksum_of(const uint8_t* data, size_t n) {
-  constexpr uint64_t kPrime = 0x9E3779B185EBCA87u;
-  uint64_t lane[8];
-  for (uint64_t i = 0; i < 8; ++i) lane[i] = kPrime * (i + 1) + n;
-  const auto step = [&](uint64_t& h, uint64_t word) { h = std::rotl((h ^ word) * kPrime, 31); };
-  size_t at = 0;
-  for (; at + 64 <= n; at += 64)
-    for (size_t i = 0; i < 8; ++i) {
-      uint64_t word;
-      std::memcpy(&word, data + at + 8 * i, 8);
-      step(lane[i], word);
-    }
-  for (; at < n; ++at) step(lane[at % 8], data[at]);
-  uint64_t h = 0;
-  for (uint64_t l : lane) step(h, l);
-  return h;
-}
 
 std::string cache_folder() {
   if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg == '/')
@@ -138,7 +117,7 @@ std::optional<ImageSet> DatasetCache::load() const {
   constexpr size_t kSummed = offsetof(Header, checksum) + sizeof h.checksum;
   if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.file_bytes != size ||
       std::string_view(h.state, sizeof h.state) != state_ ||
-      h.checksum != checksum_of(file.get() + kSummed, size - kSummed))
+      h.checksum != checksum(file.get() + kSummed, size - kSummed))
     return std::nullopt;
 
   ImageSet set;
@@ -197,7 +176,7 @@ void DatasetCache::store(const ImageSet& set) const {
   written = address != MAP_FAILED;
   if (written) {
     constexpr size_t kSummed = offsetof(Header, checksum) + sizeof h.checksum;
-    const uint64_t sum = checksum_of(static_cast<const uint8_t*>(address) + kSummed, size - kSummed);
+    const uint64_t sum = checksum(static_cast<const uint8_t*>(address) + kSummed, size - kSummed);
     ::munmap(address, size);
     put(offsetof(Header, checksum), &sum, sizeof sum);
   }

@@ -3,6 +3,10 @@
 
 #include <openssl/evp.h>
 
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
 #include "kernels/core/error.h"
 
 namespace lockstep {
@@ -26,6 +30,27 @@ std::string Digest::hex() {
   std::string text;
   for (unsigned i = 0; i < length; ++i) text += fmt::format("{:02x}", bytes[i]);
   return text;
+}
+
+uint64_t checksum(const void* bytes, size_t n) {
+  const auto* data = static_cast<const uint8_t*>(bytes);
+  constexpr uint64_t kPrime = 0x9E3779B185EBCA87u;
+  // Eight lanes of multiply and rotate. Each step is a bijection of its lane, so a change within one word
+  // always shows.
+  uint64_t lane[8];
+  for (uint64_t i = 0; i < 8; ++i) lane[i] = kPrime * (i + 1) + n;
+  const auto step = [&](uint64_t& h, uint64_t word) { h = std::rotl((h ^ word) * kPrime, 31); };
+  size_t at = 0;
+  for (; at + 64 <= n; at += 64)
+    for (size_t i = 0; i < 8; ++i) {
+      uint64_t word;
+      std::memcpy(&word, data + at + 8 * i, 8);
+      step(lane[i], word);
+    }
+  for (; at < n; ++at) step(lane[at % 8], data[at]);
+  uint64_t h = 0;
+  for (uint64_t l : lane) step(h, l);
+  return h;
 }
 
 std::string sha256_hex(std::span<const std::byte> bytes) {

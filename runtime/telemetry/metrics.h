@@ -81,9 +81,10 @@ class Progress {
   void update(int64_t epoch, int64_t step, double loss, std::optional<double> accuracy,
               double samples_per_second);
   void epoch_end(int64_t epoch, const MetricsLine& training, const MetricsLine* validation);
-  // The closing table: test loss and accuracy, time, samples/s, where the run lies.
+  // The closing table: test loss and accuracy, why training ended before its last step (else empty), time, samples/s,
+  // where the run lies.
   void finish(const MetricsLine* test, double training_seconds, double samples_per_second,
-              const std::string& run_folder);
+              const std::string& run_folder, const std::string& stopped_early = {});
   void message(const std::string& text);  // a line above the bar
 
  private:

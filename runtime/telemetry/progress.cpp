@@ -181,10 +181,11 @@ void Progress::epoch_end(int64_t epoch, const MetricsLine& training, const Metri
 }
 
 void Progress::finish(const MetricsLine* test, double training_seconds, double samples_per_second,
-                      const std::string& run_folder) {
+                      const std::string& run_folder, const std::string& stopped_early) {
   Impl& p = *impl_;
   const std::lock_guard lock(p.mutex);
-  ProgressSummary summary{{}, {}, training_seconds, samples_per_second, shown_path(run_folder)};
+  ProgressSummary summary{{},           {}, training_seconds, samples_per_second, shown_path(run_folder),
+                          stopped_early};
   if (test != nullptr) {
     summary.test_loss = test->loss;
     summary.test_accuracy = test->accuracy;

@@ -134,6 +134,7 @@ Rows summary_rows(const ProgressSummary& s) {
   Rows rows;
   if (s.test_accuracy) rows.emplace_back("Test accuracy", fmt::format("{:.2f}%", *s.test_accuracy * 100));
   if (s.test_loss) rows.emplace_back("Test loss", loss_text(*s.test_loss));
+  if (!s.stopped_early.empty()) rows.emplace_back("Stopped early", s.stopped_early);
   rows.emplace_back("Training time", duration_text(s.training_seconds));
   rows.emplace_back("Throughput", rate_text(s.samples_per_second) + " samples/s");
   rows.emplace_back("Run folder", s.run_folder);

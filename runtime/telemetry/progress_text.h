@@ -24,7 +24,7 @@ struct ProgressState {
 struct ProgressSummary {
   std::optional<double> test_loss, test_accuracy;
   double training_seconds = 0, samples_per_second = 0;
-  std::string run_folder;
+  std::string run_folder, stopped_early;
 };
 
 struct StyledText {

@@ -24,8 +24,9 @@ constexpr std::array kTraces{"job.yaml", "plan.json",         "metrics.jsonl", "
                              "log.txt",  "model.safetensors", "checkpoints"};
 
 bool holds_run(const std::string& path) {
+  std::error_code none;
   for (const char* name : kTraces)
-    if (fs::exists(fs::path(path) / name)) return true;
+    if (fs::exists(fs::path(path) / name, none)) return true;
   return false;
 }
 
@@ -71,12 +72,39 @@ int lock_folder(const std::string& path) {
   return descriptor;
 }
 
+// The folder that make_folders(path) would make first; "" where all are there.
+std::string outermost_missing(const std::string& path) {
+  std::string missing;
+  std::error_code none;
+  for (fs::path at = fs::absolute(path, none).lexically_normal(); !at.empty() && !fs::exists(at, none);
+       at = at.parent_path())
+    missing = at.string();
+  return missing;
+}
+
+// `exact`, or the highest-numbered run of the job; "" where there is none.
+std::string find_run(const std::string& dir, const std::string& job_name, const std::string& exact) {
+  std::error_code error;
+  if (!exact.empty()) return fs::is_directory(exact, error) && holds_run(exact) ? exact : "";
+  std::string path;
+  int64_t highest = 0;
+  for (const auto& entry : fs::directory_iterator(dir, error)) {
+    const int64_t number = number_of(entry.path().filename(), job_name);
+    if (number > highest && entry.is_directory(error) && holds_run(entry.path())) {
+      highest = number;
+      path = entry.path();
+    }
+  }
+  return path;
+}
+
 }  // namespace
 
 RunFolder RunFolder::create(const std::string& dir, const std::string& job_name, const std::string& exact) {
   if (!exact.empty()) {
+    const std::string made = outermost_missing(exact);
     make_folders(exact);
-    RunFolder folder(exact, lock_folder(exact));
+    RunFolder folder(exact, made, lock_folder(exact));
     if (holds_run(exact))
       throw Error(Exit::cannot_create, "E_RUN_EXISTS", "the folder holds a run already")
           .at("file", exact)
@@ -84,6 +112,7 @@ RunFolder RunFolder::create(const std::string& dir, const std::string& job_name,
     return folder;
   }
   LOCKSTEP_ASSERT(!job_name.empty() && job_name.find('/') == std::string::npos);
+  const std::string made = outermost_missing(dir);
   make_folders(dir);
   int64_t number = 0;
   std::error_code error;
@@ -93,44 +122,37 @@ RunFolder RunFolder::create(const std::string& dir, const std::string& job_name,
   // Another job may take the number between listing and creating: then the next one.
   while (true) {
     const std::string path = fmt::format("{}/{}-{:03}", dir, job_name, ++number);
-    if (::mkdir(path.c_str(), 0777) == 0) return RunFolder(path, lock_folder(path));
+    if (::mkdir(path.c_str(), 0777) == 0)
+      return RunFolder(path, made.empty() ? path : made, lock_folder(path));
     if (errno != EEXIST) throw_io(IoStage::creating, "cannot create the run folder", path, errno);
   }
 }
 
+bool RunFolder::exists(const std::string& dir, const std::string& job_name, const std::string& exact) {
+  return !find_run(dir, job_name, exact).empty();
+}
+
 RunFolder RunFolder::open(const std::string& dir, const std::string& job_name, const std::string& exact) {
-  std::string path = exact;
-  if (exact.empty()) {
-    int64_t highest = 0;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(dir, error)) {
-      const int64_t number = number_of(entry.path().filename(), job_name);
-      if (number > highest && entry.is_directory(error) && holds_run(entry.path())) {
-        highest = number;
-        path = entry.path();
-      }
-    }
-    if (highest == 0)
-      throw Error(Exit::no_input, "E_NO_RUN", fmt::format("no run of job \"{}\" to resume", job_name))
-          .at("file", dir)
-          .hint("start one without --resume");
-  } else if (!fs::is_directory(exact) || !holds_run(exact)) {
-    throw Error(Exit::no_input, "E_NO_RUN", "no run in this folder to resume")
-        .at("file", exact)
-        .hint("start one without --resume");
-  }
-  RunFolder folder(path, lock_folder(path));
+  const std::string path = find_run(dir, job_name, exact);
+  if (path.empty())
+    throw Error(Exit::no_input, "E_NO_RUN",
+                exact.empty() ? fmt::format("no run of job \"{}\" to resume", job_name)
+                              : "no run in this folder to resume")
+        .at("file", exact.empty() ? dir : exact)
+        .hint("start one without --resume, or say --resume=auto");
+  RunFolder folder(path, "", lock_folder(path));
   remove_stale_files(path);
   return folder;
 }
 
 RunFolder::RunFolder(RunFolder&& other) noexcept
-    : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}
+    : path_(std::move(other.path_)), made_(std::move(other.made_)), lock_(std::exchange(other.lock_, -1)) {}
 
 RunFolder& RunFolder::operator=(RunFolder&& other) noexcept {
   if (this != &other) {
     if (lock_ >= 0) ::close(lock_);
     path_ = std::move(other.path_);
+    made_ = std::move(other.made_);
     lock_ = std::exchange(other.lock_, -1);
   }
   return *this;
@@ -138,6 +160,18 @@ RunFolder& RunFolder::operator=(RunFolder&& other) noexcept {
 
 RunFolder::~RunFolder() {
   if (lock_ >= 0) ::close(lock_);
+}
+
+void discard_run(const std::string& path, const std::string& made) {
+  std::error_code ignored;  // what cannot be removed stays
+  for (const char* name : kTraces) fs::remove_all(fs::path(path) / name, ignored);
+  for (const char* name : {"tensorboard", ".lock"}) fs::remove_all(fs::path(path) / name, ignored);
+  remove_stale_files(path);
+  if (made.empty()) return;
+  // Only empty ones go.
+  for (fs::path at = fs::absolute(path, ignored).lexically_normal(); at.string().size() >= made.size();
+       at = at.parent_path())
+    if (!fs::remove(at, ignored) || at == at.parent_path()) break;
 }
 
 }  // namespace lockstep

@@ -27,18 +27,27 @@ class RunFolder {
   // none; a folder whose run died before it wrote anything is none. Locks it and removes temporary files of
   // the run that died.
   static RunFolder open(const std::string& dir, const std::string& job_name, const std::string& exact);
+  // Whether open() would find a run.
+  static bool exists(const std::string& dir, const std::string& job_name, const std::string& exact);
   RunFolder(RunFolder&&) noexcept;
   RunFolder& operator=(RunFolder&&) noexcept;
   ~RunFolder();  // releases the lock
 
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
+  // The outermost folder that create() has made; "": the run's own folder was there before.
+  const std::string& made() const { return made_; }
 
  private:
-  RunFolder(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
-  std::string path_;
+  RunFolder(std::string path, std::string made, int lock)
+      : path_(std::move(path)), made_(std::move(made)), lock_(lock) {}
+  std::string path_, made_;
   int lock_ = -1;
 };
+
+// Of a new run that has not come to its first step: removes what it has written, and the folders that were made for it,
+// from the outermost one on (RunFolder::made), where nothing else lies in them.
+void discard_run(const std::string& path, const std::string& made);
 
 // status.json. write_status: io (74), cannot_create (73). state: "running", "completed", "interrupted"
 // (resume), "failed".

@@ -91,6 +91,15 @@ struct CheckpointConfig {
   std::string best_by;  // "", validation_loss, validation_accuracy: the best is kept beside the newest
 };
 
+// Ends training before its last step: where a metric has got somewhere, or gets no further.
+struct StopConfig {
+  std::string metric;        // validation_loss, validation_accuracy, test_loss, test_accuracy; "": never
+  std::optional<double> at;  // a loss of at most that, an accuracy of at least that
+  std::optional<int64_t> patience;  // looks in a row without one that is better by more than min_delta
+  double min_delta = 0;
+  std::optional<int64_t> every_steps, every_epochs;  // between looks; neither: an epoch
+};
+
 DType activation_dtype(const TrainingConfig& config);
 // Parts of a step that one of so many ranks computes, one after the other.
 inline int64_t micro_batches(const TrainingConfig& config, int ranks) {

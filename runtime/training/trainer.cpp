@@ -20,24 +20,33 @@ namespace lockstep {
 TrainingResult Trainer::run() {
   load_data();
   open_checkpoint();
+  TrainingResult r;
+  r.steps = schedule_->total_steps();
+  if (was_finished_) {
+    r.was_finished = true, r.step = meta_.at("step");
+    return r;
+  }
   make_session();
   restore();
   require_agreement(comm_, facts());
   open_outputs();
+  o_.on_ready(step_);
   const bool finished = loop();
-  TrainingResult r;
   r.interrupted = !finished;
-  r.step = step_, r.steps = schedule_->total_steps();
+  r.step = step_;
   r.skipped_images = skipped_images_;
+  r.stopped_early = early_.reason();
   finish_trace();  // of a run that was stopped while it recorded
-  if (finished) r.test = finish();
+  if (finished) finish();
+  if (finished && test_) r.test = tested_.score;
   r.profile = profile_;
   r.training_seconds = training_seconds_;
   r.samples_per_second = training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0;
   spdlog::info("memory of tensors: at most {} bytes", peak_allocated_bytes());
   if (root() && finished)
-    progress_->finish(r.test ? &test_line_ : nullptr, r.training_seconds, r.samples_per_second,
-                      o_.run_folder);
+    progress_->finish(
+        r.test ? &tested_.line : nullptr, r.training_seconds, r.samples_per_second, o_.run_folder,
+        early_.stopped() ? fmt::format("at step {} of {}: {}", r.step, r.steps, r.stopped_early) : "");
   return r;
 }
 
@@ -70,7 +79,7 @@ bool Trainer::loop() {
     trace_.emplace(std::min(kTraced, left - skipped));
   }
   window_start_ = step_start_ = Clock::now();
-  while (step_ < total) {
+  while (step_ < total && !early_.stopped()) {
     const bool pauses = count > 0 && pauses_after(under_way[count - 1].step);
     if (next < total && !stop && !pauses) {
       for (; requested < std::min(total, next + 1 + ahead); ++requested) request(loader, requested);
@@ -102,14 +111,24 @@ bool Trainer::loop() {
     note_step(done.step, metrics[0], metrics[1]);
 
     if (count > 0) continue;
+    look();
     if (step_ % spe == 0) end_epoch();
-    if (stop || saves_after(done.step)) save();
-    if (o_.preview && shows_after(done.step)) show();
+    if (stop || early_.stopped() || best_is_new_ || saves_after(done.step)) save();
+    if (o_.preview && (early_.stopped() || shows_after(done.step))) show();
+    if (early_.stopped()) break;
     if (stop && step_ < total) return false;
     step_start_ = Clock::now();
   }
-  if (total % spe != 0) end_epoch();
+  if (early_.stopped()) spdlog::info("stopped early at step {} of {}: {}", step_, total, early_.reason());
+  if (step_ % spe != 0) end_epoch();
+  if (best_is_new_) save();
   return true;
+}
+
+void Trainer::look() {
+  const int64_t spe = schedule_->steps_per_epoch();
+  if (validation_ && step_ % spe == 0) validate();
+  if (early_.looks_after(step_, spe)) early_.look(early_.on_test() ? test() : validate());
 }
 
 bool Trainer::saves_after(int64_t step) const {
@@ -120,7 +139,8 @@ bool Trainer::saves_after(int64_t step) const {
 }
 
 bool Trainer::pauses_after(int64_t step) const {
-  return saves_after(step) || shows_after(step) || (step + 1) % schedule_->steps_per_epoch() == 0;
+  const int64_t spe = schedule_->steps_per_epoch();
+  return saves_after(step) || shows_after(step) || (step + 1) % spe == 0 || early_.looks_after(step + 1, spe);
 }
 
 Trainer::Started Trainer::start_step(Loader& loader, int64_t step) {
@@ -205,21 +225,33 @@ void Trainer::note_step(int64_t step, double loss_sum, double correct) {
   progress_->update(schedule_->epoch(step) + 1, step % spe + 1, epoch_.loss(), accuracy_of(epoch_), rate());
 }
 
+const Score& Trainer::validate() {
+  if (validated_.step == step_) return validated_.score;
+  const auto start = Clock::now();
+  const Score s = score(*validation_, validation_subset_);
+  validated_ = {step_, s, line_of("validation", s)};
+  if (root()) metrics_->write(validated_.line), tensorboard_->write(validated_.line);
+  const double value = o_.checkpoint.best_by == "validation_loss" ? -s.loss : s.accuracy.value_or(0);
+  if (!o_.checkpoint.best_by.empty() && (!best_ || value > *best_)) best_ = value, best_is_new_ = true;
+  window_start_ += Clock::now() - start;  // not training time
+  return validated_.score;
+}
+
+const Score& Trainer::test() {
+  if (tested_.step == step_) return tested_.score;
+  const auto start = Clock::now();
+  const Score s = score(*test_, {});
+  tested_ = {step_, s, line_of("test", s)};
+  if (root()) metrics_->write(tested_.line), tensorboard_->write(tested_.line), tensorboard_->flush();
+  window_start_ += Clock::now() - start;
+  return tested_.score;
+}
+
 void Trainer::end_epoch() {
-  std::optional<MetricsLine> validation;
-  if (validation_) {
-    const auto start = Clock::now();
-    const Score s = score(*validation_, validation_subset_);
-    validation = line_of("validation", s);
-    if (root()) metrics_->write(*validation), tensorboard_->write(*validation);
-    const double value = o_.checkpoint.best_by == "validation_loss" ? -s.loss : s.accuracy.value_or(0);
-    if (!o_.checkpoint.best_by.empty() && (!best_ || value > *best_)) best_ = value, best_is_new_ = true;
-    window_start_ += Clock::now() - start;  // not training time
-    if (best_is_new_) save();
-  }
+  if (validation_) validate();
   if (root())
     progress_->epoch_end(schedule_->epoch(step_ - 1) + 1, line_of("training", epoch_),
-                         validation ? &*validation : nullptr);
+                         validation_ ? &validated_.line : nullptr);
   epoch_ = {};
 }
 
@@ -272,7 +304,7 @@ void Trainer::save() {
     expect_finite(c.state);
     c.meta = {{"step", step_},
               {"epoch", static_cast<double>(step_) / static_cast<double>(schedule_->steps_per_epoch())},
-              {"trajectory", trajectory(o_, schedule_samples())},
+              {"lr", learning_rates(step_)},
               {"kernels", session_->kernel_table()},
               {"job_hash", o_.job_hash},
               {"bit_exact", bit_exact_},
@@ -280,6 +312,9 @@ void Trainer::save() {
               {"seconds", elapsed()},
               {"training_seconds", training_seconds_},
               {"samples_seen", samples_seen_}};
+    write_record(c.meta, record_);
+    if (!changes_.empty()) c.meta["changes"] = changes_;
+    if (!o_.stop.metric.empty()) c.meta["stop"] = early_.state();
     if (best_is_new_) best_folder_ = checkpoint_name(step_);
     if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
     c.description = description_;
@@ -302,19 +337,13 @@ void Trainer::export_model() {
   });
 }
 
-std::optional<Score> Trainer::finish() {
-  std::optional<Score> of_test;
-  if (test_) {
-    of_test = score(*test_, {});
-    test_line_ = line_of("test", *of_test);
-    if (root()) metrics_->write(test_line_), tensorboard_->write(test_line_), tensorboard_->flush();
-  }
+void Trainer::finish() {
+  if (test_) test();
   on_root(comm_control(), [&]() -> std::string {
     session_->executor().download_model();
     export_model();
     return "";
   });
-  return of_test;
 }
 
 MetricsLine Trainer::line_of(const std::string& split, const Score& s) const {

@@ -14,6 +14,7 @@
 #include "runtime/telemetry/metrics.h"
 #include "runtime/training/config.h"
 #include "runtime/training/evaluation.h"
+#include "runtime/training/resume.h"
 #include "runtime/training/session.h"
 
 namespace lockstep {
@@ -29,14 +30,18 @@ struct TrainerOptions {
   double validation_fraction = 0;
   TrainingConfig config;
   CheckpointConfig checkpoint;
+  StopConfig stop;
   int64_t log_every = 50;
   KernelChoice kernels;
   DeviceRuntime* device = nullptr;  // as SessionOptions has them
   DeviceCollectives* collectives = nullptr;
   std::string gradient_precision = "fp32";  // fp32, bf16: what the collectives sum gradients as
   std::string run_folder;                   // used by rank 0
-  std::string job_hash;                     // equal on all ranks, or they stop with 76
+  std::string job_hash;                     // for the checkpoints
+  JobValues job;                            // what a resumed run's checkpoint must agree with ...
+  std::vector<std::string> allow_change;    // ... but for these keys
   bool resume = false, retune = false;
+  bool was_completed = false;  // rank 0's: the run that is resumed had come to its end
   std::function<bool()> stop_requested = [] { return false; };
   // Shows what a diffusion model makes by now, every `sample_every` steps (0: never) and at the end.
   // Collective; the event file is rank 0's, null elsewhere.
@@ -53,6 +58,8 @@ struct TrainerOptions {
   // run folder; on rank 0, when they are on the host. None: the weights alone, at the end.
   std::function<void(const Session& session, const std::string& run_folder)> export_weights;
   std::string exported_file = "model.safetensors";
+  // On every rank, when nothing more stands before the first step: steps done before.
+  std::function<void(int64_t step)> on_ready = [](int64_t) {};
   // After each step, on every rank: steps done, and how many there will be.
   std::function<void(int64_t step, int64_t steps)> on_step = [](int64_t, int64_t) {};
   // Where the executor computes on the host only. A Chrome trace of ten steps of all ranks into this file; a
@@ -63,7 +70,9 @@ struct TrainerOptions {
 };
 
 struct TrainingResult {
-  bool interrupted = false;  // stopped on request: a checkpoint stands, resume goes on
+  bool interrupted = false;   // stopped on request: a checkpoint stands, resume goes on
+  bool was_finished = false;  // nothing was left to do
+  std::string stopped_early;  // why, where it ended before its last step
   int64_t step = 0, steps = 0;
   double training_seconds = 0;  // in training steps, all parts of a resumed run
   double samples_per_second = 0;

@@ -10,6 +10,7 @@
 #include "runtime/data/loader.h"
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/trace.h"
+#include "runtime/training/early_stop.h"
 #include "runtime/training/schedule.h"
 #include "runtime/training/trainer.h"
 
@@ -20,8 +21,8 @@ inline double since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// What must stay for a resumed run to be the same run: which samples each step sees, and how it is computed.
-nlohmann::json trajectory(const TrainerOptions& options, int64_t samples);
+// Of weights to start from, for telling whether they are the same.
+std::string hash_of_weights(const SafetensorsFile& file);
 
 class Trainer {
  public:
@@ -33,11 +34,21 @@ class Trainer {
  private:
   bool root() const { return comm_.rank() == 0; }
 
-  std::shared_ptr<const ImageSet> load(const DatasetConfig& config, const DatasetShape* like = nullptr);
+  std::shared_ptr<const ImageSet> load(const std::string& key, const DatasetConfig& config,
+                                       const DatasetShape* like = nullptr);
   void load_data();
+  // What goes into the run must be the same on all ranks: data sets, and the weights to start from where a rank has them.
+  void agree_on_inputs();
 
   // Rank 0 reads; what the session needs before it exists (kernel choices) goes to all ranks.
   void open_checkpoint();
+  // Rank 0's: whether this is the run that the checkpoint was written by, and what was allowed to change.
+  void compare_with_checkpoint();
+  void note_changes(const std::vector<Difference>& changes);
+  // Of the last of so many steps, and of the next.
+  nlohmann::json learning_rates(int64_t done) const;
+  // A word where the schedule, stretched over another total of steps, makes the rate jump.
+  void compare_learning_rates();
 
   int64_t schedule_samples() const {
     return training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
@@ -48,7 +59,7 @@ class Trainer {
   std::vector<int64_t> evaluated_images() const;
   // Weights and optimizer from the checkpoint, from init_from, or fresh; the same on all ranks.
   void restore();
-  // What must be equal on all ranks.
+  // What else must be equal on all ranks.
   std::vector<std::pair<std::string, std::string>> facts();
   void open_outputs();
 
@@ -106,6 +117,11 @@ class Trainer {
     return training_seconds_ > 0 ? static_cast<double>(samples_seen_) / training_seconds_ : 0;
   }
 
+  // Scores of this step, computed and written once. Collective, as all below.
+  const Score& validate();
+  const Score& test();
+  // What is due after a step: validation at an epoch's end, and the metric that training may stop by.
+  void look();
   void end_epoch();
 
   void show();
@@ -121,7 +137,7 @@ class Trainer {
 
   // The weights in the run folder, beside what the model is.
   void export_model();
-  std::optional<Score> finish();
+  void finish();
 
   Communicator& comm_control() { return session_->control(); }
   double elapsed() const { return earlier_seconds_ + since(created_); }
@@ -146,11 +162,16 @@ class Trainer {
 
   std::shared_ptr<const ImageSet> training_, validation_, test_;
   std::vector<int64_t> training_subset_, validation_subset_;
+  RunRecord record_{o_.job, {}, {}};
   std::unique_ptr<Schedule> schedule_;
+  EarlyStop early_{o_.stop};
   std::unique_ptr<Session> session_;
   std::optional<LoadedCheckpoint> checkpoint_;
+  std::shared_ptr<const SafetensorsFile> weights_;  // to start from, until they are loaded
   nlohmann::json meta_;
-  nlohmann::ordered_json description_;  // model.json, on rank 0
+  nlohmann::ordered_json description_;                // model.json, on rank 0
+  nlohmann::json changes_ = nlohmann::json::array();  // what was allowed to change when the run was resumed
+  bool was_finished_ = false;
   bool bit_exact_ = true;
 
   int64_t step_ = 0, saved_step_ = -1;
@@ -163,7 +184,12 @@ class Trainer {
   Clock::time_point step_start_, window_start_;
   double data_wait_ = 0;
   Sums window_, epoch_;
-  MetricsLine test_line_;
+  struct Scored {
+    int64_t step = -1;
+    Score score;
+    MetricsLine line;
+  };
+  Scored validated_, tested_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<TensorBoardWriter> tensorboard_;
   std::unique_ptr<Progress> progress_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <spdlog/spdlog.h>
 
+#include <filesystem>
+
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
 #include "runtime/data/fit.h"
@@ -26,33 +28,10 @@ void expect_finite_weights(const std::vector<StoredTensor>& tensors, const std::
 
 }  // namespace
 
-json trajectory(const TrainerOptions& o, int64_t samples) {
-  const auto& c = o.config;
-  const auto& opt = c.optimizer;
-  json j = {{"training_samples", samples},
-            {"global_batch_size", c.global_batch_size},
-            {"seed", c.seed},
-            {"shuffle", c.shuffle},
-            {"drop_last", c.drop_last},
-            {"flip", o.training_data.augment.flip},
-            {"crop_padding", o.training_data.augment.crop_padding},
-            {"optimizer", opt.name},
-            {"objective", c.diffusion ? "diffusion" : "classification"},
-            {"precision", c.precision},
-            {"ema", c.ema.decay.has_value()}};
-  if (const Extent window = o.training_data.augment.random_crop.both(); window.given())
-    j["random_crop"] = {window.height, window.width};
-  // Checkpoints from before there was a choice say nothing.
-  if (o.gradient_precision != "fp32") j["gradient_precision"] = o.gradient_precision;
-  if (c.shards)
-    j["shards"] = *c.shards, j["threads_per_rank"] = o.kernels.threads;
-  else
-    j["gradient_accumulation"] = c.gradient_accumulation;
-  return j;
-}
-
-std::shared_ptr<const ImageSet> Trainer::load(const DatasetConfig& config, const DatasetShape* like) {
+std::shared_ptr<const ImageSet> Trainer::load(const std::string& key, const DatasetConfig& config,
+                                              const DatasetShape* like) {
   auto set = load_dataset(config, o_.kernels.threads, like);
+  record_.sets["inputs." + key] = set_record(config.path, *set);
   const auto left_out = static_cast<int64_t>(set->skipped.size());
   skipped_images_ += left_out;
   if (root() && left_out > 0) {
@@ -72,10 +51,10 @@ std::shared_ptr<const ImageSet> Trainer::load(const DatasetConfig& config, const
 
 void Trainer::load_data() {
   together(comm_, [&] {
-    training_ = load(o_.training_data);
+    training_ = load("training", o_.training_data);
     const DatasetShape seen = training_->shape();
-    if (o_.validation_data) validation_ = load(*o_.validation_data, &seen);
-    if (o_.test_data) test_ = load(*o_.test_data, &seen);
+    if (o_.validation_data) validation_ = load("validation", *o_.validation_data, &seen);
+    if (o_.test_data) test_ = load("test", *o_.test_data, &seen);
     if (o_.validation_fraction > 0) {
       validation_subset_ = validation_indices(training_->count(), o_.validation_fraction, o_.config.seed);
       training_subset_ = training_indices(training_->count(), o_.validation_fraction, o_.config.seed);
@@ -94,36 +73,36 @@ void Trainer::load_data() {
     if (o_.validation_data) expect_size(*o_.validation_data, validation_->shape(), input);
     if (o_.test_data) expect_size(*o_.test_data, test_->shape(), input);
   });
+  agree_on_inputs();
   const int64_t samples =
       training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
   schedule_ = std::make_unique<Schedule>(o_.config, samples, comm_.size());
 }
 
-void Trainer::open_checkpoint() {
-  const std::string text = on_root(comm_, [&]() -> std::string {
-    if (!o_.resume) return "";
-    checkpoint_ = load_newest_checkpoint(o_.run_folder, [](const std::string& w) { spdlog::warn("{}", w); });
-    if (!checkpoint_) {  // stopped before its first one
-      spdlog::warn("no checkpoint in {}: the run starts from the beginning", o_.run_folder);
-      return "";
-    }
-    const json expected = trajectory(o_, schedule_samples());
-    const json& stored = checkpoint_->meta.at("trajectory");
-    const auto said = [](const json& j, const std::string& key) {
-      return j.contains(key) ? j[key].dump() : "unset";
-    };
-    json both = expected;
-    both.update(stored);
-    for (const auto& [key, value] : both.items())
-      if (said(stored, key) != said(expected, key))
-        throw Error(Exit::config, "E_RESUME_JOB",
-                    fmt::format("the checkpoint was written with {} {}, the job says {}", key,
-                                said(stored, key), said(expected, key)))
-            .at("checkpoint", checkpoint_->folder)
-            .hint("a resumed run must go on as it began; start a new run for other settings");
-    return checkpoint_->meta.dump();
-  });
-  if (!text.empty()) meta_ = json::parse(text);
+std::string hash_of_weights(const SafetensorsFile& file) {
+  Digest digest("sha256");
+  digest.add(file.header().data(), file.header().size());
+  for (const StoredTensor& t : file.tensors())
+    digest.add(fmt::format("{:016x}", checksum(t.bytes.data(), t.bytes.size())));
+  return digest.hex();
+}
+
+void Trainer::agree_on_inputs() {
+  std::vector<std::pair<std::string, std::string>> facts;
+  for (const auto& [key, set] : record_.sets)
+    facts.emplace_back(fmt::format("{} ({})", key, set.path), "content " + set.content.substr(0, 12));
+  if (!o_.init_from.empty() && !o_.resume) {
+    // Rank 0 reads the weights for all; where others see such a file too, it is the same.
+    together(comm_, [&] {
+      std::error_code none;
+      if (!root() && !std::filesystem::exists(o_.init_from, none)) return;
+      weights_ = open_model(o_.init_from);
+      record_.init_from = hash_of_weights(*weights_);
+    });
+    facts.emplace_back(fmt::format("init_from ({})", o_.init_from),
+                       record_.init_from.empty() ? "" : "content " + record_.init_from.substr(0, 12));
+  }
+  require_agreement(comm_, facts);
 }
 
 void Trainer::make_session() {
@@ -170,8 +149,9 @@ void Trainer::restore() {
       expect_finite_weights(optimizer_tensors(m), checkpoint_->folder + "/state.safetensors");
     } else {
       m.initialise(o_.config.seed);
-      if (!o_.init_from.empty()) {
-        load_model_tensors(m, *open_model(o_.init_from), o_.init_from);
+      if (!weights_ && !o_.init_from.empty()) weights_ = open_model(o_.init_from);
+      if (weights_) {
+        load_model_tensors(m, *weights_, o_.init_from);
         expect_finite_weights(model_tensors(m), o_.init_from);
       }
       m.batches_tracked = 0;
@@ -179,6 +159,7 @@ void Trainer::restore() {
     }
     return "";
   });
+  weights_.reset();
   auto share = [&](AlignedBuffer& b) {
     comm_.broadcast({b.as<std::byte>(), static_cast<size_t>(b.bytes())}, 0);
   };
@@ -194,6 +175,9 @@ void Trainer::restore() {
     samples_seen_ = meta_.at("samples_seen");
     if (meta_.contains("best"))
       best_ = meta_.at("best").get<double>(), best_folder_ = meta_.at("best_folder");
+    if (meta_.contains("stop")) early_.restore(meta_.at("stop"));
+    changes_ = meta_.value("changes", json::array());
+    record_.init_from = meta_.value("init_from", "");
   }
   checkpoint_.reset();
 }
@@ -206,10 +190,7 @@ std::vector<std::pair<std::string, std::string>> Trainer::facts() {
   // out.
   const int64_t last = schedule_->micro_batches() - 1;
   const int64_t n = *schedule_->part_sizes(last, comm_.rank()).rbegin();
-  return {{"resolved job", o_.job_hash},
-          {"data", fmt::format("{} training samples of {}x{}x{}, {} classes", schedule_samples(),
-                               training_->channels, training_->height, training_->width, training_->classes)},
-          {"parameter layout", hash_of(session_->model().table.text())},
+  return {{"parameter layout", hash_of(session_->model().table.text())},
           {"kernel table", hash_of(kernels)},
           {"collective schedule", hash_of(session_->training(n, last).plan->collective_schedule())}};
 }

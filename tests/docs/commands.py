@@ -31,6 +31,7 @@ RUN = [
     (f"{FIT} --resume", SHORT),
     (f"{FIT} --resume --set instance_count=1", SHORT),
     (f"{FIT} --resume --retune", SHORT),
+    (f"{FIT} --resume=auto", SHORT),
     ("lockstep evaluate runs/mnist-cnn-001", ""),
     ("lockstep predict runs/mnist-cnn-001 tests/golden/digits/test-0.png", ""),
     ("lockstep predict runs/mnist-cnn-001 tests/golden/digits/test-0.png tests/golden/digits/test-1.png --json", ""),

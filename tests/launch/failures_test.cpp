@@ -3,97 +3,22 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
-#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "runtime/comm/device_collectives.h"
 #include "runtime/data/dataset.h"
 #include "runtime/device/device_runtime.h"
-#include "tests/support/files.h"
-#include "tests/support/temporary_folder.h"
+#include "tests/launch/small_run.h"
 
 namespace lockstep::testing {
 namespace {
 
 namespace fs = std::filesystem;
 
-struct Outcome {
-  int code = -1;
-  std::string text;  // standard output and error together
-};
-
-std::string big_endian(uint32_t x) {
-  return {static_cast<char>(x >> 24), static_cast<char>(x >> 16), static_cast<char>(x >> 8),
-          static_cast<char>(x)};
-}
-
-constexpr uint32_t kCount = 48, kSide = 8;
-
-class FailuresTest : public ::testing::Test {
- protected:
-  // MNIST's files, small: 48 images of 8x8, for training and test alike.
-  void SetUp() override {
-    for (const std::string prefix : {"train", "t10k"}) {
-      std::string images = big_endian(0x803) + big_endian(kCount) + big_endian(kSide) + big_endian(kSide);
-      std::string labels = big_endian(0x801) + big_endian(kCount);
-      for (uint32_t i = 0; i < kCount; ++i) {
-        for (uint32_t k = 0; k < kSide * kSide; ++k) images += static_cast<char>(i * 37 + k * 11);
-        labels += static_cast<char>(i % 10);
-      }
-      write_file(folder_.file(prefix + "-images-idx3-ubyte"), images);
-      write_file(folder_.file(prefix + "-labels-idx1-ubyte"), labels);
-    }
-    write_job(kLayers);
-  }
-
-  static constexpr const char* kLayers =
-      "[{conv2d: {out_channels: 4, kernel: 3, name: first}}, relu, flatten, {linear: {out_features: 10, "
-      "name: last}}]";
-
-  void write_job(const std::string& layers, const std::string& more = "") {
-    write_file(folder_.file("job.yaml"),
-               "job_name: test\nmodel:\n  layers: " + layers +
-                   "\ninputs: {training: {dataset: mnist, path: .}}\n"
-                   "hyperparameters: {steps: 4, global_batch_size: 12, optimizer: {name: sgd, "
-                   "lr: 0.01}}\ncheckpoint: {every_steps: 2}\n" +
-                   more);
-  }
-
-  // The caches are the test's own; what a launcher around the test says is not for it.
-  Outcome shell(const std::string& command) const {
-    const std::string line = fmt::format(
-        "cd '{}' && exec env -u OMPI_COMM_WORLD_RANK -u OMPI_COMM_WORLD_SIZE XDG_CACHE_HOME='{}' "
-        "timeout -k 5 300 {} 2>&1",
-        folder_.path(), folder_.file("cache"), command);
-    Outcome o;
-    FILE* pipe = ::popen(line.c_str(), "r");
-    std::array<char, 4096> buffer{};
-    while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe))
-      o.text.append(buffer.data(), n);
-    const int status = ::pclose(pipe);
-    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return o;
-  }
-  Outcome lockstep(const std::string& arguments) const { return shell(LOCKSTEP_BINARY " " + arguments); }
-  static std::string mpirun(int ranks) {
-    return fmt::format("mpirun --allow-run-as-root --oversubscribe -n {} ", ranks);
-  }
-
-  template <class... Words>
-  void expect(const Outcome& o, Exit exit, const Words&... words) const {
-    EXPECT_EQ(o.code, static_cast<int>(exit)) << o.text;
-    for (const std::string& word : std::initializer_list<std::string>{words...})
-      EXPECT_NE(o.text.find(word), std::string::npos) << "no \"" << word << "\" in: " << o.text;
-    EXPECT_EQ(o.text.find("E_INTERNAL"), std::string::npos) << o.text;
-  }
-
-  TestFolder folder_;
-};
+class FailuresTest : public SmallRun {};
 
 TEST_F(FailuresTest, TheJobItselfIsFine) {
   expect(lockstep("check job.yaml"), Exit::ok);
