@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/command.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <numeric>
 #include <thread>
@@ -15,6 +18,7 @@
 #include "launch/commands/version.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/together.h"
+#include "runtime/telemetry/say.h"
 
 namespace po = boost::program_options;
 
@@ -33,7 +37,7 @@ std::string overview() {
 
 int dispatch(const std::vector<std::string>& words) {
   if (words.empty()) {
-    fmt::print(stderr, "{}", overview());
+    say(stderr, overview());
     return static_cast<int>(Exit::usage);
   }
   if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
@@ -52,6 +56,36 @@ int dispatch(const std::vector<std::string>& words) {
   const std::string near = nearest(words[0], names);
   throw Error(Exit::usage, "E_COMMAND", fmt::format("no command '{}'", words[0]))
       .hint(near.empty() ? "`lockstep --help` lists them" : fmt::format("did you mean '{}'?", near));
+}
+
+// A file that is opened later must not get the descriptor of a closed standard stream. Reading alone: writing fails.
+void occupy_standard_descriptors() {
+  for (int d = 0; d <= 2; ++d)
+    if (::fcntl(d, F_GETFD) < 0 && ::open("/dev/null", O_RDONLY) != d) return;
+}
+
+Error output_error() {
+  return Error(Exit::io, "E_OUTPUT", "cannot write all of the output: standard output is closed or full");
+}
+
+int run_command(int argc, char** argv) {
+  try {
+    apply_cpu_level_from_environment();
+    return dispatch({argv + 1, argv + argc});
+  } catch (const Error& e) {
+    // What fails before the ranks have met fails on each alike: rank 0 says so. The others leave later, since
+    // a launcher ends all ranks when the first one leaves.
+    const auto environment = launcher_environment();
+    if (!environment.present || environment.rank == 0)
+      report_error(e.what());
+    else
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    return e.code();
+  } catch (const std::exception& e) {
+    if (std::ferror(stdout) != 0 && !went_on_without(stdout)) return 0;  // fmt::print threw; see run_command_line
+    report_error(fmt::format("error[E_INTERNAL]: {}", e.what()));
+    return static_cast<int>(Exit::internal);
+  }
 }
 
 }  // namespace
@@ -76,22 +110,16 @@ const std::vector<ExitMeaning>& exit_meanings() {
 }
 
 int run_command_line(int argc, char** argv) {
-  try {
-    apply_cpu_level_from_environment();
-    return dispatch({argv + 1, argv + argc});
-  } catch (const Error& e) {
-    // What fails before the ranks have met fails on each alike: rank 0 says so. The others leave later, since
-    // a launcher ends all ranks when the first one leaves.
-    const auto environment = launcher_environment();
-    if (!environment.present || environment.rank == 0)
-      report_error(e.what());
-    else
-      std::this_thread::sleep_for(std::chrono::milliseconds(500));
-    return e.code();
-  } catch (const std::exception& e) {
-    report_error(fmt::format("error[E_INTERNAL]: {}", e.what()));
-    return static_cast<int>(Exit::internal);
+  // Whoever reads our output may leave: a write then fails with EPIPE, which is an error like another.
+  std::signal(SIGPIPE, SIG_IGN);
+  occupy_standard_descriptors();
+  int code = run_command(argc, argv);
+  const bool lost = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
+  if (code == 0 && lost && !went_on_without(stdout)) {
+    report_error(output_error().what());
+    code = output_error().code();
   }
+  return code;
 }
 
 std::optional<po::variables_map> parse_arguments(const Command& command, const Usage& usage,

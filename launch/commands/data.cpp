@@ -8,6 +8,7 @@
 #include "kernels/core/error.h"
 #include "launch/commands/command.h"
 #include "launch/fetch/fetch.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 
@@ -38,11 +39,10 @@ class Display {
     shown_ = done / kStep;
     const double megabytes = 1e-6 * static_cast<double>(done);
     const std::string of = total > 0 ? fmt::format(" of {:.1f}", 1e-6 * static_cast<double>(total)) : "";
-    fmt::print(stderr, "\r\x1b[K{}  {:.1f}{} MB", file, megabytes, of);
-    std::fflush(stderr);
+    say(stderr, fmt::format("\r\x1b[K{}  {:.1f}{} MB", file, megabytes, of));
   }
   void arrived(const std::string& file, const std::string& from) {
-    if (live_) fmt::print(stderr, "\r\x1b[K");
+    if (live_) say(stderr, "\r\x1b[K");
     shown_ = -1;
     if (from.empty())
       fmt::print("{}  is there already\n", file);

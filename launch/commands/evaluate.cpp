@@ -6,6 +6,7 @@
 #include "launch/commands/judge.h"
 #include "launch/commands/split.h"
 #include "runtime/comm/together.h"
+#include "runtime/files/json_text.h"
 
 namespace lockstep {
 
@@ -18,7 +19,7 @@ void print_score_json(const std::string& split, const Score& s) {
   if (s.accuracy) j["accuracy"] = *s.accuracy;
   if (s.bands)
     for (const auto& band : *s.bands) j["bands"].push_back({{"loss", band.loss}, {"count", band.count}});
-  fmt::print("{}\n", j.dump());
+  fmt::print("{}\n", json_text(j));
 }
 
 // steps: timesteps of a diffusion model.

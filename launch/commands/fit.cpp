@@ -7,13 +7,14 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <sstream>
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
+#include "launch/commands/report_error.h"
 #include "launch/job/availability.h"
 #include "launch/launcher/launcher.h"
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/device/stop_signal.h"
 #include "runtime/telemetry/run_folder.h"
@@ -115,8 +116,7 @@ int run_fit(const Arguments& arguments) {
                 "fit: --trace and --profile see what the host computes, not a GPU")
         .hint("nsys profile lockstep fit ... shows the ops as NVTX ranges; or --set device=cpu");
   if (!o.trace_file.empty())
-    if (const auto folder = std::filesystem::absolute(o.trace_file).parent_path();
-        ::access(folder.c_str(), W_OK) != 0)
+    if (const std::string folder = parent_folder(o.trace_file); ::access(folder.c_str(), W_OK) != 0)
       throw Error(Exit::cannot_create, "E_CANNOT_CREATE",
                   "cannot create the trace: no such folder, or not writable")
           .at("file", o.trace_file);
@@ -141,8 +141,8 @@ int run_fit(const Arguments& arguments) {
   if (RankReport::launched()) take_share_of_cores(environment.local_rank, environment.local_size);
   RankReport report(environment.rank);  // from here on the launcher passes signals on
   o.on_peer_lost = [&](const std::string& what) {
-    fmt::print(stderr, "error[E_PEER_LOST] rank={} step={}: {}; hint: resume with: {}\n", environment.rank,
-               report.step(), what, o.resume_command);
+    report_error(fmt::format("error[E_PEER_LOST] rank={} step={}: {}; hint: resume with: {}", environment.rank,
+                             report.step(), what, o.resume_command));
     report.exit_code(static_cast<int>(Exit::try_again));
   };
   std::unique_ptr<Communicator> comm;

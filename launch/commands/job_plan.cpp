@@ -14,6 +14,7 @@
 #include "runtime/comm/device_collectives.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/device/cpu_topology.h"
+#include "runtime/files/path.h"
 #include "runtime/training/batch_norm_check.h"
 #include "runtime/training/evaluation.h"
 #include "runtime/training/schedule.h"
@@ -60,9 +61,7 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
     if (!events) return;
     const Image grid = diffusion::grid(diffusion::pictures(images, model.input));
     const std::string folder = run + "/samples";
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (error) throw_io(IoStage::creating, "cannot create the folder", folder, error.value());
+    make_folders(folder);
     write_png(fmt::format("{}/step-{:08}.png", folder, step), grid);
     events->image_png("samples", step, grid.height, grid.width, grid.channels, encode_png(grid));
   };

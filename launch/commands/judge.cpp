@@ -8,6 +8,7 @@
 
 #include "models/diffusion/judge.h"
 #include "runtime/comm/together.h"
+#include "runtime/files/json_text.h"
 
 namespace lockstep {
 namespace {
@@ -58,7 +59,7 @@ void print_json(const JudgeRequest& o, const diffusion::GenerateRequest& r, cons
                    {"frechet_distance", v.distance}, {"training_frechet_distance", v.training_distance},
                    {"frechet_ratio", v.ratio()}};
   if (v.accuracy) j["accuracy"] = *v.accuracy;
-  fmt::print("{}\n", j.dump());
+  fmt::print("{}\n", json_text(j));
 }
 
 void print_text(const JudgeRequest& o, const diffusion::GenerateRequest& r, const diffusion::Verdict& v) {

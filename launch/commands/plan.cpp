@@ -10,6 +10,7 @@
 #include "launch/commands/job_plan.h"
 #include "launch/commands/scale.h"
 #include "launch/job/availability.h"
+#include "runtime/files/json_text.h"
 
 namespace lockstep {
 
@@ -145,7 +146,7 @@ int run_plan(const Arguments& arguments) {
   if (vm->count("json")) {
     nlohmann::json all = describe(job, p);
     if (scaling) all["scaling"] = to_json(*scaling);
-    fmt::print("{}\n", all.dump(1));
+    fmt::print("{}\n", json_text(all, 1));
   } else {
     print(job, p);
     if (scaling) fmt::print("{}", to_text(*scaling));

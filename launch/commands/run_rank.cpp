@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "runtime/device/stop_signal.h"
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/run_folder.h"
+#include "runtime/telemetry/say.h"
 #include "runtime/training/trainer.h"
 
 namespace lockstep {
@@ -59,8 +61,8 @@ Status failure(const Error& e, int rank, int64_t step) {
   s.error_id = e.id(), s.cause = e.message(), s.hint = e.hint();
   for (const auto& [key, value] : e.places()) {
     if (key == "op") s.op = value;
-    if (key == "step") s.step = std::stoll(value);
-    if (key == "rank") s.rank = std::stoi(value);
+    if (key == "step") std::from_chars(value.data(), value.data() + value.size(), s.step);
+    if (key == "rank") std::from_chars(value.data(), value.data() + value.size(), s.rank);
   }
   return s;
 }
@@ -199,12 +201,12 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     spdlog::info("{} at step {} of {}", s.state, s.step, s.steps);
     if (root) {
       write_status(run.path, s);
-      if (!result.profile.empty()) fmt::print("\n{}", result.profile);
+      if (!result.profile.empty()) say(stdout, "\n" + result.profile);
       if (!options.trace_file.empty())
-        fmt::print("Trace          {} (ui.perfetto.dev opens it)\n", options.trace_file);
+        say(stdout, fmt::format("Trace          {} (ui.perfetto.dev opens it)\n", options.trace_file));
       if (result.interrupted)
-        fmt::print(stderr, "stopped at step {} of {}; a checkpoint stands in {}; resume with: {}\n",
-                   result.step, result.steps, run.path, options.resume_command);
+        say(stderr, fmt::format("stopped at step {} of {}; a checkpoint stands in {}; resume with: {}\n",
+                                result.step, result.steps, run.path, options.resume_command));
     }
     return leave(s.code);
   } catch (const AgreedError& e) {

@@ -13,6 +13,7 @@
 #include "models/diffusion/sample.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/together.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 

@@ -6,6 +6,8 @@
 
 #include <chrono>
 
+#include "runtime/telemetry/say.h"
+
 namespace lockstep {
 
 SamplingModel open_sampling_model(const std::string& folder, bool say) {
@@ -81,8 +83,7 @@ Drawn draw(const SamplingModel& m, Communicator& comm) {
     if (done == 0) started = Clock::now();
     if (done == total) drawn.seconds = std::chrono::duration<double>(Clock::now() - started).count();
     if (!shown) return;
-    fmt::print(stderr, "\r  step {}/{}{}", done, total, done == total ? "\r\x1b[K" : "");
-    std::fflush(stderr);
+    say(stderr, fmt::format("\r  step {}/{}{}", done, total, done == total ? "\r\x1b[K" : ""));
   };
   drawn.images = diffusion::generate(*session, m.description().scheduler, request);
   return drawn;

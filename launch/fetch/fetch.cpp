@@ -10,6 +10,7 @@
 #include "runtime/data/cifar10.h"
 #include "runtime/data/hash.h"
 #include "runtime/data/input_file.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -70,8 +71,7 @@ bool from_mirror(const std::string& url, const RemoteFile& file, PartFile& out, 
 void fetch_file(const RemoteFile& file, const std::string& folder, const std::vector<std::string>& mirrors,
                 const FetchOptions& options) {
   const std::string path = (fs::path(folder) / file.name).string();
-  std::error_code ignored;  // what cannot be looked at is downloaded
-  if (fs::exists(path, ignored) && what_is_wrong(path, file).empty()) return options.arrived(file.name, "");
+  if (is_there(path) && what_is_wrong(path, file).empty()) return options.arrived(file.name, "");
   PartFile out(path);
   // Whole already, if the last run ended between the last byte and the renaming.
   if (out.size() > 0 && what_is_wrong(out.part(), file).empty()) {
@@ -114,7 +114,7 @@ void fetch(const RemoteSet& set, const std::string& folder, const FetchOptions& 
   make_folders(folder);
   // Before the data, which never lies there without it; a README that is there already stays.
   if (const std::string notice = (fs::path(folder) / "README.md").string();
-      !set.notice.empty() && !fs::exists(notice))
+      !set.notice.empty() && !is_there(notice))
     replace_file(notice, [&](const std::string& temporary) {
       OutputFile out(temporary);
       out.write(set.notice);

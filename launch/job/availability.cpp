@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/job/availability.h"
 
-#include <filesystem>
-
 #include "kernels/core/error.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/device/device_runtime.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -52,7 +51,7 @@ void require_available(const Job& job) {
                                     gpus == 1 ? "" : "s"))
           .hint("backend: mpi lets ranks share a GPU");
   }
-  if (!is_rank && !job.hostfile.empty() && !std::filesystem::exists(job.hostfile))
+  if (!is_rank && !job.hostfile.empty() && !is_there(job.hostfile))
     throw Error(Exit::no_input, "E_JOB_HOSTFILE", fmt::format("no such hostfile: {}", job.hostfile))
         .at("job", job.where.contains("hostfile") ? job.where.at("hostfile") : job.file)
         .at("key", "hostfile");

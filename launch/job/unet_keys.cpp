@@ -9,6 +9,8 @@
 #include "launch/job/reader.h"
 #include "launch/job/unet_config.h"
 #include "models/unet2d.h"
+#include "runtime/checkpoint/file_io.h"
+#include "runtime/files/path.h"
 
 namespace lockstep::job {
 
@@ -172,20 +174,17 @@ const Table& unet_keys() {
 namespace lockstep {
 
 UNet2DConfig read_unet_config(const std::string& path) {
-  if (!std::filesystem::is_regular_file(path))
+  if (!is_file(path))
     throw Error(Exit::no_input, "E_UNET_NONE", "no UNet configuration here").at("file", path);
-  std::ifstream stream(path, std::ios::binary);
-  std::stringstream text;
-  text << stream.rdbuf();
-  if (!stream) throw Error(Exit::io, "E_UNET_READ", "cannot read the file").at("file", path);
-  if (const auto json = nlohmann::json::parse(text.str(), nullptr, false); !json.is_object())
+  const std::string text = read_text_file(path, job::kMaxJobBytes);
+  if (const auto json = nlohmann::json::parse(text, nullptr, false); !json.is_object())
     throw Error(Exit::data, "E_UNET_JSON", "is no JSON object").at("file", path);
-  job::Node root = job::parse_yaml(text.str(), path, true);  // JSON is YAML
+  job::Node root = job::parse_yaml(text, path, true);  // JSON is YAML
   // What diffusers notes of itself, and the size of a table that positional embeddings do not have.
   std::erase_if(root.children,
                 [](const job::Node& n) { return n.key[0] == '_' || n.key == "num_train_timesteps"; });
   UNet2DConfig config;
-  job::Reader(std::filesystem::absolute(path).parent_path()).read(job::unet_keys(), root, &config, "");
+  job::Reader(parent_folder(absolute_path(path))).read(job::unet_keys(), root, &config, "");
   check(config);
   return config;
 }

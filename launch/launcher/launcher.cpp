@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pwd.h>
+#include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -22,6 +24,9 @@
 #include "launch/launcher/outcome.h"
 #include "launch/launcher/report.h"
 #include "runtime/device/cpu_topology.h"
+#include "runtime/files/path.h"
+#include "runtime/telemetry/log.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 namespace {
@@ -35,9 +40,20 @@ constexpr auto kStartup = 30s;
 // the rank was killed while it connected: then the launcher does it.
 constexpr auto kMpirunStuck = 3s;
 
+// Where temporary files go, for mpirun too: it has its own below $TMPDIR. A folder that is not there, as a cluster's
+// node-local one may be, is no reason to stop.
+std::string temporary_folder() {
+  const char* set = std::getenv("TMPDIR");
+  if (set == nullptr || *set == '\0') return "/tmp";
+  if (::access(set, W_OK | X_OK) == 0 && is_folder(set)) return absolute_path(set);
+  say(stderr, fmt::format("warning: TMPDIR={} is no folder that can be written to; /tmp is used\n", set));
+  ::setenv("TMPDIR", "/tmp", 1);
+  return "/tmp";
+}
+
 class ReportFolder {
  public:
-  ReportFolder() : path_((std::filesystem::temp_directory_path() / "lockstep-XXXXXX").string()) {
+  ReportFolder() : path_(temporary_folder() + "/lockstep-XXXXXX") {
     if (!::mkdtemp(path_.data()))
       throw Error(Exit::cannot_create, "E_TMP",
                   fmt::format("cannot create a temporary folder: {}", std::strerror(errno)))
@@ -87,7 +103,43 @@ class Signals {
   int descriptor_ = -1;
 };
 
-pid_t start(const std::vector<std::string>& command, int error_pipe, const sigset_t& mask) {
+// Open MPI 4.1.4 asks for the home folder, and crashes where neither HOME nor the system's users say one.
+void give_a_home(const std::string& folder) {
+  const char* home = std::getenv("HOME");
+  if ((home == nullptr || *home == '\0') && ::getpwuid(::geteuid()) == nullptr)
+    ::setenv("HOME", folder.c_str(), 1);
+}
+
+std::string own_program() {
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error)
+    throw Error(Exit::io, "E_IO", "cannot read the link: " + error.message()).at("file", "/proc/self/exe");
+  return program.string();
+}
+
+// A pipe's reading end here, its writing end in mpirun.
+struct Pipe {
+  Pipe() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0)
+      throw Error(Exit::io, "E_PIPE", fmt::format("cannot watch mpirun: {}", std::strerror(errno)));
+    read = ends[0], write = ends[1];
+  }
+  ~Pipe() {
+    ::close(read);
+    close_write();
+  }
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+  void close_write() {
+    if (write >= 0) ::close(write);
+    write = -1;
+  }
+  int read = -1, write = -1;
+};
+
+pid_t start(const std::vector<std::string>& command, int output, int errors, const sigset_t& mask) {
   std::vector<char*> argv;
   for (const auto& a : command) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
@@ -102,7 +154,8 @@ pid_t start(const std::vector<std::string>& command, int error_pipe, const sigse
   ::sigprocmask(SIG_SETMASK, &mask, nullptr);
   const int null = ::open("/dev/null", O_RDONLY);
   ::dup2(null, 0);
-  ::dup2(error_pipe, 2);
+  ::dup2(output, 1);
+  ::dup2(errors, 2);
   ::execv(argv[0], argv.data());
   ::_exit(127);
 }
@@ -141,9 +194,10 @@ void kill_ranks(const std::string& reports, int64_t count) {
 // Follows mpirun until it has ended and its standard error is read.
 class Watch {
  public:
-  Watch(pid_t mpirun, int error_pipe, const Signals& signals, const std::string& reports, const Job& job)
+  Watch(pid_t mpirun, int output, int errors, const Signals& signals, const std::string& reports, const Job& job)
       : mpirun_(mpirun),
-        pipe_(error_pipe),
+        output_(output),
+        errors_(errors),
         signals_(signals),
         reports_(reports),
         ranks_(job.instance_count),
@@ -151,12 +205,15 @@ class Watch {
 
   Ending run(MpirunNoise& noise) {
     auto until = Clock::time_point::max();
-    while ((running_ || open_) && Clock::now() < until) {
-      pollfd fds[2] = {{signals_.descriptor(), POLLIN, 0}, {open_ ? pipe_ : -1, POLLIN, 0}};
-      ::poll(fds, 2, asked_ == 1 && !told_ ? 20 : 200);
+    // poll() passes over a negative descriptor.
+    while ((running_ || output_ >= 0 || errors_ >= 0) && Clock::now() < until) {
+      pollfd fds[3] = {{signals_.descriptor(), POLLIN, 0}, {errors_, POLLIN, 0}, {output_, POLLIN, 0}};
+      ::poll(fds, 3, asked_ == 1 && !told_ ? 20 : 200);
       if (const int n = signals_.take_requests(); n > 0 && running_) on_requests(n);
       if (asked_ == 1 && !told_ && running_) tell_ranks();
-      if (fds[1].revents) read(noise);
+      if (fds[1].revents) read(errors_, [&](std::string_view text) { noise.feed(text); });
+      // Passed on by us: mpirun would not say that it cannot be written.
+      if (fds[2].revents) read(output_, [](std::string_view text) { say(stdout, text); });
       if (running_) end_if_stuck();
       if (running_ && ::waitpid(mpirun_, &ending_.mpirun_status, WNOHANG) == mpirun_) {
         running_ = false;
@@ -170,7 +227,7 @@ class Watch {
 
  private:
   void on_requests(int n) {
-    if (asked_ == 0) fmt::print(stderr, "stopping after the current step; once more to stop at once\n");
+    if (asked_ == 0) say(stderr, "stopping after the current step; once more to stop at once\n");
     asked_ += n;
     if (asked_ < 2 || ending_.forced) return;
     ending_.forced = true;
@@ -195,17 +252,18 @@ class Watch {
       ::kill(mpirun_, SIGKILL);  // it doesn't heed others
     }
   }
-  void read(MpirunNoise& noise) {
+  template <class Feed>
+  static void read(int& pipe, Feed feed) {
     char buffer[4096];
-    const ssize_t n = ::read(pipe_, buffer, sizeof buffer);
+    const ssize_t n = ::read(pipe, buffer, sizeof buffer);
     if (n > 0)
-      noise.feed({buffer, static_cast<size_t>(n)});
+      feed(std::string_view(buffer, static_cast<size_t>(n)));
     else
-      open_ = false;
+      pipe = -1;
   }
 
   pid_t mpirun_;
-  int pipe_;
+  int output_, errors_;
   const Signals& signals_;
   const std::string& reports_;
   int64_t ranks_;
@@ -213,7 +271,7 @@ class Watch {
   Clock::time_point start_ = Clock::now(), rank_lost_ = Clock::time_point::max();
   Ending ending_;
   int asked_ = 0;
-  bool told_ = false, running_ = true, open_ = true;
+  bool told_ = false, running_ = true;
 };
 
 }  // namespace
@@ -221,24 +279,29 @@ class Watch {
 int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
                  const std::string& resume_command) {
   auto command = mpirun_command(job, usable_cores());
+  const std::string mpirun = command.front();
   const ReportFolder reports;
+  give_a_home(reports.path());
   ::setenv("LOCKSTEP_REPORT", reports.path().c_str(), 1);
   if (::isatty(1)) ::setenv("LOCKSTEP_TERMINAL", "1", 1);
   for (const char* name : {"LOCKSTEP_REPORT", "LOCKSTEP_START_NS", "LOCKSTEP_TERMINAL", "LOCKSTEP_CPU"})
     if (std::getenv(name)) command.insert(command.end(), {"-x", name});
-  command.push_back(std::filesystem::read_symlink("/proc/self/exe").string());
+  command.push_back(own_program());
   command.insert(command.end(), rank_arguments.begin(), rank_arguments.end());
 
   const Signals signals;
-  int pipe[2];
-  if (signals.descriptor() < 0 || ::pipe2(pipe, O_CLOEXEC) != 0)
+  if (signals.descriptor() < 0)
     throw Error(Exit::io, "E_PIPE", fmt::format("cannot watch mpirun: {}", std::strerror(errno)));
-  const pid_t mpirun = start(command, pipe[1], signals.before());
-  ::close(pipe[1]);
-  MpirunNoise noise([](std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); });
-  const Ending ending = Watch(mpirun, pipe[0], signals, reports.path(), job).run(noise);
-  ::close(pipe[0]);
-  return conclude(reports.path(), job, ending, noise, resume_command);
+  Pipe output, errors;
+  const pid_t pid = start(command, output.write, errors.write, signals.before());
+  output.close_write(), errors.close_write();
+  MpirunNoise noise([](std::string_view text) { say(stderr, text); });
+  const Ending ending = Watch(pid, output.read, errors.read, signals, reports.path(), job).run(noise);
+  if (const std::string run = read_run_folder(reports.path()); went_on_without(stdout) && !run.empty()) {
+    open_log(run + "/log.txt", 0, 1);
+    spdlog::info("the launcher could not write to standard output; the run went on without it");
+  }
+  return conclude(reports.path(), job, ending, noise, mpirun, resume_command);
 }
 
 }  // namespace lockstep

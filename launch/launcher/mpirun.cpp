@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/launcher/mpirun.h"
 
+#include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -24,7 +26,38 @@ std::string find_mpirun() {
       .hint("install openmpi-bin, or --set instance_count=1");
 }
 
+// The first line that a program prints, of output or error; empty where there is none within some seconds.
+std::string first_line(const std::string& program, const char* argument) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return "";
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::alarm(5);  // ends it, since exec keeps it
+    ::dup2(ends[1], 1), ::dup2(ends[1], 2);
+    ::execl(program.c_str(), program.c_str(), argument, nullptr);
+    ::_exit(127);
+  }
+  ::close(ends[1]);
+  std::string text;
+  char chunk[512];
+  for (ssize_t n = 0; pid > 0 && text.size() < 4096 && (n = ::read(ends[0], chunk, sizeof chunk)) > 0;)
+    text.append(chunk, static_cast<size_t>(n));
+  ::close(ends[0]);
+  if (pid > 0) ::waitpid(pid, nullptr, 0);
+  return text.substr(0, text.find('\n'));
+}
+
 }  // namespace
+
+void require_open_mpi(const std::string& mpirun) {
+  const std::string said = first_line(mpirun, "--version");
+  if (said.find("Open MPI") != std::string::npos || said.find("OpenRTE") != std::string::npos) return;
+  throw Error(Exit::unavailable, "E_MPIRUN_OTHER",
+              fmt::format("this mpirun is not Open MPI's{}",
+                          said.empty() ? "" : fmt::format(": to --version it says \"{}\"", said)))
+      .at("mpirun", mpirun)
+      .hint("Open MPI's is needed: put its folder first on the PATH, or --set instance_count=1");
+}
 
 std::vector<std::string> mpirun_command(const Job& job, int cores) {
   std::vector<std::string> c = {find_mpirun(), "-n", std::to_string(job.instance_count), "--bind-to", "none"};

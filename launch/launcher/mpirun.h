@@ -14,4 +14,7 @@ namespace lockstep {
 // mask nor more ranks than cores. Errors: config (78) where there is no mpirun on the PATH.
 std::vector<std::string> mpirun_command(const Job& job, int cores);
 
+// For an mpirun that started nothing: whether it is Open MPI's, as its --version says. Errors: unavailable (69).
+void require_open_mpi(const std::string& mpirun);
+
 }  // namespace lockstep

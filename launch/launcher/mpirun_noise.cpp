@@ -2,6 +2,7 @@
 #include "launch/launcher/mpirun_noise.h"
 
 #include <array>
+#include <charconv>
 #include <regex>
 
 namespace lockstep {
@@ -17,6 +18,12 @@ bool is_about_ended_ranks(std::string_view first_line) {
   for (auto opening : kOpenings)
     if (first_line.substr(0, opening.size()) == opening) return true;
   return false;
+}
+
+int number(const std::ssub_match& digits) {
+  int value = -1;  // stays where it is no int
+  std::from_chars(&*digits.first, &*digits.second, value);
+  return value;
 }
 
 }  // namespace
@@ -67,9 +74,9 @@ void MpirunNoise::read_box() {
   std::smatch m;
   if (failed_rank_ >= 0) return;
   if (std::regex_search(flat, m, by_signal)) {
-    failed_rank_ = std::stoi(m[1]), cause_ = m[2];
+    failed_rank_ = number(m[1]), cause_ = m[2];
   } else if (std::regex_search(flat, m, by_code)) {
-    failed_rank_ = std::stoi(m[1]), exit_code_ = std::stoi(m[2]), cause_ = "exit code " + m[2].str();
+    failed_rank_ = number(m[1]), exit_code_ = number(m[2]), cause_ = "exit code " + m[2].str();
   }
 }
 

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "launch/launcher/mpirun.h"
 #include "launch/launcher/report.h"
 #include "runtime/telemetry/run_folder.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 namespace {
@@ -66,14 +68,14 @@ void write_failure(const std::string& run, Status status, const Error& e, int ra
   try {
     write_status(run, status);
   } catch (const Error& failure) {
-    fmt::print(stderr, "{}\n", failure.what());
+    say(stderr, failure.what() + std::string("\n"));
   }
 }
 
 }  // namespace
 
 int conclude(const std::string& reports, const Job& job, const Ending& ending, const MpirunNoise& noise,
-             const std::string& resume_command) {
+             const std::string& mpirun, const std::string& resume_command) {
   const Ranks ranks = read_ranks(reports, job.instance_count);
   const auto [folder, is_new, made] = read_run_folder(reports);
   // A run that no rank has begun: whichever rank is to blame, rank 0 may not have come to clear it away.
@@ -96,9 +98,12 @@ int conclude(const std::string& reports, const Job& job, const Ending& ending, c
   if (run.empty() && !ending.forced && !ending.stuck) {
     // Before there is a run, and on other hosts, where ranks can report nothing, mpirun's own words must do.
     if (noise.exit_code() > 0) return noise.exit_code();
-    if (!ranks.any_started && noise.failed_rank() < 0 && !WIFSIGNALED(ending.mpirun_status))
+    if (!ranks.any_started && noise.failed_rank() < 0 && !WIFSIGNALED(ending.mpirun_status)) {
+      require_open_mpi(mpirun);
       throw Error(Exit::unavailable, "E_MPIRUN", "mpirun could not start the ranks")
+          .at("mpirun", mpirun)
           .hint("its own words stand above");
+    }
   }
   Error e = lost(ending, ranks, noise);
   e.add_place("step", std::to_string(ranks.last_step));
@@ -107,7 +112,7 @@ int conclude(const std::string& reports, const Job& job, const Ending& ending, c
   if (!run.empty() && !noted)
     write_failure(run, status, e, ending.forced ? -1 : std::max(noise.failed_rank(), ranks.silent),
                   ranks.last_step);
-  fmt::print(stderr, "{}\n", e.what());
+  say(stderr, e.what() + std::string("\n"));
   return e.code();
 }
 

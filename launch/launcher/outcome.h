@@ -17,8 +17,8 @@ struct Ending {
 
 // The exit code: that in the run's status.json, else the one that a rank has reported, else 75 with the rank
 // that was lost, the last step and how to resume, on stderr and in status.json. Throws
-// Error(Exit::unavailable) where mpirun could not start the ranks.
+// Error(Exit::unavailable) where mpirun could not start the ranks. `mpirun`: the program.
 int conclude(const std::string& reports, const Job& job, const Ending& ending, const MpirunNoise& noise,
-             const std::string& resume_command);
+             const std::string& mpirun, const std::string& resume_command);
 
 }  // namespace lockstep

@@ -8,6 +8,7 @@
 #include "models/unet2d.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 #include "runtime/training/state_io.h"
 
@@ -48,9 +49,9 @@ void write_folder(const std::string& folder, const UNet2DConfig& unet, const Sch
                                         {"_diffusers_version", "0.42.1"},
                                         {"scheduler", {"diffusers", "DDPMScheduler"}},
                                         {"unet", {"diffusers", "UNet2DModel"}}};
-  write_file_atomically(folder + "/model_index.json", index.dump(2) + "\n");
+  write_file_atomically(folder + "/model_index.json", json_text(index, 2) + "\n");
   write_scheduler_config(folder + "/scheduler/scheduler_config.json", "ddpm", scheduler);
-  write_file_atomically(folder + "/unet/config.json", to_json(unet).dump(2) + "\n");
+  write_file_atomically(folder + "/unet/config.json", json_text(to_json(unet), 2) + "\n");
   export_model(folder + "/unet/diffusion_pytorch_model.safetensors", averaged_tensors(weights));
 }
 

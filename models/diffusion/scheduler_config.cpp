@@ -9,6 +9,7 @@
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/json_text.h"
 
 namespace lockstep::diffusion {
 namespace {
@@ -26,7 +27,7 @@ Samplers all_samplers() {
 
 Error bad_value(const std::string& key, const json& value, std::string_view expected) {
   return Error(Exit::config, "E_SCHEDULER_CONFIG",
-               fmt::format("{}={}: expected {}", key, value.dump(), expected));
+               fmt::format("{}={}: expected {}", key, json_text(value), expected));
 }
 
 template <class T>
@@ -224,7 +225,7 @@ void read_key(const std::string& name, const json& value, SchedulerConfig& confi
   if (const auto k = find_name(keys(), name); k != keys().end()) return k->read(value, config);
   if (const auto k = find_name(fixed_keys(), name); k != fixed_keys().end()) {
     if (std::find(k->implemented.begin(), k->implemented.end(), value) == k->implemented.end())
-      config.refused.push_back({k->samplers, name + "=" + value.dump()});
+      config.refused.push_back({k->samplers, name + "=" + json_text(value)});
     return;
   }
   if (name.starts_with('_') || contains(kOtherKeys, name)) return;
@@ -278,7 +279,7 @@ std::string scheduler_config_text(const std::string& sampler, const SchedulerCon
     if (!contains(k.samplers, sampler)) continue;
     if (json value = k.write(config); !value.is_discarded()) object[k.name] = std::move(value);
   }
-  return object.dump(2) + "\n";
+  return json_text(object, 2) + "\n";
 }
 
 void write_scheduler_config(const std::string& path, const std::string& sampler,

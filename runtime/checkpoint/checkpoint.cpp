@@ -16,6 +16,7 @@
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/checkpoint/find_weights.h"
 #include "runtime/checkpoint/manifest.h"
+#include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
@@ -82,14 +83,14 @@ class TemporaryFolder {
 
 // What writers that died have left, and what could not be removed at once.
 void remove_orphans(const std::string& parent) {
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(parent, error)) {
-    if (!entry.path().filename().string().starts_with(kTemporary)) continue;
-    const int lock = ::open(entry.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  for (const std::string& name : names_in(parent)) {
+    if (!name.starts_with(kTemporary)) continue;
+    const std::string path = parent + "/" + name;
+    const int lock = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (lock < 0) continue;
     if (::flock(lock, LOCK_EX | LOCK_NB) == 0) {
       std::error_code ignored;
-      fs::remove_all(entry.path(), ignored);
+      fs::remove_all(path, ignored);
     }
     ::close(lock);
   }
@@ -140,7 +141,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
   const std::string name = checkpoint_name(step);
   const std::string path = parent + "/" + name;
   const SafetensorsWriter model = model_writer(contents.model), state(contents.state, {});
-  const std::string meta = contents.meta.dump(1) + "\n";
+  const std::string meta = json_text(contents.meta, 1) + "\n";
   TemporaryFolder temporary(parent, name);
   model.write(temporary.file("model.safetensors"));
   state.write(temporary.file("state.safetensors"));
@@ -197,10 +198,10 @@ LoadedCheckpoint load_checkpoint(const std::string& folder) {
 
 std::vector<std::string> list_checkpoints(const std::string& run_folder) {
   std::vector<std::pair<int64_t, std::string>> found;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(checkpoints_of(run_folder), error)) {
-    const int64_t step = step_of(entry.path().filename());
-    if (step >= 0 && entry.is_directory()) found.emplace_back(step, entry.path().string());
+  const std::string parent = checkpoints_of(run_folder);
+  for (const std::string& name : is_folder(parent) ? names_in(parent) : std::vector<std::string>()) {
+    const int64_t step = step_of(name);
+    if (step >= 0 && is_folder(parent + "/" + name)) found.emplace_back(step, parent + "/" + name);
   }
   std::sort(found.begin(), found.end());
   std::vector<std::string> folders;

@@ -119,10 +119,9 @@ void write_file_atomically(const std::string& path, std::string_view text) {
 }
 
 void remove_stale_files(const std::string& folder) {
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error))
-    if (entry.path().filename().string().starts_with(kTemporary) && entry.is_regular_file(error))
-      fs::remove(entry.path(), error);  // a leftover that stays does no harm
+  for (const std::string& name : names_in(folder))
+    if (const std::string path = folder + "/" + name; name.starts_with(kTemporary) && is_file(path))
+      ::unlink(path.c_str());  // a leftover that stays does no harm
 }
 
 }  // namespace lockstep

@@ -3,6 +3,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/data/hash.h"
+#include "runtime/files/json_text.h"
 
 namespace lockstep {
 namespace {
@@ -43,7 +44,7 @@ nlohmann::json describe_text(std::string_view text) {
 }
 
 std::string seal_manifest(const nlohmann::json& files) {
-  std::string text = nlohmann::json{{"files", files}, {"format", kFormat}}.dump(1);
+  std::string text = json_text(nlohmann::json{{"files", files}, {"format", kFormat}}, 1);
   text.resize(text.size() - std::string_view("\n}").size());
   return text + seal(text);
 }
@@ -60,7 +61,7 @@ nlohmann::json read_manifest(const std::string& path) {
   if (const std::string expected = seal(body); found != expected)
     throw damaged(
         path,
-        fmt::format("manifest: expected to end in {}, found {}", nlohmann::json(expected).dump(),
+        fmt::format("manifest: expected to end in {}, found {}", json_text(nlohmann::json(expected)),
                     nlohmann::json(found).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)));
   // Sealed, so these can fail only for what another program has made.
   const nlohmann::json manifest = nlohmann::json::parse(text, nullptr, false);
@@ -84,7 +85,7 @@ void verify_text(const nlohmann::json& files, const std::string& name, const Map
   const nlohmann::json entry = files.value(name, nlohmann::json::object());
   const nlohmann::json bytes = entry.value("bytes", nlohmann::json());
   if (bytes != file.bytes().size())
-    throw damaged(path, fmt::format("expected {} bytes, found {}", bytes.dump(), file.bytes().size()));
+    throw damaged(path, fmt::format("expected {} bytes, found {}", json_text(bytes), file.bytes().size()));
   expect_hash(path, name, entry.value("sha256", nlohmann::json()), file.bytes());
 }
 

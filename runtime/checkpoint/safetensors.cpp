@@ -11,6 +11,7 @@
 #include "kernels/core/sizes.h"
 #include "runtime/checkpoint/foreign_file.h"
 #include "runtime/checkpoint/safetensors_header.h"
+#include "runtime/files/json_text.h"
 
 namespace lockstep {
 namespace {
@@ -78,7 +79,7 @@ SafetensorsWriter::SafetensorsWriter(std::span<const StoredTensor> tensors,
     header[t.name] = {{"dtype", t.dtype}, {"shape", t.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
-  std::string json = header.dump();
+  std::string json = json_text(header);
   json.append((kPrefix - json.size() % kPrefix) % kPrefix, ' ');
   LOCKSTEP_ASSERT(json.size() <= kMaxHeader, "a header of {} bytes", json.size());
   for (size_t i = 0; i < kPrefix; ++i) header_ += static_cast<char>(json.size() >> (8 * i) & 0xff);

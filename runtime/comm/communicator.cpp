@@ -80,8 +80,10 @@ std::string Communicator::broadcast_text(const std::string& text, int root) {
 LauncherEnvironment launcher_environment() {
   LauncherEnvironment e;
   const bool mpirun = std::getenv("OMPI_COMM_WORLD_RANK") != nullptr;
-  const bool pmi = std::getenv("PMI_RANK") != nullptr;
-  e.present = mpirun || pmi || in_slurm_step();
+  // A step of one task launches no ranks: `srun --pty bash` is one, and what is typed there starts its own.
+  const bool pmi = std::getenv("PMI_RANK") != nullptr && number_from({"PMI_SIZE"}, 1) > 1;
+  const bool slurm = in_slurm_step() && number_from({"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}, 1) > 1;
+  e.present = mpirun || pmi || slurm;
   if (!e.present) return e;
   e.rank = number_from({"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}, 0);
   e.size = number_from({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}, 1);

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "runtime/files/json_text.h"
+
 namespace lockstep {
 namespace {
 
@@ -12,9 +14,8 @@ using nlohmann::json;
 std::string encode(const Error& e) {
   json places = json::array();
   for (const auto& [k, v] : e.places()) places.push_back({k, v});
-  return json{
-      {"exit", e.code()}, {"id", e.id()}, {"message", e.message()}, {"hint", e.hint()}, {"places", places}}
-      .dump(-1, ' ', false, json::error_handler_t::replace);
+  return json_text(json{
+      {"exit", e.code()}, {"id", e.id()}, {"message", e.message()}, {"hint", e.hint()}, {"places", places}});
 }
 
 Error decode(const std::string& text) {

@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "runtime/data/hash.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -91,7 +92,7 @@ DatasetCache::DatasetCache(const std::string& dataset, const std::string& option
       folder_.clear();  // whoever reads it says why
       return;
     }
-    name.add(fmt::format("\n{}", fs::absolute(path).string()));
+    name.add(fmt::format("\n{}", absolute_path(path)));
     state.add(fmt::format("{} {} {} {}.{} {}.{}\n", st.st_dev, st.st_ino, st.st_size, st.st_mtim.tv_sec,
                           st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec));
     if (seconds(now) - std::max(seconds(st.st_mtim), seconds(st.st_ctim)) < kSettledSeconds) settled_ = false;
@@ -102,7 +103,7 @@ DatasetCache::DatasetCache(const std::string& dataset, const std::string& option
 
 std::optional<ImageSet> DatasetCache::load() const {
   if (folder_.empty()) return std::nullopt;
-  const int fd = ::open(file_.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = ::open(file_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return std::nullopt;
   struct stat st {};
   const bool sized = ::fstat(fd, &st) == 0 && st.st_size > static_cast<off_t>(sizeof(Header));

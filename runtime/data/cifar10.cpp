@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "runtime/data/input_file.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -31,13 +32,12 @@ std::vector<std::string> find_cifar10(const std::string& folder, bool test) {
     names = {"test_batch.bin"};
   else
     for (int i = 1; i <= 5; ++i) names.push_back(fmt::format("data_batch_{}.bin", i));
-  std::error_code ignored;  // what cannot be looked at is reported as missing
   fs::path base = folder;
-  if (fs::is_directory(base / "cifar-10-batches-bin", ignored)) base /= "cifar-10-batches-bin";
+  if (is_folder((base / "cifar-10-batches-bin").string())) base /= "cifar-10-batches-bin";
   std::vector<std::string> files;
   for (const std::string& name : names) {
     files.push_back((base / name).string());
-    if (!fs::is_regular_file(files.back(), ignored))
+    if (!is_file(files.back()))
       throw Error(Exit::no_input, "E_DATA_MISSING", "there is no such file")
           .at("file", files.back())
           .hint(fmt::format("lockstep data get cifar10 --to {}", folder));

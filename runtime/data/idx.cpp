@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "runtime/data/input_file.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -98,9 +99,8 @@ int64_t classes_of(const std::vector<int32_t>& labels) {
 
 // The first of the candidates that exists, or "".
 std::string first_existing(const std::vector<std::string>& candidates) {
-  std::error_code ignored;  // what cannot be looked at is reported as missing
   for (const std::string& path : candidates)
-    if (fs::is_regular_file(path, ignored)) return path;
+    if (is_file(path)) return path;
   return "";
 }
 

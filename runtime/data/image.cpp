@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // read_image, encode_png and write_png.
 #include <png.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -14,6 +15,7 @@
 #include "runtime/data/codec.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/input_file.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -24,8 +26,9 @@ struct CloseFile {
 using File = std::unique_ptr<std::FILE, CloseFile>;
 
 File open(const std::string& path) {
-  File file(std::fopen(path.c_str(), "rbe"));
-  if (!file) throw cannot_read(path, errno);
+  const int descriptor = open_file(path, cannot_read);
+  File file(::fdopen(descriptor, "rb"));
+  if (!file) ::close(descriptor), throw cannot_read(path, errno);
   return file;
 }
 

@@ -12,16 +12,12 @@
 #include "runtime/data/codec.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/input_file.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool is_folder(const fs::path& path) {
-  std::error_code ignored;  // what cannot be looked at is no folder; opening it as a file says why
-  return fs::is_directory(path, ignored);
-}
 
 bool hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
 
@@ -48,7 +44,7 @@ bool each_file(const fs::path& folder, const F& f, int depth = 0) {
     throw Error(Exit::data, "E_IMAGE_FOLDER", "expected at most 32 levels of folders")
         .at("file", folder.string());
   for (const fs::path& path : entries(folder))
-    if (!(is_folder(path) ? each_file(path, f, depth + 1) : f(path.string()))) return false;
+    if (!(is_folder(path.string()) ? each_file(path, f, depth + 1) : f(path.string()))) return false;
   return true;
 }
 
@@ -59,12 +55,12 @@ bool has_pictures(const fs::path& folder) {
 // Whether train/ and test/ below a folder are its halves. Where another folder with pictures stands beside them, they are
 // classes of those names: as halves they would leave its pictures out.
 bool has_halves(const fs::path& base) {
-  if (!is_folder(base / "train") && !is_folder(base / "test")) return false;
+  if (!is_folder((base / "train").string()) && !is_folder((base / "test").string())) return false;
   for (const fs::path& path : entries(base)) {
     const std::string name = path.filename().string();
     const bool half =
         name == "train" || name == "test" || name == "val" || name == "valid" || name == "validation";
-    if (!half && is_folder(path) && has_pictures(path)) return false;
+    if (!half && is_folder(path.string()) && has_pictures(path)) return false;
   }
   return true;
 }
@@ -179,7 +175,7 @@ ImageFolder find_image_folder(const std::string& path, bool test) {
   };
   std::vector<std::string> loose;
   for (const fs::path& entry : entries(base)) {
-    if (!is_folder(entry)) {
+    if (!is_folder(entry.string())) {
       loose.push_back(entry.string());
       continue;
     }

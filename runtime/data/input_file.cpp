@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/data/input_file.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -10,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 #include <vector>
+
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -20,13 +21,10 @@ constexpr int64_t kMaxDeflateRatio = 1032;  // zlib's technical notes: 258 bytes
 }  // namespace
 
 Error cannot_read(const std::string& path, int error_number) {
-  const bool missing = error_number == ENOENT || error_number == ENOTDIR;
-  const bool denied = error_number == EACCES || error_number == EPERM;
-  return Error(missing  ? Exit::no_input
-               : denied ? Exit::no_permission
-                        : Exit::io,
-               missing ? "E_DATA_MISSING" : "E_DATA_READ",
-               missing ? std::string("there is no such file or folder") : std::strerror(error_number))
+  if (const char* why = why_no_input(error_number))
+    return Error(Exit::no_input, "E_DATA_MISSING", why).at("file", path);
+  return Error(is_denied(error_number) ? Exit::no_permission : Exit::io, "E_DATA_READ",
+               std::strerror(error_number))
       .at("file", path);
 }
 
@@ -38,10 +36,7 @@ struct InputFile::Impl {
   z_stream z{};
   std::vector<uint8_t> chunk;
 
-  explicit Impl(std::string path_) : path(std::move(path_)) {
-    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) throw cannot_read(path, errno);
-  }
+  explicit Impl(std::string path_) : path(std::move(path_)), fd(open_file(path, cannot_read)) {}
   ~Impl() {
     if (gzip) inflateEnd(&z);
     if (fd >= 0) ::close(fd);
@@ -61,7 +56,6 @@ struct InputFile::Impl {
   void start(Gzip mode) {
     struct stat st {};
     if (::fstat(fd, &st) != 0) throw cannot_read(path, errno);
-    if (S_ISDIR(st.st_mode)) throw cannot_read(path, EISDIR);
     file_size = st.st_size;
     uint8_t magic[2] = {};
     if (mode == Gzip::inflate && ::pread(fd, magic, 2, 0) == 2 && magic[0] == 0x1f && magic[1] == 0x8b) {

@@ -13,31 +13,27 @@
 #include <memory>
 
 namespace lockstep {
-namespace {
 
-const char* kind_name(mode_t mode) {
-  if (S_ISDIR(mode)) return "a folder";
-  if (S_ISFIFO(mode)) return "a pipe";
-  if (S_ISSOCK(mode)) return "a socket";
-  return "a device";
+const char* why_no_input(int error_number) {
+  switch (error_number) {
+    case kIsFolder: return "expected a file, found a folder";
+    case kIsNoFile:
+    case ENXIO: return "expected a file, found a pipe, a socket or a device";
+    case ENOENT:
+    case ENOTDIR:
+    case ENAMETOOLONG: return "there is no such file or folder";
+    case ELOOP: return "its links lead in a circle";
+    default: return nullptr;
+  }
 }
 
-Error no_file(const std::string& path, const char* found, const ReadErrors& errors) {
-  return Error(Exit::no_input, errors.missing, fmt::format("expected a file, found {}", found))
-      .at("file", path);
-}
+bool is_denied(int error_number) { return error_number == EACCES || error_number == EPERM; }
 
-}  // namespace
-
-Error cannot_open(const std::string& path, int error_number, const ReadErrors& errors) {
-  const bool missing = error_number == ENOENT || error_number == ENOTDIR;
-  const bool denied = error_number == EACCES || error_number == EPERM;
-  return Error(missing  ? Exit::no_input
-               : denied ? Exit::no_permission
-                        : Exit::io,
-               missing ? errors.missing : errors.unreadable,
-               missing ? std::string("there is no such file or folder")
-                       : fmt::format("cannot read: {}", std::strerror(error_number)))
+Error cannot_open(const std::string& path, int error_number) {
+  if (const char* why = why_no_input(error_number))
+    return Error(Exit::no_input, "E_NO_INPUT", why).at("file", path);
+  return Error(is_denied(error_number) ? Exit::no_permission : Exit::io, "E_IO",
+               fmt::format("cannot read: {}", std::strerror(error_number)))
       .at("file", path);
 }
 
@@ -47,8 +43,7 @@ PathKind path_kind(const std::string& path) {
     return S_ISREG(status.st_mode)   ? PathKind::file
            : S_ISDIR(status.st_mode) ? PathKind::folder
                                      : PathKind::other;
-  // A name that is too long, or a circle of links, is no file's.
-  if (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG || errno == ELOOP) return PathKind::none;
+  if (why_no_input(errno)) return PathKind::none;
   throw cannot_open(path, errno);
 }
 
@@ -71,20 +66,20 @@ std::string absolute_path(const std::string& path) {
   return absolute.lexically_normal().string();
 }
 
-int open_file(const std::string& path, const ReadErrors& errors) {
+int open_file(const std::string& path, OpenError error) {
   // O_NONBLOCK: without it, opening a pipe waits for who writes to it.
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (descriptor < 0 && errno == ENXIO) throw no_file(path, "a socket", errors);
-  if (descriptor < 0) throw cannot_open(path, errno, errors);
+  if (descriptor < 0) throw error(path, errno);
   struct stat status {};
-  const int error = ::fstat(descriptor, &status) == 0 ? 0 : errno;
-  if (error == 0 && S_ISREG(status.st_mode)) return descriptor;
+  int problem = ::fstat(descriptor, &status) == 0 ? 0 : errno;
+  if (problem == 0 && S_ISREG(status.st_mode)) return descriptor;
+  if (problem == 0) problem = S_ISDIR(status.st_mode) ? kIsFolder : kIsNoFile;
   ::close(descriptor);
-  throw error != 0 ? cannot_open(path, error, errors) : no_file(path, kind_name(status.st_mode), errors);
+  throw error(path, problem);
 }
 
-std::string read_text_file(const std::string& path, size_t most, const ReadErrors& errors) {
-  const int descriptor = open_file(path, errors);
+std::string read_text_file(const std::string& path, size_t most, OpenError error) {
+  const int descriptor = open_file(path, error);
   std::string text;
   char chunk[1 << 14];
   ssize_t n = 0;
@@ -92,11 +87,11 @@ std::string read_text_file(const std::string& path, size_t most, const ReadError
     n = ::read(descriptor, chunk, sizeof chunk);
     if (n > 0) text.append(chunk, static_cast<size_t>(n));
   } while ((n > 0 && text.size() <= most) || (n < 0 && errno == EINTR));
-  const int error = n < 0 ? errno : 0;
+  const int problem = n < 0 ? errno : 0;
   ::close(descriptor);
-  if (error != 0) throw cannot_open(path, error, errors);
+  if (problem != 0) throw error(path, problem);
   if (text.size() > most)
-    throw Error(Exit::data, errors.unreadable, fmt::format("expected at most {} bytes, found more", most))
+    throw Error(Exit::data, "E_FILE_SIZE", fmt::format("expected at most {} bytes, found more", most))
         .at("file", path);
   return text;
 }

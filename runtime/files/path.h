@@ -23,16 +23,16 @@ std::vector<std::string> names_in(const std::string& folder);
 // The path from the root, without "." and "..". Links stay as they are.
 std::string absolute_path(const std::string& path);
 
-// The identifiers of a file that is not there, and of one that is and cannot be read.
-struct ReadErrors {
-  const char* missing = "E_NO_INPUT";
-  const char* unreadable = "E_IO";
-};
-// errno as an Error: no_input (66), no_permission (77), io (74).
-Error cannot_open(const std::string& path, int error_number, const ReadErrors& errors = {});
-// The descriptor of a regular file, for reading. Errors: those, and no_input (66) for what is no file.
-int open_file(const std::string& path, const ReadErrors& errors = {});
-// A whole file of at most so many bytes. Errors: those of open_file, and data (65) for more bytes.
-std::string read_text_file(const std::string& path, size_t most, const ReadErrors& errors = {});
+// errno, or one of the two below, as an Error: no_input (66), no_permission (77), io (74).
+Error cannot_open(const std::string& path, int error_number);
+inline constexpr int kIsFolder = -1, kIsNoFile = -2;  // a pipe, a socket, a device
+const char* why_no_input(int error_number);           // null: the file is there
+bool is_denied(int error_number);
+
+// The descriptor of a regular file, for reading. Throws what `error` makes of errno.
+using OpenError = Error (*)(const std::string& path, int error_number);
+int open_file(const std::string& path, OpenError error = cannot_open);
+// A whole file. Errors: those of open_file, and data (65) for one of more than `most` bytes.
+std::string read_text_file(const std::string& path, size_t most, OpenError error = cannot_open);
 
 }  // namespace lockstep

@@ -24,6 +24,8 @@
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
 #include "runtime/comm/together.h"
+#include "runtime/files/json_text.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
@@ -195,7 +197,7 @@ class Race {
   nlohmann::json mine = nlohmann::json::array();
   for (const Timing& t : timings) mine.push_back(t.problem);
   std::vector<nlohmann::json> all;
-  for (const std::string& text : comm.gather_text(mine.dump())) all.push_back(nlohmann::json::parse(text));
+  for (const std::string& text : comm.gather_text(json_text(mine))) all.push_back(nlohmann::json::parse(text));
   std::string reasons;
   for (size_t k = 0; k < names.size(); ++k)
     for (size_t r = 0; r < all.size(); ++r) {
@@ -219,19 +221,23 @@ void log_failure(const Node& n, const std::string& kernel_name, const std::strin
     spdlog::warn("kernel {} of {} is not taken for{}: {}", kernel_name, n.op, shapes, problem);
 }
 
+constexpr size_t kMostCacheBytes = 64 << 20;
+
 nlohmann::json read_cache(const std::string& file) {
-  std::ifstream in(file);
-  if (!in) return nlohmann::json::object();
-  // A damaged cache is no reason to stop: it is made anew.
-  auto j = nlohmann::json::parse(in, nullptr, false);
-  return j.is_object() ? j : nlohmann::json::object();
+  try {
+    auto j = nlohmann::json::parse(read_text_file(file, kMostCacheBytes), nullptr, false);
+    if (j.is_object()) return j;
+  } catch (const Error&) {
+    // A missing or damaged cache is no reason to stop: it is made anew.
+  }
+  return nlohmann::json::object();
 }
 
 void write_cache(const std::string& file, const nlohmann::json& j) {
   std::error_code ignored;
   std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
   const std::string temporary = fmt::format("{}.{}", file, ::getpid());
-  std::ofstream(temporary) << j.dump(1) << "\n";
+  std::ofstream(temporary) << json_text(j, 1) << "\n";
   std::filesystem::rename(temporary, file, ignored);
 }
 
@@ -325,7 +331,7 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
       known.push_back(!cached.empty() && accepts(g, *n, cached, how) ? cached : "");
     }
   }
-  known = nlohmann::json::parse(comm.broadcast_text(known.dump(), 0));
+  known = nlohmann::json::parse(comm.broadcast_text(json_text(known), 0));
 
   std::vector<std::vector<std::string>> names(missing.size());
   for (size_t i = 0; i < missing.size(); ++i)

@@ -59,7 +59,7 @@ void open_log(const std::string& file, int rank, int ranks) {
     sinks.back()->set_formatter(std::make_unique<spdlog::pattern_formatter>(
         fmt::format("%Y-%m-%dT%H:%M:%S.%eZ [rank {}] %l: %v", rank), spdlog::pattern_time_type::utc));
   }
-  auto logger = std::make_shared<spdlog::logger>("lockstep", sinks.begin(), sinks.end());
+  auto logger = std::make_shared<spdlog::logger>(kLogName, sinks.begin(), sinks.end());
   logger->set_level(spdlog::level::info);
   logger->flush_on(spdlog::level::info);  // a line is in the file when a rank dies after it
   logger->set_error_handler(report_once);

@@ -8,6 +8,8 @@
 
 namespace lockstep {
 
+inline constexpr const char* kLogName = "lockstep";  // of spdlog's logger, once the log is open
+
 // Everything from info up goes to `file` (RUN/log.txt, appended to, which several ranks may share; empty:
 // nowhere), a line at a time with UTC time, rank and level; warnings and errors go to stderr too, with the
 // rank where there are several. A line that cannot be written (a full disk) is lost, said once on stderr.

@@ -12,6 +12,7 @@
 
 #include "runtime/telemetry/metrics.h"
 #include "runtime/telemetry/progress_text.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 namespace {
@@ -60,7 +61,7 @@ bool stdout_is_terminal() {
 
 // As one would type it: relative where it lies below the current folder.
 std::string shown_path(const std::string& path) {
-  std::error_code none;
+  std::error_code none;  // of a current folder that was removed
   const auto relative = std::filesystem::path(path).lexically_relative(std::filesystem::current_path(none));
   return relative.empty() || relative.begin()->string() == ".." ? path : relative.string();
 }
@@ -106,10 +107,7 @@ struct Progress::Impl {
   ProgressStyle style() const {
     return {options.current_width ? options.current_width() : options.width, options.unicode, options.color};
   }
-  void print(const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), out);
-    std::fflush(out);
-  }
+  void print(const std::string& text) { say(out, text); }
   // Back to the live line's first column. A terminal made narrower has wrapped it: up to its first row.
   std::string erase(int width) {
     if (!live) return {};

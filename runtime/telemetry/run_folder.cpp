@@ -9,14 +9,13 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <filesystem>
 #include <utility>
 
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
-namespace fs = std::filesystem;
 namespace {
 
 // What a run leaves once it has begun. The lock alone is none: it may have died before.
@@ -24,9 +23,8 @@ constexpr std::array kTraces{"job.yaml", "plan.json",         "metrics.jsonl", "
                              "log.txt",  "model.safetensors", "checkpoints"};
 
 bool holds_run(const std::string& path) {
-  std::error_code none;
   for (const char* name : kTraces)
-    if (fs::exists(fs::path(path) / name, none)) return true;
+    if (is_there(path + "/" + name)) return true;
   return false;
 }
 
@@ -75,25 +73,20 @@ int lock_folder(const std::string& path) {
 // The folder that make_folders(path) would make first; "" where all are there.
 std::string outermost_missing(const std::string& path) {
   std::string missing;
-  std::error_code none;
-  for (fs::path at = fs::absolute(path, none).lexically_normal(); !at.empty() && !fs::exists(at, none);
-       at = at.parent_path())
+  for (fs::path at = absolute_path(path); !at.empty() && !is_there(at.string()); at = at.parent_path())
     missing = at.string();
   return missing;
 }
 
 // `exact`, or the highest-numbered run of the job; "" where there is none.
 std::string find_run(const std::string& dir, const std::string& job_name, const std::string& exact) {
-  std::error_code error;
-  if (!exact.empty()) return fs::is_directory(exact, error) && holds_run(exact) ? exact : "";
+  if (!exact.empty()) return is_folder(exact) && holds_run(exact) ? exact : "";
   std::string path;
   int64_t highest = 0;
-  for (const auto& entry : fs::directory_iterator(dir, error)) {
-    const int64_t number = number_of(entry.path().filename(), job_name);
-    if (number > highest && entry.is_directory(error) && holds_run(entry.path())) {
-      highest = number;
-      path = entry.path();
-    }
+  for (const std::string& name : is_folder(dir) ? names_in(dir) : std::vector<std::string>()) {
+    const int64_t number = number_of(name, job_name);
+    const std::string run = dir + "/" + name;
+    if (number > highest && is_folder(run) && holds_run(run)) highest = number, path = run;
   }
   return path;
 }
@@ -115,10 +108,7 @@ RunFolder RunFolder::create(const std::string& dir, const std::string& job_name,
   const std::string made = outermost_missing(dir);
   make_folders(dir);
   int64_t number = 0;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(dir, error))
-    number = std::max(number, number_of(entry.path().filename(), job_name));
-  if (error) throw_io(IoStage::creating, "cannot list the folder", dir, error.value());
+  for (const std::string& name : names_in(dir)) number = std::max(number, number_of(name, job_name));
   // Another job may take the number between listing and creating: then the next one.
   while (true) {
     const std::string path = fmt::format("{}/{}-{:03}", dir, job_name, ++number);
@@ -169,7 +159,7 @@ void discard_run(const std::string& path, const std::string& made) {
   remove_stale_files(path);
   if (made.empty()) return;
   // Only empty ones go.
-  for (fs::path at = fs::absolute(path, ignored).lexically_normal(); at.string().size() >= made.size();
+  for (fs::path at = absolute_path(path); at.string().size() >= made.size();
        at = at.parent_path())
     if (!fs::remove(at, ignored) || at == at.parent_path()) break;
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/files/json_text.h"
 #include "runtime/telemetry/run_folder.h"
 
 namespace lockstep {
@@ -58,7 +59,7 @@ void write_status(const std::string& run_folder, const Status& status) {
   for_each_field(written, [&](const char* key, const auto& field) { json[key] = field; });
   // A cause may carry any bytes of a file's name.
   write_file_atomically(run_folder + "/status.json",
-                        json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+                        json_text(json, 2) + "\n");
 }
 
 Status read_status(const std::string& run_folder) {
@@ -76,7 +77,7 @@ Status read_status(const std::string& run_folder) {
     try {
       read_field(*it, field);
     } catch (const std::exception&) {
-      throw bad(fmt::format("key \"{}\": found {}", key, it->dump()));
+      throw bad(fmt::format("key \"{}\": found {}", key, json_text(*it)));
     }
     json.erase(it);
   });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/telemetry/trace.h"
+#include "runtime/files/json_text.h"
 
 #include <fmt/format.h>
 
@@ -33,7 +34,7 @@ void Trace::add(Lane lane, const Work& work, int64_t begin_ns, int64_t end_ns, i
 std::string Trace::events(int rank) const {
   using nlohmann::json;
   std::string text;
-  const auto append = [&](const json& event) { text += (text.empty() ? "" : ",\n") + event.dump(); };
+  const auto append = [&](const json& event) { text += (text.empty() ? "" : ",\n") + json_text(event); };
   append({{"ph", "M"},
           {"name", "process_name"},
           {"pid", rank},

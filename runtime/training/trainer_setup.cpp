@@ -7,6 +7,7 @@
 #include "runtime/comm/together.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/hash.h"
+#include "runtime/files/json_text.h"
 #include "runtime/telemetry/run_folder.h"
 #include "runtime/training/state_io.h"
 #include "runtime/training/trainer_parts.h"
@@ -94,8 +95,7 @@ void Trainer::agree_on_inputs() {
   if (!o_.init_from.empty() && !o_.resume) {
     // Rank 0 reads the weights for all; where others see such a file too, it is the same.
     together(comm_, [&] {
-      std::error_code none;
-      if (!root() && !std::filesystem::exists(o_.init_from, none)) return;
+      if (!root() && !is_there(o_.init_from)) return;
       weights_ = open_model(o_.init_from);
       record_.init_from = hash_of_weights(*weights_);
     });
@@ -216,7 +216,7 @@ void Trainer::open_outputs() {
   plan["batch_per_rank"] = n;
   plan["memory"] = {{"peak", session_->memory().total()}, {"activations", session_->memory().arena}};
   plan["bit_exact"] = bit_exact_;
-  write_file_atomically(o_.run_folder + "/plan.json", plan.dump(1) + "\n");
+  write_file_atomically(o_.run_folder + "/plan.json", json_text(plan, 1) + "\n");
 }
 
 void expect_size(const DatasetConfig& config, const DatasetShape& data, const InputShape& input) {
