@@ -3,11 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
 #include "launch/commands/memory_check.h"
 #include "launch/job/availability.h"
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/files/path.h"
+#include "runtime/training/state_io.h"
 
 namespace lockstep {
 
@@ -26,6 +30,34 @@ void print_classes(const DatasetShape& data) {
                         data.class_counts.empty() ? "" : fmt::format(" {}", data.class_counts[i]));
   if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
   fmt::print("classes: {}\n", text);
+}
+
+// What `fit` would meet between its start and its first step. Returns what it would remark in its log.
+std::vector<std::string> check_files(const Job& job, const ParameterTable& table) {
+  if (!job.model.init_from.empty()) try {
+      check_model_tensors(table, *open_model(job.model.init_from), job.model.init_from);
+    } catch (Error& e) {
+      if (const auto where = job.where.find("model.init_from"); where != job.where.end())
+        e.add_place("job", where->second);
+      throw;
+    }
+  expect_writable(job.output_dir);
+  constexpr size_t kMost = 10;
+  std::vector<std::string> notes;
+  bool pictures = false;
+  for (const auto& data : {std::optional(job.training), job.validation, job.test}) {
+    if (!data) continue;
+    DatasetFiles files = inspect_dataset(*data);
+    pictures = pictures || files.pictures;
+    if (const size_t all = files.remarks.size(); all > kMost) {
+      files.remarks.resize(kMost);
+      files.remarks.push_back(fmt::format("and {} more files", all - kMost));
+    }
+    notes.insert(notes.end(), files.remarks.begin(), files.remarks.end());
+  }
+  if (pictures)
+    notes.emplace_back("check does not decode pictures: damage behind their headers is seen by fit");
+  return notes;
 }
 
 int run_check(const Arguments& arguments) {
@@ -53,6 +85,7 @@ int run_check(const Arguments& arguments) {
   }
   if (std::string warning = memory_warning(job, c); !warning.empty())
     c.warnings.push_back(std::move(warning));
+  const std::vector<std::string> notes = check_files(job, c.table);
   fmt::print(
       "{}: fine. {} training images of {}x{}x{} in {} classes; {} parameters; {} ranks; {} steps an epoch, "
       "{} in all\n",
@@ -60,6 +93,7 @@ int run_check(const Arguments& arguments) {
       job.instance_count, c.steps_per_epoch, c.total_steps);
   print_classes(c.data);
   for (const std::string& warning : c.warnings) fmt::print("warning: {}\n", warning);
+  for (const std::string& note : notes) fmt::print("note: {}\n", note);
   if (job.hyperparameters.gradient_accumulation > 1 && c.has_batch_norm)
     fmt::print(
         "note: with gradient_accumulation {} batch norm's statistics cover one micro-batch of {} samples "

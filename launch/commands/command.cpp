@@ -82,7 +82,8 @@ int run_command(int argc, char** argv) {
       std::this_thread::sleep_for(std::chrono::milliseconds(500));
     return e.code();
   } catch (const std::exception& e) {
-    if (std::ferror(stdout) != 0 && !went_on_without(stdout)) return 0;  // fmt::print threw; see run_command_line
+    if (std::ferror(stdout) != 0 && !went_on_without(stdout))
+      return 0;  // fmt::print threw; see run_command_line
     report_error(fmt::format("error[E_INTERNAL]: {}", e.what()));
     return static_cast<int>(Exit::internal);
   }

@@ -107,7 +107,8 @@ int run_fit(const Arguments& arguments) {
       if (vm->count(option) && !vm->at(option).defaulted())
         throw Error(Exit::usage, "E_OPTION", fmt::format("fit: --{} goes with --resume", option));
 
-  const Job job = read_job(file, set);
+  const char* handed = std::getenv(kJobVariable);
+  const Job job = handed ? read_resolved_job(handed, file) : read_job(file, set);
   const LauncherEnvironment environment = launcher_environment();
   // What a rank's machine lacks it says when the ranks have met (run_rank): the others may not lack it.
   environment.present ? require_built(job) : require_available(job);
@@ -120,9 +121,12 @@ int run_fit(const Arguments& arguments) {
       throw Error(Exit::cannot_create, "E_CANNOT_CREATE",
                   "cannot create the trace: no such folder, or not writable")
           .at("file", o.trace_file);
-  o.resume_command = "lockstep fit " + shell_word(file);
-  for (const auto& s : set) o.resume_command += " --set " + shell_word(s);
-  if (!o.output.empty()) o.resume_command += " --output " + shell_word(o.output);
+  // A pipe's job stands in the run folder alone, with what --set said.
+  const std::string run = o.output.empty() ? "RUN" : shell_word(o.output);
+  o.resume_command = "lockstep fit " + (job.piped ? run + "/job.yaml" : shell_word(file));
+  if (!job.piped)
+    for (const auto& s : set) o.resume_command += " --set " + shell_word(s);
+  if (!o.output.empty() || job.piped) o.resume_command += " --output " + run;
   o.resume_command += " --resume";
 
   if (!environment.present && (job.instance_count > 1 || !job.hosts.empty() || !job.hostfile.empty())) {
@@ -141,8 +145,8 @@ int run_fit(const Arguments& arguments) {
   if (RankReport::launched()) take_share_of_cores(environment.local_rank, environment.local_size);
   RankReport report(environment.rank);  // from here on the launcher passes signals on
   o.on_peer_lost = [&](const std::string& what) {
-    report_error(fmt::format("error[E_PEER_LOST] rank={} step={}: {}; hint: resume with: {}", environment.rank,
-                             report.step(), what, o.resume_command));
+    report_error(fmt::format("error[E_PEER_LOST] rank={} step={}: {}; hint: resume with: {}",
+                             environment.rank, report.step(), what, o.resume_command));
     report.exit_code(static_cast<int>(Exit::try_again));
   };
   std::unique_ptr<Communicator> comm;

@@ -256,6 +256,7 @@ CheckedJob check_job(const Job& job) {
   c.has_batch_norm = !table.buffers.empty();
   if (job.hyperparameters.shards) refuse_rank_dependence(job, c.has_batch_norm);
   c.parameter_count = count_parameters(table);
+  c.table = table;
   return c;
 }
 

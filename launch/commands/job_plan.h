@@ -46,6 +46,7 @@ struct CheckedJob {
   MemoryReport memory;  // of a rank; without activations
   bool has_batch_norm = false;
   std::vector<std::string> warnings;  // what runs, but looks like a mistake
+  ParameterTable table;
 };
 CheckedJob check_job(const Job& job);
 

@@ -51,8 +51,8 @@ void require_available(const Job& job) {
                                     gpus == 1 ? "" : "s"))
           .hint("backend: mpi lets ranks share a GPU");
   }
-  if (!is_rank && !job.hostfile.empty() && !is_there(job.hostfile))
-    throw Error(Exit::no_input, "E_JOB_HOSTFILE", fmt::format("no such hostfile: {}", job.hostfile))
+  if (!is_rank && !job.hostfile.empty() && !is_file(job.hostfile))
+    throw Error(Exit::no_input, "E_JOB_HOSTFILE", fmt::format("no such file: {}", job.hostfile))
         .at("job", job.where.contains("hostfile") ? job.where.at("hostfile") : job.file)
         .at("key", "hostfile");
 }

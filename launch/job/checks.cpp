@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/job/checks.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "launch/job/scalar.h"
@@ -19,6 +20,12 @@ void check_hosts(const Job& job, const Reader& reader) {
   int64_t slots = 0;
   for (size_t i = 0; i < job.hosts.size(); ++i) {
     const std::string& host = job.hosts[i];
+    // What comes in is whole; fill_defaults() adds ":1" where there is no colon.
+    if (std::count(host.begin(), host.end(), ':') > 1 || host.find('[') != std::string::npos)
+      throw conflict(
+          reader, "hosts",
+          fmt::format("hosts[{}]: {} is an IPv6 address, which mpirun's --host takes apart", i, shown(host)))
+          .hint("write the machine's name, or name a hostfile");
     const size_t colon = host.rfind(':');
     int64_t count = 0;
     const bool bad_count =

@@ -1,42 +1,83 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/job/job.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 
 #include "launch/job/checks.h"
 #include "launch/job/overrides.h"
 #include "launch/job/reader.h"
 #include "launch/job/unet_config.h"
 #include "models/diffusion/folder.h"
+#include "runtime/checkpoint/file_io.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 
 namespace {
 
-std::string read_text(const std::string& path) {
-  struct stat status {};
-  const bool found = stat(path.c_str(), &status) == 0;
-  if (found && S_ISDIR(status.st_mode))
-    throw Error(Exit::no_input, "E_JOB_MISSING", "is a folder, not a job file").at("job", path);
-  std::ifstream stream(path, std::ios::binary);
-  if (!found || !stream) {
-    const int cause = errno;
-    throw Error(cause == EACCES ? Exit::no_permission : Exit::no_input, "E_JOB_MISSING",
-                fmt::format("cannot open the job file: {}", std::strerror(cause)))
-        .at("job", path)
-        .hint("configs/ has examples");
-  }
-  // One byte more than allowed, so that a longer file is seen to be longer.
+struct Descriptor {
+  int number;
+  ~Descriptor() { ::close(number); }
+};
+
+struct JobText {
+  std::string text;
+  bool is_file = true;  // else a pipe, a terminal: read once, and it has no folder of its own
+};
+
+Error cannot_read_job(const std::string& path, int error) {
+  return Error(error == EACCES ? Exit::no_permission : Exit::no_input, "E_JOB_MISSING",
+               fmt::format("cannot open the job file: {}", std::strerror(error)))
+      .at("job", path)
+      .hint("configs/ has examples");
+}
+
+// Up to the end, or one byte more than allowed, so that a longer file is seen to be longer. A pipe is waited for as long
+// as somebody has it open for writing; one that nobody opens is given a moment.
+std::string read_all(int descriptor, const std::string& path) {
+  constexpr int kMomentMs = 2000;
   std::string text(job::kMaxJobBytes + 1, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (stream.bad()) throw Error(Exit::io, "E_JOB_READ", "cannot read the job file").at("job", path);
-  text.resize(static_cast<size_t>(stream.gcount()));
+  size_t size = 0;
+  bool has_begun = false;  // somebody has written, or it is no pipe
+  while (size < text.size()) {
+    const ssize_t n = ::read(descriptor, text.data() + size, text.size() - size);
+    if (n > 0) {
+      size += static_cast<size_t>(n);
+    } else if (n == 0) {
+      if (size > 0 || has_begun) break;
+      pollfd poll{descriptor, POLLIN, 0};
+      has_begun = ::poll(&poll, 1, kMomentMs) > 0;
+      if (!has_begun)
+        throw Error(Exit::no_input, "E_JOB_MISSING", "nobody writes to this pipe").at("job", path);
+    } else if (errno == EAGAIN) {
+      pollfd poll{descriptor, POLLIN, 0};
+      ::poll(&poll, 1, -1);
+    } else if (errno != EINTR) {
+      throw Error(Exit::io, "E_JOB_READ", "cannot read the job file").at("job", path);
+    }
+  }
+  text.resize(size);
   return text;
+}
+
+JobText read_text(const std::string& path) {
+  // O_NONBLOCK: opening a pipe waits for nobody.
+  const int descriptor =
+      path == "-" ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (descriptor < 0) throw cannot_read_job(path, errno);
+  const Descriptor closed{descriptor};
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0) throw cannot_read_job(path, errno);
+  if (S_ISDIR(status.st_mode))
+    throw Error(Exit::no_input, "E_JOB_MISSING", "is a folder, not a job file").at("job", path);
+  return {read_all(descriptor, path), S_ISREG(status.st_mode) && path != "-"};
 }
 
 // Allowed in two places, since the article writes it under hyperparameters.
@@ -58,7 +99,8 @@ void merge_backend(job::Node& root) {
 
 void fill_defaults(Job& job, const job::Reader& reader) {
   if (job.job_name.empty()) {
-    for (const char c : std::filesystem::path(job.file).stem().string())
+    const std::string stem = std::filesystem::path(job.file).stem().string();
+    for (const char c : job.piped ? std::string("job") : stem)
       job.job_name += std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' ? c : '-';
     if (job.job_name[0] == '.' || job.job_name[0] == '-') job.job_name = "job" + job.job_name;
     job.job_name.resize(std::min<size_t>(job.job_name.size(), 128));
@@ -66,7 +108,7 @@ void fill_defaults(Job& job, const job::Reader& reader) {
   if (job.backend == "gloo") job.backend = "mpi";
   for (std::string& host : job.hosts)
     if (host.find(':') == std::string::npos) host += ":1";
-  job.output_dir = std::filesystem::absolute(job.output_dir).lexically_normal().string();
+  job.output_dir = absolute_path(job.output_dir);
   if (job.model.name == "unet2d" && !reader.given("model.config") && !job.model.init_from.empty())
     if (const auto files = diffusion::find_files(job.model.init_from); !files.unet_config.empty())
       job.model.unet = read_unet_config(files.unet_config);
@@ -105,8 +147,10 @@ std::optional<DiffusionConfig> diffusion_config(const Job& job) {
   return d;
 }
 
-Job read_job(const std::string& path, const std::vector<std::string>& overrides) {
-  job::Node root = job::parse_yaml(read_text(path), path, true);
+namespace {
+
+Job read_job_text(const JobText& text, const std::string& path, const std::vector<std::string>& overrides) {
+  job::Node root = job::parse_yaml(text.text, path, true);
   if (root.kind != job::Node::Kind::map)
     throw job::job_error(root.place, "", root.kind == job::Node::Kind::null ? "E_JOB_EMPTY" : "E_JOB_TYPE",
                          fmt::format("a job is a map of keys, found {}", root.kind_name()))
@@ -117,13 +161,24 @@ Job read_job(const std::string& path, const std::vector<std::string>& overrides)
 
   Job job;
   job.file = path;
-  job::Reader reader(std::filesystem::absolute(path).parent_path());
+  job.piped = !text.is_file;
+  job::Reader reader(job.piped ? absolute_path(".") : parent_folder(absolute_path(path)));
   reader.read(job::job_keys(), root, &job, "");
   check_exclusive(reader);
   fill_defaults(job, reader);
   check_job(job, reader);
   for (const auto& [key, place] : reader.places()) job.where[key] = place.text();
   return job;
+}
+
+}  // namespace
+
+Job read_job(const std::string& path, const std::vector<std::string>& overrides) {
+  return read_job_text(read_text(path), path, overrides);
+}
+
+Job read_resolved_job(const std::string& text, const std::string& path) {
+  return read_job_text({text, false}, path, {});
 }
 
 }  // namespace lockstep

@@ -33,7 +33,8 @@ struct SamplingConfig {
 };
 
 struct Job {
-  std::string file;  // the job file's path
+  std::string file;    // the job file's path
+  bool piped = false;  // it is a pipe, say, which is read once: relative paths are below the current folder
   std::string job_name;
   int64_t instance_count = 1;
   std::vector<std::string> hosts;  // "host:slots"
@@ -62,9 +63,12 @@ struct Job {
 
 // Reads, overrides (`KEY.PATH=VALUE`, one per --set), validates. Everything that is wrong with the file is an
 // Error(Exit::config) at file:line:column with the key and the nearest valid key or the range; a missing file
-// is Exit::no_input, an override without KEY= Exit::usage. Every rank that reads the same text gets the same
+// is Exit::no_input, as is a pipe that nobody writes to, an override without KEY= Exit::usage. Every rank that reads the same text gets the same
 // Job.
+// `path`: "-" is standard input.
 Job read_job(const std::string& path, const std::vector<std::string>& overrides);
+// A job that the launcher has read from a pipe, resolved, for its ranks.
+Job read_resolved_job(const std::string& text, const std::string& path);
 // The resolved job as YAML: every key with its value, paths absolute; read_job of it gives the same Job.
 std::string to_yaml(const Job& job);
 // The diffusion objective as the trainer takes it; none: classification.

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 
 #include "launch/job/scalar.h"
+#include "runtime/files/path.h"
 
 namespace lockstep::job {
 namespace {
@@ -64,10 +66,12 @@ std::string expectation(const Key& key) {
   return range.empty() ? "for example " + key.example : "range " + range;
 }
 
-Error type_error(const Key& key, const Node& node, const std::string& path, const std::string& problem) {
+// `meant`: what the value was probably to be.
+Error type_error(const Key& key, const Node& node, const std::string& path, const std::string& problem,
+                 const std::string& meant = "") {
   const std::string found = node.kind == Node::Kind::scalar ? shown(node.text) : node.kind_name();
   return job_error(node.place, path, "E_JOB_TYPE", fmt::format("{}, found {}", problem, found))
-      .hint(expectation(key));
+      .hint((meant.empty() ? "" : fmt::format("did you mean {}? ", meant)) + expectation(key));
 }
 
 void expect_kind(const Key& key, const Node& node, const std::string& path, Node::Kind kind,
@@ -75,13 +79,10 @@ void expect_kind(const Key& key, const Node& node, const std::string& path, Node
   if (node.kind == kind) return;
   if (node.kind == Node::Kind::null)
     throw job_error(node.place, path, "E_JOB_TYPE", fmt::format("no value given, expected {}", expected))
-        .hint(expectation(key));
+        .hint((key.text == Text::path || key.text == Text::cwd_path ? "\"~\" in quotes is the home folder; "
+                                                                    : "") +
+              expectation(key));
   throw type_error(key, node, path, "expected " + expected);
-}
-
-void expect_plain(const Key& key, const Node& node, const std::string& path, const std::string& expected) {
-  expect_kind(key, node, path, Node::Kind::scalar, expected);
-  if (node.quoted) throw type_error(key, node, path, fmt::format("expected {}, not quoted", expected));
 }
 
 template <class T>
@@ -91,13 +92,21 @@ void expect_range(const Key& key, const Node& node, const std::string& path, T v
                     fmt::format("{} is out of range, expected {}", node.text, key.range.text()));
 }
 
+template <class T>
+std::string meant(const std::string& text) {
+  if constexpr (std::is_same_v<T, bool>) return meant_boolean(text);
+  return meant_number(text, std::is_integral_v<T>);
+}
+
 // One typed scalar by one of the rules of scalar.h.
 template <class T, class Rule>
 T scalar(const Key& key, const Node& node, const std::string& path, const char* expected, Rule rule) {
-  expect_plain(key, node, path, expected);
+  expect_kind(key, node, path, Node::Kind::scalar, expected);
   T value{};
+  if (node.quoted)
+    throw type_error(key, node, path, fmt::format("expected {}, not quoted", expected), meant<T>(node.text));
   if (const std::string problem = rule(node.text, value); !problem.empty())
-    throw type_error(key, node, path, problem);
+    throw type_error(key, node, path, problem, meant<T>(node.text));
   if constexpr (!std::is_same_v<T, bool>) expect_range(key, node, path, value);
   return value;
 }
@@ -237,9 +246,23 @@ std::string Reader::read_string(const Key& key, const Node& node, const std::str
     case Text::cwd_path:
       break;
   }
+  if (find_invalid_utf8(node.text) != std::string_view::npos)
+    refuse("is not UTF-8, which the run's job.yaml must be; a link of another name can stand for the folder");
+  std::string text = node.text;
+  if (text[0] == '~') {
+    const char* home = std::getenv("HOME");
+    if (text.size() > 1 && text[1] != '/') refuse("names another user's home folder; write the path out");
+    if (home == nullptr || *home == '\0') refuse("asks for the home folder, but HOME is not set");
+    text = home + text.substr(1);
+  }
   const bool from_file = node.place.in_file() && key.text == Text::path;
-  const std::filesystem::path base = from_file ? folder_ : std::filesystem::current_path();
-  return (base / node.text).lexically_normal().string();
+  const std::filesystem::path base = from_file ? folder_.string() : absolute_path(".");
+  const std::string path_text = (base / text).lexically_normal().string();
+  if (find_invalid_utf8(path_text) != std::string_view::npos)
+    refuse(
+        "lies below a folder whose name is not UTF-8, which the run's job.yaml must be; a link can stand for "
+        "it");
+  return path_text;
 }
 
 void Reader::read_value(const Key& key, const Node& node, const Slot& slot, const std::string& path) {

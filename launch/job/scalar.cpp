@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <cmath>
@@ -92,6 +93,42 @@ std::string parse_boolean(std::string_view text, bool& out) {
   if (text != "true" && text != "false") return "expected true or false";
   out = text == "true";
   return {};
+}
+
+std::string meant_boolean(std::string_view text) {
+  std::string word(text);
+  for (char& c : word) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const char* yes : {"true", "yes", "on", "y", "t", "1"})
+    if (word == yes) return "true";
+  for (const char* no : {"false", "no", "off", "n", "f", "0"})
+    if (word == no) return "false";
+  return {};
+}
+
+std::string meant_number(std::string_view text, bool integer) {
+  uint64_t hexadecimal = 0;
+  if (integer && (text.starts_with("0x") || text.starts_with("0X"))) {
+    const auto [end, error] = std::from_chars(text.data() + 2, text.data() + text.size(), hexadecimal, 16);
+    return error == std::errc() && end == text.data() + text.size() ? fmt::format("{}", hexadecimal) : "";
+  }
+  std::string plain;
+  // Separators of thousands, and the comma that many countries write for a point.
+  const bool comma =
+      std::count(text.begin(), text.end(), ',') == 1 && text.find('.') == text.npos && !integer;
+  for (const char c : text)
+    if (c == ',' && comma)
+      plain += '.';
+    else if (c != '_' && c != ',' && c != ' ' && c != '\'')
+      plain += c;
+  if (!is_number(plain)) return {};
+  double value = 0;
+  const std::string_view digits = without_plus(plain);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (error != std::errc() || end != digits.data() + digits.size()) return {};
+  if (!integer) return number_text(value);
+  constexpr double kExact = 9007199254740992;  // 2^53
+  if (value != std::floor(value) || std::abs(value) > kExact) return {};
+  return fmt::format("{}", static_cast<int64_t>(value));
 }
 
 bool looks_typed(std::string_view word) { return word == "true" || word == "false" || is_number(word); }

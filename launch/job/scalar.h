@@ -15,6 +15,9 @@ std::string parse_integer(std::string_view text, int64_t& out);
 std::string parse_unsigned(std::string_view text, uint64_t& out);
 std::string parse_number(std::string_view text, double& out);
 std::string parse_boolean(std::string_view text, bool& out);
+// What was meant by a word that the rules refuse, as they want it: "yes", "1e3", "1_000", "0,5". Empty: no idea.
+std::string meant_boolean(std::string_view text);
+std::string meant_number(std::string_view text, bool integer);
 // Would the word read as a number or boolean if it weren't for the key's type?
 bool looks_typed(std::string_view word);
 

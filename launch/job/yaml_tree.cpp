@@ -71,9 +71,7 @@ std::string join_path(std::string_view prefix, std::string_view name) {
   return fmt::format("{}.{}", prefix, name);
 }
 
-namespace {
-
-// The byte offset of the first byte that is not part of well-formed UTF-8 (Unicode 15, table 3-7), or npos.
+// Unicode 15, table 3-7.
 size_t find_invalid_utf8(std::string_view s) {
   for (size_t i = 0; i < s.size();) {
     const auto lead = static_cast<unsigned char>(s[i]);
@@ -97,6 +95,8 @@ size_t find_invalid_utf8(std::string_view s) {
   }
   return std::string_view::npos;
 }
+
+namespace {
 
 class Builder : public YAML::EventHandler {
  public:

@@ -110,6 +110,17 @@ void give_a_home(const std::string& folder) {
     ::setenv("HOME", folder.c_str(), 1);
 }
 
+void hand_over(const Job& job) {
+  const std::string text = to_yaml(job);
+  constexpr size_t kMost = 120'000;  // of an environment's entry, by Linux
+  if (text.size() > kMost)
+    throw Error(Exit::config, "E_JOB_PIPE",
+                fmt::format("a job of {} bytes cannot be handed to ranks from a pipe", text.size()))
+        .at("job", job.file)
+        .hint("save it to a file first");
+  ::setenv(kJobVariable, text.c_str(), 1);
+}
+
 std::string own_program() {
   std::error_code error;
   const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
@@ -194,7 +205,8 @@ void kill_ranks(const std::string& reports, int64_t count) {
 // Follows mpirun until it has ended and its standard error is read.
 class Watch {
  public:
-  Watch(pid_t mpirun, int output, int errors, const Signals& signals, const std::string& reports, const Job& job)
+  Watch(pid_t mpirun, int output, int errors, const Signals& signals, const std::string& reports,
+        const Job& job)
       : mpirun_(mpirun),
         output_(output),
         errors_(errors),
@@ -284,7 +296,9 @@ int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
   give_a_home(reports.path());
   ::setenv("LOCKSTEP_REPORT", reports.path().c_str(), 1);
   if (::isatty(1)) ::setenv("LOCKSTEP_TERMINAL", "1", 1);
-  for (const char* name : {"LOCKSTEP_REPORT", "LOCKSTEP_START_NS", "LOCKSTEP_TERMINAL", "LOCKSTEP_CPU"})
+  if (job.piped) hand_over(job);
+  for (const char* name :
+       {"LOCKSTEP_REPORT", "LOCKSTEP_START_NS", "LOCKSTEP_TERMINAL", "LOCKSTEP_CPU", kJobVariable})
     if (std::getenv(name)) command.insert(command.end(), {"-x", name});
   command.push_back(own_program());
   command.insert(command.end(), rank_arguments.begin(), rank_arguments.end());

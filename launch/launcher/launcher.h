@@ -9,6 +9,9 @@
 
 namespace lockstep {
 
+// Hands a job that was read from a pipe to the ranks: its resolved text.
+inline constexpr const char* kJobVariable = "LOCKSTEP_JOB";
+
 // `rank_arguments`: the command line that each rank runs after this program's own path. Returns the job's
 // exit code: from the run's status.json, or the ranks' reports where there is no run folder yet (outcome.h).
 //

@@ -45,6 +45,10 @@ std::vector<std::string> find_cifar10(const std::string& folder, bool test) {
   return files;
 }
 
+void check_cifar10_sizes(const std::vector<std::string>& files) {
+  for (const std::string& path : files) InputFile(path).expect_left(kRecords * kRecord);
+}
+
 ImageSet read_cifar10(const std::vector<std::string>& files) {
   ImageSet set;
   set.channels = 3;

@@ -13,6 +13,8 @@ namespace lockstep {
 // folder, or its cifar-10-batches-bin. Error no_input (66) where a file is missing.
 std::vector<std::string> find_cifar10(const std::string& folder, bool test);
 ImageSet read_cifar10(const std::vector<std::string>& files);
+// Whether the files are as long as they must be. Reads them where they are compressed. Errors: data (65).
+void check_cifar10_sizes(const std::vector<std::string>& files);
 DatasetShape probe_cifar10(const std::vector<std::string>& files);
 
 }  // namespace lockstep

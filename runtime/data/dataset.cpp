@@ -24,8 +24,9 @@ const std::vector<std::string> kCifar10 = {"airplane", "automobile", "bird",  "c
 
 // What can be known of a set without decoding it.
 struct Probe {
-  DatasetShape shape;           // but for class_counts
-  std::vector<int32_t> labels;  // empty: only decoding tells
+  DatasetShape shape;                     // but for class_counts
+  std::vector<int32_t> labels;            // empty: only decoding tells
+  std::vector<std::string> skipped = {};  // files that are left out
 };
 
 std::vector<std::string> numbers(int64_t count) {
@@ -39,8 +40,9 @@ struct Source {
   std::vector<std::string> files;
   std::function<ImageSet()> read;
   std::function<Probe()> probe;
-  std::string options = {};               // what else decides what is read, for the cache
-  std::vector<std::string> remarks = {};  // on the files as they lie there
+  std::string options = {};                // what else decides what is read, for the cache
+  std::vector<std::string> remarks = {};   // on the files as they lie there
+  std::function<void()> check_sizes = {};  // where the probe does not
 };
 
 Source idx_source(const IdxPaths& paths, int64_t classes, const std::vector<std::string>& names) {
@@ -55,7 +57,10 @@ Source idx_source(const IdxPaths& paths, int64_t classes, const std::vector<std:
             p.shape = probe_idx(paths, classes, p.labels);
             p.shape.class_names = names.empty() ? numbers(p.shape.classes) : names;
             return p;
-          }};
+          },
+          {},
+          {},
+          [=] { check_idx_size(paths); }};
 }
 
 Source find(const DatasetConfig& c, int threads) {
@@ -77,7 +82,10 @@ Source find(const DatasetConfig& c, int threads) {
               Probe p{probe_cifar10(files), {}};
               p.shape.class_names = kCifar10;
               return p;
-            }};
+            },
+            {},
+            {},
+            [=] { check_cifar10_sizes(files); }};
   }
   if (c.dataset == "image_folder") {
     const auto folder = std::make_shared<const ImageFolder>(find_image_folder(c.path, test));
@@ -85,7 +93,7 @@ Source find(const DatasetConfig& c, int threads) {
     Source source{folder->files, [=] { return read_image_folder(*folder, options); },
                   [=] {
                     Probe p;
-                    p.shape = probe_image_folder(*folder, options, p.labels);
+                    p.shape = probe_image_folder(*folder, options, p.labels, p.skipped);
                     p.shape.class_names = folder->classes;
                     return p;
                   },
@@ -206,7 +214,7 @@ std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int th
 
 DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like) {
   return located(config, [&] {
-    auto [shape, labels] = find(config, 1).probe();
+    auto [shape, labels, skipped] = find(config, 1).probe();
     if (config.limit > 0) shape.count = std::min(shape.count, config.limit);
     if (!labels.empty() && !shape.class_names.empty()) {
       shape.class_counts.resize(shape.class_names.size());
@@ -218,6 +226,16 @@ DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like
       shape.channels = like->channels;
     }
     return shape;
+  });
+}
+
+DatasetFiles inspect_dataset(const DatasetConfig& config) {
+  return located(config, [&] {
+    const Source source = find(config, 1);
+    if (source.check_sizes) source.check_sizes();
+    DatasetFiles files{source.probe().skipped, config.dataset == "image_folder"};
+    files.remarks.insert(files.remarks.end(), source.remarks.begin(), source.remarks.end());
+    return files;
   });
 }
 

@@ -102,6 +102,12 @@ struct DatasetShape {
   std::vector<int64_t> class_counts;     // samples of each class; empty where only decoding would tell
 };
 
+// What `check` can say of the files without decoding a pixel.
+struct DatasetFiles {
+  std::vector<std::string> remarks;  // of files that are passed over or left out, each with its path
+  bool pictures = false;             // whose pixels may be damaged all the same
+};
+
 class ImageSet {
  public:
   DatasetShape shape() const;
@@ -139,6 +145,8 @@ std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int th
 // Reads only headers, labels and folder listings: what `check` and `plan` need, without decoding. The same
 // errors as load_dataset, as far as headers show them; so may on_bad_image: skip still leave out more.
 DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like = nullptr);
+// Looks further than the headers: whether files are as long as these say, what load_dataset would remark.
+DatasetFiles inspect_dataset(const DatasetConfig& config);
 
 // One PNG or JPEG as [channels, height, width], upright as its EXIF orientation says, converted to the
 // channel count asked for: 1 grey (ITU-R BT.601 luma of a colour image), 3 RGB (grey repeated; CMYK and YCCK

@@ -106,6 +106,12 @@ std::string first_existing(const std::vector<std::string>& candidates) {
 
 }  // namespace
 
+void check_idx_size(const IdxPaths& paths) {
+  InputFile images(paths.images);
+  const ImagesHeader h = read_images_header(images);
+  images.expect_left(h.count * h.height * h.width);
+}
+
 IdxPaths find_idx(const std::string& folder, const std::string& prefix, const std::string& dataset) {
   const auto find = [&](const std::string& what, const std::string& idx) {
     const std::string stem = (fs::path(folder) / (prefix + "-" + what)).string();

@@ -19,6 +19,8 @@ IdxPaths find_idx(const std::string& folder, const std::string& prefix, const st
 IdxPaths find_idx_labels(const std::string& images);
 
 // classes: labels are below it; 0: the largest label + 1.
+// Whether what follows the headers is as long as they say. Reads it where it is compressed. Errors: data (65).
+void check_idx_size(const IdxPaths& paths);
 ImageSet read_idx(const IdxPaths& paths, int64_t classes);
 DatasetShape probe_idx(const IdxPaths& paths, int64_t classes, std::vector<int32_t>& labels);
 

@@ -156,6 +156,12 @@ struct Survey {
     }
   }
 
+  std::vector<std::string> left_out_texts() const {
+    std::vector<std::string> texts;
+    for (const auto& [file, what] : left_out) texts.push_back(folder.files[file] + ": " + what);
+    return texts;
+  }
+
   const ImageFolder& folder;
   const ImageFolderOptions& options;
   DatasetShape shape;
@@ -201,8 +207,9 @@ ImageFolder find_image_folder(const std::string& path, bool test) {
 }
 
 DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options,
-                                std::vector<int32_t>& labels) {
+                                std::vector<int32_t>& labels, std::vector<std::string>& skipped) {
   const Survey survey(folder, options);
+  skipped = survey.left_out_texts();
   for (size_t i : survey.files) labels.push_back(folder.labels[i]);
   return survey.shape;
 }
@@ -243,7 +250,7 @@ ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& 
   }
   pixels.resize(static_cast<size_t>(to - pixels.data()));
   set.pixels = std::move(pixels);
-  for (const auto& [file, what] : survey.left_out) set.skipped.push_back(folder.files[file] + ": " + what);
+  set.skipped = survey.left_out_texts();
   return set;
 }
 

@@ -32,8 +32,8 @@ struct ImageFolderOptions {
 // One channel if every image is grey, else three. Error data (65) naming the first image that cannot be read
 // or, fitted, is of another size than the one before; with skip_bad a class of which none can be read.
 ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& options);
-// By the images' headers alone, with the labels of those that can be read.
+// By the images' headers alone, with the labels of those that can be read and the others, each with what is wrong.
 DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options,
-                                std::vector<int32_t>& labels);
+                                std::vector<int32_t>& labels, std::vector<std::string>& skipped);
 
 }  // namespace lockstep

@@ -148,6 +148,20 @@ void InputFile::expect_end() {
         .at("offset", impl_->content_offset - 1);
 }
 
+void InputFile::expect_left(int64_t n) {
+  if (impl_->gzip) {
+    std::vector<uint8_t> passed(kChunk);
+    for (int64_t part = 0; n > 0; n -= part) read(passed.data(), part = std::min(n, kChunk));
+    return expect_end();
+  }
+  const int64_t left = at_most_left();
+  if (left != n)
+    throw Error(Exit::data, left < n ? "E_DATA_TRUNCATED" : "E_DATA_OVERLONG",
+                fmt::format("expected {} more bytes, found {}", n, left))
+        .at("file", impl_->path)
+        .at("offset", impl_->content_offset);
+}
+
 int64_t InputFile::at_most_left() const {
   const int64_t left = std::max<int64_t>(0, impl_->file_size - impl_->content_offset);
   return impl_->gzip ? std::min(impl_->file_size, INT64_MAX / kMaxDeflateRatio) * kMaxDeflateRatio : left;

@@ -27,6 +27,8 @@ class InputFile {
   // Checks that nothing follows: neither content nor, after a gzip stream, anything else; checks the gzip
   // stream's CRC and length.
   void expect_end();
+  // Checks that exactly n bytes of content follow: by the file's size, or by reading over them where they are compressed.
+  void expect_left(int64_t n);
   // An upper bound of the content that can still follow: exact for a plain file, deflate's largest ratio for
   // a compressed one. What a header claims is held against it before anything is allocated.
   int64_t at_most_left() const;

@@ -16,14 +16,19 @@ namespace lockstep {
 
 const char* why_no_input(int error_number) {
   switch (error_number) {
-    case kIsFolder: return "expected a file, found a folder";
+    case kIsFolder:
+      return "expected a file, found a folder";
     case kIsNoFile:
-    case ENXIO: return "expected a file, found a pipe, a socket or a device";
+    case ENXIO:
+      return "expected a file, found a pipe, a socket or a device";
     case ENOENT:
     case ENOTDIR:
-    case ENAMETOOLONG: return "there is no such file or folder";
-    case ELOOP: return "its links lead in a circle";
-    default: return nullptr;
+    case ENAMETOOLONG:
+      return "there is no such file or folder";
+    case ELOOP:
+      return "its links lead in a circle";
+    default:
+      return nullptr;
   }
 }
 
@@ -64,6 +69,16 @@ std::string absolute_path(const std::string& path) {
   const auto absolute = std::filesystem::absolute(path, error);
   if (error) throw cannot_open(".", error.value());  // the folder that we are in was removed
   return absolute.lexically_normal().string();
+}
+
+void expect_writable(const std::string& folder) {
+  std::string there = absolute_path(folder);
+  while (there.size() > 1 && !is_there(there)) there = std::filesystem::path(there).parent_path().string();
+  const int problem = !is_folder(there) ? ENOTDIR : ::access(there.c_str(), W_OK | X_OK) == 0 ? 0 : errno;
+  if (problem != 0)
+    throw Error(Exit::cannot_create, "E_CANNOT_CREATE",
+                fmt::format("cannot write to the folder: {}", std::strerror(problem)))
+        .at("file", there);
 }
 
 int open_file(const std::string& path, OpenError error) {

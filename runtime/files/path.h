@@ -23,6 +23,9 @@ std::vector<std::string> names_in(const std::string& folder);
 // The path from the root, without "." and "..". Links stay as they are.
 std::string absolute_path(const std::string& path);
 
+// Whether a folder can be made, or written to where it is there. Errors: cannot_create (73) with what hinders.
+void expect_writable(const std::string& folder);
+
 // errno, or one of the two below, as an Error: no_input (66), no_permission (77), io (74).
 Error cannot_open(const std::string& path, int error_number);
 inline constexpr int kIsFolder = -1, kIsNoFile = -2;  // a pipe, a socket, a device

@@ -197,7 +197,8 @@ class Race {
   nlohmann::json mine = nlohmann::json::array();
   for (const Timing& t : timings) mine.push_back(t.problem);
   std::vector<nlohmann::json> all;
-  for (const std::string& text : comm.gather_text(json_text(mine))) all.push_back(nlohmann::json::parse(text));
+  for (const std::string& text : comm.gather_text(json_text(mine)))
+    all.push_back(nlohmann::json::parse(text));
   std::string reasons;
   for (size_t k = 0; k < names.size(); ++k)
     for (size_t r = 0; r < all.size(); ++r) {

@@ -58,8 +58,7 @@ void write_status(const std::string& run_folder, const Status& status) {
   nlohmann::ordered_json json;
   for_each_field(written, [&](const char* key, const auto& field) { json[key] = field; });
   // A cause may carry any bytes of a file's name.
-  write_file_atomically(run_folder + "/status.json",
-                        json_text(json, 2) + "\n");
+  write_file_atomically(run_folder + "/status.json", json_text(json, 2) + "\n");
 }
 
 Status read_status(const std::string& run_folder) {

@@ -20,7 +20,8 @@ StoredTensor stored(std::string name, const Shape& shape, const float* data) {
   t.name = std::move(name);
   t.dtype = "F32";
   for (int i = 0; i < shape.rank(); ++i) t.shape.push_back(shape[i]);
-  t.bytes = {reinterpret_cast<const std::byte*>(data), static_cast<size_t>(shape.elements()) * 4};
+  if (data != nullptr)
+    t.bytes = {reinterpret_cast<const std::byte*>(data), static_cast<size_t>(shape.elements()) * 4};
   return t;
 }
 
@@ -31,12 +32,6 @@ std::vector<std::pair<std::string, const AlignedBuffer*>> training_arrays(const 
   if (m.has_ema()) arrays.emplace_back("raw.", &m.parameters);
   return arrays;
 }
-
-// Where each expected tensor goes; loading compares names, dtypes and shapes before it writes a byte.
-struct Target {
-  StoredTensor like;
-  void* data;
-};
 
 // The name that diffusers' attention had for it before version 0.14; empty for all else.
 std::string older_name(const std::string& name) {
@@ -112,9 +107,11 @@ void copy(const StoredTensor& from, void* to) {
     std::memcpy(to, from.bytes.data(), from.bytes.size());
 }
 
-void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, const std::string& path) {
-  std::map<std::string, Target> targets;
-  for (const auto& t : into) targets[t.name] = {t, const_cast<std::byte*>(t.bytes.data())};
+// Compares names, dtypes and shapes. Returns the prefix that the file's names have.
+std::string match(const std::vector<StoredTensor>& into, const SafetensorsFile& file,
+                  const std::string& path) {
+  std::map<std::string, const StoredTensor*> targets;
+  for (const auto& t : into) targets[t.name] = &t;
   const bool as_they_are = std::any_of(into.begin(), into.end(), [&](auto& t) { return file.find(t.name); });
   const std::string prefix = as_they_are ? "" : prefix_of(file);
   std::string wrong;
@@ -134,11 +131,10 @@ void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, co
       continue;
     }
     used.insert(t->name);
-    const bool fits =
-        t->dtype == target.like.dtype || (target.like.dtype == "F32" && converts_to_f32(t->dtype));
-    if (!fits || t->shape != target.like.shape)
-      complain(fmt::format("\"{}\" is {}, expected {}", name, shape_text(*t), shape_text(target.like)));
-    converted += t->dtype != target.like.dtype;
+    const bool fits = t->dtype == target->dtype || (target->dtype == "F32" && converts_to_f32(t->dtype));
+    if (!fits || t->shape != target->shape)
+      complain(fmt::format("\"{}\" is {}, expected {}", name, shape_text(*t), shape_text(*target)));
+    converted += t->dtype != target->dtype;
   }
   for (const auto& t : file.tensors()) {
     if (used.count(t.name)) continue;
@@ -152,23 +148,37 @@ void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, co
     spdlog::info("{}: \"{}\" before the names of tensors is left out{}", path, prefix,
                  passed_over > 0 ? fmt::format(", as are {} tensors without it", passed_over) : "");
   if (converted > 0) spdlog::info("{}: {} tensors are converted to F32", path, converted);
-  for (const auto& [name, target] : targets)
-    if (const StoredTensor* t = find(file, prefix, name)) copy(*t, target.data);
+  return prefix;
 }
 
-std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer& parameters) {
+// Nothing is written where something doesn't fit.
+void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, const std::string& path) {
+  const std::string prefix = match(into, file, path);
+  for (const auto& target : into)
+    if (const StoredTensor* t = find(file, prefix, target.name))
+      copy(*t, const_cast<std::byte*>(target.bytes.data()));
+}
+
+// Null: names, dtypes and shapes alone.
+struct TensorData {
+  const float *parameters = nullptr, *buffers = nullptr;
+  const int64_t* batches_tracked = nullptr;
+};
+
+std::vector<StoredTensor> tensors_of(const ParameterTable& table, const TensorData& data) {
   std::vector<StoredTensor> tensors;
-  for (const auto& name : m.table.order) {
-    const FlatEntry& e = *m.table.find(name);
+  for (const auto& name : table.order) {
+    const FlatEntry& e = *table.find(name);
     const bool buffer =
-        std::any_of(m.table.buffers.begin(), m.table.buffers.end(), [&](auto& b) { return b.name == name; });
-    tensors.push_back(stored(name, e.shape, (buffer ? m.buffers : parameters).as<float>() + e.begin));
+        std::any_of(table.buffers.begin(), table.buffers.end(), [&](auto& b) { return b.name == name; });
+    const float* of = buffer ? data.buffers : data.parameters;
+    tensors.push_back(stored(name, e.shape, of ? of + e.begin : nullptr));
     const std::string last = "running_var";
     if (name.ends_with(last)) {
       StoredTensor t;
       t.name = name.substr(0, name.size() - last.size()) + kTracked;
       t.dtype = "I64";
-      t.bytes = std::as_bytes(std::span(&m.batches_tracked, 1));
+      if (data.batches_tracked) t.bytes = std::as_bytes(std::span(data.batches_tracked, 1));
       tensors.push_back(t);
     }
   }
@@ -181,6 +191,10 @@ bool all_finite(std::span<const float> x) {
   uint32_t found = 0;
   for (float v : x) found |= (std::bit_cast<uint32_t>(v) & kExponent) == kExponent ? 1U : 0U;
   return found == 0;
+}
+
+std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer& parameters) {
+  return tensors_of(m.table, {parameters.as<float>(), m.buffers.as<float>(), &m.batches_tracked});
 }
 
 }  // namespace
@@ -197,6 +211,10 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& m) {
     for (const auto& e : m.table.parameters)
       tensors.push_back(stored(prefix + e.name, e.shape, array->as<float>() + e.begin));
   return tensors;
+}
+
+void check_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path) {
+  match(tensors_of(table, {}), file, path);
 }
 
 void load_model_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {

@@ -22,6 +22,8 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& model);
 // F16, BF16 and F64 become F32 (the nearest, F16 and BF16 exactly). A prefix that wrappers put before all names (module.,
 // _orig_mod., ema_model.) is left out with a word in the log; num_batches_tracked may be missing. Throws Error(Exit::data,
 // "E_TENSORS") naming each tensor that is missing, surplus or of another shape or dtype; nothing is written then.
+// What load_model_tensors would say, without loading. Errors: data (65).
+void check_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path);
 void load_model_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_averaged_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_optimizer_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
