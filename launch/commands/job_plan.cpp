@@ -227,7 +227,28 @@ void expect_look(const Job& job, int64_t steps_per_epoch, int64_t total_steps) {
 
 }  // namespace
 
-CheckedJob check_job(const Job& job) {
+namespace {
+
+// Adds the place and the key that a model or a schedule knows nothing of.
+template <class F>
+auto placed(const Job& job, F f) {
+  try {
+    return f();
+  } catch (Error& e) {
+    std::string key;
+    if (e.id() == "E_SHAPE")
+      key = job.where.contains("model.layers") ? "model.layers" : "model.name";
+    else if (e.id() == "E_JOB_BATCH")
+      key = "hyperparameters.global_batch_size";
+    if (!key.empty()) {
+      e.add_place("job", job.where.contains(key) ? job.where.at(key) : job.file);
+      e.add_place("key", key);
+    }
+    throw;
+  }
+}
+
+CheckedJob check_placed(const Job& job) {
   check_carried_precision(job);
   CheckedJob c;
   c.data = probe_dataset(job.training);
@@ -260,7 +281,15 @@ CheckedJob check_job(const Job& job) {
   return c;
 }
 
-JobPlan plan_job(const Job& job, bool time_kernels) {
+}  // namespace
+
+CheckedJob check_job(const Job& job) {
+  return placed(job, [&] { return check_placed(job); });
+}
+
+namespace {
+
+JobPlan plan_placed(const Job& job, bool time_kernels) {
   check_carried_precision(job);
   JobPlan p;
   const auto& c = job.hyperparameters;
@@ -315,6 +344,12 @@ JobPlan plan_job(const Job& job, bool time_kernels) {
   const Shape sample{samples, p.data.channels, p.data.height, p.data.width};
   p.data_bytes = sample.elements() + samples * 4;
   return p;
+}
+
+}  // namespace
+
+JobPlan plan_job(const Job& job, bool time_kernels) {
+  return placed(job, [&] { return plan_placed(job, time_kernels); });
 }
 
 }  // namespace lockstep

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/device/cpu_topology.h"
 
+#include <cstdlib>
 #include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
@@ -44,7 +45,8 @@ double quota_cores() {
       std::string quota;
       double period = 0;
       if (max >> quota >> period && quota != "max" && period > 0)
-        cores = std::min(cores, std::stod(quota) / period);
+        if (const double share = std::strtod(quota.c_str(), nullptr); share > 0)
+          cores = std::min(cores, share / period);
     } else {
       const double quota = read_number(group + "/cpu.cfs_quota_us"),
                    period = read_number(group + "/cpu.cfs_period_us");

@@ -72,8 +72,10 @@ TEST_F(Check, ReadsTheSizesOfBodies) {
 TEST_F(Check, ComparesTheWeightsToStartFrom) {
   ASSERT_EQ(shell("$L fit job.yaml --output before").code, 0);
   expect_both(0, "--set model.init_from=before", {});
-  expect_both(65, "--set model.init_from=before --set 'model.layers=[flatten, {linear: {out_features: 2, bias: false}}]'",
-              {"E_TENSORS", "surplus"});
+  expect_both(
+      65,
+      "--set model.init_from=before --set 'model.layers=[flatten, {linear: {out_features: 2, bias: false}}]'",
+      {"E_TENSORS", "surplus"});
   expect_both(66, "--set model.init_from=nothing", {"nothing"});
   write_file(folder_.file("w.safetensors"), "version https://git-lfs.github.com/spec/v1\n");
   expect_both(65, "--set model.init_from=w.safetensors", {"LFS pointer"});

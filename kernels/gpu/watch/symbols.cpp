@@ -60,7 +60,8 @@ std::vector<Source> look_up(const std::vector<CodeAddress>& addresses) {
   std::vector<Source> found(addresses.size());
   if (addresses.empty()) return found;
   const uintptr_t base = this_program().base;
-  const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
+  std::error_code none;
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe", none).string();
   std::string command = "addr2line -a -C -f -i -e '" + program + "'";
   for (const auto& a : addresses)
     command += fmt::format(" {:#x}", reinterpret_cast<uintptr_t>(a.address) - base - (a.behind_call ? 1 : 0));
