@@ -10,6 +10,7 @@
 #include "launch/job/write.h"
 #include "models/diffusion/scheduler_config.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/json_text.h"
 #include "runtime/training/trainer.h"
 
 namespace lockstep {
@@ -172,7 +173,7 @@ ModelDescription parse_model_file(const std::string& path) {
   if (const auto version = json.find("format_version");
       version != json.end() && version->is_number_integer() && *version > kFormatVersion)
     refuse(path,
-           fmt::format("is of format_version {}; this program knows {}", version->dump(), kFormatVersion));
+           fmt::format("is of format_version {}; this program knows {}", json_text(*version), kFormatVersion));
   job::Node root = job::parse_yaml(text, path, true);  // JSON is YAML
   std::erase_if(root.children, [](const job::Node& n) { return n.key == "weights"; });
   job::take_path(root, "outputs.class_names");

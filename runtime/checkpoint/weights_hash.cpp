@@ -6,6 +6,7 @@
 
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/data/hash.h"
+#include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
@@ -50,7 +51,7 @@ void expect_hash(const std::string& description, const std::string& name, const 
   const std::string found = sha256_hex(file.bytes());
   if (!hashes->is_array() || std::find(hashes->begin(), hashes->end(), found) == hashes->end())
     throw damaged(fmt::format("the weights are not those that were written: SHA-256 {}, expected {}", found,
-                              hashes->is_array() && !hashes->empty() ? hashes->front().dump() : "an array"))
+                              hashes->is_array() && !hashes->empty() ? json_text(hashes->front()) : "an array"))
         .hint("a copy that is whole, or a checkpoint of the run");
 }
 
