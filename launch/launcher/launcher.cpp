@@ -311,7 +311,7 @@ int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
   output.close_write(), errors.close_write();
   MpirunNoise noise([](std::string_view text) { say(stderr, text); });
   const Ending ending = Watch(pid, output.read, errors.read, signals, reports.path(), job).run(noise);
-  if (const std::string run = read_run_folder(reports.path()); went_on_without(stdout) && !run.empty()) {
+  if (const std::string run = read_run_folder(reports.path()).path; went_on_without(stdout) && !run.empty()) {
     open_log(run + "/log.txt", 0, 1);
     spdlog::info("the launcher could not write to standard output; the run went on without it");
   }

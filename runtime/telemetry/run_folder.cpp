@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -16,6 +17,7 @@
 #include "runtime/files/path.h"
 
 namespace lockstep {
+namespace fs = std::filesystem;
 namespace {
 
 // What a run leaves once it has begun. The lock alone is none: it may have died before.
