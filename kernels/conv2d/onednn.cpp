@@ -46,11 +46,11 @@ struct Problem {
 
   dnnl::convolution_forward::primitive_desc forward(dnnl::prop_kind kind, Activation activation) const {
     const auto direct = dnnl::algorithm::convolution_direct;
-    const auto desc = bias ? dnnl::convolution_forward::desc(kind, direct, wanted_x, forward_w, b, wanted_y,
-                                                             strides, dilations, pad_first, pad_last)
-                           : dnnl::convolution_forward::desc(kind, direct, wanted_x, forward_w, wanted_y,
-                                                             strides, dilations, pad_first, pad_last);
-    return {desc, OneDnnKernel::attributes(activation), OneDnnKernel::engine()};
+    const auto attributes = OneDnnKernel::attributes(activation);
+    return bias ? forward_desc<dnnl::convolution_forward>(attributes, kind, direct, wanted_x, forward_w, b,
+                                                          wanted_y, strides, dilations, pad_first, pad_last)
+                : forward_desc<dnnl::convolution_forward>(attributes, kind, direct, wanted_x, forward_w,
+                                                          wanted_y, strides, dilations, pad_first, pad_last);
   }
 };
 
@@ -72,12 +72,11 @@ std::unique_ptr<Kernel> make_conv2d_onednn(const KernelRequest& r) {
 std::unique_ptr<Kernel> make_conv2d_input_grad_onednn(const KernelRequest& r) {
   return make_onednn(r, false, [&](OneDnnKernel& k) {
     const Problem p(r.params.as<Conv2dParams>(), r.out[0], r.in[1], r.in[0], false);
-    const dnnl::convolution_backward_data::primitive_desc desc(
-        {dnnl::algorithm::convolution_direct, p.wanted_x, p.wanted_w, p.wanted_y, p.strides, p.dilations,
-         p.pad_first, p.pad_last},
-        OneDnnKernel::attributes(), OneDnnKernel::engine(),
-        p.forward(dnnl::prop_kind::forward_training, Activation::none));
-    k.add(desc, dnnl::convolution_backward_data(desc),
+    using Backward = dnnl::convolution_backward_data;
+    const auto desc = backward_desc<Backward>(p.forward(dnnl::prop_kind::forward_training, Activation::none),
+                                              dnnl::algorithm::convolution_direct, p.wanted_x, p.wanted_w,
+                                              p.wanted_y, p.strides, p.dilations, p.pad_first, p.pad_last);
+    k.add(desc, Backward(desc),
           {{DNNL_ARG_DIFF_DST, k.input(0, p.y, desc.diff_dst_desc())},
            {DNNL_ARG_WEIGHTS, k.input(1, p.w, desc.weights_desc())},
            {DNNL_ARG_DIFF_SRC, k.output(0, p.x, desc.diff_src_desc())}});
@@ -89,12 +88,12 @@ std::unique_ptr<Kernel> make_conv2d_weight_grad_onednn(const KernelRequest& r) {
     const Problem p(r.params.as<Conv2dParams>(), r.in[0], r.out[0], r.in[1], r.out.size() > 1);
     const auto direct = dnnl::algorithm::convolution_direct;
     using Backward = dnnl::convolution_backward_weights;
-    const auto op = p.bias ? Backward::desc(direct, p.wanted_x, p.wanted_w, p.b, p.wanted_y, p.strides,
-                                            p.dilations, p.pad_first, p.pad_last)
-                           : Backward::desc(direct, p.wanted_x, p.wanted_w, p.wanted_y, p.strides,
-                                            p.dilations, p.pad_first, p.pad_last);
-    const Backward::primitive_desc desc(op, OneDnnKernel::attributes(), OneDnnKernel::engine(),
-                                        p.forward(dnnl::prop_kind::forward_training, Activation::none));
+    const auto forward = p.forward(dnnl::prop_kind::forward_training, Activation::none);
+    const auto desc = p.bias
+                          ? backward_desc<Backward>(forward, direct, p.wanted_x, p.wanted_w, p.b, p.wanted_y,
+                                                    p.strides, p.dilations, p.pad_first, p.pad_last)
+                          : backward_desc<Backward>(forward, direct, p.wanted_x, p.wanted_w, p.wanted_y,
+                                                    p.strides, p.dilations, p.pad_first, p.pad_last);
     std::unordered_map<int, memory> args = {
         {DNNL_ARG_SRC, k.input(0, p.x, desc.src_desc())},
         {DNNL_ARG_DIFF_DST, k.input(1, p.y, desc.diff_dst_desc())},

@@ -46,9 +46,9 @@ dnnl::cpu_isa best_isa(CpuLevel level) {
     case CpuLevel::avx512_bf16:
       return dnnl::cpu_isa::avx512_core_bf16;
     case CpuLevel::amx:
-      return dnnl::cpu_isa::avx512_core_amx;
+      break;
   }
-  return dnnl::cpu_isa::all;
+  return dnnl::cpu_isa::avx512_core_amx;
 }
 
 #if HWY_ARCH_X86

@@ -27,9 +27,9 @@ struct LinearProblem {
 
   dnnl::inner_product_forward::primitive_desc forward(bool bias, Activation activation) const {
     const auto kind = dnnl::prop_kind::forward_training;
-    const auto desc = bias ? dnnl::inner_product_forward::desc(kind, x, forward_w, b, y)
-                           : dnnl::inner_product_forward::desc(kind, x, forward_w, y);
-    return {desc, OneDnnKernel::attributes(activation), OneDnnKernel::engine()};
+    const auto attributes = OneDnnKernel::attributes(activation);
+    return bias ? forward_desc<dnnl::inner_product_forward>(attributes, kind, x, forward_w, b, y)
+                : forward_desc<dnnl::inner_product_forward>(attributes, kind, x, forward_w, y);
   }
 };
 
@@ -51,10 +51,9 @@ std::unique_ptr<Kernel> make_linear_onednn(const KernelRequest& r) {
 std::unique_ptr<Kernel> make_linear_input_grad_onednn(const KernelRequest& r) {
   return make_onednn(r, false, [&](OneDnnKernel& k) {
     const LinearProblem p(r.out[0], r.in[1], r.in[0]);
-    const dnnl::inner_product_backward_data::primitive_desc desc(
-        {p.x, p.wanted_w, p.y}, OneDnnKernel::attributes(), OneDnnKernel::engine(),
-        p.forward(false, Activation::none));
-    k.add(desc, dnnl::inner_product_backward_data(desc),
+    using Backward = dnnl::inner_product_backward_data;
+    const auto desc = backward_desc<Backward>(p.forward(false, Activation::none), p.x, p.wanted_w, p.y);
+    k.add(desc, Backward(desc),
           {{DNNL_ARG_DIFF_DST, k.input(0, p.y, p.y)},
            {DNNL_ARG_WEIGHTS, k.input(1, p.w, desc.weights_desc())},
            {DNNL_ARG_DIFF_SRC, k.output(0, p.x, p.x)}});
@@ -66,9 +65,9 @@ std::unique_ptr<Kernel> make_linear_weight_grad_onednn(const KernelRequest& r) {
     const LinearProblem p(r.in[0], r.out[0], r.in[1]);
     const bool bias = r.out.size() > 1;
     using Backward = dnnl::inner_product_backward_weights;
-    const auto op = bias ? Backward::desc(p.x, p.wanted_w, p.b, p.y) : Backward::desc(p.x, p.wanted_w, p.y);
-    const Backward::primitive_desc desc(op, OneDnnKernel::attributes(), OneDnnKernel::engine(),
-                                        p.forward(bias, Activation::none));
+    const auto forward = p.forward(bias, Activation::none);
+    const auto desc = bias ? backward_desc<Backward>(forward, p.x, p.wanted_w, p.b, p.y)
+                           : backward_desc<Backward>(forward, p.x, p.wanted_w, p.y);
     std::unordered_map<int, memory> args = {
         {DNNL_ARG_SRC, k.input(0, p.x, p.x)},
         {DNNL_ARG_DIFF_DST, k.input(1, p.y, p.y)},

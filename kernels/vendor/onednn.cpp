@@ -20,23 +20,30 @@ dnnl::primitive_attr OneDnnKernel::attributes(Activation activation) {
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   dnnl::post_ops ops;
+  const auto append = [&](algorithm kind, float alpha = 0) {
+#if DNNL_VERSION_MAJOR < 3
+    ops.append_eltwise(1, kind, alpha, 0);
+#else
+    ops.append_eltwise(kind, alpha, 0);
+#endif
+  };
   switch (activation) {
     case Activation::none:
       break;
     case Activation::relu:
-      ops.append_eltwise(1, algorithm::eltwise_relu, 0, 0);
+      append(algorithm::eltwise_relu);
       break;
     case Activation::silu:
-      ops.append_eltwise(1, algorithm::eltwise_swish, 1, 0);
+      append(algorithm::eltwise_swish, 1);
       break;
     case Activation::gelu:
-      ops.append_eltwise(1, algorithm::eltwise_gelu_erf, 0, 0);
+      append(algorithm::eltwise_gelu_erf);
       break;
     case Activation::tanh:
-      ops.append_eltwise(1, algorithm::eltwise_tanh, 0, 0);
+      append(algorithm::eltwise_tanh);
       break;
     case Activation::sigmoid:
-      ops.append_eltwise(1, algorithm::eltwise_logistic, 0, 0);
+      append(algorithm::eltwise_logistic);
       break;
   }
   attr.set_post_ops(ops);
@@ -98,7 +105,11 @@ void OneDnnKernel::run(const KernelArgs& args) {
     void* data = b.source == Source::input    ? args.in[b.at].data
                  : b.source == Source::output ? args.out[b.at].data
                                               : static_cast<std::byte*>(args.workspace) + b.at;
+#if DNNL_VERSION_MAJOR < 3
     check(dnnl_memory_set_data_handle_v2(b.memory.get(), data, stream_.get()));
+#else
+    check(dnnl_memory_set_data_handle(b.memory.get(), data));
+#endif
   }
   for (const auto* steps : {&steps_, &last_steps_})
     for (const auto& s : *steps)

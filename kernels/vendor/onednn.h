@@ -81,6 +81,28 @@ class OneDnnKernel final : public Kernel {
   int64_t workspace_bytes_ = 0;
 };
 
+// A primitive of these words (kind, algorithm, what is read and written, strides, ...). oneDNN 2 takes them in a
+// description of their own; oneDNN 3 takes them at once, between engine and attributes.
+template <class Primitive, class... Words>
+typename Primitive::primitive_desc forward_desc(const dnnl::primitive_attr& attributes,
+                                                const Words&... words) {
+#if DNNL_VERSION_MAJOR < 3
+  return {typename Primitive::desc(words...), attributes, OneDnnKernel::engine()};
+#else
+  return {OneDnnKernel::engine(), words..., attributes};
+#endif
+}
+
+// The same for a gradient, which is told about its forward primitive.
+template <class Primitive, class Forward, class... Words>
+typename Primitive::primitive_desc backward_desc(const Forward& forward, const Words&... words) {
+#if DNNL_VERSION_MAJOR < 3
+  return {typename Primitive::desc(words...), OneDnnKernel::attributes(), OneDnnKernel::engine(), forward};
+#else
+  return {OneDnnKernel::engine(), words..., forward, OneDnnKernel::attributes()};
+#endif
+}
+
 // Makes a kernel with f(kernel) under the thread count; nullptr where oneDNN has no such primitive. For
 // batch 0, which oneDNN is never asked about, f sees one sample, and the kernel that comes back writes
 // zeros into outputs without a batch dimension.
