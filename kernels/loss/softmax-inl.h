@@ -92,7 +92,9 @@ HWY_INLINE RowMaximum row_maximum(const float* x, int64_t classes) {
     most = hn::Max(most, v);
     any_nan = hn::Or(any_nan, is_nan(v));
   }
-  return {hn::GetLane(hn::MaxOfLanes(d, most)), !hn::AllFalse(d, any_nan)};
+  // Highway 1.2's fallback finds the least finite number among lanes of -inf.
+  const bool none = hn::AllTrue(d, hn::Eq(most, set(-kInfinity)));
+  return {none ? -kInfinity : hn::GetLane(hn::MaxOfLanes(d, most)), !hn::AllFalse(d, any_nan)};
 }
 
 HWY_INLINE float row_sum_exp(const float* x, int64_t classes, const RowMaximum& m, float* terms) {
