@@ -74,7 +74,10 @@ std::vector<std::string> mpirun_command(const Job& job, int cores) {
     return c;
   }
   add({"--oversubscribe", "--mca", "pml", "ob1", "--mca", "btl", "self,vader"});
-  add({"--mca", "plm", "isolated", "--mca", "ras", "^slurm,gridengine,tm,lsf,loadleveler"});
+  // No batch system, by the names that Open MPI 4 and 5 have for them; each passes over those it does not know.
+  // Without rsh, Open MPI 4 takes its launcher for one host; Open MPI 5 has none and needs none.
+  add({"--mca", "plm", "^rsh,slurm,tm,lsf,alps,pals"});
+  add({"--mca", "ras", "^slurm,gridengine,tm,pbs,lsf,loadleveler,alps,pals,flux"});
   // No core is left for the communication threads: who waits in MPI yields to who computes.
   const int64_t threads =
       job.threads_per_rank > 0 ? job.threads_per_rank : std::max<int64_t>(1, cores / job.instance_count);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/launcher/mpirun_noise.h"
 
-#include <array>
 #include <charconv>
 #include <regex>
 
@@ -10,14 +9,13 @@ namespace {
 
 bool is_rule(std::string_view line) { return line.size() > 60 && line.find_first_not_of('-') == line.npos; }
 
+// Open MPI 5's mpirun calls itself prterun.
 bool is_about_ended_ranks(std::string_view first_line) {
-  static constexpr std::array<std::string_view, 5> kOpenings = {
-      "Primary job  terminated", "mpirun noticed that process rank",
-      "mpirun detected that one or more processes", "mpirun has exited due to process rank",
-      "MPI_ABORT was invoked"};
-  for (auto opening : kOpenings)
-    if (first_line.substr(0, opening.size()) == opening) return true;
-  return false;
+  static const std::regex opening(
+      "Primary job  terminated|MPI_ABORT was invoked|(mpirun|prterun) (noticed that process rank|"
+      "detected that one or more processes|has exited due to process rank)");
+  return std::regex_search(first_line.begin(), first_line.end(), opening,
+                           std::regex_constants::match_continuous);
 }
 
 int number(const std::ssub_match& digits) {
@@ -65,7 +63,7 @@ void MpirunNoise::line(const std::string& l) {
 void MpirunNoise::read_box() {
   static const std::regex by_signal(
       R"(process rank (\d+) with PID \d+ on node \S+ exited on (signal \d+ \([^)]*\)))");
-  static const std::regex by_code(R"(Process name: \[\[\d+,\d+\],(\d+)\]\s+Exit code:\s+(\d+))");
+  static const std::regex by_code(R"(Process name: \[\S+,(\d+)\]\s+Exit code:\s+(\d+))");
   std::string flat = box_;
   for (char& c : flat)
     if (c == '\n' || c == '\r') c = ' ';

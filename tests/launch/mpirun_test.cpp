@@ -45,6 +45,33 @@ TEST(MpirunNoise, ReadsAnExitCode) {
   EXPECT_EQ(f.noise.exit_code(), 76);
 }
 
+// Texts as Open MPI 5.0.7 prints them.
+TEST(MpirunNoise, ReadsOpenMpi5Too) {
+  Filter killed;
+  killed.noise.feed("from a rank\n" + kRule +
+                    "\nprterun noticed that process rank 1 with PID 26265 on node host-7 exited on\n"
+                    "signal 9 (Killed).\n" +
+                    kRule + "\n");
+  killed.noise.finish();
+  EXPECT_EQ(killed.printed, "from a rank\n");
+  EXPECT_EQ(killed.noise.failed_rank(), 1);
+  EXPECT_EQ(killed.noise.cause(), "signal 9 (Killed)");
+
+  Filter left;
+  left.noise.feed(kRule +
+                  "\nprterun detected that one or more processes exited with non-zero status,\n"
+                  "thus causing the job to be terminated. The first process to do so was:\n\n"
+                  "   Process name: [prterun-host-7-26281@1,3]\n   Exit code:    76\n" +
+                  kRule + "\n");
+  left.noise.feed(
+      kRule + "\nprterun has exited due to process rank 1 with PID 0 on node host-7 calling\n\"abort\".\n" +
+      kRule + "\n");
+  left.noise.finish();
+  EXPECT_EQ(left.printed, "");
+  EXPECT_EQ(left.noise.failed_rank(), 3);
+  EXPECT_EQ(left.noise.exit_code(), 76);
+}
+
 TEST(MpirunNoise, LetsEverythingElsePass) {
   const std::string text = "a table\n" + kRule + "\nname  value\n" + kRule + "\nx  1\n" + kRule +
                            "\nThere are not enough slots available in the system\n" + kRule + "\n\n" + kRule +
