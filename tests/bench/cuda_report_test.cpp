@@ -35,8 +35,10 @@ double ratio(const json& count) {
   const double least = count.at("least").get<double>();
   return least > 0 ? count.at("moved").get<double>() / least : 1;
 }
+std::string word(const json& work, const char* key) { return work.at(key); }
 std::string text(const json& work) {
-  return fmt::format("{} {}, {}, {}", work.at("op"), work.at("shape"), work.at("kernel"), work.at("dtype"));
+  return fmt::format("{} {}, {}, {}", word(work, "op"), word(work, "shape"), word(work, "kernel"),
+                     word(work, "dtype"));
 }
 std::string family(const json& work) {
   const std::string op = work.at("op");
@@ -108,7 +110,7 @@ std::string of_kernel(const KernelInfo& k) { return fmt::format("{} {} {}", k.op
 TEST_F(CudaReport, EveryKernelHasARow) {
   std::set<std::string> rows;
   for (const json& work : report.at("works"))
-    rows.insert(fmt::format("{} {} {}", work.at("op"), work.at("kernel"), work.at("dtype")));
+    rows.insert(fmt::format("{} {} {}", word(work, "op"), word(work, "kernel"), word(work, "dtype")));
   for (const KernelInfo& k : Registry::builtin().all())
     EXPECT_TRUE(k.device != Device::simt || rows.contains(of_kernel(k)))
         << of_kernel(k) << ": add its shapes to bench/works.cpp";

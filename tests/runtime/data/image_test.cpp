@@ -2,6 +2,7 @@
 // PNG and JPEG files, and folders of them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <filesystem>
@@ -186,8 +187,15 @@ TEST_F(Images, PngDamagedAnywhereIsRefused) {
   for (size_t i = 0; i < good.size(); ++i) {
     std::string bad = good;
     bad[i] ^= 0x21;
-    expect_error(
-        Exit::data, [&] { decode_png("x", bytes_of(bad)); }, "file=x");
+    Image image;
+    const auto decode = [&] { image = decode_png("x", bytes_of(bad)); };
+    if (i + 4 >= good.size() && !testing::error_of(decode)) {
+      // The checksum of the last chunk, which holds nothing: to newer versions of libpng it is odd, no more.
+      EXPECT_EQ(image.pixels, decode_png("x", bytes_of(good)).pixels);
+      EXPECT_NE(image.remark, "");
+      continue;
+    }
+    expect_error(Exit::data, decode, "file=x");
   }
   for (size_t n = 0; n < good.size(); ++n)
     expect_error(

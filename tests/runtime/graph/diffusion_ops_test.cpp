@@ -32,7 +32,7 @@ Step denoising_step(int64_t batch) {
   return s;
 }
 
-const Node& the_node(const Graph& g, const std::string& op) {
+const Node& the_node(const Graph& g, const char* op) {
   return *std::find_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return n.op == op; });
 }
 

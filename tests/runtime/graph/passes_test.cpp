@@ -10,7 +10,7 @@ namespace {
 int64_t count(const Graph& g, const std::string& op) {
   return std::count_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return n.op == op; });
 }
-const Node& the(const Graph& g, const std::string& op) {
+const Node& the(const Graph& g, const char* op) {
   const auto it = std::find_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return n.op == op; });
   LOCKSTEP_ASSERT(it != g.nodes().end(), "no {}", op);
   return *it;
