@@ -11,6 +11,7 @@
 // there none, it works sample by sample.
 #include "kernels/vendor/cudnn.h"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/vendor/cudnn.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "kernels/core/error.h"
 #include "launch/commands/command.h"
 #include "launch/fetch/catalog.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/job_plan.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 

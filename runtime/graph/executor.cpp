@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/graph/executor.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/graph/bound_plan.h"

@@ -5,6 +5,7 @@
 // kernels: our own run on the SIMT executor (kernels/gpu_cases_test.cpp).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <optional>

@@ -2,6 +2,7 @@
 // Training beside PyTorch (tests/golden/make_training.py), and on one rank beside several.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <set>

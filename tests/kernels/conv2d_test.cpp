@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/support/kernel_cases.h"
 
 namespace lockstep::testing {

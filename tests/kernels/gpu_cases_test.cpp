@@ -4,6 +4,7 @@
 // kernels are not in builds with sanitizers, which would repeat what the release build finds.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>

@@ -2,6 +2,7 @@
 // The UNet against diffusers' UNet2DModel: tests/golden/make_unet.py.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <fstream>

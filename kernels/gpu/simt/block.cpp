@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <boost/context/preallocated.hpp>
 #include <boost/context/stack_context.hpp>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/conv2d.h"
 
+#include <algorithm>
+
 #include "runtime/graph/ops/rules.h"
 
 namespace lockstep {
