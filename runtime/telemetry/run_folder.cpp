@@ -162,8 +162,7 @@ void discard_run(const std::string& path, const std::string& made) {
   remove_stale_files(path);
   if (made.empty()) return;
   // Only empty ones go.
-  for (fs::path at = absolute_path(path); at.string().size() >= made.size();
-       at = at.parent_path())
+  for (fs::path at = absolute_path(path); at.string().size() >= made.size(); at = at.parent_path())
     if (!fs::remove(at, ignored) || at == at.parent_path()) break;
 }
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <spdlog/spdlog.h>
 
-
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/hash.h"
-#include "runtime/files/path.h"
 #include "runtime/files/json_text.h"
+#include "runtime/files/path.h"
 #include "runtime/telemetry/run_folder.h"
 #include "runtime/training/state_io.h"
 #include "runtime/training/trainer_parts.h"

@@ -169,8 +169,8 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
   std::filesystem::create_directory(alone);
   for (const char* part : {"unet", "scheduler", "model_index.json", "model.json"})
     std::filesystem::copy(path + "/" + part, alone + "/" + part, std::filesystem::copy_options::recursive);
-  const Outcome second = run(folder_, sample(alone, folder_.file("b.safetensors"), 1,
-                                             {"--init-noise", noise, "--seed", "99"}));
+  const Outcome second =
+      run(folder_, sample(alone, folder_.file("b.safetensors"), 1, {"--init-noise", noise, "--seed", "99"}));
   ASSERT_EQ(second.code, 0) << second.text;
   EXPECT_TRUE(tensor(folder_.file("a.safetensors"), "images") ==
               tensor(folder_.file("b.safetensors"), "images"));

@@ -115,11 +115,11 @@ TEST_F(Judged, SaysWhatItCannotJudge) {
     fs::create_directories(run_of("pairs/") + name);
     fs::copy_file(kDigits + "/test-0.png", run_of("pairs/") + name + "/digit.png");
   }
-  ASSERT_TRUE(fit(LOCKSTEP_SOURCE_DIR "/configs/mnist_article.yaml", run_of("pairs-run"),
-                  {"inputs.training={dataset: image_folder, path: " + run_of("pairs") + "}",
-                   "inputs.test={dataset: image_folder, path: " + run_of("pairs") + "}", "instance_count=1",
-                   "hyperparameters.global_batch_size=2",
-                   "model={layers: [flatten, {linear: {out_features: 2}}]}"}));
+  ASSERT_TRUE(
+      fit(LOCKSTEP_SOURCE_DIR "/configs/mnist_article.yaml", run_of("pairs-run"),
+          {"inputs.training={dataset: image_folder, path: " + run_of("pairs") + "}",
+           "inputs.test={dataset: image_folder, path: " + run_of("pairs") + "}", "instance_count=1",
+           "hyperparameters.global_batch_size=2", "model={layers: [flatten, {linear: {out_features: 2}}]}"}));
   refused({drawer, "--judge", run_of("pairs-run"), "--count", "30"}, 78,
           "the judge knows no class 0, which the diffusion model draws");
 }

@@ -43,7 +43,8 @@ const std::vector<Rule> kRules = {
 // "FILE: RULE" -> why it is right there.
 const std::map<std::string, std::string> kAllowed = {
     {"runtime/files/json_text.h: json::dump", "the one place that says what becomes of bad UTF-8"},
-    {"kernels/vendor/cudnn.cpp: directory_iterator in a loop", "a folder of the toolkit; kernels know no names_in()"},
+    {"kernels/vendor/cudnn.cpp: directory_iterator in a loop",
+     "a folder of the toolkit; kernels know no names_in()"},
     {"runtime/checkpoint/manifest.cpp: json::dump", "replaces bad UTF-8, and escapes all that is not ASCII"},
     {"runtime/comm/together.cpp: json::parse that throws", "what another rank of this program wrote"},
     {"runtime/graph/kernel_table.cpp: json::parse that throws", "what another rank of this program wrote"},
