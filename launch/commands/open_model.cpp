@@ -1,30 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/open_model.h"
 
-#include <filesystem>
-
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
 #include "launch/job/model_file.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
 
-namespace fs = std::filesystem;
-
-bool has(const fs::path& file) {
-  std::error_code ignored;
-  return fs::exists(file, ignored);
-}
-
 // The folder itself, or the run that the checkpoint RUN/checkpoints/STEP belongs to.
-std::string run_of(const fs::path& folder) {
-  if (has(folder / "job.yaml")) return folder.string();
-  const fs::path absolute = fs::absolute(folder / "").parent_path();
-  const fs::path run = absolute.parent_path().parent_path();
-  return absolute.parent_path().filename() == "checkpoints" && has(run / "job.yaml") ? run.string() : "";
+std::string run_of(const std::string& folder) {
+  if (is_there(folder + "/job.yaml")) return folder;
+  const std::string checkpoints = parent_folder(absolute_path(folder + "/.")),
+                    run = parent_folder(checkpoints);
+  return checkpoints.ends_with("/checkpoints") && is_there(run + "/job.yaml") ? run : "";
 }
 
 ModelDescription describe_run(const std::string& run, bool say) {
@@ -38,7 +31,7 @@ ModelDescription describe_run(const std::string& run, bool say) {
 }  // namespace
 
 TrainedModel open_trained(const std::string& folder, bool say) {
-  if (!has(folder))
+  if (!is_there(folder))
     throw Error(Exit::no_input, "E_RUN_NONE", "no such run or folder")
         .at("folder", folder)
         .hint("`lockstep fit JOB --output DIR` makes one");
@@ -48,10 +41,10 @@ TrainedModel open_trained(const std::string& folder, bool say) {
   m.weights = open_model(folder, [&](const std::string& warning) {
     if (say) report_error("warning: " + warning);
   });
-  fs::path home = fs::path(m.weights->path()).parent_path();
-  if (home.filename() == "unet") home = home.parent_path();
-  if (has(home / kModelFile))
-    m.description = read_model_file((home / kModelFile).string());
+  std::string home = parent_folder(m.weights->path());
+  if (home == "unet" || home.ends_with("/unet")) home = parent_folder(home);
+  if (const std::string file = home + "/" + kModelFile; is_there(file))
+    m.description = read_model_file(file);
   else if (!m.run.empty())
     m.description = describe_run(m.run, say);
   else
@@ -72,7 +65,7 @@ std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_
 
 Job read_run_job(const std::string& run_folder) {
   const std::string file = run_folder + "/job.yaml";
-  if (!has(file))
+  if (!is_there(file))
     throw Error(Exit::no_input, "E_RUN_NONE", "not a run folder: it has no job.yaml")
         .at("folder", run_folder)
         .hint("`lockstep fit JOB --output DIR` makes one");

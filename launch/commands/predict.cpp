@@ -13,6 +13,7 @@
 #include "runtime/comm/together.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/sample_order.h"
+#include "runtime/files/json_text.h"
 
 namespace lockstep {
 
@@ -47,9 +48,7 @@ class PredictionLines {
     if (json_) {
       nlohmann::json p = nlohmann::json::object();
       for (int64_t c : order) p[model_.class_text(c)] = std::exp(double{at(c)});
-      return nlohmann::json{{"file", file}, {"class", best}, {"probabilities", p}}.dump(
-                 -1, ' ', false, nlohmann::json::error_handler_t::replace) +
-             "\n";
+      return json_text(nlohmann::json{{"file", file}, {"class", best}, {"probabilities", p}}) + "\n";
     }
     std::string line = fmt::format("{}: {}", file, best);
     const int64_t shown = std::min(top_, static_cast<int64_t>(order.size()));

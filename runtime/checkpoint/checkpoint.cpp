@@ -155,8 +155,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
                           {"meta.json", describe_text(meta)}};
   write_text("meta.json", meta);
   if (!contents.description.is_null()) {
-    const std::string text =
-        contents.description.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    const std::string text = json_text(contents.description, 1) + "\n";
     write_text("model.json", text);
     files["model.json"] = describe_text(text);
   }

@@ -30,8 +30,7 @@ std::string hash_of_tensors(std::span<const StoredTensor> tensors) {
 void write_description(const std::string& folder, const std::string& file, ordered_json description,
                        const std::vector<std::string>& hashes) {
   description["weights"] = {{file, hashes}};
-  write_file_atomically(folder + kDescription,
-                        description.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  write_file_atomically(folder + kDescription, json_text(description, 1) + "\n");
 }
 
 // Against "weights" of that description, where it speaks of the file.
@@ -50,8 +49,9 @@ void expect_hash(const std::string& description, const std::string& name, const 
   if (hashes == weights->end()) return;
   const std::string found = sha256_hex(file.bytes());
   if (!hashes->is_array() || std::find(hashes->begin(), hashes->end(), found) == hashes->end())
-    throw damaged(fmt::format("the weights are not those that were written: SHA-256 {}, expected {}", found,
-                              hashes->is_array() && !hashes->empty() ? json_text(hashes->front()) : "an array"))
+    throw damaged(
+        fmt::format("the weights are not those that were written: SHA-256 {}, expected {}", found,
+                    hashes->is_array() && !hashes->empty() ? json_text(hashes->front()) : "an array"))
         .hint("a copy that is whole, or a checkpoint of the run");
 }
 

@@ -12,6 +12,7 @@
 #include "runtime/data/codec.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/input_file.h"
+#include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
@@ -191,7 +192,11 @@ ImageFolder find_image_folder(const std::string& path, bool test) {
       throw Error(Exit::data, "E_IMAGE_FOLDER", "expected images of this class, found none")
           .at("file", entry.string());
     folder.labels.resize(folder.files.size(), static_cast<int32_t>(folder.classes.size()));
-    folder.classes.push_back(entry.filename().string());
+    const std::string name = utf8_text(entry.filename().string());
+    if (std::find(folder.classes.begin(), folder.classes.end(), name) != folder.classes.end())
+      throw Error(Exit::data, "E_IMAGE_FOLDER", "two classes have the same name, as far as it is UTF-8")
+          .at("file", entry.string());
+    folder.classes.push_back(name);
   }
   if (folder.classes.empty()) {
     for (const std::string& file : loose) add(file);

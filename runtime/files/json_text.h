@@ -13,4 +13,9 @@ std::string json_text(const Json& json, int indent = -1) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
+// A name as the files that we write have it.
+inline std::string utf8_text(const std::string& bytes) {
+  return nlohmann::json::parse(json_text(nlohmann::json(bytes)), nullptr, false).get<std::string>();
+}
+
 }  // namespace lockstep

@@ -76,7 +76,9 @@ int lock_folder(const std::string& path) {
 // The folder that make_folders(path) would make first; "" where all are there.
 std::string outermost_missing(const std::string& path) {
   std::string missing;
-  for (fs::path at = absolute_path(path); !at.empty() && !is_there(at.string()); at = at.parent_path())
+  std::error_code none;  // what may not be looked at is there
+  for (fs::path at = absolute_path(path); !at.empty() && !fs::exists(at, none) && !none;
+       at = at.parent_path())
     missing = at.string();
   return missing;
 }
@@ -159,7 +161,7 @@ void discard_run(const std::string& path, const std::string& made) {
   std::error_code ignored;  // what cannot be removed stays
   for (const char* name : kTraces) fs::remove_all(fs::path(path) / name, ignored);
   for (const char* name : {"tensorboard", ".lock"}) fs::remove_all(fs::path(path) / name, ignored);
-  remove_stale_files(path);
+  if (fs::is_directory(path, ignored)) remove_stale_files(path);  // another process may have come first
   if (made.empty()) return;
   // Only empty ones go.
   for (fs::path at = absolute_path(path); at.string().size() >= made.size(); at = at.parent_path())

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include "runtime/comm/together.h"
+#include "runtime/files/json_text.h"
 #include "runtime/training/trainer_parts.h"
 
 namespace lockstep {
@@ -45,7 +46,7 @@ void compare_with_earlier(const json& noted, const json& expected, const std::st
                  {"ema", false}};
   stored.update(noted);
   const auto said = [](const json& j, const std::string& key) {
-    return j.contains(key) ? j[key].dump() : "unset";
+    return j.contains(key) ? json_text(j[key]) : "unset";
   };
   json both = expected;
   both.update(stored);
@@ -87,7 +88,7 @@ void Trainer::open_checkpoint() {
         done == schedule_->total_steps() || (meta.contains("stop") && meta.at("stop").contains("reason"));
     const bool finished = o_.was_completed && at_end;
     if (!finished && meta.contains("lr")) compare_learning_rates();
-    return json{{"meta", meta}, {"finished", finished}}.dump();
+    return json_text(json{{"meta", meta}, {"finished", finished}});
   });
   if (text.empty()) return;
   json told = json::parse(text);
@@ -135,8 +136,8 @@ void Trainer::compare_learning_rates() {
   if (before.at("steps") != now.at("steps"))
     meta["changes"].push_back({{"step", done},
                                {"key", "total steps"},
-                               {"from", before.at("steps").dump()},
-                               {"to", now.at("steps").dump()}});
+                               {"from", json_text(before.at("steps"))},
+                               {"to", json_text(now.at("steps"))}});
   if (before.at("next") == now.at("next")) return;
   spdlog::warn(
       "the learning rate goes from {:.6g} at step {} to {:.6g} at step {}: schedule {} runs over {} steps "

@@ -169,7 +169,9 @@ TEST_F(Surroundings, APipeWhereAFileIsExpectedIs66) {
   expect(66, timed + "predict run p.png", {"p.png", "a pipe"});
   expect(66, timed + "fit job.yaml --set instance_count=1 --output new --set model.init_from=p.safetensors",
          {"p.safetensors"});
-  expect(66, "mkdir r; mkfifo r/job.yaml; " + timed + "evaluate r", {"r/job.yaml"});
+  // A run of before there was a model.json.
+  expect(66, "mkdir r; cp run/model.safetensors r; mkfifo r/job.yaml; " + timed + "evaluate r",
+         {"r/job.yaml"});
   expect(66, "mkdir s; mkfifo s/config.json; " + timed + "sample s", {"s"});
   expect(66, timed + "predict run /dev/null", {"/dev/null"});
   expect(66, timed + "predict run run", {"run", "a folder"});

@@ -415,7 +415,8 @@ TEST_F(StandIns, EachRankHasAGpuOfItsOwn) {
   for (const std::string& setup : {third, one}) {
     SCOPED_TRACE(setup);
     const Outcome shared = ranks_after(setup, {"backend=nccl"});
-    EXPECT_EQ(nlohmann::json::parse(read_file(run_ + "/status.json")).at("code"), 76) << shared.text;
+    EXPECT_NE(shared.code, 0) << shared.text;
+    EXPECT_FALSE(std::filesystem::exists(run_)) << "no step was done: nothing is left behind";
     const std::string card = setup == third
                                  ? "GPU-a3000000-0000-0000-0000-000000000000 at 0000:13:00 of host "
                                  : "GPU-a0000000-0000-0000-0000-000000000000 at 0000:10:00 of host ";

@@ -145,7 +145,7 @@ class Reference(unittest.TestCase):
         text = (ROOT / "docs/reference.md").read_text()
         used = set()
         for floor in errors.FLOORS:
-            for path in (ROOT / floor).rglob("*.cpp"):
+            for path in [*(ROOT / floor).rglob("*.cpp"), *(ROOT / floor).rglob("*.h")]:
                 used.update(re.findall(r'"(LOCKSTEP_[A-Z_]+)"', path.read_text()))
         documented = set(re.findall(r"`(LOCKSTEP_[A-Z_]+)`", text))
         self.assertEqual(documented, used)

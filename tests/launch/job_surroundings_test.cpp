@@ -13,14 +13,14 @@ namespace {
 TEST(JobPaths, ATildeIsTheHomeFolder) {
   const char* home = std::getenv("HOME");
   const std::string before = home ? home : "";
-  ::setenv("HOME", "/home/of-a-test", 1);
+  ::setenv("HOME", "/homes/of-a-test", 1);
   JobFolder folder;
   Job job = folder.read(replaced(kSmallJob, "path: data", "path: ~/data"),
                         {"output.dir=~/runs", "hostfile=~/hosts"});
-  EXPECT_EQ(job.training.path, "/home/of-a-test/data");
-  EXPECT_EQ(job.output_dir, "/home/of-a-test/runs");
-  EXPECT_EQ(job.hostfile, "/home/of-a-test/hosts");
-  EXPECT_EQ(folder.read(replaced(kSmallJob, "path: data", "path: \"~\"")).training.path, "/home/of-a-test");
+  EXPECT_EQ(job.training.path, "/homes/of-a-test/data");
+  EXPECT_EQ(job.output_dir, "/homes/of-a-test/runs");
+  EXPECT_EQ(job.hostfile, "/homes/of-a-test/hosts");
+  EXPECT_EQ(folder.read(replaced(kSmallJob, "path: data", "path: \"~\"")).training.path, "/homes/of-a-test");
   EXPECT_EQ(folder.read(replaced(kSmallJob, "path: data", "path: ./~")).training.path, folder.path() + "/~");
   expect_error(
       Exit::config, [&] { folder.read(replaced(kSmallJob, "path: data", "path: ~someone/data")); },

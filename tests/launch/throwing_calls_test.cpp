@@ -48,7 +48,7 @@ const std::map<std::string, std::string> kAllowed = {
     {"runtime/checkpoint/manifest.cpp: json::dump", "replaces bad UTF-8, and escapes all that is not ASCII"},
     {"runtime/comm/together.cpp: json::parse that throws", "what another rank of this program wrote"},
     {"runtime/graph/kernel_table.cpp: json::parse that throws", "what another rank of this program wrote"},
-    {"runtime/training/trainer_setup.cpp: json::parse that throws", "what rank 0 of this program wrote"},
+    {"runtime/training/trainer_resume.cpp: json::parse that throws", "what rank 0 of this program wrote"},
     {"models/diffusion/scheduler_config.cpp: json::parse that throws",
      "caught there, for the parser's own words"},
 };
