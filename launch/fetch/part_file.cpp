@@ -2,7 +2,6 @@
 #include "launch/fetch/part_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,16 +12,18 @@
 
 namespace lockstep {
 PartFile::PartFile(std::string path) : path_(std::move(path)), part_(path_ + ".part") {
+  lock_ = FileLock::try_lock(part_);
+  if (!lock_)
+    throw Error(Exit::cannot_create, "E_DATA_LOCKED", "another process is downloading this file")
+        .at("file", lock_.file())
+        .hint(lock_.how_to_remove());
   fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
   if (fd_ < 0) throw_io(IoStage::creating, "open", part_, errno);
   struct stat st {};
-  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0 || ::fstat(fd_, &st) != 0 || ::lseek(fd_, 0, SEEK_END) < 0) {
+  if (::fstat(fd_, &st) != 0 || ::lseek(fd_, 0, SEEK_END) < 0) {
     const int why = errno;
     ::close(fd_);
-    if (why == EWOULDBLOCK)
-      throw Error(Exit::cannot_create, "E_DATA_LOCKED", "another process is downloading this file")
-          .at("file", part_);
-    throw_io(IoStage::creating, "lock", part_, why);
+    throw_io(IoStage::creating, "open", part_, why);
   }
   size_ = st.st_size;
 }

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "runtime/files/file_lock.h"
+
 namespace lockstep {
 
 class PartFile {
@@ -24,6 +26,7 @@ class PartFile {
 
  private:
   std::string path_, part_;
+  FileLock lock_;
   int fd_ = -1;
   int64_t size_ = 0;
 };

@@ -2,7 +2,6 @@
 #include "runtime/checkpoint/checkpoint.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/checkpoint/find_weights.h"
 #include "runtime/checkpoint/manifest.h"
+#include "runtime/files/file_lock.h"
 #include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 
@@ -36,20 +36,23 @@ int64_t step_of(const std::string& name) {
   return error == std::errc() && end == name.data() + name.size() ? step : -1;
 }
 
-// A folder under a temporary name. It is flocked while its writer lives: one that can be locked is an orphan.
+// A folder under a temporary name. It is locked while its writer lives: one that can be locked is an orphan.
 class TemporaryFolder {
  public:
   TemporaryFolder(const std::string& parent, const std::string& name)
       : parent_(parent), path_(fmt::format("{}/{}{}-{}", parent, kTemporary, name, ::getpid())) {
     if (::mkdir(path_.c_str(), 0777) != 0)
       throw_io(IoStage::creating, "cannot create the folder", path_, errno);
-    lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lock_ >= 0) ::flock(lock_, LOCK_EX | LOCK_NB);
+    try {
+      lock_ = FileLock::try_lock(path_);
+    } catch (const Error&) {
+      ::rmdir(path_.c_str());
+      throw;
+    }
   }
   ~TemporaryFolder() {
     std::error_code ignored;  // not committed, or what the commit has replaced
     fs::remove_all(path_, ignored);
-    if (lock_ >= 0) ::close(lock_);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
@@ -78,7 +81,7 @@ class TemporaryFolder {
 
  private:
   std::string parent_, path_;
-  int lock_ = -1;
+  FileLock lock_;
 };
 
 // What writers that died have left, and what could not be removed at once.
@@ -86,13 +89,18 @@ void remove_orphans(const std::string& parent) {
   for (const std::string& name : names_in(parent)) {
     if (!name.starts_with(kTemporary)) continue;
     const std::string path = parent + "/" + name;
-    const int lock = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lock < 0) continue;
-    if (::flock(lock, LOCK_EX | LOCK_NB) == 0) {
-      std::error_code ignored;
-      fs::remove_all(path, ignored);
+    if (!is_folder(path)) {
+      // A lock's, whose writer died between its commit and its release.
+      if (name.ends_with(kHeldFile)) FileLock::remove_dead(path.substr(0, path.size() - kHeldFile.size()));
+      continue;
     }
-    ::close(lock);
+    try {
+      const FileLock lock = FileLock::try_lock(path);
+      std::error_code ignored;
+      if (lock) fs::remove_all(path, ignored);
+    } catch (const Error&) {
+      // What may not be touched is no reason to write no checkpoint.
+    }
   }
 }
 

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/graph/kernel_table.h"
 
-#include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +22,7 @@
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
 #include "runtime/comm/together.h"
+#include "runtime/files/file_lock.h"
 #include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 
@@ -245,28 +244,28 @@ void write_cache(const std::string& file, const nlohmann::json& j) {
 // One job at a time chooses kernels on a host: two would disturb each other's timings, and the one that writes
 // last would forget what the other chose. A cache that cannot be locked is used as it is, and so is one that a
 // job which does not go on (stopped, say) keeps locked.
-class CacheLock {
- public:
-  explicit CacheLock(const std::string& file) {
-    std::error_code ignored;
-    std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
-    file_ = ::open((file + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-    const auto last = std::chrono::steady_clock::now() + kPatience;
-    while (file_ >= 0 && ::flock(file_, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR) &&
-           std::chrono::steady_clock::now() < last)
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  ~CacheLock() {
-    if (file_ >= 0) ::close(file_);
-  }
-  CacheLock(const CacheLock&) = delete;
-  CacheLock& operator=(const CacheLock&) = delete;
-
- private:
+FileLock lock_cache(const std::string& file) {
   // More than the models of configs/ take to choose, less than the shortest deadline that ranks are given by default.
-  static constexpr std::chrono::seconds kPatience{30};
-  int file_ = -1;
-};
+  constexpr std::chrono::seconds kPatience{30};
+  std::error_code ignored;
+  std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
+  const auto last = std::chrono::steady_clock::now() + kPatience;
+  try {
+    while (true) {
+      FileLock lock = FileLock::try_lock(file + ".lock");
+      if (lock) return lock;
+      if (std::chrono::steady_clock::now() >= last) {
+        const std::string remove = lock.how_to_remove();
+        if (!remove.empty())
+          spdlog::warn("the cache of kernels is locked ({}) and used as it is: {}", lock.holder(), remove);
+        return lock;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  } catch (const Error&) {
+    return {};
+  }
+}
 
 // The cache holds timings of this processor at this size of batch, among these candidates: a build with
 // another kernel chooses anew.
@@ -320,10 +319,10 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
   // What rank 0 remembers from earlier runs; "" where candidates must be made and, if several, timed.
   nlohmann::json cache = nlohmann::json::object();
   nlohmann::json known = nlohmann::json::array();
-  std::optional<CacheLock> lock;  // until the choices are written
+  FileLock lock;  // until the choices are written
   if (comm.rank() == 0) {
     if (!how.cache_file.empty()) {
-      lock.emplace(how.cache_file);
+      lock = lock_cache(how.cache_file);
       cache = read_cache(how.cache_file);
     }
     for (const Node* n : missing) {

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/telemetry/run_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +12,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/file_lock.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
@@ -40,37 +38,18 @@ int64_t number_of(const std::string& name, const std::string& job_name) {
   return error == std::errc() && stop == end && number > 0 ? number : 0;
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
-
-// The descriptor that holds RUN/.lock. Close-on-exec: a child must not keep a dead run locked.
-int lock_folder(const std::string& path) {
-  const std::string file = path + "/.lock";
-  const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (descriptor < 0) throw_io(IoStage::creating, "cannot create the lock", file, errno);
-  const auto fail = [&](int error, std::string_view action) {
-    ::close(descriptor);
-    throw_io(IoStage::creating, action, file, error);
-  };
-  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) fail(errno, "cannot lock");
-    std::array<char, 512> owner{};
-    const ssize_t size = ::pread(descriptor, owner.data(), owner.size() - 1, 0);
-    ::close(descriptor);
-    std::string text(owner.data(), size > 0 ? static_cast<size_t>(size) : 0);
-    while (!text.empty() && text.back() == '\n') text.pop_back();
+FileLock lock_folder(const std::string& path) {
+  FileLock lock = FileLock::try_lock(path + "/.lock");
+  if (!lock) {
+    const std::string remove = lock.how_to_remove();
     throw Error(Exit::cannot_create, "E_RUN_LOCKED",
-                fmt::format("the run folder is in use by another job ({})", text.empty() ? "unnamed" : text))
-        .at("file", file)
-        .hint("wait for it or choose another folder with --output");
+                fmt::format("the run folder is in use by another job ({})", lock.holder()))
+        .at("file", lock.file())
+        .hint(fmt::format("wait for it or choose another folder with --output{}{}",
+                          remove.empty() ? "" : "; ", remove));
   }
-  const std::string owner = fmt::format("pid {} on {}\n", ::getpid(), host_name());
-  if (::ftruncate(descriptor, 0) != 0 ||
-      ::pwrite(descriptor, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size()))
-    fail(errno, "cannot write the lock");
-  return descriptor;
+  lock.sign();
+  return lock;
 }
 
 // The folder that make_folders(path) would make first; "" where all are there.
@@ -140,27 +119,11 @@ RunFolder RunFolder::open(const std::string& dir, const std::string& job_name, c
   return folder;
 }
 
-RunFolder::RunFolder(RunFolder&& other) noexcept
-    : path_(std::move(other.path_)), made_(std::move(other.made_)), lock_(std::exchange(other.lock_, -1)) {}
-
-RunFolder& RunFolder::operator=(RunFolder&& other) noexcept {
-  if (this != &other) {
-    if (lock_ >= 0) ::close(lock_);
-    path_ = std::move(other.path_);
-    made_ = std::move(other.made_);
-    lock_ = std::exchange(other.lock_, -1);
-  }
-  return *this;
-}
-
-RunFolder::~RunFolder() {
-  if (lock_ >= 0) ::close(lock_);
-}
-
 void discard_run(const std::string& path, const std::string& made) {
   std::error_code ignored;  // what cannot be removed stays
   for (const char* name : kTraces) fs::remove_all(fs::path(path) / name, ignored);
-  for (const char* name : {"tensorboard", ".lock"}) fs::remove_all(fs::path(path) / name, ignored);
+  for (const char* name : {"tensorboard", ".lock", ".lock.held"})
+    fs::remove_all(fs::path(path) / name, ignored);
   if (fs::is_directory(path, ignored)) remove_stale_files(path);  // another process may have come first
   if (made.empty()) return;
   // Only empty ones go.

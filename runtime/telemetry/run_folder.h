@@ -8,11 +8,14 @@
 //   status.json       state, exit code, rank, step, op, cause; replaced atomically
 //   log.txt
 //   checkpoints/, model.safetensors
-//   .lock             held (flock) by rank 0 while the run is alive
+//   .lock             locked (FileLock) by rank 0 while the run is alive
 #pragma once
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+
+#include "runtime/files/file_lock.h"
 
 namespace lockstep {
 
@@ -29,20 +32,16 @@ class RunFolder {
   static RunFolder open(const std::string& dir, const std::string& job_name, const std::string& exact);
   // Whether open() would find a run.
   static bool exists(const std::string& dir, const std::string& job_name, const std::string& exact);
-  RunFolder(RunFolder&&) noexcept;
-  RunFolder& operator=(RunFolder&&) noexcept;
-  ~RunFolder();  // releases the lock
-
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
   // The outermost folder that create() has made; "": the run's own folder was there before.
   const std::string& made() const { return made_; }
 
  private:
-  RunFolder(std::string path, std::string made, int lock)
-      : path_(std::move(path)), made_(std::move(made)), lock_(lock) {}
+  RunFolder(std::string path, std::string made, FileLock lock)
+      : path_(std::move(path)), made_(std::move(made)), lock_(std::move(lock)) {}
   std::string path_, made_;
-  int lock_ = -1;
+  FileLock lock_;
 };
 
 // Of a new run that has not come to its first step: removes what it has written, and the folders that were made for it,
