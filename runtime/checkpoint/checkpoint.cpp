@@ -184,8 +184,9 @@ LoadedCheckpoint load_checkpoint(const std::string& folder) {
     const MappedFile meta(meta_path);
     verify_text(files, "meta.json", meta, meta_path);
     loaded.meta = nlohmann::json::parse(meta.text(), nullptr, false);
-    if (!loaded.meta.is_object() || !loaded.meta.contains("step") || !loaded.meta["step"].is_number_integer())
-      throw Error(Exit::data, "E_CKPT_META", "expected an object with a whole-number \"step\"")
+    if (!loaded.meta.is_object() || !loaded.meta.contains("step") ||
+        !loaded.meta["step"].is_number_integer() || loaded.meta["step"] < 0)
+      throw Error(Exit::data, "E_CKPT_META", "expected an object with a whole-number \"step\", not below 0")
           .at("file", meta_path);
     if (files.contains("model.json")) {
       const std::string description_path = folder + "/model.json";

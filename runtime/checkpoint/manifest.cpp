@@ -3,7 +3,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/data/hash.h"
-#include "runtime/files/json_text.h"
+#include "runtime/files/json_value.h"
 
 namespace lockstep {
 namespace {
@@ -65,28 +65,27 @@ nlohmann::json read_manifest(const std::string& path) {
                     nlohmann::json(found).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)));
   // Sealed, so these can fail only for what another program has made.
   const nlohmann::json manifest = nlohmann::json::parse(text, nullptr, false);
-  if (!manifest.is_object() || manifest.value("format", nlohmann::json()) != kFormat ||
-      !manifest.contains("files"))
+  if (json_member(manifest, "format") != kFormat || !json_member(manifest, "files").is_object())
     throw damaged(path, fmt::format("expected a manifest of format {}", kFormat));
-  return manifest.at("files");
+  return json_member(manifest, "files");
 }
 
 void verify_safetensors(const nlohmann::json& files, const std::string& name, const SafetensorsFile& file) {
-  const nlohmann::json entry = files.value(name, nlohmann::json::object());
-  expect_hash(file.path(), "header", entry.value("header", nlohmann::json()), file.header());
-  const nlohmann::json hashes = entry.value("tensors", nlohmann::json::object());
+  const nlohmann::json& entry = json_member(files, name);
+  expect_hash(file.path(), "header", json_member(entry, "header"), file.header());
+  const nlohmann::json& hashes = json_member(entry, "tensors");
   for (const StoredTensor& t : file.tensors())
-    expect_hash(file.path(), fmt::format("tensor \"{}\"", t.name), hashes.value(t.name, nlohmann::json()),
-                t.bytes, t.name);
+    expect_hash(file.path(), fmt::format("tensor \"{}\"", t.name), json_member(hashes, t.name), t.bytes,
+                t.name);
 }
 
 void verify_text(const nlohmann::json& files, const std::string& name, const MappedFile& file,
                  const std::string& path) {
-  const nlohmann::json entry = files.value(name, nlohmann::json::object());
-  const nlohmann::json bytes = entry.value("bytes", nlohmann::json());
+  const nlohmann::json& entry = json_member(files, name);
+  const nlohmann::json& bytes = json_member(entry, "bytes");
   if (bytes != file.bytes().size())
     throw damaged(path, fmt::format("expected {} bytes, found {}", json_text(bytes), file.bytes().size()));
-  expect_hash(path, name, entry.value("sha256", nlohmann::json()), file.bytes());
+  expect_hash(path, name, json_member(entry, "sha256"), file.bytes());
 }
 
 }  // namespace lockstep

@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "runtime/files/json_value.h"
+
 namespace lockstep {
 
 bool EarlyStop::looks_after(int64_t steps, int64_t steps_per_epoch) const {
@@ -17,30 +19,32 @@ void EarlyStop::look(const Score& score) {
   const double value = is_loss() ? score.loss : score.accuracy.value();
   if (config_.at) {
     if (is_loss() ? value <= *config_.at : value >= *config_.at)
-      reason_ = fmt::format("{} {:.6g} has reached {:.6g}", config_.metric, value, *config_.at);
+      state_.reason = fmt::format("{} {:.6g} has reached {:.6g}", config_.metric, value, *config_.at);
     return;
   }
-  const double gain = best_ ? (is_loss() ? *best_ - value : value - *best_) : 0;
-  if (std::isfinite(value) && (!best_ || gain > config_.min_delta)) {
-    best_ = value;
-    without_better_ = 0;
-  } else if (++without_better_ >= *config_.patience) {
-    reason_ = fmt::format("{} has not got better than {:.6g} in {} looks", config_.metric,
-                          best_.value_or(value), without_better_);
+  const double gain = state_.best ? (is_loss() ? *state_.best - value : value - *state_.best) : 0;
+  if (std::isfinite(value) && (!state_.best || gain > config_.min_delta)) {
+    state_.best = value;
+    state_.without_better = 0;
+  } else if (++state_.without_better >= *config_.patience) {
+    state_.reason = fmt::format("{} has not got better than {:.6g} in {} looks", config_.metric,
+                                state_.best.value_or(value), state_.without_better);
   }
 }
 
 nlohmann::json EarlyStop::state() const {
-  nlohmann::json state = {{"without_better", without_better_}};
-  if (best_) state["best"] = *best_;
-  if (stopped()) state["reason"] = reason_;
+  nlohmann::json state = {{"without_better", state_.without_better}};
+  if (state_.best) state["best"] = *state_.best;
+  if (stopped()) state["reason"] = state_.reason;
   return state;
 }
 
-void EarlyStop::restore(const nlohmann::json& state) {
-  without_better_ = state.at("without_better");
-  if (state.contains("best")) best_ = state.at("best").get<double>();
-  reason_ = state.value("reason", "");
+EarlyStop::State EarlyStop::read_state(const nlohmann::json& stop, const std::string& file) {
+  State s;
+  s.without_better = json_get<int64_t>(stop, "without_better", file, "stop.");
+  if (stop.contains("best")) s.best = json_get<double>(stop, "best", file, "stop.");
+  s.reason = json_get_or<std::string>(stop, "reason", "", file, "stop.");
+  return s;
 }
 
 }  // namespace lockstep

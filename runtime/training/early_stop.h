@@ -19,19 +19,24 @@ class EarlyStop {
   // Whether to look after so many steps.
   bool looks_after(int64_t steps, int64_t steps_per_epoch) const;
   void look(const Score& score);
-  bool stopped() const { return !reason_.empty(); }
+  bool stopped() const { return !state_.reason.empty(); }
   // "validation_accuracy 0.9812 has reached 0.98"
-  const std::string& reason() const { return reason_; }
+  const std::string& reason() const { return state_.reason; }
 
+  struct State {
+    std::optional<double> best;
+    int64_t without_better = 0;
+    std::string reason;
+  };
   nlohmann::json state() const;
-  void restore(const nlohmann::json& state);
+  // Of a checkpoint's "stop". Error data (65), naming file and key.
+  static State read_state(const nlohmann::json& stop, const std::string& file);
+  void restore(State state) { state_ = std::move(state); }
 
  private:
   bool is_loss() const { return config_.metric.ends_with("_loss"); }
   StopConfig config_;
-  std::optional<double> best_;
-  int64_t without_better_ = 0;
-  std::string reason_;
+  State state_;
 };
 
 }  // namespace lockstep

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "kernels/core/error.h"
+#include "runtime/files/json_value.h"
 
 namespace lockstep {
 namespace {
@@ -17,15 +18,17 @@ constexpr const char* kInitFrom = "model.init_from";
 
 std::string said(const std::string& value) { return value.empty() ? "unset" : value; }
 
-std::string stored_value(const json& job, const std::string& key) {
+using StoredJob = std::map<std::string, std::string>;
+
+std::string stored_value(const StoredJob& job, const std::string& key) {
   const auto found = job.find(key);
-  return found == job.end() ? "" : found->get<std::string>();
+  return found == job.end() ? "" : found->second;
 }
 
-void compare_job(const json& stored, const JobValues& now, std::vector<Difference>& found) {
+void compare_job(const StoredJob& stored, const JobValues& now, std::vector<Difference>& found) {
   std::set<std::string> keys;
   for (const auto& [key, value] : now) keys.insert(key);
-  for (const auto& [key, value] : stored.items()) keys.insert(key);
+  for (const auto& [key, value] : stored) keys.insert(key);
   for (const std::string& key : keys) {
     const auto row = now.find(key);
     const JobValue is = row == now.end() ? JobValue{} : row->second;
@@ -37,13 +40,14 @@ void compare_job(const json& stored, const JobValues& now, std::vector<Differenc
   }
 }
 
-void compare_sets(const json& stored, const std::map<std::string, RunRecord::Set>& now,
-                  std::vector<Difference>& found) {
+void compare_sets(const json& stored, const std::string& file,
+                  const std::map<std::string, RunRecord::Set>& now, std::vector<Difference>& found) {
   for (const auto& [key, set] : now) {
-    const auto before = stored.find(key);
-    if (before == stored.end()) continue;  // its keys differ
-    const auto classes = before->at("classes").get<std::vector<std::string>>();
-    const auto content = before->at("content").get<std::string>();
+    if (!stored.contains(key)) continue;  // its keys differ
+    const json before = json_get<json::object_t>(stored, key, file, "data.");
+    const std::string within = "data." + key + ".";
+    const auto classes = json_get<std::vector<std::string>>(before, "classes", file, within);
+    const auto content = json_get<std::string>(before, "content", file, within);
     const auto text = [](const std::vector<std::string>& names) {
       return fmt::format("classes [{}]", fmt::join(names, ", "));
     };
@@ -71,15 +75,16 @@ void write_record(json& meta, const RunRecord& record) {
   if (!record.init_from.empty()) meta["init_from"] = record.init_from;
 }
 
-std::vector<Difference> differences(const json& meta, const RunRecord& now,
+std::vector<Difference> differences(const json& meta, const std::string& file, const RunRecord& now,
                                     const std::function<std::string()>& hash_weights) {
   std::vector<Difference> found;
-  const json& stored = meta.at("job");
+  const auto stored = json_get<StoredJob>(meta, "job", file);
   compare_job(stored, now.job, found);
-  compare_sets(meta.at("data"), now.sets, found);
+  compare_sets(json_get<json::object_t>(meta, "data", file), file, now.sets, found);
   const auto row = now.job.find(kInitFrom);
   const std::string was = stored_value(stored, kInitFrom), is = row == now.job.end() ? "" : row->second.value;
-  if (was != is && (was.empty() || is.empty() || meta.value("init_from", "") != hash_weights()))
+  if (was != is &&
+      (was.empty() || is.empty() || json_get_or<std::string>(meta, "init_from", "", file) != hash_weights()))
     found.push_back({kInitFrom, said(was), said(is)});
   return found;
 }

@@ -40,8 +40,9 @@ struct Difference {
   std::string key, from, to;
 };
 // What differs and may not, by key. `meta` is a checkpoint's that write_record() has written into. Weights to start from
-// that lie elsewhere are the same where their hash is: `hash_weights` is called where that must be known.
-std::vector<Difference> differences(const nlohmann::json& meta, const RunRecord& now,
+// that lie elsewhere are the same where their hash is: `hash_weights` is called where that must be known. Error data (65),
+// naming `file` and the key, where what the checkpoint says is of another form.
+std::vector<Difference> differences(const nlohmann::json& meta, const std::string& file, const RunRecord& now,
                                     const std::function<std::string()>& hash_weights);
 
 // Whether `allowed` (--allow-change) names the key, or a map or list that it is in.

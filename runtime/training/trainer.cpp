@@ -23,7 +23,7 @@ TrainingResult Trainer::run() {
   TrainingResult r;
   r.steps = schedule_->total_steps();
   if (was_finished_) {
-    r.was_finished = true, r.step = meta_.at("step");
+    r.was_finished = true, r.step = saved_->step;
     return r;
   }
   make_session();
@@ -302,9 +302,10 @@ void Trainer::save() {
     c.state = optimizer_tensors(m);
     expect_finite(c.model);
     expect_finite(c.state);
+    const LearningRates rates = learning_rates(step_);
     c.meta = {{"step", step_},
               {"epoch", static_cast<double>(step_) / static_cast<double>(schedule_->steps_per_epoch())},
-              {"lr", learning_rates(step_)},
+              {"lr", {{"last", rates.last}, {"next", rates.next}, {"steps", rates.steps}}},
               {"kernels", session_->kernel_table()},
               {"job_hash", o_.job_hash},
               {"bit_exact", bit_exact_},

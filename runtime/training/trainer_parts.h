@@ -11,6 +11,7 @@
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/trace.h"
 #include "runtime/training/early_stop.h"
+#include "runtime/training/saved_state.h"
 #include "runtime/training/schedule.h"
 #include "runtime/training/trainer.h"
 
@@ -42,13 +43,18 @@ class Trainer {
 
   // Rank 0 reads; what the session needs before it exists (kernel choices) goes to all ranks.
   void open_checkpoint();
+  std::string meta_file() const;  // of the checkpoint, on rank 0
   // Rank 0's: whether this is the run that the checkpoint was written by, and what was allowed to change.
   void compare_with_checkpoint();
   void note_changes(const std::vector<Difference>& changes);
   // Of the last of so many steps, and of the next.
-  nlohmann::json learning_rates(int64_t done) const;
+  struct LearningRates {
+    double last, next;
+    int64_t steps;
+  };
+  LearningRates learning_rates(int64_t done) const;
   // A word where the schedule, stretched over another total of steps, makes the rate jump.
-  void compare_learning_rates();
+  void compare_learning_rates(int64_t done);
 
   int64_t schedule_samples() const {
     return training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
@@ -168,7 +174,7 @@ class Trainer {
   std::unique_ptr<Session> session_;
   std::optional<LoadedCheckpoint> checkpoint_;
   std::shared_ptr<const SafetensorsFile> weights_;  // to start from, until they are loaded
-  nlohmann::json meta_;
+  std::optional<SavedState> saved_;
   nlohmann::ordered_json description_;                // model.json, on rank 0
   nlohmann::json changes_ = nlohmann::json::array();  // what was allowed to change when the run was resumed
   bool was_finished_ = false;

@@ -3,13 +3,15 @@
 #include <spdlog/spdlog.h>
 
 #include "runtime/comm/together.h"
-#include "runtime/files/json_text.h"
+#include "runtime/files/json_value.h"
 #include "runtime/training/trainer_parts.h"
 
 namespace lockstep {
 namespace {
 
 using nlohmann::json;
+
+constexpr const char* kMetaFile = "meta.json";
 
 // What checkpoints before 0.3.0 noted of the run: the only settings that can be compared with theirs.
 json earlier_trajectory(const TrainerOptions& o, int64_t samples) {
@@ -63,6 +65,8 @@ void compare_with_earlier(const json& noted, const json& expected, const std::st
 
 }  // namespace
 
+std::string Trainer::meta_file() const { return checkpoint_->folder + "/" + kMetaFile; }
+
 void Trainer::open_checkpoint() {
   const std::string text = on_root(comm_, [&]() -> std::string {
     if (!o_.resume) return "";
@@ -72,9 +76,11 @@ void Trainer::open_checkpoint() {
       spdlog::warn("no checkpoint in {}: the run starts from the beginning", o_.run_folder);
       return "";
     }
+    saved_state(checkpoint_->meta, meta_file());  // is whole, before anything of it is compared or changed
     compare_with_checkpoint();
-    json& meta = checkpoint_->meta;
-    const int64_t done = meta.at("step");
+    const json& meta = checkpoint_->meta;
+    const SavedState saved = saved_state(meta, meta_file());
+    const int64_t done = saved.step;
     const std::string key = o_.config.steps ? "hyperparameters.steps" : "hyperparameters.epochs";
     if (done > schedule_->total_steps())
       throw Error(
@@ -84,66 +90,68 @@ void Trainer::open_checkpoint() {
           .at("key", key)
           .at("checkpoint", checkpoint_->folder)
           .hint("epochs or steps may grow, and not shrink below what is done");
-    const bool at_end =
-        done == schedule_->total_steps() || (meta.contains("stop") && meta.at("stop").contains("reason"));
+    const bool at_end = done == schedule_->total_steps() || (saved.stop && !saved.stop->reason.empty());
     const bool finished = o_.was_completed && at_end;
-    if (!finished && meta.contains("lr")) compare_learning_rates();
+    if (!finished && meta.contains("lr")) compare_learning_rates(done);
     return json_text(json{{"meta", meta}, {"finished", finished}});
   });
   if (text.empty()) return;
   json told = json::parse(text);
-  meta_ = std::move(told.at("meta"));
-  was_finished_ = told.at("finished");
+  saved_ = saved_state(told["meta"], kMetaFile);
+  was_finished_ = told["finished"];
 }
 
 void Trainer::compare_with_checkpoint() {
   const json& meta = checkpoint_->meta;
   if (!meta.contains("job")) {
-    compare_with_earlier(meta.at("trajectory"), earlier_trajectory(o_, schedule_samples()),
-                         checkpoint_->folder);
+    compare_with_earlier(json_get<json::object_t>(meta, "trajectory", meta_file()),
+                         earlier_trajectory(o_, schedule_samples()), checkpoint_->folder);
     return;
   }
-  const auto found = differences(meta, record_, [&] { return hash_of_weights(*open_model(o_.init_from)); });
+  const auto found =
+      differences(meta, meta_file(), record_, [&] { return hash_of_weights(*open_model(o_.init_from)); });
   refuse_differences(found, o_.allow_change, o_.job, checkpoint_->folder);
   note_changes(found);
 }
 
 void Trainer::note_changes(const std::vector<Difference>& changes) {
   json& meta = checkpoint_->meta;
+  const auto step = json_get<int64_t>(meta, "step", meta_file());
   for (const Difference& d : changes) {
-    spdlog::warn("{} changes at step {}: {}, now {}", d.key, meta.at("step").get<int64_t>(), d.from, d.to);
-    meta["changes"].push_back({{"step", meta.at("step")}, {"key", d.key}, {"from", d.from}, {"to", d.to}});
+    spdlog::warn("{} changes at step {}: {}, now {}", d.key, step, d.from, d.to);
+    meta["changes"].push_back({{"step", step}, {"key", d.key}, {"from", d.from}, {"to", d.to}});
     // What was best by one measure says nothing of another.
     if (d.key.starts_with("checkpoint.best_by")) meta.erase("best"), meta.erase("best_folder");
     if (d.key.starts_with("stop.")) meta.erase("stop");
   }
 }
 
-json Trainer::learning_rates(int64_t done) const {
+Trainer::LearningRates Trainer::learning_rates(int64_t done) const {
   const int64_t total = schedule_->total_steps();
   const auto rate = [&](int64_t step) {
     return lr_at(o_.config.lr_schedule, o_.config.optimizer.lr, step, total);
   };
   // one_cycle has no step behind its last.
   const int64_t next = o_.config.lr_schedule.name == "one_cycle" ? std::min(done, total - 1) : done;
-  return {{"last", rate(done - 1)}, {"next", rate(next)}, {"steps", total}};
+  return {rate(done - 1), rate(next), total};
 }
 
-void Trainer::compare_learning_rates() {
+void Trainer::compare_learning_rates(int64_t done) {
   json& meta = checkpoint_->meta;
-  const int64_t done = meta.at("step");
-  const json &before = meta.at("lr"), now = learning_rates(done);
-  if (before.at("steps") != now.at("steps"))
+  const auto stored = json_get<json::object_t>(meta, "lr", meta_file());
+  const auto get = [&]<class T>(const char* key, T) { return json_get<T>(stored, key, meta_file(), "lr."); };
+  const LearningRates before{get("last", double{}), get("next", double{}), get("steps", int64_t{})},
+      now = learning_rates(done);
+  if (before.steps != now.steps)
     meta["changes"].push_back({{"step", done},
                                {"key", "total steps"},
-                               {"from", json_text(before.at("steps"))},
-                               {"to", json_text(now.at("steps"))}});
-  if (before.at("next") == now.at("next")) return;
+                               {"from", std::to_string(before.steps)},
+                               {"to", std::to_string(now.steps)}});
+  if (before.next == now.next) return;
   spdlog::warn(
       "the learning rate goes from {:.6g} at step {} to {:.6g} at step {}: schedule {} runs over {} steps "
       "now, {} before",
-      before.at("last").get<double>(), done, now.at("next").get<double>(), done + 1,
-      o_.config.lr_schedule.name, now.at("steps").get<int64_t>(), before.at("steps").get<int64_t>());
+      before.last, done, now.next, done + 1, o_.config.lr_schedule.name, now.steps, before.steps);
 }
 
 }  // namespace lockstep

@@ -112,10 +112,10 @@ void Trainer::make_session() {
   s.kernels = o_.kernels;
   s.device = o_.device;
   s.collectives = o_.collectives;
-  if (!meta_.is_null())
-    for (const auto& [signature, kernel] : meta_.at("kernels").items()) s.pinned[signature] = kernel;
+  if (saved_)
+    for (const auto& [signature, kernel] : saved_->kernels) s.pinned[signature] = kernel;
   s.retune = o_.retune;
-  if (!meta_.is_null()) bit_exact_ = meta_.at("bit_exact");
+  if (saved_) bit_exact_ = saved_->bit_exact;
   session_ = std::make_unique<Session>(std::move(s), comm_);
   session_->prepare_training(schedule_->nominal_part());
   bit_exact_ &= !session_->retuned();
@@ -166,17 +166,16 @@ void Trainer::restore() {
   for (auto& s : m.state) share(s);
   if (m.has_ema()) share(m.ema);
   session_->executor().upload_model();
-  if (!meta_.is_null()) {
-    step_ = meta_.at("step");
-    m.batches_tracked = meta_.at("batches_tracked");
-    earlier_seconds_ = meta_.at("seconds");
-    training_seconds_ = meta_.at("training_seconds");
-    samples_seen_ = meta_.at("samples_seen");
-    if (meta_.contains("best"))
-      best_ = meta_.at("best").get<double>(), best_folder_ = meta_.at("best_folder");
-    if (meta_.contains("stop")) early_.restore(meta_.at("stop"));
-    changes_ = meta_.value("changes", json::array());
-    record_.init_from = meta_.value("init_from", "");
+  if (saved_) {
+    step_ = saved_->step;
+    m.batches_tracked = saved_->batches_tracked;
+    earlier_seconds_ = saved_->seconds;
+    training_seconds_ = saved_->training_seconds;
+    samples_seen_ = saved_->samples_seen;
+    best_ = saved_->best, best_folder_ = saved_->best_folder;
+    if (saved_->stop) early_.restore(*saved_->stop);
+    changes_ = saved_->changes;
+    record_.init_from = saved_->init_from;
   }
   checkpoint_.reset();
 }

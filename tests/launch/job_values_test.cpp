@@ -20,7 +20,7 @@ nlohmann::json checkpoint_of(const Job& job) {
 std::vector<std::string> differing(const Job& before, const Job& now) {
   std::vector<std::string> texts;
   for (const Difference& d :
-       differences(checkpoint_of(before), {job_values(now), {}, {}}, [] { return "other"; }))
+       differences(checkpoint_of(before), "meta.json", {job_values(now), {}, {}}, [] { return "other"; }))
     texts.push_back(d.key + ": " + d.from + " -> " + d.to);
   return texts;
 }
@@ -128,9 +128,9 @@ TEST(JobValues, AKeyThatTheCheckpointDoesNotKnowHadItsDefault) {
   const Job job = folder.read(kSmallJob);
   auto meta = checkpoint_of(job);
   meta["job"].erase("hyperparameters.clip_grad_norm");
-  EXPECT_TRUE(differences(meta, {job_values(job), {}, {}}, [] { return ""; }).empty());
+  EXPECT_TRUE(differences(meta, "meta.json", {job_values(job), {}, {}}, [] { return ""; }).empty());
   const Job clips = folder.read(kSmallJob, {"hyperparameters.clip_grad_norm=2"});
-  const auto found = differences(meta, {job_values(clips), {}, {}}, [] { return ""; });
+  const auto found = differences(meta, "meta.json", {job_values(clips), {}, {}}, [] { return ""; });
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0].from, "0");
 }
@@ -142,7 +142,7 @@ TEST(JobValues, WeightsToStartFromAreComparedByContent) {
   nlohmann::json meta;
   write_record(meta, {job_values(before), {}, "hash"});
   const auto count = [&](const Job& job, const std::string& hash) {
-    return differences(meta, {job_values(job), {}, {}}, [&] { return hash; }).size();
+    return differences(meta, "meta.json", {job_values(job), {}, {}}, [&] { return hash; }).size();
   };
   EXPECT_EQ(count(before, "other"), 0u) << "not read again where the path is the same";
   EXPECT_EQ(count(moved, "hash"), 0u);

@@ -37,6 +37,8 @@ const std::vector<Rule> kRules = {
     {"stoi and its like", std::regex(R"(\bsto(?:i|l|ll|ul|ull|f|d|ld)\()"), "std::from_chars"},
     {"json::parse that throws", std::regex(R"(json::parse\((?![^;]*nullptr, false\))[^;]*\))"),
      "parse(text, nullptr, false)"},
+    {"json::at, json::value", std::regex(R"((?:\.|->)(?:at\("[^"]*"\)|value\("))"),
+     "json_get() and json_member()"},
     {"fmt::print to stderr", std::regex(R"(fmt::print\(stderr)"), "say() or report_error()"},
 };
 
@@ -48,6 +50,9 @@ const std::map<std::string, std::string> kAllowed = {
     {"runtime/checkpoint/manifest.cpp: json::dump", "replaces bad UTF-8, and escapes all that is not ASCII"},
     {"runtime/comm/together.cpp: json::parse that throws", "what another rank of this program wrote"},
     {"runtime/graph/kernel_table.cpp: json::parse that throws", "what another rank of this program wrote"},
+    {"runtime/comm/together.cpp: json::at, json::value", "what another rank of this program wrote"},
+    {"launch/job/availability.cpp: json::at, json::value",
+     "a map of ours, asked before whether it has the key"},
     {"runtime/training/trainer_resume.cpp: json::parse that throws", "what rank 0 of this program wrote"},
     {"models/diffusion/scheduler_config.cpp: json::parse that throws",
      "caught there, for the parser's own words"},
@@ -71,11 +76,13 @@ TEST(ThrowingCalls, AreSeen) {
        {"fs::exists(path)", "std::filesystem::is_directory(folder.string())",
         "fs::create_directories(a + \"/b\");", "std::filesystem::current_path()",
         "for (const auto& e : fs::directory_iterator(dir, error)) f(e);", "entry.is_directory()", "j.dump()",
-        "it->dump(2)", "std::stoi(text)", "std::stod(s)", "json::parse(text);", "fmt::print(stderr, \"x\")"})
+        "it->dump(2)", "std::stoi(text)", "std::stod(s)", "json::parse(text);", "fmt::print(stderr, \"x\")",
+        "meta.at(\"step\")", "it->at(\"a b\").get<int>()", "meta.value(\"init_from\", \"\")"})
     EXPECT_EQ(findings("f", line).size(), 1u) << line;
   for (const char* line :
        {"fs::exists(path, error)", "fs::create_directories(folder, error)", "json_text(j, 2)",
-        "json::parse(text, nullptr, false)", "current_path(none)", "// j.dump()", "custom(stoic)"})
+        "json::parse(text, nullptr, false)", "current_path(none)", "// j.dump()", "custom(stoic)",
+        "Error(x).at(\"file\", path)", "json_get<bool>(meta, \"a\", file)", "graph.value(v)"})
     EXPECT_EQ(findings("f", line).size(), 0u) << line;
 }
 

@@ -87,11 +87,11 @@ TEST(EarlyStop, GoesOnFromItsState) {
   for (int cut = 1; cut < end; ++cut) {
     EarlyStop first(c), second(c);
     EXPECT_EQ(stops_at(first, {losses.begin(), losses.begin() + cut}), -1);
-    second.restore(nlohmann::json::parse(first.state().dump()));
+    second.restore(EarlyStop::read_state(nlohmann::json::parse(first.state().dump()), "meta.json"));
     EXPECT_EQ(stops_at(second, {losses.begin() + cut, losses.end()}), end - cut) << cut;
   }
   EarlyStop stopped(c);
-  stopped.restore(whole.state());
+  stopped.restore(EarlyStop::read_state(whole.state(), "meta.json"));
   EXPECT_EQ(stopped.reason(), whole.reason());
 }
 
