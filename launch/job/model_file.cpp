@@ -172,8 +172,8 @@ ModelDescription parse_model_file(const std::string& path) {
   if (!json.is_object()) refuse(path, "is no JSON object");
   if (const auto version = json.find("format_version");
       version != json.end() && version->is_number_integer() && *version > kFormatVersion)
-    refuse(path,
-           fmt::format("is of format_version {}; this program knows {}", json_text(*version), kFormatVersion));
+    refuse(path, fmt::format("is of format_version {}; this program knows {}", json_text(*version),
+                             kFormatVersion));
   job::Node root = job::parse_yaml(text, path, true);  // JSON is YAML
   std::erase_if(root.children, [](const job::Node& n) { return n.key == "weights"; });
   job::take_path(root, "outputs.class_names");

@@ -114,7 +114,7 @@ std::string meant_number(std::string_view text, bool integer) {
   std::string plain;
   // Separators of thousands, and the comma that many countries write for a point.
   const bool comma =
-      std::count(text.begin(), text.end(), ',') == 1 && text.find('.') == text.npos && !integer;
+      std::count(text.begin(), text.end(), ',') == 1 && text.find('.') == std::string_view::npos && !integer;
   for (const char c : text)
     if (c == ',' && comma)
       plain += '.';

@@ -7,7 +7,9 @@
 namespace lockstep {
 namespace {
 
-bool is_rule(std::string_view line) { return line.size() > 60 && line.find_first_not_of('-') == line.npos; }
+bool is_rule(std::string_view line) {
+  return line.size() > 60 && line.find_first_not_of('-') == std::string_view::npos;
+}
 
 // Open MPI 5's mpirun calls itself prterun.
 bool is_about_ended_ranks(std::string_view first_line) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/device/cpu_topology.h"
 
-#include <cstdlib>
 #include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
+#include <cstdlib>
 
 #include <algorithm>
 #include <cmath>

@@ -69,7 +69,7 @@ int64_t usable_memory() {
   int64_t bytes = int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
   for_each_cgroup("memory", [&](const std::string& group, bool v2) {
     std::ifstream limit(group + (v2 ? "/memory.max" : "/memory.limit_in_bytes"));
-    if (int64_t most = 0; limit >> most) bytes = std::min(bytes, most);  // "max" is no number
+    if (int64_t allowed = 0; limit >> allowed) bytes = std::min(bytes, allowed);  // "max" is no number
   });
   return bytes;
 }

@@ -115,7 +115,7 @@ std::string match(const std::vector<StoredTensor>& into, const SafetensorsFile& 
   const bool as_they_are = std::any_of(into.begin(), into.end(), [&](auto& t) { return file.find(t.name); });
   const std::string prefix = as_they_are ? "" : prefix_of(file);
   std::string wrong;
-  auto complain = [&](std::string what) { wrong += (wrong.empty() ? "" : "; ") + what; };
+  auto complain = [&](const std::string& what) { wrong += (wrong.empty() ? "" : "; ") + what; };
   auto shape_text = [](const StoredTensor& t) {
     std::string s = t.dtype + "[";
     for (size_t i = 0; i < t.shape.size(); ++i) s += (i ? ", " : "") + std::to_string(t.shape[i]);

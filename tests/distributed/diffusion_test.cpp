@@ -23,8 +23,8 @@ struct Outcome {
   std::string text;
 };
 
-Outcome run(const TestFolder& folder, std::vector<std::string> command) {
-  Process process(std::move(command), {{"XDG_CACHE_HOME", folder.file("cache")}, {"TMPDIR", folder.path()}});
+Outcome run(const TestFolder& folder, const std::vector<std::string>& command) {
+  Process process(command, {{"XDG_CACHE_HOME", folder.file("cache")}, {"TMPDIR", folder.path()}});
   const int code = process.wait();
   return {code, process.output()};
 }
