@@ -96,6 +96,17 @@ void check_diffusion(const Job& job, const Reader& reader) {
   }
 }
 
+// The model normalises its images in one way, whichever set they come from.
+void check_normalize(const Job& job, const Reader& reader) {
+  const std::pair<const char*, const std::optional<DatasetConfig>*> sets[] = {
+      {"inputs.validation", &job.validation}, {"inputs.test", &job.test}};
+  for (const auto& [key, set] : sets)
+    if (*set && !(*set)->mean.empty() &&
+        ((*set)->mean != job.training.mean || (*set)->std != job.training.std))
+      throw conflict(reader, fmt::format("{}.normalize", key), "another than inputs.training's")
+          .hint("leave it out: a model normalises all its images as it was trained to");
+}
+
 void check_loss(const Job& job, const Reader& reader) {
   if (job.hyperparameters.loss != "nll") return;
   const std::vector<LayerSpec> layers = layers_of(job.model);
@@ -190,6 +201,7 @@ void check_job(const Job& job, const Reader& reader) {
   check_optimizer(job.hyperparameters, reader);
   check_diffusion(job, reader);
   check_loss(job, reader);
+  check_normalize(job, reader);
   if (job.hyperparameters.recompute == "auto" && job.hyperparameters.memory_budget_mb == 0)
     throw job_error(reader.place_of("hyperparameters.recompute"), "hyperparameters.memory_budget_mb",
                     "E_JOB_REQUIRED", "missing key: recompute auto needs it");

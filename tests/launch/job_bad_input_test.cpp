@@ -199,6 +199,7 @@ BadJobs contradictions() {
       {"bf16_over_mpi", add("gradient_precision: bf16\n"), "E_JOB_CONFLICT", ":11:1", "gradient_precision", {"backend is mpi", "only nccl"}},
       {"bf16_on_cpu", change("backend: mpi", "backend: auto") + "device: cpu\ngradient_precision: bf16\n", "E_JOB_CONFLICT", ":12:1", "gradient_precision", {"device is cpu", "only nccl"}},
       {"bf16_and_shards", change("backend: mpi", "backend: nccl") + "  shards: 4\nthreads_per_rank: 1\ngradient_precision: bf16\n", "E_JOB_CONFLICT", ":13:1", "gradient_precision", {"shards"}},
+      {"other_normalize", change("path: data}", "path: data}\n  test: {dataset: mnist, path: data, normalize: {mean: 0.1, std: 0.2}}"), "E_JOB_CONFLICT", ":7:", "inputs.test.normalize", {"inputs.training"}},
       {"normalize_sizes", change("path: data", "path: data, normalize: {mean: [0, 0], std: [1, 1, 1]}"), "E_JOB_CONFLICT", ":6:42", "inputs.training.normalize"},
   };
 }

@@ -38,7 +38,7 @@ model:
 inputs:
   training: {dataset: image_folder, path: pictures, limit: 1000, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}, resize: 72, crop: [64, 60], on_bad_image: skip, augment: {flip: true, crop_padding: 4, random_crop: [56, 48]}}
   validation: {dataset: image_folder, path: /abs/held_out, crop: 48}
-  test: {dataset: idx, path: ../t10k, normalize: {mean: 0.1307, std: 0.3081}}
+  test: {dataset: idx, path: ../t10k, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}}
 hyperparameters:
   steps: 1000
   global_batch_size: 96
@@ -94,7 +94,7 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.validation->mean, job.training.mean) << "normalised as the training samples";
   EXPECT_EQ(job.validation->limit, 0);
   EXPECT_EQ(job.test->path, std::filesystem::path(folder.path()).parent_path() / "t10k");
-  EXPECT_EQ(job.test->mean, (std::vector<float>{0.1307f}));
+  EXPECT_EQ(job.test->mean, job.training.mean);
   EXPECT_EQ(job.test->split, "test");
   const TrainingConfig& h = job.hyperparameters;
   EXPECT_FALSE(h.epochs);
