@@ -243,7 +243,7 @@ SchedulerFile parse_scheduler_config(std::string_view text, const std::string& p
   json object;
   try {
     object = json::parse(quote_infinity(text));
-  } catch (const json::parse_error& error) {
+  } catch (const json::exception& error) {  // a number out of range, too
     throw damaged(fmt::format("not valid JSON: {}", error.what()));
   }
   if (!object.is_object()) throw damaged("expected a JSON object");

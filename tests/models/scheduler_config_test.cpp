@@ -93,7 +93,8 @@ TEST(SchedulerConfigFile, Defects) {
   expect_error(
       Exit::no_input, [] { read_scheduler_config("/none/scheduler_config.json"); }, "/none/scheduler_config");
   for (const char* text :
-       {"", "{", "[]", "{}", "{\"_class_name\": 3}", "{\"_class_name\": \"DDPMScheduler\",}"})
+       {"", "{", "[]", "{}", "{\"_class_name\": 3}", "{\"_class_name\": \"DDPMScheduler\",}",
+        "{\"_class_name\": \"DDPMScheduler\", \"beta_end\": 1e99999}"})
     expect_error(
         Exit::data, [&] { parse_text(text); }, "scheduler_config.json");
   expect_error(
