@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/inference_session.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstring>
 
 #include "models/model.h"
+#include "runtime/checkpoint/weights_hash.h"
+#include "runtime/comm/agree.h"
+#include "runtime/comm/together.h"
 #include "runtime/training/state_io.h"
 
 namespace lockstep {
@@ -20,21 +25,20 @@ std::vector<Port> per_sample(std::vector<Port> ports) {
   return ports;
 }
 
-const Port& find_port(std::span<const Port> ports, std::string_view name) {
-  for (const Port& p : ports)
-    if (p.name == name) return p;
-  throw Error(Exit::usage, "E_PORT", fmt::format("no port is called \"{}\"", name))
-      .hint("the ports are " + text_of(ports));
-}
-
 // One sample's; a scalar's shape has no dimension.
-int64_t sample_bytes(const Port& p) { return p.spec.shape.elements() * size_of(p.spec.dtype); }
+int64_t elements_of(const Port& p) { return p.spec.shape.elements(); }
+int64_t bytes_of(const Port& p) { return elements_of(p) * size_of(p.spec.dtype); }
 
-void expect_bytes(const Port& p, DType dtype, int64_t bytes, int64_t samples) {
-  if (dtype != p.spec.dtype || bytes != samples * sample_bytes(p))
-    throw Error(Exit::usage, "E_PORT",
-                fmt::format("{} takes {} {} of {} bytes each, was given {} bytes of {}", p.name, samples,
-                            name(p.spec.dtype), sample_bytes(p), bytes, name(dtype)));
+// The ports of so many samples at once. needed: each must be given a tensor.
+std::vector<Port> ports_of(std::span<const Port> per_sample, int64_t samples, bool needed) {
+  std::vector<Port> ports(per_sample.begin(), per_sample.end());
+  for (Port& p : ports) {
+    Shape all = {samples};
+    for (int i = 0; i < p.spec.shape.rank(); ++i) all.push_back(p.spec.shape[i]);
+    p.spec.shape = all;
+    p.read = needed;
+  }
+  return ports;
 }
 
 SessionOptions session_options(const ModelDescription& d, const InferenceOptions& options) {
@@ -66,28 +70,40 @@ InferenceSession::InferenceSession(const ModelDescription& description, const Sa
     : description_(description),
       own_(std::make_unique<Session>(session_options(description, options), comm)),
       session_(own_.get()) {
-  load_model_tensors(session_->model(), weights, weights.path());
+  agree_on(weights);
+  together(session_->control(), [&] { load_model_tensors(session_->model(), weights, weights.path()); });
   session_->executor().upload_model();
-  compile_ladder(options);
+  compile_ladder(options.largest_batch);
 }
 
 InferenceSession::InferenceSession(Session& training, const ModelDescription& description,
-                                   const InferenceOptions& options)
+                                   int64_t largest_batch)
     : description_(description), session_(&training) {
-  compile_ladder(options);
+  compile_ladder(largest_batch);
 }
 
-void InferenceSession::compile_ladder(const InferenceOptions& options) {
-  if (options.largest_batch == 0) return;
+// Ranks share what is asked: their answers must be one model's.
+void InferenceSession::agree_on(const SafetensorsFile& weights) {
+  if (session_->control().size() == 1) return;
+  const InputShape& in = description_.input;
+  require_agreement(
+      session_->control(),
+      {{"the model's inputs", fmt::format("{}x{}x{}, mean {}, std {}", in.channels, in.height, in.width,
+                                          fmt::join(in.mean, " "), fmt::join(in.std, " "))},
+       {"the model's classes", fmt::format("{}", fmt::join(description_.class_names, ", "))},
+       {fmt::format("the weights ({})", weights.path()), hash_of_weights(weights).substr(0, 12)}});
+}
+
+void InferenceSession::compile_ladder(int64_t largest_batch) {
+  if (largest_batch == 0) return;
   // Kernels are those of the largest batch, for all of them: so bits do not depend on the batch.
-  session_->prepare_prediction(options.largest_batch);
+  session_->prepare_prediction(largest_batch);
   const Plan& one = *session_->prediction(1).plan;
   inputs_ = per_sample(input_ports(one.graph));
   outputs_ = per_sample(output_ports(one.graph));
-  const int64_t most = options.activation_bytes > 0
-                           ? options.activation_bytes / std::max<int64_t>(1, one.arena_bytes)
-                           : INT64_MAX;
-  const int64_t largest = std::clamp<int64_t>(options.largest_batch, 1, std::max<int64_t>(1, most));
+  constexpr int64_t kActivationBytes = int64_t{1} << 30;
+  const int64_t fits = kActivationBytes / std::max<int64_t>(1, one.arena_bytes);
+  const int64_t largest = std::clamp<int64_t>(fits, 1, largest_batch);
   for (int64_t batch = 1; batch < largest; batch *= 2) ladder_.push_back(batch);
   ladder_.push_back(largest);
   for (int64_t batch : ladder_) session_->prediction(batch);
@@ -115,45 +131,46 @@ bool InferenceSession::has_output(std::string_view program, std::string_view por
 void InferenceSession::run(std::string_view program, int64_t samples, std::span<const InputTensor> inputs,
                            std::span<const OutputTensor> outputs) {
   expect_program(program);
-  for (const InputTensor& t : inputs) expect_bytes(find_port(inputs_, t.port), t.dtype, t.bytes, samples);
-  for (const Port& p : inputs_)
-    if (std::none_of(inputs.begin(), inputs.end(), [&](const InputTensor& t) { return t.port == p.name; }))
-      throw Error(Exit::usage, "E_PORT", fmt::format("{} was given no tensor", p.name));
-  for (const OutputTensor& t : outputs)
-    expect_bytes(find_port(outputs_, t.port), DType::f32, static_cast<int64_t>(t.values.size_bytes()),
-                 samples);
+  std::vector<const void*> from(inputs_.size()), to(outputs_.size());
+  match_ports(ports_of(inputs_, samples, true), inputs, from);
+  std::vector<InputTensor> results;  // named and sized as inputs are
+  for (const OutputTensor& t : outputs) results.push_back(input_tensor(t.port, t.values));
+  match_ports(ports_of(outputs_, samples, false), results, to);
 
   const std::lock_guard one_at_a_time(mutex_);
   int64_t at = 0;
   for (int64_t batch : batches_of(ladder_, samples)) {
-    run_batch(batch, at, std::min(batch, samples - at), inputs, outputs);
+    run_batch(batch, at, std::min(batch, samples - at), from, to);
     at += batch;
   }
 }
 
 void InferenceSession::run_batch(int64_t batch, int64_t at, int64_t count,
-                                 std::span<const InputTensor> inputs, std::span<const OutputTensor> outputs) {
+                                 std::span<const void* const> inputs, std::span<const void* const> outputs) {
   auto& compiled = session_->prediction(batch);
   StepInputs step;
   step.state.training = 0;
-  for (const InputTensor& t : inputs) {
-    const int64_t bytes = sample_bytes(find_port(inputs_, t.port));
-    const auto* from = static_cast<const std::byte*>(t.data) + at * bytes;
+  filled_.resize(inputs_.size());
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const int64_t bytes = bytes_of(inputs_[i]);
+    const auto* from = static_cast<const std::byte*>(inputs[i]) + at * bytes;
     if (count < batch) {
-      std::vector<std::byte>& filled = filled_[std::string(t.port)];
-      filled.resize(static_cast<size_t>(batch * bytes));
-      for (int64_t i = 0; i < batch; ++i)
-        std::memcpy(filled.data() + i * bytes, from + std::min(i, count - 1) * bytes,
+      filled_[i].resize(static_cast<size_t>(batch * bytes));
+      for (int64_t n = 0; n < batch; ++n)
+        std::memcpy(filled_[i].data() + n * bytes, from + std::min(n, count - 1) * bytes,
                     static_cast<size_t>(bytes));
-      from = filled.data();
+      from = filled_[i].data();
     }
-    step.set({t.port, t.dtype, from, batch * bytes});
+    step.set({inputs_[i].name, inputs_[i].spec.dtype, from, batch * bytes});
   }
   session_->executor().run(*compiled.bound, step);
-  for (const OutputTensor& t : outputs) {
-    const int64_t elements = find_port(outputs_, t.port).spec.shape.elements();
-    const float* from = session_->executor().output(*compiled.bound, std::string(t.port)).as<float>();
-    std::copy_n(from, count * elements, t.values.data() + at * elements);
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    if (!outputs[i]) continue;
+    const int64_t elements = elements_of(outputs_[i]);
+    const float* from = session_->executor().output(*compiled.bound, outputs_[i].name).as<float>();
+    // The caller's, who gave it to be written to.
+    auto* to = const_cast<float*>(static_cast<const float*>(outputs[i]));
+    std::copy_n(from, count * elements, to + at * elements);
   }
 }
 

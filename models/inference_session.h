@@ -9,7 +9,6 @@
 //             model with classes labels i32 []                      -> prediction f32 [C, H, W]
 #pragma once
 
-#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -28,10 +27,9 @@ inline constexpr std::string_view kClassify = "classify", kDenoise = "denoise";
 
 struct InferenceOptions {
   KernelChoice kernels;
-  // Compiled on opening: batches of 1, 2, 4, ... and of so many samples. 0: none, for evaluate() alone.
+  // Compiled on opening: batches of 1, 2, 4, ... and of so many samples, or of as many as have a gigabyte of
+  // activations. 0: none, for evaluate() alone.
   int64_t largest_batch = 1;
-  // The ladder ends before a batch whose activations need more; 0: it does not.
-  int64_t activation_bytes = int64_t{1} << 30;
 };
 
 // Where an output goes: f32, as many as the port has for all samples.
@@ -47,12 +45,13 @@ InputTensor input_tensor(std::string_view port, const Values& values) {
 
 class InferenceSession {
  public:
-  // Collective over `comm`, which outlives the session: ranks choose the same kernels. Throws what
-  // load_model_tensors() throws for weights of another model.
+  // Collective over `comm`, which outlives the session: ranks choose the same kernels. Throws on all ranks
+  // what load_model_tensors() throws for weights of another model, and Error(Exit::disagree) where ranks have
+  // other models.
   InferenceSession(const ModelDescription& description, const SafetensorsFile& weights,
                    const InferenceOptions& options, Communicator& comm);
   // The weights of a session in training as they are now. Collective at first use.
-  InferenceSession(Session& training, const ModelDescription& description, const InferenceOptions& options);
+  InferenceSession(Session& training, const ModelDescription& description, int64_t largest_batch);
 
   const ModelDescription& description() const { return description_; }
   Communicator& comm() { return session_->control(); }
@@ -75,10 +74,12 @@ class InferenceSession {
   Score evaluate(const ImageSet& images, const std::vector<int64_t>& subset = {});
 
  private:
-  void compile_ladder(const InferenceOptions& options);
+  void agree_on(const SafetensorsFile& weights);
+  void compile_ladder(int64_t largest_batch);
   void expect_program(std::string_view program) const;
-  void run_batch(int64_t batch, int64_t at, int64_t count, std::span<const InputTensor> inputs,
-                 std::span<const OutputTensor> outputs);
+  // Samples [at, at + count). inputs, outputs: where those of all samples lie, one a port; null: not asked for.
+  void run_batch(int64_t batch, int64_t at, int64_t count, std::span<const void* const> inputs,
+                 std::span<const void* const> outputs);
 
   ModelDescription description_;
   std::unique_ptr<Session> own_;
@@ -86,7 +87,7 @@ class InferenceSession {
   std::vector<int64_t> ladder_;  // ascending
   std::vector<Port> inputs_, outputs_;
   std::mutex mutex_;
-  std::map<std::string, std::vector<std::byte>, std::less<>> filled_;  // an input's batch that is not full
+  std::vector<std::vector<std::byte>> filled_;  // a port each: the batch that is not full
 };
 
 // The batches in which so many samples are computed: each is one of the ladder's; where the last is larger

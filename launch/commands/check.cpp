@@ -94,7 +94,7 @@ int run_check(const Arguments& arguments) {
   print_classes(c.data);
   for (const std::string& warning : c.warnings) fmt::print("warning: {}\n", warning);
   for (const std::string& note : notes) fmt::print("note: {}\n", note);
-  if (job.hyperparameters.gradient_accumulation > 1 && c.has_batch_norm)
+  if (job.hyperparameters.gradient_accumulation > 1 && !c.table.buffers.empty())
     fmt::print(
         "note: with gradient_accumulation {} batch norm's statistics cover one micro-batch of {} samples "
         "over all ranks\n",

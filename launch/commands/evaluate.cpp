@@ -2,9 +2,12 @@
 // `lockstep evaluate RUN`: loss and accuracy of a run's weights, or how good its samples are.
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "launch/commands/command.h"
 #include "launch/commands/judge.h"
 #include "launch/commands/split.h"
+#include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
 #include "runtime/files/json_text.h"
 
@@ -26,7 +29,7 @@ void print_score_json(const std::string& split, const Score& s) {
 void print_score_text(const std::string& split, const Score& s, int64_t steps) {
   if (s.accuracy) {
     fmt::print("{}: loss {:.4f}, accuracy {:.2f}% ({} of {} images)\n", split, s.loss, 100 * *s.accuracy,
-               static_cast<int64_t>(*s.accuracy * static_cast<double>(s.count) + 0.5), s.count);
+               std::llround(*s.accuracy * static_cast<double>(s.count)), s.count);
     return;
   }
   fmt::print("{}: loss {:.4f} ({} images); squared error by timestep:\n", split, s.loss, s.count);
@@ -51,6 +54,7 @@ int evaluate_model(const std::string& folder, const DataChoice& choice, bool jso
       model = open_trained(folder, root);
       data = load_split(model, choice, root);
     });
+    require_agreement(*comm, {{"the images", "content " + data.images->content_hash.substr(0, 12)}});
     const Score s = open_session(model, 0, *comm)->evaluate(*data.images, data.subset);
     if (!root) return 0;
     const auto& diffusion = model.description.config.diffusion;

@@ -2,7 +2,6 @@
 #include "launch/commands/job_plan.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <set>
 
 #include "launch/commands/version.h"
@@ -55,9 +54,7 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
     const ModelDescription model =
         describe(job, {0, in.channels, size.height, size.width, in.classes, {}, {}});
     const diffusion::GenerateRequest request = diffusion::default_request(model);
-    InferenceOptions as_trained;
-    as_trained.largest_batch = diffusion::largest_batch(request, session.comm().size());
-    InferenceSession drawer(session, model, as_trained);
+    InferenceSession drawer(session, model, diffusion::largest_batch(request, session.comm().size()));
     const auto images = diffusion::generate(drawer, job.scheduler, request);
     if (!events) return;
     const Image grid = diffusion::grid(diffusion::pictures(images, model.input));
@@ -226,10 +223,6 @@ void expect_look(const Job& job, int64_t steps_per_epoch, int64_t total_steps) {
     expect("stop.every_epochs", job.stop.every_epochs.value_or(1), total_steps / steps_per_epoch);
 }
 
-}  // namespace
-
-namespace {
-
 // Adds the place and the key that a model or a schedule knows nothing of.
 template <class F>
 auto placed(const Job& job, F f) {
@@ -275,20 +268,11 @@ CheckedJob check_placed(const Job& job) {
     c.warnings.push_back(warning);
   spec.batch = schedule.nominal_part();
   flops_of(build_forward(spec, true));  // sizes that 64 bits do not hold, with samples as with one
-  c.has_batch_norm = !table.buffers.empty();
-  if (job.hyperparameters.shards) refuse_rank_dependence(job, c.has_batch_norm);
+  if (job.hyperparameters.shards) refuse_rank_dependence(job, !table.buffers.empty());
   c.parameter_count = count_parameters(table);
   c.table = table;
   return c;
 }
-
-}  // namespace
-
-CheckedJob check_job(const Job& job) {
-  return placed(job, [&] { return check_placed(job); });
-}
-
-namespace {
 
 JobPlan plan_placed(const Job& job, bool time_kernels) {
   check_carried_precision(job);
@@ -349,6 +333,9 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
 
 }  // namespace
 
+CheckedJob check_job(const Job& job) {
+  return placed(job, [&] { return check_placed(job); });
+}
 JobPlan plan_job(const Job& job, bool time_kernels) {
   return placed(job, [&] { return plan_placed(job, time_kernels); });
 }

@@ -43,8 +43,7 @@ JobPlan plan_job(const Job& job, bool time_kernels);
 struct CheckedJob {
   DatasetShape data;
   int64_t parameter_count = 0, steps_per_epoch = 0, total_steps = 0;
-  MemoryReport memory;  // of a rank; without activations
-  bool has_batch_norm = false;
+  MemoryReport memory;                // of a rank; without activations
   std::vector<std::string> warnings;  // what runs, but looks like a mistake
   ParameterTable table;
 };

@@ -57,13 +57,23 @@ void expect_hash(const std::string& description, const std::string& name, const 
 
 }  // namespace
 
-void export_described(const std::string& folder, const std::string& file,
-                      std::span<const StoredTensor> tensors, ordered_json description,
-                      const std::function<void()>& write_weights) {
+std::string export_described(const std::string& folder, const std::string& file,
+                             std::span<const StoredTensor> tensors, ordered_json description,
+                             const std::string& previous, const std::function<void()>& write_weights) {
   const std::string hash = hash_of_tensors(tensors), path = folder + "/" + file;
-  if (is_file(path)) write_description(folder, file, description, {hash, hash_of_file(path)});
+  if (is_file(path))
+    write_description(folder, file, description, {hash, previous.empty() ? hash_of_file(path) : previous});
   write_weights();
   write_description(folder, file, std::move(description), {hash});
+  return hash;
+}
+
+std::string hash_of_weights(const SafetensorsFile& file) {
+  Digest digest("sha256");
+  digest.add(file.header().data(), file.header().size());
+  for (const StoredTensor& t : file.tensors())
+    digest.add(fmt::format("{:016x}", checksum(t.bytes.data(), t.bytes.size())));
+  return digest.hex();
 }
 
 void verify_weights(const SafetensorsFile& file) {

@@ -14,10 +14,14 @@
 namespace lockstep {
 
 // Writes FOLDER/FILE and FOLDER/model.json, which is `description` with the hash. `write_weights` writes the
-// tensors to that file, and whatever goes with them. Errors: cannot_create (73), io (74).
-void export_described(const std::string& folder, const std::string& file,
-                      std::span<const StoredTensor> tensors, nlohmann::ordered_json description,
-                      const std::function<void()>& write_weights);
+// tensors to that file, and whatever goes with them. `previous`: the hash of the file that it replaces, where that is
+// known; "": a file there is read. Returns the hash. Errors: cannot_create (73), io (74).
+std::string export_described(const std::string& folder, const std::string& file,
+                             std::span<const StoredTensor> tensors, nlohmann::ordered_json description,
+                             const std::string& previous, const std::function<void()>& write_weights);
+
+// Tells whether two files hold the same weights. Many times as fast as SHA-256, and no protection from malice.
+std::string hash_of_weights(const SafetensorsFile& file);
 
 // Holds a file against the hash that the model.json in its folder, or the one above, has for it; nothing
 // where there is none. Error data (65), "E_WEIGHTS_HASH".

@@ -15,8 +15,7 @@ std::vector<Port> ports_in(const Graph& graph, Storage storage) {
   std::vector<Port> ports;
   for (ValueId v : graph.values_in(storage)) {
     const Value& value = graph.value(v);
-    if (value.name != kStepState)
-      ports.push_back({value.name, value.spec, value.batch, read[static_cast<size_t>(v)]});
+    if (value.name != kStepState) ports.push_back({value.name, value.spec, read[static_cast<size_t>(v)]});
   }
   return ports;
 }

@@ -22,11 +22,10 @@ inline constexpr const char* kTimesteps = "timesteps";
 // The executor's own input: StepInputs::state.
 inline constexpr const char* kStepState = "step_state";
 
-// A value of storage `input` or `output`, plain: dimension 0 counts samples where `batch` is set.
+// A value of storage `input` or `output`, plain: dimension 0 counts samples.
 struct Port {
   std::string name;
   TensorSpec spec;
-  bool batch = true;
   bool read = true;  // an input that no node reads need not be given
 };
 // In the graph's order, without the step state.

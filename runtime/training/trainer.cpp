@@ -329,13 +329,16 @@ void Trainer::save() {
 }
 
 void Trainer::export_model() {
+  if (exported_step_ == step_) return;
   const auto tensors = averaged_tensors(session_->model());
-  export_described(o_.run_folder, o_.exported_file, tensors, description_, [&] {
-    if (o_.export_weights)
-      o_.export_weights(*session_, o_.run_folder);
-    else
-      lockstep::export_model(o_.run_folder + "/" + o_.exported_file, tensors);
-  });
+  exported_hash_ =
+      export_described(o_.run_folder, o_.exported_file, tensors, description_, exported_hash_, [&] {
+        if (o_.export_weights)
+          o_.export_weights(*session_, o_.run_folder);
+        else
+          lockstep::export_model(o_.run_folder + "/" + o_.exported_file, tensors);
+      });
+  exported_step_ = step_;
 }
 
 void Trainer::finish() {

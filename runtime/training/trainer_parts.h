@@ -22,9 +22,6 @@ inline double since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Of weights to start from, for telling whether they are the same.
-std::string hash_of_weights(const SafetensorsFile& file);
-
 class Trainer {
  public:
   Trainer(const TrainerOptions& options, Communicator& comm) : o_(options), comm_(comm) {}
@@ -180,7 +177,8 @@ class Trainer {
   bool was_finished_ = false;
   bool bit_exact_ = true;
 
-  int64_t step_ = 0, saved_step_ = -1;
+  int64_t step_ = 0, saved_step_ = -1, exported_step_ = -1;
+  std::string exported_hash_;  // of the file of weights; "": not known
   double training_seconds_ = 0, earlier_seconds_ = 0;
   int64_t samples_seen_ = 0, skipped_images_ = 0;
   std::optional<double> best_;

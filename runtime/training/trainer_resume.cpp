@@ -2,6 +2,7 @@
 // Going on from a checkpoint: which one, whether it is of this run, and whether anything is left to do.
 #include <spdlog/spdlog.h>
 
+#include "runtime/checkpoint/weights_hash.h"
 #include "runtime/comm/together.h"
 #include "runtime/files/json_value.h"
 #include "runtime/training/trainer_parts.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <spdlog/spdlog.h>
 
+#include "runtime/checkpoint/weights_hash.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
 #include "runtime/data/fit.h"
@@ -77,14 +78,6 @@ void Trainer::load_data() {
   const int64_t samples =
       training_subset_.empty() ? training_->count() : static_cast<int64_t>(training_subset_.size());
   schedule_ = std::make_unique<Schedule>(o_.config, samples, comm_.size());
-}
-
-std::string hash_of_weights(const SafetensorsFile& file) {
-  Digest digest("sha256");
-  digest.add(file.header().data(), file.header().size());
-  for (const StoredTensor& t : file.tensors())
-    digest.add(fmt::format("{:016x}", checksum(t.bytes.data(), t.bytes.size())));
-  return digest.hex();
 }
 
 void Trainer::agree_on_inputs() {

@@ -165,5 +165,26 @@ TEST_F(PortableRun, SeveralRanksShareTheWorkAndSayItOnce) {
   expect_says(lockstep({"evaluate", folder_.file("nothing")}, 2), 66, "no such run or folder");
 }
 
+// Each answers for a part: two models, or two sets, would make one number of both.
+TEST_F(PortableRun, RanksThatShareTheWorkHaveOneModelAndOneSet) {
+  const std::string path = train();
+  ASSERT_TRUE(fit(folder_.file("job.yaml"), folder_.file("run1"), {"hyperparameters.seed=2"}));
+  fs::rename(path, folder_.file("run0"));
+  const auto on_ranks = [&](const std::string& words) {
+    const std::string program = LOCKSTEP_BINARY;
+    return run({"mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2", "sh",
+                "-c", "cd " + folder_.path() + "; exec " + program + " " + words},
+               {{"XDG_CACHE_HOME", folder_.file("cache")}});
+  };
+  const std::string mine = "$OMPI_COMM_WORLD_RANK";
+  expect_says(on_ranks("predict run" + mine + " data/test/red/1.png data/test/blue/1.png"), 76,
+              "the weights (");
+  expect_says(on_ranks("evaluate run" + mine), 76, "the weights (");
+  write_colours(folder_.file("data0"), {"blue", "green", "red"});
+  write_colours(folder_.file("data1"), {"blue", "red"});
+  expect_says(on_ranks("evaluate run0 --data data" + mine), 76, "the images differs: content ");
+  expect_says(on_ranks("evaluate run0 --data data0"), 0, "accuracy 100.00% (6 of 6 images)");
+}
+
 }  // namespace
 }  // namespace lockstep::testing

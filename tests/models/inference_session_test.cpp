@@ -182,11 +182,11 @@ TEST(InferenceSession, ANameThatIsNoPortIsAnError) {
   EXPECT_EQ(ask(kClassify, {}, "log_probabilities"), "64 E_PORT images was given no tensor");
   EXPECT_EQ(ask(kClassify, {images}, "probabilities"), "64 E_PORT no port is called \"probabilities\"");
   EXPECT_EQ(ask(kClassify, {images}, "features"),
-            "64 E_PORT features takes 1 f32 of 72 bytes each, was given 16 bytes of f32");
+            "64 E_PORT features takes 72 bytes of f32, was given 16 of f32");
   EXPECT_EQ(ask(kClassify, {input_tensor(kImages, std::span(pixels).first(16))}, "log_probabilities"),
-            "64 E_PORT images takes 1 u8 of 30 bytes each, was given 16 bytes of u8");
+            "64 E_PORT images takes 30 bytes of u8, was given 16 of u8");
   EXPECT_EQ(ask(kClassify, {input_tensor(kImages, steps)}, "log_probabilities"),
-            "64 E_PORT images takes 1 u8 of 30 bytes each, was given 4 bytes of f32");
+            "64 E_PORT images takes 30 bytes of u8, was given 4 of f32");
 }
 
 TEST(InferenceSession, RefusesWeightsOfAnotherModel) {

@@ -52,9 +52,7 @@ class Classifier {
     ModelDescription d;
     d.model = spec;
     d.input = session_->options().input;
-    InferenceOptions i;
-    i.largest_batch = 32;
-    asked_ = std::make_unique<InferenceSession>(*session_, d, i);
+    asked_ = std::make_unique<InferenceSession>(*session_, d, 32);
   }
   Session& session() { return *session_; }
   InferenceSession& asked() { return *asked_; }
