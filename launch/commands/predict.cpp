@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -68,12 +69,12 @@ class PredictionLines {
 
 constexpr int64_t kPredictedAtOnce = 16;
 
-// Lines of these files, in their order. A file that cannot be used, or that the model makes nothing of, is
-// reported and passed over: `damaged`.
-std::string predict_files(InferenceSession& model, std::span<const std::string> files,
-                          const PredictionLines& line_of, int& damaged) {
+// Tells `print` the lines of these files, in their order. A file that cannot be used, or that the model makes
+// nothing of, is reported and passed over. The first such file's code; 0: none.
+int predict_files(InferenceSession& model, std::span<const std::string> files, const PredictionLines& line_of,
+                  const std::function<void(const std::string&)>& print) {
   const auto classes = static_cast<size_t>(model.description().input.classes);
-  std::string lines;
+  int damaged = 0;
   std::vector<std::string> batch;
   std::vector<uint8_t> pixels;
   const auto pass_over = [&](const Error& e) {
@@ -89,7 +90,7 @@ std::string predict_files(InferenceSession& model, std::span<const std::string> 
     for (size_t i = 0; i < batch.size(); ++i) {
       const auto of_picture = std::span(log_p).subspan(i * classes, classes);
       if (std::all_of(of_picture.begin(), of_picture.end(), [](float p) { return std::isfinite(p); }))
-        lines += line_of(batch[i], of_picture);
+        print(line_of(batch[i], of_picture));
       else
         pass_over(Error(Exit::diverged, "E_NOT_FINITE", "the model's probabilities of it are not finite")
                       .at("file", batch[i]));
@@ -107,7 +108,7 @@ std::string predict_files(InferenceSession& model, std::span<const std::string> 
     if (static_cast<int64_t>(batch.size()) == kPredictedAtOnce) flush();
   }
   flush();
-  return lines;
+  return damaged;
 }
 
 // The ranks that a launcher started share the files; rank 0 prints.
@@ -125,18 +126,24 @@ int predict(const std::string& folder, const std::vector<std::string>& files, bo
     });
     const auto model = open_session(trained, kPredictedAtOnce, *comm);
     const Slice mine = slice_of(static_cast<int64_t>(files.size()), comm->size(), comm->rank());
-    int damaged = 0;
+    const auto part =
+        std::span(files).subspan(static_cast<size_t>(mine.begin), static_cast<size_t>(mine.size()));
+    // One rank prints as it goes; several wait, so that the lines come in the files' order.
     std::string lines;
+    const auto print = [&](const std::string& line) {
+      if (comm->size() == 1)
+        fmt::print("{}", line);
+      else
+        lines += line;
+    };
+    int64_t code = 0;
     together(*comm, [&] {
-      lines = predict_files(
-          *model, std::span(files).subspan(static_cast<size_t>(mine.begin), static_cast<size_t>(mine.size())),
-          PredictionLines(trained.description, json, top), damaged);
+      code = predict_files(*model, part, PredictionLines(trained.description, json, top), print);
     });
     const std::vector<std::string> all = comm->gather_text(lines);
-    int64_t code = damaged;
     comm->allreduce(std::span(&code, 1), Reduce::max);
     if (root)
-      for (const std::string& part : all) fmt::print("{}", part);
+      for (const std::string& text : all) fmt::print("{}", text);
     return static_cast<int>(code);
   } catch (const AgreedError& e) {
     if (!root) return e.code();  // rank 0 says it
