@@ -215,7 +215,7 @@ int run(int argc, char** argv) {
   }
   if (file.empty()) throw Error(Exit::usage, "E_OPTION", "which JOB?");
   apply_cpu_level_from_environment();
-  set.push_back("device=cpu");
+  set.emplace_back("device=cpu");
   const Job job = read_job(file, set);
   const JobPlan p = plan_job(job, true);
   const Plan& plan = p.training.back();

@@ -37,8 +37,8 @@ std::string named(int64_t channels, int64_t size) { return fmt::format("{}, {}x{
 }  // namespace
 
 Work& WorkList::add(const char* op, std::string shape, Params p, std::vector<TensorSpec> in,
-                    std::vector<TensorSpec> out, std::vector<int> batch_in, std::vector<int> batch_out,
-                    double flops) {
+                    std::vector<TensorSpec> out, const std::vector<int>& batch_in,
+                    const std::vector<int>& batch_out, double flops) {
   Work w{.net = net_,
          .shape = std::move(shape),
          .op = op,
@@ -47,8 +47,8 @@ Work& WorkList::add(const char* op, std::string shape, Params p, std::vector<Ten
          .out = std::move(out),
          .batch_in = batch_in,
          .batch_out = batch_out,
-         .bf16_in = std::move(batch_in),
-         .bf16_out = std::move(batch_out),
+         .bf16_in = batch_in,
+         .bf16_out = batch_out,
          .in_place = {},
          .flops = flops};
   all_.push_back(std::move(w));

@@ -64,7 +64,8 @@ class WorkList {
  private:
   Shape image(int64_t channels, int64_t size) const { return {n_, channels, size, size}; }
   Work& add(const char* op, std::string shape, Params p, std::vector<TensorSpec> in,
-            std::vector<TensorSpec> out, std::vector<int> batch_in, std::vector<int> batch_out, double flops);
+            std::vector<TensorSpec> out, const std::vector<int>& batch_in, const std::vector<int>& batch_out,
+            double flops);
   Work& add_elementwise(std::string text, int inputs, const std::vector<EltInstruction>& code,
                         const TensorSpec& x);
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "models/diffusion/judge.h"
@@ -67,7 +68,7 @@ void print_text(const JudgeRequest& o, const diffusion::GenerateRequest& r, cons
              r.guidance != 1 ? fmt::format(", guidance {}", r.guidance) : "");
   if (v.accuracy)
     fmt::print(": {:.2f}% read as the class asked for ({} of {})", 100 * *v.accuracy,
-               static_cast<int64_t>(*v.accuracy * static_cast<double>(r.count) + 0.5), r.count);
+               std::llround(*v.accuracy * static_cast<double>(r.count)), r.count);
   fmt::print("\nFréchet distance to {} {} images: {:.4g}, that of {} training images {:.4g}, ratio {:.3f}\n",
              r.count, o.data.split, v.distance, r.count, v.training_distance, v.ratio());
 }

@@ -67,8 +67,8 @@ Status failure(const Error& e, int rank, int64_t step) {
   return s;
 }
 
-// A new run that has not begun leaves nothing behind; one that was to go on stays as it was. On a full disk the failure's own message and exit code matter more than
-// this file's.
+// A new run that has not begun leaves nothing behind; one that was to go on stays as it was. On a full disk the
+// failure's own message and exit code matter more than this file's.
 void note_failure(const Run& run, const Status& status) {
   if (run.path.empty()) return;
   if (run.folder && !run.resumes && !run.begun) {
@@ -115,7 +115,8 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
       write_status(run.path, run.before);
       const std::string how = run.before.cause.empty() ? "" : ", " + run.before.cause;
       spdlog::info("finished before, nothing to do");
-      fmt::print("The run in {} is finished: step {} of {}{}\n", run.path, result.step, result.steps, how);
+      say(stdout, fmt::format("The run in {} is finished: step {} of {}{}\n", run.path, result.step,
+                              result.steps, how));
     }
     return leave(0);
   };

@@ -138,10 +138,7 @@ void fill_defaults(Job& job, const job::Reader& reader) {
 
 std::optional<DiffusionConfig> diffusion_config(const Job& job) {
   if (job.objective.name != "diffusion") return std::nullopt;
-  DiffusionConfig d;
-  d.prediction = job.scheduler.schedule.prediction_type;
-  const auto alphas = diffusion::make_alphas_cumprod(job.scheduler.schedule);
-  d.alphas_cumprod.assign(alphas.begin(), alphas.end());
+  DiffusionConfig d = diffusion::training_objective(job.scheduler.schedule);
   d.snr_gamma = job.objective.snr_gamma;
   d.label_dropout = job.objective.label_dropout;
   return d;

@@ -63,9 +63,8 @@ struct Job {
 
 // Reads, overrides (`KEY.PATH=VALUE`, one per --set), validates. Everything that is wrong with the file is an
 // Error(Exit::config) at file:line:column with the key and the nearest valid key or the range; a missing file
-// is Exit::no_input, as is a pipe that nobody writes to, an override without KEY= Exit::usage. Every rank that reads the same text gets the same
-// Job.
-// `path`: "-" is standard input.
+// is Exit::no_input, as is a pipe that nobody writes to; an override without KEY= Exit::usage. Every rank that
+// reads the same text gets the same Job. `path`: "-" is standard input.
 Job read_job(const std::string& path, const std::vector<std::string>& overrides);
 // A job that the launcher has read from a pipe, resolved, for its ranks.
 Job read_resolved_job(const std::string& text, const std::string& path);

@@ -282,10 +282,7 @@ ModelDescription describe_folder(const diffusion::FolderFiles& files) {
   const int64_t classes = unet.num_class_embeds.value_or(unet.class_embed_type ? 1 : 0);
   d.input = {
       unet.in_channels, unet.sample_size.front(), unet.sample_size.back(), classes, half, half, {}, {}};
-  auto& c = d.config.diffusion.emplace();
-  c.prediction = d.scheduler.schedule.prediction_type;
-  const auto alphas = diffusion::make_alphas_cumprod(d.scheduler.schedule);
-  c.alphas_cumprod.assign(alphas.begin(), alphas.end());
+  d.config.diffusion = diffusion::training_objective(d.scheduler.schedule);
   return d;
 }
 

@@ -112,4 +112,12 @@ std::vector<float> make_alphas_cumprod(const ScheduleConfig& c) {
   return running_product(rescale_to_zero_snr(betas));
 }
 
+DiffusionConfig training_objective(const ScheduleConfig& config) {
+  DiffusionConfig d;
+  d.prediction = config.prediction_type;
+  const auto alphas = make_alphas_cumprod(config);
+  d.alphas_cumprod.assign(alphas.begin(), alphas.end());
+  return d;
+}
+
 }  // namespace lockstep::diffusion

@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "runtime/training/config.h"
+
 namespace lockstep::diffusion {
 
 struct ScheduleConfig {
@@ -33,5 +35,7 @@ struct ScheduleConfig {
 // 1); only the last may be 1.
 std::vector<float> make_betas(const ScheduleConfig& config);           // before rescaling
 std::vector<float> make_alphas_cumprod(const ScheduleConfig& config);  // after it
+// What a model of this schedule is trained on, every timestep counting alike.
+DiffusionConfig training_objective(const ScheduleConfig& config);
 
 }  // namespace lockstep::diffusion

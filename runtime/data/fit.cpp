@@ -20,6 +20,8 @@ struct Taps {
   Taps(int64_t from, int64_t to) {
     const double scale = static_cast<double>(from) / static_cast<double>(to), half = std::max(scale, 1.0);
     std::vector<double> w;
+    // Rounded as Pillow rounds, whose bits these are.
+    // NOLINTBEGIN(bugprone-incorrect-roundings)
     for (int64_t i = 0; i < to; ++i) {
       const double centre = (static_cast<double>(i) + 0.5) * scale;
       const int64_t first = std::max<int64_t>(0, static_cast<int64_t>(centre - half + 0.5));
@@ -33,6 +35,7 @@ struct Taps {
       pixels.push_back({first, last - first, static_cast<int64_t>(weights.size())});
       for (double v : w) weights.push_back(static_cast<int32_t>(0.5 + v / sum * (1 << kFractionBits)));
     }
+    // NOLINTEND(bugprone-incorrect-roundings)
   }
 
   // from and to: pixels `stride` apart.

@@ -4,7 +4,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/checkpoint.h"
-#include "runtime/files/json_text.h"
+#include "runtime/files/json_value.h"
 #include "runtime/telemetry/run_folder.h"
 
 namespace lockstep {
@@ -37,18 +37,6 @@ void for_each_field(StatusType& status, Visit&& visit) {
   visit("time", status.time);
 }
 
-void read_field(const nlohmann::json& value, std::string& field) {
-  field = value.get_ref<const std::string&>();
-}
-template <class Integer>
-void read_field(const nlohmann::json& value, Integer& field) {
-  if (!value.is_number_integer()) throw std::invalid_argument("no whole number");
-  const int64_t number = value.get<int64_t>();
-  field = static_cast<Integer>(number);
-  if (field != number || (value.is_number_unsigned() && number < 0))
-    throw std::invalid_argument("out of range");
-}
-
 }  // namespace
 
 void write_status(const std::string& run_folder, const Status& status) {
@@ -73,11 +61,9 @@ Status read_status(const std::string& run_folder) {
   for_each_field(status, [&](const std::string& key, auto& field) {
     const auto it = json.find(key);
     if (it == json.end()) throw bad(fmt::format("key \"{}\" is missing", key));
-    try {
-      read_field(*it, field);
-    } catch (const std::exception&) {
-      throw bad(fmt::format("key \"{}\": found {}", key, json_text(*it)));
-    }
+    using Field = std::remove_reference_t<decltype(field)>;
+    if (!JsonType<Field>::holds(*it)) throw bad(fmt::format("key \"{}\": found {}", key, json_text(*it)));
+    field = it->template get<Field>();
     json.erase(it);
   });
   if (!json.empty()) throw bad(fmt::format("unknown key \"{}\"", json.begin().key()));

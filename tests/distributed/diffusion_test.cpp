@@ -101,7 +101,7 @@ TEST_F(Diffusion, RecomputedActivationsKeepTheBitsAndHalveTheMemory) {
   std::vector<std::string> more = {"hyperparameters.global_batch_size=32",
                                    "hyperparameters.gradient_accumulation=2", "hyperparameters.steps=6"};
   const std::string kept = train("kept", more);
-  more.push_back("hyperparameters.recompute=blocks");
+  more.emplace_back("hyperparameters.recompute=blocks");
   const std::string again = train("again", more);
   EXPECT_EQ(step_losses(again, 6), step_losses(kept, 6));
   EXPECT_TRUE(same_weights(again, kept));

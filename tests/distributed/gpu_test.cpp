@@ -91,12 +91,12 @@ TEST(Devices, WideNetsAreProductsOnChannelsLast) {
   for (const std::string config : {"resnet18_cifar10.yaml", "ddpm_mnist.yaml"})
     for (const std::string precision : {"fp32", "bf16"}) {
       SCOPED_TRACE(config + " " + precision);
-      const auto planned =
-          run({LOCKSTEP_BINARY, "plan", LOCKSTEP_SOURCE_DIR "/configs/" + config, "--json", "--set",
-               "device=simt", "--set",
-               "inputs={training: {dataset: mnist, path: " LOCKSTEP_SOURCE_DIR "/configs/data/mnist}}",
-               "--set", "hyperparameters.precision=" + precision},
-              {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+      const auto planned = run({LOCKSTEP_BINARY, "plan", LOCKSTEP_SOURCE_DIR "/configs/" + config, "--json",
+                                "--set", "device=simt", "--set",
+                                std::string("inputs={training: {dataset: mnist, path: ") +
+                                    LOCKSTEP_SOURCE_DIR + "/configs/data/mnist}}",
+                                "--set", "hyperparameters.precision=" + precision},
+                               {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
       ASSERT_EQ(planned.code, 0) << planned.output;
       const auto plan = nlohmann::json::parse(planned.output);
       // "f32[N, C, H, W]:nhwc"
@@ -285,7 +285,7 @@ std::vector<std::string> in_bf16(const std::vector<std::string>& fp32, int bucke
       all.push_back(line);
       continue;
     }
-    if (bucket++ % buckets == 0) all.push_back("allreduce 16"), floats -= 16;
+    if (bucket++ % buckets == 0) all.emplace_back("allreduce 16"), floats -= 16;
     all.push_back(fmt::format("allreduce {} bf16", floats));
   }
   return all;

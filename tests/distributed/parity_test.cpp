@@ -76,7 +76,7 @@ TEST_P(PyTorchParity, LossOfEveryStepAndWeights) {
   std::vector<std::string> overrides = {"model.init_from=" + golden + "-init.safetensors",
                                         "instance_count=" + std::to_string(c.ranks)};
   if (c.optimizer == "adamw")
-    overrides.push_back("hyperparameters.optimizer={name: adamw, lr: 0.002, weight_decay: 0.01}");
+    overrides.emplace_back("hyperparameters.optimizer={name: adamw, lr: 0.002, weight_decay: 0.01}");
   ASSERT_TRUE(fit(folder + c.net + ".yaml", run, overrides));
 
   const auto losses = step_losses(run, kSteps);
