@@ -2,7 +2,9 @@
 #include <algorithm>
 
 #include "models/model.h"
+#include "models/objectives/diffusion.h"
 #include "models/resnet.h"
+#include "models/unet2d.h"
 
 namespace lockstep {
 namespace {
@@ -32,6 +34,17 @@ LayerSpec dropout(bool channelwise) {
 LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
 
 }  // namespace
+
+std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
+                                                const TrainingConfig& config) {
+  if (config.diffusion) return diffusion::objective(make_unet2d(spec.unet), input, *config.diffusion);
+  return classification(make_classifier(spec, input.classes), input, config);
+}
+
+Program make_program(const ModelSpec& spec, const InputShape& input, const TrainingConfig& config) {
+  if (config.diffusion) return diffusion::denoise_program(make_unet2d(spec.unet), input, *config.diffusion);
+  return classify_program(make_classifier(spec, input.classes), input);
+}
 
 std::vector<std::string> builtin_models() {
   std::vector<std::string> names = {"mnist_convnet", "mnist_convnet_dropout"};

@@ -43,8 +43,7 @@ std::vector<Port> ports_of(std::span<const Port> per_sample, int64_t samples, bo
 
 SessionOptions session_options(const ModelDescription& d, const InferenceOptions& options) {
   SessionOptions s;
-  s.model = make_model(d.model);
-  s.input = d.input;
+  s.objective = make_objective(d.model, d.input, d.config);
   s.config = d.config;
   s.kernels = options.kernels;
   s.training = false;
@@ -68,6 +67,7 @@ std::vector<int64_t> batches_of(std::span<const int64_t> ladder, int64_t samples
 InferenceSession::InferenceSession(const ModelDescription& description, const SafetensorsFile& weights,
                                    const InferenceOptions& options, Communicator& comm)
     : description_(description),
+      program_(make_program(description.model, description.input, description.config)),
       own_(std::make_unique<Session>(session_options(description, options), comm)),
       session_(own_.get()) {
   agree_on(weights);
@@ -78,7 +78,9 @@ InferenceSession::InferenceSession(const ModelDescription& description, const Sa
 
 InferenceSession::InferenceSession(Session& training, const ModelDescription& description,
                                    int64_t largest_batch)
-    : description_(description), session_(&training) {
+    : description_(description),
+      program_(make_program(description.model, description.input, description.config)),
+      session_(&training) {
   compile_ladder(largest_batch);
 }
 
@@ -97,8 +99,8 @@ void InferenceSession::agree_on(const SafetensorsFile& weights) {
 void InferenceSession::compile_ladder(int64_t largest_batch) {
   if (largest_batch == 0) return;
   // Kernels are those of the largest batch, for all of them: so bits do not depend on the batch.
-  session_->prepare_prediction(largest_batch);
-  const Plan& one = *session_->prediction(1).plan;
+  session_->prepare(program_, largest_batch);
+  const Plan& one = *session_->program(program_, 1).plan;
   inputs_ = per_sample(input_ports(one.graph));
   outputs_ = per_sample(output_ports(one.graph));
   constexpr int64_t kActivationBytes = int64_t{1} << 30;
@@ -106,7 +108,7 @@ void InferenceSession::compile_ladder(int64_t largest_batch) {
   const int64_t largest = std::clamp<int64_t>(fits, 1, largest_batch);
   for (int64_t batch = 1; batch < largest; batch *= 2) ladder_.push_back(batch);
   ladder_.push_back(largest);
-  for (int64_t batch : ladder_) session_->prediction(batch);
+  for (int64_t batch : ladder_) session_->program(program_, batch);
 }
 
 void InferenceSession::expect_program(std::string_view program) const {
@@ -147,7 +149,7 @@ void InferenceSession::run(std::string_view program, int64_t samples, std::span<
 
 void InferenceSession::run_batch(int64_t batch, int64_t at, int64_t count,
                                  std::span<const void* const> inputs, std::span<const void* const> outputs) {
-  auto& compiled = session_->prediction(batch);
+  auto& compiled = session_->program(program_, batch);
   StepInputs step;
   step.state.training = 0;
   filled_.resize(inputs_.size());

@@ -23,8 +23,6 @@
 
 namespace lockstep {
 
-inline constexpr std::string_view kClassify = "classify", kDenoise = "denoise";
-
 struct InferenceOptions {
   KernelChoice kernels;
   // Compiled on opening: batches of 1, 2, 4, ... and of so many samples, or of as many as have a gigabyte of
@@ -55,7 +53,7 @@ class InferenceSession {
 
   const ModelDescription& description() const { return description_; }
   Communicator& comm() { return session_->control(); }
-  std::string_view program() const { return description_.diffusion() ? kDenoise : kClassify; }
+  std::string_view program() const { return program_.name; }
   // Shapes are per sample. Error usage (64) for a program that it does not have.
   std::span<const Port> inputs(std::string_view program) const;
   std::span<const Port> outputs(std::string_view program) const;
@@ -82,6 +80,7 @@ class InferenceSession {
                  std::span<const void* const> outputs);
 
   ModelDescription description_;
+  Program program_;
   std::unique_ptr<Session> own_;
   Session* session_;
   std::vector<int64_t> ladder_;  // ascending

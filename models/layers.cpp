@@ -11,7 +11,6 @@
 #include "kernels/linear/linear.h"
 #include "kernels/pool2d/pool2d.h"
 #include "models/model.h"
-#include "models/unet2d.h"
 
 namespace lockstep {
 namespace {
@@ -88,7 +87,7 @@ struct Adder {
       throw Error(
           Exit::config, "E_SHAPE",
           fmt::format("linear has in_features {}, its input {} has {}", l.in_features, in().text(), in()[1]));
-    const int64_t k = in()[1], out = l.out_features ? l.out_features : c.classes;
+    const int64_t k = in()[1], out = l.out_features;
     std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", {out, k}, uniform_for(k))};
     if (l.bias) inputs.push_back(b.parameter(name + ".bias", {out}, uniform_for(k)));
     return b.add1("linear", LinearParams{}, inputs);
@@ -243,12 +242,22 @@ ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueI
   return x;
 }
 
+// Where a layer is to give the data's classes.
+void set_classes(std::vector<LayerSpec>& layers, int64_t classes) {
+  for (LayerSpec& l : layers) {
+    if (auto* linear = std::get_if<layer::Linear>(&l.kind); linear && linear->out_features == 0)
+      linear->out_features = classes;
+    if (auto* residual = std::get_if<layer::Residual>(&l.kind))
+      set_classes(residual->layers, classes), set_classes(residual->shortcut, classes);
+  }
+}
+
 }  // namespace
 
-ModelFunction make_model(const ModelSpec& spec) {
-  if (spec.name == "unet2d") return make_unet2d(spec.unet);
-  return
-      [layers = layers_of(spec)](ModelContext& c, ValueId image) { return add_layers(c, layers, image, ""); };
+Classifier make_classifier(const ModelSpec& spec, int64_t classes) {
+  std::vector<LayerSpec> layers = layers_of(spec);
+  set_classes(layers, classes);
+  return [layers](ModelContext& c, ValueId image) { return add_layers(c, layers, image, ""); };
 }
 
 }  // namespace lockstep

@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// From a model's description to a function that adds its nodes to a graph.
+// From what a job says of a model to what is trained and what is asked.
 #pragma once
 
+#include "models/objectives/classification.h"
 #include "models/spec.h"
-#include "runtime/training/step_graph.h"
 
 namespace lockstep {
 
-// The function of layers_of(spec). At graph time the function throws Error(Exit::config, "E_SHAPE") naming
+std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
+                                                const TrainingConfig& config);
+// What it answers once it is trained: "classify" or "denoise" (models/objectives/).
+Program make_program(const ModelSpec& spec, const InputShape& input, const TrainingConfig& config);
+
+// The network of layers_of(spec). At graph time the function throws Error(Exit::config, "E_SHAPE") naming
 // the layer's index and name, its place in the job file and the shapes where they don't fit.
 //
 // Tensor names are PyTorch's: layer i of nn.Sequential is "i" unless it has a name; inside `residual` at i,
 // "i.layers.j" and "i.shortcut.j". Initial values are drawn from PyTorch's default distributions, for a
 // resnet from torchvision's.
-ModelFunction make_model(const ModelSpec& spec);
+Classifier make_classifier(const ModelSpec& spec, int64_t classes);
 // `spec.layers`, or those of the built-in model of that name. Throws Error(Exit::config) for an unknown one.
 std::vector<LayerSpec> layers_of(const ModelSpec& spec);
 // mnist_convnet and mnist_convnet_dropout: the nets of PyTorch's MNIST example (conv1, conv2[, fc1, fc2]);

@@ -2,6 +2,7 @@
 #include "models/unet2d.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "kernels/attention/attention.h"
 #include "kernels/concat/concat.h"
@@ -25,9 +26,11 @@ string at(const string& prefix, const char* list, size_t i) {
 // One graph being built. Comments give shapes: C channels, E the width of the time embedding.
 class Builder {
  public:
-  Builder(const UNet2DConfig& config, ModelContext& context) : k_(config), c_(context), b_(context.builder) {}
+  Builder(const UNet2DConfig& config, ModelContext& context, const DenoiserInputs& inputs)
+      : k_(config), c_(context), in_(inputs), b_(context.builder) {}
 
-  ValueId build(ValueId image) {
+  ValueId build() {
+    ValueId image = in_.sample;
     const auto& channels = k_.block_out_channels;
     const size_t levels = channels.size();
     expect_size(image);
@@ -202,24 +205,24 @@ class Builder {
       return linear(activate(linear(x, name + ".linear_1", width), Elt::silu), name + ".linear_2", width);
     };
     b_.set_scope("time_proj");
-    ValueId sum = mlp(sinusoids(c_.timesteps), "time_embedding");
+    ValueId sum = mlp(sinusoids(in_.timesteps), "time_embedding");
     if (k_.conditional()) {
       b_.set_scope("class_embedding");
       ValueId classes;
       if (k_.class_embed_type) {
-        classes = mlp(sinusoids(c_.labels), "class_embedding");
+        classes = mlp(sinusoids(in_.labels), "class_embedding");
       } else {
-        if (*k_.num_class_embeds < c_.classes)
+        if (*k_.num_class_embeds < in_.label_values)
           throw Error(Exit::config, "E_SHAPE",
                       fmt::format("the UNet embeds {} classes (num_class_embeds), labels have {} values",
-                                  *k_.num_class_embeds, c_.classes))
+                                  *k_.num_class_embeds, in_.label_values))
               .hint("one for each class of the data, and one more with objective.label_dropout");
         Init normal;
         normal.kind = Init::Kind::normal;
         normal.deviation = 1;
         classes = b_.add1(
             "embedding", NoParams{},
-            {b_.parameter("class_embedding.weight", {*k_.num_class_embeds, width}, normal), c_.labels});
+            {b_.parameter("class_embedding.weight", {*k_.num_class_embeds, width}, normal), in_.labels});
       }
       b_.set_scope("class_embedding");
       sum = b_.elementwise(Elt::add, {sum, classes});
@@ -281,6 +284,7 @@ class Builder {
 
   const UNet2DConfig& k_;
   ModelContext& c_;
+  const DenoiserInputs& in_;
   GraphBuilder& b_;
   ValueId embedding_ = kNoValue;
 };
@@ -333,11 +337,10 @@ void check(const UNet2DConfig& k) {
       refuse("norm_num_groups", fmt::format("{} groups do not divide {} channels", k.norm_num_groups, c));
 }
 
-ModelFunction make_unet2d(const UNet2DConfig& config) {
+Denoiser make_unet2d(const UNet2DConfig& config) {
   check(config);
-  return [config](ModelContext& context, ValueId image) {
-    LOCKSTEP_ASSERT(context.timesteps != kNoValue, "a UNet is trained with objective diffusion");
-    return Builder(config, context).build(image);
+  return [config](ModelContext& context, const DenoiserInputs& inputs) {
+    return Builder(config, context, inputs).build();
   };
 }
 

@@ -29,14 +29,12 @@ int64_t count_parameters(const ParameterTable& table) {
   return n;
 }
 
-StepGraphSpec step_graph_spec(const Job& job, const DatasetShape& data, Device device) {
-  return {make_model(job.model),
-          input_shape(job.training, data),
-          1,
-          static_cast<int>(job.instance_count),
-          device,
-          job.hyperparameters.diffusion,
-          activation_dtype(job.hyperparameters)};
+std::shared_ptr<const Objective> objective_of(const Job& job, const DatasetShape& data) {
+  return make_objective(job.model, input_shape(job.training, data), job.hyperparameters);
+}
+
+GraphSpec graph_spec(const Job& job, Device device) {
+  return {1, static_cast<int>(job.instance_count), device, activation_dtype(job.hyperparameters)};
 }
 
 int64_t training_samples(const Job& job, const DatasetShape& data) {
@@ -48,8 +46,8 @@ int64_t training_samples(const Job& job, const DatasetShape& data) {
 // What the trainer of a diffusion model does beside training: grids of samples, and the folder for diffusers.
 void add_diffusion(TrainerOptions& o, const Job& job) {
   o.sample_every = job.sampling.every;
-  o.preview = [job](Session& session, int64_t step, const std::string& run, TensorBoardWriter* events) {
-    const InputShape& in = session.options().input;
+  o.preview = [job](Session& session, const InputShape& in, int64_t step, const std::string& run,
+                    TensorBoardWriter* events) {
     const Extent size = in.training_images();
     const ModelDescription model =
         describe(job, {0, in.channels, size.height, size.width, in.classes, {}, {}});
@@ -64,9 +62,9 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
     events->image_png("samples", step, grid.height, grid.width, grid.channels, encode_png(grid));
   };
   o.exported_file = "unet/diffusion_pytorch_model.safetensors";
-  o.export_weights = [job](const Session& session, const std::string& run) {
+  o.export_weights = [job](const Session& session, const InputShape& in, const std::string& run) {
     UNet2DConfig unet = job.model.unet;
-    unet.sample_size = {session.options().input.height, session.options().input.width};
+    unet.sample_size = {in.height, in.width};
     diffusion::write_folder(run, unet, job.scheduler, session.model());
   };
 }
@@ -106,7 +104,9 @@ KernelChoice kernel_choice(const Job& job, int local_size) {
 
 TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   TrainerOptions o;
-  o.model = make_model(job.model);
+  o.objective = [job](const InputShape& input) {
+    return make_objective(job.model, input, job.hyperparameters);
+  };
   o.init_from = job.model.init_from;
   o.training_data = job.training;
   o.validation_data = job.validation;
@@ -259,15 +259,17 @@ CheckedJob check_placed(const Job& job) {
                           static_cast<int>(job.instance_count));
   c.steps_per_epoch = schedule.steps_per_epoch(), c.total_steps = schedule.total_steps();
   expect_look(job, c.steps_per_epoch, c.total_steps);
-  StepGraphSpec spec = step_graph_spec(job, c.data, Device::cpu);
-  const Graph forward = build_forward(spec, true);
+  const auto objective = objective_of(job, c.data);
+  GraphSpec spec = graph_spec(job, Device::cpu);
+  const Graph forward = build_forward(forward_of(*objective), spec, true).graph;
   const ParameterTable table = make_parameter_table(forward);
   c.memory = flat_memory(job, table, optimizer_params(job.hyperparameters, table));
   c.warnings = class_warnings(job, c.data);
   if (const std::string warning = check_batch_norm(forward, schedule); !warning.empty())
     c.warnings.push_back(warning);
   spec.batch = schedule.nominal_part();
-  flops_of(build_forward(spec, true));  // sizes that 64 bits do not hold, with samples as with one
+  flops_of(build_forward(forward_of(*objective), spec, true)
+               .graph);  // sizes that 64 bits do not hold, with samples as with one
   if (job.hyperparameters.shards) refuse_rank_dependence(job, !table.buffers.empty());
   c.parameter_count = count_parameters(table);
   c.table = table;
@@ -285,8 +287,9 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
   p.steps_per_epoch = schedule.steps_per_epoch(), p.total_steps = schedule.total_steps();
   p.nominal_batch = schedule.nominal_part();
 
-  StepGraphSpec spec = step_graph_spec(job, p.data, device_of(job));
-  const Graph forward = build_forward(spec, true);
+  const auto objective = objective_of(job, p.data);
+  GraphSpec spec = graph_spec(job, device_of(job));
+  const Graph forward = build_forward(forward_of(*objective), spec, true).graph;
   check_batch_norm(forward, schedule);
   p.table = make_parameter_table(forward);
   p.parameter_count = count_parameters(p.table);
@@ -307,8 +310,9 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
     for (int64_t n : schedule.part_sizes(m, 0)) {  // ascending: a full step's comes last
       if (!compiled.insert({n, micro_batch_options(c, ranks, m)}).second) continue;
       spec.batch = n;
-      p.training.push_back(compile(build_training(spec, p.table, c, micro_batch_options(c, ranks, m)),
-                                   p.kernels, how, choose, recompute));
+      p.training.push_back(
+          compile(build_training(*objective, spec, p.table, c, micro_batch_options(c, ranks, m)), p.kernels,
+                  how, choose, recompute));
       p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
     }
   std::vector<int64_t> evaluated;
@@ -317,7 +321,7 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
   if (job.validation_fraction > 0) evaluated.push_back(p.data.count - p.training_samples);
   for (int64_t images : evaluated) {
     spec.batch = evaluation_batch(c, images, ranks);
-    const Plan plan = compile(build_evaluation(spec, c), p.kernels, how, choose);
+    const Plan plan = compile(build_program(evaluation_program(objective), spec), p.kernels, how, choose);
     p.memory.arena = std::max(p.memory.arena, plan.arena_bytes);
   }
   int64_t samples = checked_sum(

@@ -60,8 +60,7 @@ double quantity(const std::string& word, const std::map<std::string, double>& un
 
 SessionOptions session_options(const Job& job, const JobPlan& plan, const KernelChoice& kernels) {
   SessionOptions o;
-  o.model = make_model(job.model);
-  o.input = input_shape(job.training, plan.data);
+  o.objective = make_objective(job.model, input_shape(job.training, plan.data), job.hyperparameters);
   o.config = job.hyperparameters;
   o.kernels = kernels;
   return o;

@@ -2,27 +2,10 @@
 // Loss and accuracy over a set of images, split over the ranks.
 #pragma once
 
-#include <array>
-
 #include "runtime/data/dataset.h"
 #include "runtime/training/session.h"
 
 namespace lockstep {
-
-struct Score {
-  double loss = 0;                 // mean; of diffusion the weighted one that is trained on
-  std::optional<double> accuracy;  // 0..1; of classification
-  int64_t count = 0;
-  // Diffusion: mean squared errors, unweighted, of tenths of the timesteps, from the least noise to the most.
-  // The noise and timestep of an image are functions of the seed and its index, so that scores can be
-  // compared.
-  struct Band {
-    double loss = 0;
-    int64_t count = 0;
-  };
-  static constexpr int kBands = 10;
-  std::optional<std::array<Band, kBands>> bands;
-};
 
 // The largest batch that evaluate() runs on rank 0, for so many images over so many ranks: as many samples as
 // a training step has at once, so that it needs no memory that the step does not; 16 at least, 128 at most.

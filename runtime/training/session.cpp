@@ -9,7 +9,10 @@
 namespace lockstep {
 
 Session::Session(SessionOptions options, Communicator& comm)
-    : options_(std::move(options)), comm_(comm), table_(options_.pinned) {
+    : options_(std::move(options)),
+      evaluation_(evaluation_program(options_.objective)),
+      comm_(comm),
+      table_(options_.pinned) {
   if (!options_.device) {
     host_runtime_ = make_host_runtime(options_.kernels.device);
     options_.device = host_runtime_.get();
@@ -20,7 +23,8 @@ Session::Session(SessionOptions options, Communicator& comm)
   options_.kernels.recorded = comm.size() == 1 || options_.collectives;
   statistics_ = comm.duplicate("statistics");
   control_ = comm.duplicate("control");
-  ParameterTable parameters = make_parameter_table(build_forward(spec(1), true));
+  ParameterTable parameters =
+      make_parameter_table(build_forward(forward_of(*options_.objective), spec(1), true).graph);
   const ModelArrays arrays =
       options_.training ? model_arrays(options_.config, parameters, comm_.size()) : ModelArrays{false};
   model_ = std::make_unique<ModelState>(std::move(parameters), arrays, comm_);
@@ -28,14 +32,8 @@ Session::Session(SessionOptions options, Communicator& comm)
                                          options_.collectives);
 }
 
-StepGraphSpec Session::spec(int64_t batch) const {
-  return {options_.model,
-          options_.input,
-          batch,
-          comm_.size(),
-          options_.kernels.device,
-          options_.config.diffusion,
-          options_.kernels.activations,
+GraphSpec Session::spec(int64_t batch) const {
+  return {batch, comm_.size(), options_.kernels.device, options_.kernels.activations,
           options_.training && options_.config.ema.decay.has_value()};
 }
 
@@ -83,20 +81,15 @@ Session::Compiled& Session::training(int64_t batch, int64_t micro_batch) {
   const TrainingGraphOptions how = micro_batch_options(options_.config, comm_.size(), micro_batch);
   Compiled& slot = training_[{batch, how}];
   if (slot.bound) return slot;
-  return bind(slot, compile_plan(build_training(spec(batch), model_->table, options_.config, how), false,
-                                 recompute()));
+  return bind(slot, compile_plan(
+                        build_training(*options_.objective, spec(batch), model_->table, options_.config, how),
+                        false, recompute()));
 }
 
-Session::Compiled& Session::evaluation(int64_t batch) {
-  Compiled& slot = evaluation_[batch];
+Session::Compiled& Session::program(const Program& program, int64_t batch) {
+  Compiled& slot = programs_[{program.name, batch}];
   if (slot.bound) return slot;
-  return bind(slot, compile_plan(build_evaluation(spec(batch), options_.config), false));
-}
-
-Session::Compiled& Session::prediction(int64_t batch) {
-  Compiled& slot = prediction_[batch];
-  if (slot.bound) return slot;
-  return bind(slot, compile_plan(build_prediction(spec(batch)), false));
+  return bind(slot, compile_plan(build_program(program, spec(batch)), false));
 }
 
 void Session::prepare_training(int64_t nominal_batch) {
@@ -104,17 +97,15 @@ void Session::prepare_training(int64_t nominal_batch) {
   for (int64_t m = 0; m < micro_batches(options_.config, comm_.size()); ++m) {
     const TrainingGraphOptions how = micro_batch_options(options_.config, comm_.size(), m);
     if (!variants.insert(how).second) continue;
-    compile_plan(build_training(spec(nominal_batch), model_->table, options_.config, how), true, recompute());
+    compile_plan(
+        build_training(*options_.objective, spec(nominal_batch), model_->table, options_.config, how), true,
+        recompute());
   }
 }
 
-void Session::prepare_evaluation(int64_t nominal_batch) {
-  compile_plan(build_evaluation(spec(nominal_batch), options_.config), true);
-}
-
-void Session::prepare_prediction(int64_t nominal_batch) {
-  if (!prediction_prepared_.insert(nominal_batch).second) return;
-  compile_plan(build_prediction(spec(nominal_batch)), true);
+void Session::prepare(const Program& program, int64_t nominal_batch) {
+  if (!prepared_.insert({program.name, nominal_batch}).second) return;
+  compile_plan(build_program(program, spec(nominal_batch)), true);
 }
 
 Recompute Session::recompute() const {

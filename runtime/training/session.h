@@ -15,8 +15,7 @@
 namespace lockstep {
 
 struct SessionOptions {
-  ModelFunction model;
-  InputShape input;
+  std::shared_ptr<const Objective> objective;  // what is trained and evaluated
   TrainingConfig config;
   KernelChoice kernels;
   // What kernels.device is here; null: the host's memory. Both outlive the session.
@@ -48,25 +47,26 @@ class Session {
   // Made at first use, which is collective where kernels must still be chosen (prepare() does that
   // beforehand).
   Compiled& training(int64_t batch, int64_t micro_batch);
-  Compiled& evaluation(int64_t batch);
-  Compiled& prediction(int64_t batch);
-  // Chooses the kernels for every training variant at the nominal batch, the largest that any rank has.
+  // Programs are told apart by their names.
+  Compiled& program(const Program& program, int64_t batch);
+  // Chooses the kernels at the nominal batch, the largest that any rank has; of training for every variant.
   // Collective.
   void prepare_training(int64_t nominal_batch);
-  void prepare_evaluation(int64_t nominal_batch);
-  void prepare_prediction(int64_t nominal_batch);
+  void prepare(const Program& program, int64_t nominal_batch);
+  const Program& evaluation() const { return evaluation_; }
 
   MemoryReport memory() const;               // of the plans made so far
   bool retuned() const { return retuned_; }  // whether a pinned kernel had to be replaced
 
  private:
-  StepGraphSpec spec(int64_t batch) const;
+  GraphSpec spec(int64_t batch) const;
   void drop_lacking_kernels(KernelTable& table, const Graph& graph);
   std::shared_ptr<const Plan> compile_plan(Graph graph, bool choose, const Recompute& recompute = {});
   Recompute recompute() const;
   Compiled& bind(Compiled& slot, std::shared_ptr<const Plan> plan);
 
   SessionOptions options_;
+  Program evaluation_;
   std::unique_ptr<DeviceRuntime> host_runtime_;
   Communicator& comm_;
   std::unique_ptr<Communicator> statistics_, control_;
@@ -76,8 +76,8 @@ class Session {
   int64_t arena_bytes_ = 0;
   bool retuned_ = false;
   std::map<std::pair<int64_t, TrainingGraphOptions>, Compiled> training_;
-  std::map<int64_t, Compiled> evaluation_, prediction_;
-  std::set<int64_t> prediction_prepared_;  // nominal batches
+  std::map<std::pair<std::string, int64_t>, Compiled> programs_;
+  std::set<std::pair<std::string, int64_t>> prepared_;  // at nominal batches
 };
 
 }  // namespace lockstep

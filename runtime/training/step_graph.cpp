@@ -5,151 +5,12 @@
 #include <bit>
 #include <set>
 
-#include "kernels/core/step_state.h"
-#include "kernels/diffusion/label_dropout.h"
-#include "kernels/diffusion/noise.h"
-#include "kernels/image_augment/image_augment.h"
-#include "kernels/image_normalize/image_normalize.h"
-#include "kernels/loss/loss.h"
 #include "runtime/graph/autodiff.h"
-#include "runtime/graph/executor.h"
-#include "runtime/graph/passes.h"
 #include "runtime/graph/plan.h"
+#include "runtime/graph/ports.h"
 
 namespace lockstep {
 namespace {
-
-struct Forward {
-  Graph graph;
-  ValueId labels = kNoValue, step_state = kNoValue;
-  ValueId result = kNoValue;  // scores, or the diffusion model's prediction
-  ValueId target = kNoValue, weights = kNoValue, timesteps = kNoValue;  // diffusion
-
-  // Values that stay when the graph is copied.
-  std::vector<ValueId*> values() { return {&labels, &step_state, &result, &target, &weights, &timesteps}; }
-};
-
-DiffusionNoiseParams noise_params(const DiffusionConfig& d) {
-  const auto prediction = d.prediction == "v_prediction" ? Prediction::v_prediction
-                          : d.prediction == "sample"     ? Prediction::sample
-                                                         : Prediction::epsilon;
-  return {d.alphas_cumprod, prediction, d.snr_gamma};
-}
-
-void expect_result(const StepGraphSpec& spec, const Shape& s) {
-  const auto& in = spec.input;
-  const Shape image{s[0], in.channels, in.height, in.width};
-  if (spec.diffusion ? !(s == image) : s.rank() != 2 || s[1] != in.classes)
-    throw Error(Exit::config, "E_SHAPE",
-                spec.diffusion
-                    ? fmt::format("the model ends in {}, its images are {}", s.text(), image.text())
-                    : fmt::format("the model ends in {}, the data has {} classes: its last layer must give "
-                                  "[N, {}]",
-                                  s.text(), in.classes, in.classes));
-}
-
-// What labels may be: the data's classes and, where some are hidden, the number that says so.
-int64_t label_count(const StepGraphSpec& spec) {
-  return spec.input.classes + (spec.diffusion && spec.diffusion->label_dropout > 0 ? 1 : 0);
-}
-
-enum class Purpose : uint8_t { training, evaluation, prediction };
-
-Forward forward(const StepGraphSpec& spec, Purpose purpose) {
-  const bool training = purpose == Purpose::training;
-  Forward f;
-  GraphBuilder b(f.graph);
-  const auto& in = spec.input;
-  const Extent size = training ? in.training_images() : Extent{in.height, in.width};
-  ValueId images =
-      b.input(kImages, {DType::u8, {spec.batch, in.channels, size.height, size.width}, Layout::plain}, true);
-  if (purpose != Purpose::prediction)
-    f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
-  f.step_state =
-      b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
-  b.set_scope("input");
-  if (training && in.augment.any())
-    images = b.add1("image_augment",
-                    ImageAugmentParams{in.augment.flip, in.augment.crop_padding, in.height, in.width},
-                    {images, f.step_state});
-  ValueId x = b.add1("image_normalize", ImageNormalizeParams{in.mean, in.std}, {images});
-  ModelContext context{b, training, spec.ranks, label_count(spec), f.step_state};
-  if (const auto& d = spec.diffusion) {
-    const auto noised = b.add("diffusion_noise", noise_params(*d), {x, f.step_state});
-    x = noised[0], f.target = noised[1], f.timesteps = noised[2], f.weights = noised[3];
-    context.timesteps = f.timesteps;
-    context.labels = f.labels;
-    if (training && d->label_dropout > 0)
-      context.labels =
-          b.add1("label_dropout",
-                 LabelDropoutParams{static_cast<float>(d->label_dropout), static_cast<int32_t>(in.classes)},
-                 {f.labels, f.step_state});
-  }
-  f.result = spec.model(context, x);
-  expect_result(spec, b.spec(f.result).shape);
-  return f;
-}
-
-// The model alone, from noisy images, timesteps and labels that the host hands in.
-Forward denoiser(const StepGraphSpec& spec) {
-  Forward f;
-  GraphBuilder b(f.graph);
-  const auto& in = spec.input;
-  const ValueId images =
-      b.input(kImages, {DType::f32, {spec.batch, in.channels, in.height, in.width}, Layout::plain}, true);
-  f.timesteps = b.input(kTimesteps, {DType::f32, {spec.batch}, Layout::plain}, true);
-  f.labels = b.input(kLabels, {DType::i32, {spec.batch}, Layout::plain}, true);
-  f.step_state =
-      b.input(kStepState, {DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain}, false);
-  ModelContext context{b, false, spec.ranks, label_count(spec), f.step_state};
-  context.timesteps = f.timesteps;
-  context.labels = f.labels;
-  f.result = spec.model(context, b.elementwise(Elt::copy, {images}));
-  expect_result(spec, b.spec(f.result).shape);
-  return f;
-}
-
-Forward laid_out(const StepGraphSpec& spec, Forward f) {
-  f.graph = assign_layouts(f.graph, f.values(), spec.device, spec.activations);
-  return f;
-}
-
-Forward for_evaluation(const StepGraphSpec& spec, Forward f) {
-  f = laid_out(spec, std::move(f));
-  if (spec.use_ema)
-    for (ValueId v : f.graph.values_in(Storage::parameter)) f.graph.value(v).storage = Storage::ema;
-  return f;
-}
-
-// The loss's sum over this rank's samples and a count, and (training) its gradient for the model's result.
-ValueId add_loss(GraphBuilder& b, Forward& f, const TrainingConfig& config, float smoothing) {
-  b.set_scope("loss");
-  if (config.diffusion) {
-    f.target = b.reorder(f.target, b.spec(f.result).layout);
-    return b.add1("weighted_mse", NoParams{}, {f.result, f.target, f.weights});
-  }
-  return b.add1("cross_entropy", LossParams{smoothing, config.loss == "nll"}, {f.result, f.labels});
-}
-ValueId add_loss_gradient(GraphBuilder& b, const Forward& f, const TrainingConfig& config, float smoothing) {
-  const std::vector<OutputRule> like = {{b.spec(f.result), true, true}};
-  if (config.diffusion)
-    return b.add_as("weighted_mse_grad", NoParams{}, {f.result, f.target, f.weights, f.step_state}, like)[0];
-  return b.add_as("cross_entropy_grad", LossParams{smoothing, config.loss == "nll"},
-                  {f.result, f.labels, f.step_state}, like)[0];
-}
-
-void add_output(Graph& g, ValueId v, const char* name) {
-  g.value(v).storage = Storage::output;
-  g.value(v).name = name;
-}
-
-// What the model's last linear layer reads, its last hidden layer; kNoValue where there is no linear layer.
-ValueId last_hidden_layer(const Graph& g) {
-  const auto& nodes = g.nodes();
-  const auto last =
-      std::find_if(nodes.rbegin(), nodes.rend(), [](const Node& n) { return n.op == "linear"; });
-  return last == nodes.rend() ? kNoValue : last->in[0];
-}
 
 ValueId whole_array(Graph& g, Storage storage, const std::string& name, int64_t length) {
   Value v;
@@ -315,23 +176,25 @@ void add_optimizer(GraphBuilder& b, const OptimizerParams& optimizer, const Para
 
 }  // namespace
 
-Graph build_forward(const StepGraphSpec& spec, bool training) {
-  return forward(spec, training ? Purpose::training : Purpose::evaluation).graph;
+decltype(Program::forward) forward_of(const Objective& objective) {
+  return [&objective](ModelContext& context, int64_t batch, NamedValues& values) {
+    objective.forward(context, batch, values);
+  };
 }
 
-Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, const TrainingConfig& config,
-                     const TrainingGraphOptions& options) {
-  Forward f = laid_out(spec, forward(spec, Purpose::training));
+Graph build_training(const Objective& objective, const GraphSpec& spec, const ParameterTable& table,
+                     const TrainingConfig& config, const TrainingGraphOptions& options) {
+  PartialGraph f = build_laid_out(forward_of(objective), spec, true);
   Graph& g = f.graph;
   GraphBuilder b(g);
-  const auto smoothing = static_cast<float>(config.label_smoothing);
-  const ValueId metrics = add_loss(b, f, config, smoothing);
+  b.set_scope("loss");
+  const ValueId metrics = objective.loss(b, f.values, true);
   b.set_backward(true);
-  const ValueId dresult = add_loss_gradient(b, f, config, smoothing);
+  const ValueId dresult = objective.loss_gradient(b, f.values);
 
   const OptimizerParams optimizer = optimizer_params(config, table);
   const std::vector<ValueId> trained = trained_parameters(g, table, optimizer);
-  const auto gradients = append_gradients(b, {{f.result, dresult}}, trained);
+  const auto gradients = append_gradients(b, {{f.values.at(kResult), dresult}}, trained);
   std::map<ValueId, std::string> results = {{metrics, kMetrics}};
   for (auto [parameter, d] : gradients) {
     LOCKSTEP_ASSERT(d != kNoValue, "the loss does not depend on {}", g.value(parameter).name);
@@ -345,38 +208,23 @@ Graph build_training(const StepGraphSpec& spec, const ParameterTable& table, con
   if (!options.finish) return std::move(g);
 
   if (spec.device == Device::cuda) add_divergence_guard(g);
-  add_optimizer(b, optimizer, table, f.step_state);
+  add_optimizer(b, optimizer, table, f.values.at(kStepState));
   return std::move(g);
 }
 
-Graph build_evaluation(const StepGraphSpec& spec, const TrainingConfig& config) {
-  Forward f = for_evaluation(spec, forward(spec, Purpose::evaluation));
-  GraphBuilder b(f.graph);
-  add_output(f.graph, add_loss(b, f, config, 0), "metrics");
-  if (config.diffusion) {
+Program evaluation_program(std::shared_ptr<const Objective> objective) {
+  Program p;
+  p.name = "evaluation";
+  p.forward = [objective](ModelContext& context, int64_t batch, NamedValues& values) {
+    objective->forward(context, batch, values);
+  };
+  p.outputs = [objective](GraphBuilder& b, NamedValues& values) {
+    b.set_scope("loss");
+    add_output(b, objective->loss(b, values, false), "metrics");
     b.set_scope("outputs");
-    add_output(f.graph, b.reorder(f.result, Layout::plain), "prediction");
-    add_output(f.graph, b.reorder(f.target, Layout::plain), "target");
-    add_output(f.graph, f.timesteps, "timesteps");
-  }
-  return std::move(f.graph);
-}
-
-Graph build_prediction(const StepGraphSpec& spec) {
-  Forward f = for_evaluation(spec, spec.diffusion ? denoiser(spec) : forward(spec, Purpose::prediction));
-  GraphBuilder b(f.graph);
-  b.set_scope("outputs");
-  if (spec.diffusion) {
-    add_output(f.graph, b.reorder(f.result, Layout::plain), "prediction");
-    return std::move(f.graph);
-  }
-  // A copy, as the layer may be a view of another value.
-  if (const ValueId hidden = last_hidden_layer(f.graph); hidden != kNoValue)
-    add_output(f.graph, b.reorder(b.elementwise(Elt::copy, {hidden}), Layout::plain), "features");
-  // Of log-probabilities log_softmax is the identity, so models that end in it are served too.
-  add_output(f.graph, b.reorder(b.add1("log_softmax", NoParams{}, {f.result}), Layout::plain),
-             "log_probabilities");
-  return std::move(f.graph);
+    objective->outputs(b, values);
+  };
+  return p;
 }
 
 }  // namespace lockstep

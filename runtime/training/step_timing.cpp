@@ -2,6 +2,7 @@
 #include "runtime/training/step_timing.h"
 
 #include <algorithm>
+#include <deque>
 #include <exception>
 #include <mutex>
 #include <random>
@@ -24,19 +25,13 @@ class LoneRank {
   LoneRank(const SessionOptions& options, int64_t batch, int ranks)
       : comm_(make_mirror_communicator(ranks)), session_(options, *comm_) {
     const TrainingConfig& c = options.config;
-    const InputShape& in = options.input;
     session_.prepare_training(batch);
     session_.model().initialise(c.seed);
     session_.model().start_ema();
     session_.executor().upload_model();
     const int64_t parts = micro_batches(c, ranks);
     for (int64_t m = 0; m < parts; ++m) parts_.push_back(&session_.training(batch, m));
-    std::minstd_rand random(1);
-    const Extent size = in.training_images();
-    images_.resize(static_cast<size_t>(batch * in.channels * size.height * size.width));
-    for (uint8_t& pixel : images_) pixel = static_cast<uint8_t>(random() >> 8);
-    for (int64_t i = 0; i < batch; ++i) labels_.push_back(static_cast<int32_t>(i % in.classes));
-    inputs_.set(kImages, images_), inputs_.set(kLabels, labels_);
+    make_up_inputs();
     inputs_.state.seed = c.seed;
     inputs_.state.global_samples = batch * parts * ranks;
   }
@@ -62,11 +57,23 @@ class LoneRank {
   }
 
  private:
+  // Random bytes; numbers are 0, which is a label of any data and a token of any vocabulary.
+  void make_up_inputs() {
+    std::minstd_rand random(1);
+    for (const Port& port : input_ports(parts_[0]->plan->graph)) {
+      auto& bytes = tensors_.emplace_back(static_cast<size_t>(port.spec.bytes()));
+      if (port.spec.dtype == DType::u8)
+        for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random() >> 8);
+      names_.push_back(port.name);
+      inputs_.set({names_.back(), port.spec.dtype, bytes.data(), port.spec.bytes()});
+    }
+  }
+
   std::unique_ptr<Communicator> comm_;
   Session session_;
   std::vector<Session::Compiled*> parts_;  // by micro-batch
-  std::vector<uint8_t> images_;
-  std::vector<int32_t> labels_;
+  std::deque<std::vector<uint8_t>> tensors_;
+  std::deque<std::string> names_;
   StepInputs inputs_;
 };
 

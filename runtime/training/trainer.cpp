@@ -258,7 +258,7 @@ void Trainer::end_epoch() {
 void Trainer::show() {
   const auto start = Clock::now();
   try {
-    o_.preview(*session_, step_, o_.run_folder, tensorboard_.get());
+    o_.preview(*session_, input_, step_, o_.run_folder, tensorboard_.get());
   } catch (Error& e) {
     e.add_place("step", std::to_string(step_));
     throw;
@@ -334,7 +334,7 @@ void Trainer::export_model() {
   exported_hash_ =
       export_described(o_.run_folder, o_.exported_file, tensors, description_, exported_hash_, [&] {
         if (o_.export_weights)
-          o_.export_weights(*session_, o_.run_folder);
+          o_.export_weights(*session_, input_, o_.run_folder);
         else
           lockstep::export_model(o_.run_folder + "/" + o_.exported_file, tensors);
       });

@@ -23,7 +23,8 @@ namespace lockstep {
 inline int64_t loader_depth(int64_t micro_batches) { return std::max<int64_t>(4, 2 * micro_batches); }
 
 struct TrainerOptions {
-  ModelFunction model;
+  // Of images of this shape.
+  std::function<std::shared_ptr<const Objective>(const InputShape&)> objective;
   std::string init_from;  // weights to start from; empty: fresh
   DatasetConfig training_data;
   std::optional<DatasetConfig> validation_data, test_data;
@@ -46,7 +47,7 @@ struct TrainerOptions {
   // Shows what a diffusion model makes by now, every `sample_every` steps (0: never) and at the end.
   // Collective; the event file is rank 0's, null elsewhere.
   int64_t sample_every = 0;
-  std::function<void(Session& session, int64_t step, const std::string& run_folder,
+  std::function<void(Session& session, const InputShape& input, int64_t step, const std::string& run_folder,
                      TensorBoardWriter* events)>
       preview;
   // What the model says of itself (model.json), of a training set of this shape and the content hashes of
@@ -56,7 +57,8 @@ struct TrainerOptions {
       describe = [](const DatasetShape&, const auto&) { return nlohmann::ordered_json::object(); };
   // Writes the weights for other programs, at the end and with each checkpoint, into `exported_file` of the
   // run folder; on rank 0, when they are on the host. None: the weights alone, at the end.
-  std::function<void(const Session& session, const std::string& run_folder)> export_weights;
+  std::function<void(const Session& session, const InputShape& input, const std::string& run_folder)>
+      export_weights;
   std::string exported_file = "model.safetensors";
   // On every rank, when nothing more stands before the first step: steps done before.
   std::function<void(int64_t step)> on_ready = [](int64_t) {};

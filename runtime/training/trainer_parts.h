@@ -154,7 +154,7 @@ class Trainer {
   };
 
   std::optional<double> accuracy_of(const Sums& s) const {
-    return o_.config.diffusion ? std::nullopt : std::optional(s.accuracy());
+    return objective_->counts_right_answers() ? std::optional(s.accuracy()) : std::nullopt;
   }
   MetricsLine line_of(const std::string& split, const Score& s) const;
   MetricsLine line_of(const std::string& split, const Sums& s) const;
@@ -165,6 +165,8 @@ class Trainer {
 
   std::shared_ptr<const ImageSet> training_, validation_, test_;
   std::vector<int64_t> training_subset_, validation_subset_;
+  InputShape input_;  // of the training set
+  std::shared_ptr<const Objective> objective_;
   RunRecord record_{o_.job, {}, {}};
   std::unique_ptr<Schedule> schedule_;
   EarlyStop early_{o_.stop};

@@ -15,7 +15,7 @@ using nlohmann::json;
 constexpr const char* kMetaFile = "meta.json";
 
 // What checkpoints before 0.3.0 noted of the run: the only settings that can be compared with theirs.
-json earlier_trajectory(const TrainerOptions& o, int64_t samples) {
+json earlier_trajectory(const TrainerOptions& o, const std::string& objective, int64_t samples) {
   const auto& c = o.config;
   const auto& opt = c.optimizer;
   json j = {{"training_samples", samples},
@@ -26,7 +26,7 @@ json earlier_trajectory(const TrainerOptions& o, int64_t samples) {
             {"flip", o.training_data.augment.flip},
             {"crop_padding", o.training_data.augment.crop_padding},
             {"optimizer", opt.name},
-            {"objective", c.diffusion ? "diffusion" : "classification"},
+            {"objective", objective},
             {"precision", c.precision},
             {"ema", c.ema.decay.has_value()}};
   if (const Extent window = o.training_data.augment.random_crop.both(); window.given())
@@ -106,7 +106,7 @@ void Trainer::compare_with_checkpoint() {
   const json& meta = checkpoint_->meta;
   if (!meta.contains("job")) {
     compare_with_earlier(json_get<json::object_t>(meta, "trajectory", meta_file()),
-                         earlier_trajectory(o_, schedule_samples()), checkpoint_->folder);
+                         earlier_trajectory(o_, objective_->name(), schedule_samples()), checkpoint_->folder);
     return;
   }
   const auto found =

@@ -61,7 +61,8 @@ void Trainer::load_data() {
       training_subset_ = training_indices(training_->count(), o_.validation_fraction, o_.config.seed);
       validation_ = training_;
     }
-    const InputShape input = input_shape(o_.training_data, training_->shape());
+    const InputShape& input = input_ = input_shape(o_.training_data, training_->shape());
+    objective_ = o_.objective(input);
     if (input.augment.random_crop.given()) {
       const Extent window{input.height, input.width};
       if (validation_) {
@@ -99,8 +100,7 @@ void Trainer::agree_on_inputs() {
 
 void Trainer::make_session() {
   SessionOptions s;
-  s.model = o_.model;
-  s.input = input_shape(o_.training_data, training_->shape());
+  s.objective = objective_;
   s.config = o_.config;
   s.kernels = o_.kernels;
   s.device = o_.device;
@@ -113,13 +113,14 @@ void Trainer::make_session() {
   session_->prepare_training(schedule_->nominal_part());
   bit_exact_ &= !session_->retuned();
   for (int64_t images : evaluated_images())
-    session_->prepare_evaluation(evaluation_batch(o_.config, images, comm_.size()));
+    session_->prepare(session_->evaluation(), evaluation_batch(o_.config, images, comm_.size()));
   // Every plan of this rank now, so that no step allocates and the arena has its size.
   for (int64_t m = 0; m < schedule_->micro_batches(); ++m)
     for (int64_t n : schedule_->part_sizes(m, comm_.rank())) session_->training(n, m);
   for (int64_t images : evaluated_images())
     if (const int64_t mine = slice_of(images, comm_.size(), comm_.rank()).size(); mine > 0)
-      session_->evaluation(std::min(evaluation_batch(o_.config, images, comm_.size()), mine));
+      session_->program(session_->evaluation(),
+                        std::min(evaluation_batch(o_.config, images, comm_.size()), mine));
 }
 
 std::vector<int64_t> Trainer::evaluated_images() const {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "models/objectives/classification.h"
 #include "runtime/training/session.h"
 #include "tests/runtime/graph/nets.h"
 
@@ -16,8 +17,11 @@ constexpr int64_t kBatch = 4;
 struct Job {
   explicit Job(DeviceRuntime* device) : comm(make_self_communicator()) {
     SessionOptions o;
-    o.model = [](ModelContext& c, ValueId x) { return Layers{c.builder, c.step_state}.linear("fc", x, 3); };
-    o.input = {1, 2, 2, 3, {0}, {1}};
+    o.objective = classification(
+        [](ModelContext& c, ValueId x) {
+          return Layers{c.builder, c.step_state}.linear("fc", x, 3);
+        },
+        {1, 2, 2, 3, {0}, {1}}, o.config);
     o.config.global_batch_size = kBatch;
     o.config.optimizer.name = "sgd";
     o.kernels = {device ? Device::cuda : Device::cpu, 1, "test", ""};

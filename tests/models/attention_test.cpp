@@ -54,7 +54,7 @@ TEST_P(SelfAttention2dGolden, ForwardAndAllGradients) {
   ModelSpec spec;
   spec.layers.push_back({.kind = GetParam().layer, .type = "self_attention2d", .name = "net"});
   ModelContext context{b};
-  ValueId y = make_model(spec)(context, x);
+  ValueId y = make_classifier(spec, 0)(context, x);
   g = assign_layouts(g, {&x, &dy, &y});
 
   std::vector<ValueId> wanted = g.values_in(Storage::parameter);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "models/model.h"
+#include "models/objectives/diffusion.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/training/state_io.h"
 #include "tests/support/temporary_folder.h"
@@ -55,8 +56,7 @@ class Opened {
   explicit Opened(const ModelDescription& d, int64_t largest_batch, int threads = 1)
       : comm_(make_self_communicator()) {
     SessionOptions o;
-    o.model = make_model(d.model);
-    o.input = d.input;
+    o.objective = make_objective(d.model, d.input, d.config);
     o.config = d.config;
     o.kernels.threads = 1;
     o.training = false;
@@ -157,8 +157,9 @@ TEST(InferenceSession, PortsSayWhatTheyTake) {
   EXPECT_EQ(text_of(model->inputs(kClassify)), "images u8 [2, 5, 3]");
   EXPECT_EQ(text_of(model->outputs(kClassify)), "features f32 [18], log_probabilities f32 [4]");
   Opened plain(denoiser(false), 1), conditional(denoiser(true), 1);
-  EXPECT_EQ(text_of(plain->inputs(kDenoise)), "images f32 [1, 8, 8], timesteps f32 []");
-  EXPECT_EQ(text_of(conditional->inputs(kDenoise)), "images f32 [1, 8, 8], timesteps f32 [], labels i32 []");
+  EXPECT_EQ(text_of(plain->inputs(diffusion::kDenoise)), "images f32 [1, 8, 8], timesteps f32 []");
+  EXPECT_EQ(text_of(conditional->inputs(diffusion::kDenoise)),
+            "images f32 [1, 8, 8], timesteps f32 [], labels i32 []");
 }
 
 TEST(InferenceSession, ANameThatIsNoPortIsAnError) {
@@ -173,7 +174,7 @@ TEST(InferenceSession, ANameThatIsNoPortIsAnError) {
     });
   };
   EXPECT_EQ(ask(kClassify, {images}, "log_probabilities"), "no error");
-  EXPECT_EQ(ask(kDenoise, {images}, "log_probabilities"),
+  EXPECT_EQ(ask(diffusion::kDenoise, {images}, "log_probabilities"),
             "64 E_PROGRAM this model has no program \"denoise\"");
   EXPECT_EQ(ask(kClassify, {images, input_tensor("timestep", steps)}, "log_probabilities"),
             "64 E_PORT no port is called \"timestep\"");

@@ -41,17 +41,16 @@ class Classifier {
     ModelSpec spec;
     spec.layers = std::move(layers);
     SessionOptions o;
-    o.model = make_model(spec);
-    o.input = {kChannels, kSide, kSide, kClasses, kMean, kStd};
     o.config.precision = precision;
+    ModelDescription d;
+    d.model = spec;
+    d.input = {kChannels, kSide, kSide, kClasses, kMean, kStd};
+    o.objective = make_objective(spec, d.input, o.config);
     o.kernels.threads = 1;
     o.training = false;
     session_ = std::make_unique<Session>(std::move(o), *comm_);
     session_->model().initialise(5);
     session_->executor().upload_model();
-    ModelDescription d;
-    d.model = spec;
-    d.input = session_->options().input;
     asked_ = std::make_unique<InferenceSession>(*session_, d, 32);
   }
   Session& session() { return *session_; }

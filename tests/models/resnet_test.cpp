@@ -81,8 +81,7 @@ class Step {
     ValueId x = given("x", images), dy = given("dy", {mine_.size(), kClasses});
     ModelContext context{b};
     context.ranks = comm_.size();
-    context.classes = kClasses;
-    ValueId y = make_model(model_of(case_name))(context, x);
+    ValueId y = make_classifier(model_of(case_name), kClasses)(context, x);
     g = assign_layouts(g, {&x, &dy, &y});
     std::vector<ValueId> wanted = g.values_in(Storage::parameter);
     std::erase_if(wanted, [&](ValueId v) { return v == x || v == dy; });
@@ -218,17 +217,17 @@ TEST(ResNetOnRanks, TwoWithHalfTheBatchEach) {
   EXPECT_NE(r.output.find("World.HasTheSizeThatTheLauncherSays"), std::string::npos) << r.output;
 }
 
-StepGraphSpec one_image(const std::string& model, const std::string& stem, int64_t classes) {
+ParameterTable table_of(const std::string& model, const std::string& stem, int64_t classes) {
   ModelSpec spec;
   spec.name = model, spec.stem = stem;
-  return {make_model(spec), {3, 32, 32, classes, {0, 0, 0}, {1, 1, 1}}, 1};
+  const auto objective = make_objective(spec, {3, 32, 32, classes, {0, 0, 0}, {1, 1, 1}}, {});
+  return make_parameter_table(build_forward(forward_of(*objective), {}, true).graph);
 }
 
 // Names, shapes and order of torchvision's state_dict().
 TEST(ResNet, TensorsAreTorchvisions) {
   for (const char* model : {"resnet18", "resnet34", "resnet50"}) {
-    const ModelState state(make_parameter_table(build_forward(one_image(model, "imagenet", 10), true)),
-                           {.gradients = false}, *make_self_communicator());
+    const ModelState state(table_of(model, "imagenet", 10), {.gradients = false}, *make_self_communicator());
     json tensors;
     for (const StoredTensor& t : model_tensors(state)) tensors.push_back({t.name, t.shape});
     EXPECT_EQ(tensors, golden().at("shapes").at(model)) << model;
@@ -237,8 +236,7 @@ TEST(ResNet, TensorsAreTorchvisions) {
 
 // Of the CIFAR stem only conv1 differs, and fc goes with the data.
 TEST(ResNet, StemAndClasses) {
-  const auto imagenet = make_parameter_table(build_forward(one_image("resnet34", "imagenet", 10), true)),
-             cifar = make_parameter_table(build_forward(one_image("resnet34", "cifar", 100), true));
+  const auto imagenet = table_of("resnet34", "imagenet", 10), cifar = table_of("resnet34", "cifar", 100);
   EXPECT_EQ(imagenet.order, cifar.order);
   for (const FlatEntry& e : cifar.parameters) {
     if (e.name == "conv1.weight")
@@ -254,8 +252,7 @@ TEST(ResNet, StemAndClasses) {
 
 // Convolutions: normal of variance 2 / (output channels x window); fc uniform; batch norm 1 and 0.
 TEST(ResNet, InitialDistributionsAreTorchvisions) {
-  ModelState state(make_parameter_table(build_forward(one_image("resnet18", "cifar", 10), true)),
-                   {.gradients = false}, *make_self_communicator());
+  ModelState state(table_of("resnet18", "cifar", 10), {.gradients = false}, *make_self_communicator());
   state.initialise(7);
   for (const FlatEntry& e : state.table.parameters) {
     const auto values = state.parameter(e.name);

@@ -27,7 +27,7 @@ class TrainTest : public ::testing::Test {
     TrainerOptions o;
     ModelSpec spec;
     spec.name = "mnist_convnet";
-    o.model = make_model(spec);
+    o.objective = [spec](const InputShape& input) { return make_objective(spec, input, {}); };
     o.training_data.dataset = "mnist";
     o.training_data.path = LOCKSTEP_SOURCE_DIR "/configs/data/mnist";
     o.training_data.split = "training";

@@ -77,9 +77,11 @@ TEST_P(UNetGolden, PredictionAndGradients) {
   };
   ValueId x = batch("x"), dy = batch("dy");
   ModelContext context{b, false};
-  context.timesteps = b.input(kTimesteps, {DType::f32, {2}, Layout::plain}, true);
-  context.labels = b.input(kLabels, {DType::i32, {2}, Layout::plain}, true);
-  ValueId y = make_unet2d(config)(context, x);
+  DenoiserInputs in;
+  in.sample = x;
+  in.timesteps = b.input(kTimesteps, {DType::f32, {2}, Layout::plain}, true);
+  in.labels = b.input(kLabels, {DType::i32, {2}, Layout::plain}, true);
+  ValueId y = make_unet2d(config)(context, in);
   g = assign_layouts(g, {&x, &dy, &y});
 
   std::vector<std::pair<ValueId, std::string>> outputs;

@@ -3,6 +3,7 @@
 // allocates nothing.
 #include <gtest/gtest.h>
 
+#include "models/objectives/classification.h"
 #include "runtime/device/memory.h"
 #include "runtime/training/session.h"
 #include "tests/runtime/graph/nets.h"
@@ -13,9 +14,12 @@ namespace {
 
 SessionOptions options(const Net& net, int threads) {
   SessionOptions o;
-  o.model = [net](ModelContext& c, ValueId x) { return net.build(Layers{c.builder, c.step_state}, x); };
-  o.input = {kChannels, kSide, kSide, kClasses, {0, 0, 0}, {1, 1, 1}};
   o.config.loss = net.log_probabilities ? "nll" : "cross_entropy";
+  o.objective = classification(
+      [net](ModelContext& c, ValueId x) {
+        return net.build(Layers{c.builder, c.step_state}, x);
+      },
+      {kChannels, kSide, kSide, kClasses, {0, 0, 0}, {1, 1, 1}}, o.config);
   o.config.optimizer.name = "adam";
   o.config.clip_grad_norm = 1;
   o.kernels = {Device::cpu, threads, "test", ""};
@@ -36,7 +40,7 @@ class Steps {
     if (precision == "bf16") o.config.ema.decay = 0.9;
     session = std::make_unique<Session>(std::move(o), *comm);
     session->prepare_training(batch);
-    session->prepare_evaluation(batch);
+    session->prepare(session->evaluation(), batch);
     session->model().initialise(1);
     session->model().start_ema();
     session->executor().upload_model();
@@ -48,7 +52,9 @@ class Steps {
       session->executor().run(*session->training(batch_, m).bound, inputs_);
     ++inputs_.state.step;
   }
-  void evaluate() { session->executor().run(*session->evaluation(batch_).bound, inputs_); }
+  void evaluate() {
+    session->executor().run(*session->program(session->evaluation(), batch_).bound, inputs_);
+  }
 
   std::vector<uint8_t> images;
   std::vector<int32_t> labels;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "kernels/timestep_embedding/timestep_embedding.h"
+#include "models/objectives/classification.h"
 #include "runtime/graph/op.h"
 #include "runtime/training/session.h"
 #include "tests/runtime/graph/nets.h"
@@ -248,10 +249,11 @@ TEST_F(FailingCandidates, WithALostDeviceEndTheJob) {
 
 SessionOptions session_options() {
   SessionOptions o;
-  o.model = [](ModelContext& c, ValueId x) {
-    return net_called("relu_max_pool").build(Layers{c.builder, c.step_state}, x);
-  };
-  o.input = {kChannels, kSide, kSide, kClasses, {0, 0, 0}, {1, 1, 1}};
+  o.objective = classification(
+      [](ModelContext& c, ValueId x) {
+        return net_called("relu_max_pool").build(Layers{c.builder, c.step_state}, x);
+      },
+      {kChannels, kSide, kSide, kClasses, {0, 0, 0}, {1, 1, 1}}, o.config);
   o.config.global_batch_size = 8;
   o.kernels = {Device::cpu, 1, "test", ""};
   return o;

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "models/objectives/classification.h"
 #include "runtime/training/trainer.h"
 #include "tests/runtime/graph/nets.h"
 #include "tests/support/allocations.h"
@@ -17,11 +18,14 @@ constexpr int64_t kEpoch = 11;  // steps; the last with 16 samples instead of 32
 
 TrainerOptions job(const std::string& run_folder, const std::string& cache, int threads, int64_t parts) {
   TrainerOptions o;
-  o.model = [](ModelContext& c, ValueId x) {
+  const auto network = [](ModelContext& c, ValueId x) {
     const Layers l{c.builder, c.step_state};
     x = l.max_pool(l.relu(l.batch_norm("bn", l.conv("conv1", x, 4, 5))));
     x = l.dropout(l.avg_pool(l.conv("conv2", x, 6, 3)), true);
     return l.linear("fc2", l.dropout(l.relu(l.linear("fc1", x, 20)), false), 10);
+  };
+  o.objective = [network, config = o.config](const InputShape& input) {
+    return classification(network, input, config);
   };
   o.training_data.dataset = "mnist";
   o.training_data.path = LOCKSTEP_SOURCE_DIR "/configs/data/mnist";

@@ -2,6 +2,7 @@
 // The model of a step on many ranks: on plans made by hand, whose times can be worked out, and what it sees
 // in a real one.
 #include "runtime/training/scaling.h"
+#include "models/objectives/classification.h"
 
 #include <gtest/gtest.h>
 
@@ -142,13 +143,14 @@ TEST(PredictStep, IsNeverMoreThanEfficientAndNeverSlowerOverAFasterLink) {
     }
 }
 
-SessionOptions small_net() {
+SessionOptions small_net(int64_t classes = kClasses) {
   SessionOptions o;
-  o.model = [](ModelContext& c, ValueId x) {
-    const Layers l{c.builder, c.step_state};
-    return l.linear("fc", l.relu(l.batch_norm("bn", l.conv("conv", x, 8, 3), c.ranks)), kClasses);
-  };
-  o.input = {kChannels, kSide, kSide, kClasses, {0, 0, 0}, {1, 1, 1}};
+  o.objective = classification(
+      [](ModelContext& c, ValueId x) {
+        const Layers l{c.builder, c.step_state};
+        return l.linear("fc", l.relu(l.batch_norm("bn", l.conv("conv", x, 8, 3), c.ranks)), kClasses);
+      },
+      {kChannels, kSide, kSide, classes, {0, 0, 0}, {1, 1, 1}}, o.config);
   o.config.global_batch_size = 8;
   return o;
 }
@@ -194,8 +196,7 @@ TEST(StepTiming, RunsAllMicroBatches) {
 }
 
 TEST(StepTiming, HandsOnWhatARankThrows) {
-  SessionOptions o = small_net();
-  o.input.classes = kClasses + 1;  // the model has fewer
+  const SessionOptions o = small_net(kClasses + 1);  // the model has fewer
   EXPECT_THROW(time_training_step(o, 4, 2, 2), Error);
 }
 

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/objectives/diffusion.h"
+
+#include "kernels/diffusion/label_dropout.h"
+#include "kernels/diffusion/noise.h"
+#include "models/objectives/image_input.h"
+#include "runtime/graph/ports.h"
+
+namespace lockstep::diffusion {
+namespace {
+
+constexpr std::string_view kTarget = "target", kWeights = "weights";
+
+DiffusionNoiseParams noise_params(const DiffusionConfig& d) {
+  const auto prediction = d.prediction == "v_prediction" ? Prediction::v_prediction
+                          : d.prediction == "sample"     ? Prediction::sample
+                                                         : Prediction::epsilon;
+  return {d.alphas_cumprod, prediction, d.snr_gamma};
+}
+
+// What labels may be: the data's classes and, where some are hidden, the number that says so.
+int64_t label_values(const InputShape& input, const DiffusionConfig& config) {
+  return input.classes + (config.label_dropout > 0 ? 1 : 0);
+}
+
+ValueId add_prediction(ModelContext& context, const Denoiser& network, const DenoiserInputs& inputs) {
+  const ValueId prediction = network(context, inputs);
+  const Shape &s = context.builder.spec(prediction).shape, &image = context.builder.spec(inputs.sample).shape;
+  if (!(s == image))
+    throw Error(Exit::config, "E_SHAPE",
+                fmt::format("the model ends in {}, its images are {}", s.text(), image.text()));
+  return prediction;
+}
+
+class Diffusion : public Objective {
+ public:
+  Diffusion(Denoiser network, InputShape input, DiffusionConfig config)
+      : network_(std::move(network)), input_(std::move(input)), config_(std::move(config)) {}
+
+  std::string name() const override { return "diffusion"; }
+  bool counts_right_answers() const override { return false; }
+
+  void forward(ModelContext& context, int64_t batch, NamedValues& values) const override {
+    GraphBuilder& b = context.builder;
+    const ValueId image = add_image_input(context, batch, input_);
+    DenoiserInputs in;
+    in.labels = add_label_input(context, batch);
+    in.label_values = label_values(input_, config_);
+    const auto noised = b.add("diffusion_noise", noise_params(config_), {image, context.step_state});
+    in.sample = noised[0], values[kTarget] = noised[1];
+    in.timesteps = values[kTimesteps] = noised[2], values[kWeights] = noised[3];
+    if (context.training && config_.label_dropout > 0)
+      in.labels = b.add1(
+          "label_dropout",
+          LabelDropoutParams{static_cast<float>(config_.label_dropout), static_cast<int32_t>(input_.classes)},
+          {in.labels, context.step_state});
+    values[kResult] = add_prediction(context, network_, in);
+  }
+
+  ValueId loss(GraphBuilder& b, NamedValues& values, bool) const override {
+    const ValueId result = values.at(kResult);
+    const ValueId target = values[kTarget] = b.reorder(values.at(kTarget), b.spec(result).layout);
+    return b.add1("weighted_mse", NoParams{}, {result, target, values.at(kWeights)});
+  }
+  ValueId loss_gradient(GraphBuilder& b, const NamedValues& values) const override {
+    const ValueId result = values.at(kResult);
+    return b.add_as("weighted_mse_grad", NoParams{},
+                    {result, values.at(kTarget), values.at(kWeights), values.at(kStepState)},
+                    {{b.spec(result), true, true}})[0];
+  }
+
+  void outputs(GraphBuilder& b, NamedValues& values) const override {
+    add_output(b, values.at(kResult), "prediction");
+    add_output(b, values.at(kTarget), "target");
+    add_output(b, values.at(kTimesteps), "timesteps");
+  }
+  // Squared errors by timestep: sums in [0, kBands), counts behind them.
+  size_t sums() const override { return 2 * Score::kBands; }
+  void add(const Output& output, std::span<double> sums) const override {
+    const View &p = output("prediction"), &t = output("target");
+    const auto* steps = output("timesteps").as<int32_t>();
+    const auto timesteps = static_cast<int64_t>(config_.alphas_cumprod.size());
+    const int64_t n = p.dim(0), elements = p.shape().elements_from(1);
+    for (int64_t i = 0; i < n; ++i) {
+      double square = 0;
+      for (int64_t e = i * elements; e < (i + 1) * elements; ++e) {
+        const double d = double{p.as<float>()[e]} - double{t.as<float>()[e]};
+        square += d * d;
+      }
+      const auto band = static_cast<size_t>(steps[i] * Score::kBands / timesteps);
+      sums[band] += square / static_cast<double>(elements);
+      sums[Score::kBands + band] += 1;
+    }
+  }
+  void finish(std::span<const double> sums, Score& score) const override {
+    score.bands = std::array<Score::Band, Score::kBands>{};
+    for (size_t i = 0; i < Score::kBands; ++i) {
+      const double count = sums[Score::kBands + i];
+      (*score.bands)[i] = {count > 0 ? sums[i] / count : 0, static_cast<int64_t>(count)};
+    }
+  }
+
+ private:
+  Denoiser network_;
+  InputShape input_;
+  DiffusionConfig config_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Objective> objective(Denoiser network, InputShape input,
+                                           const DiffusionConfig& config) {
+  return std::make_shared<Diffusion>(std::move(network), std::move(input), config);
+}
+
+Program denoise_program(Denoiser network, InputShape input, const DiffusionConfig& config) {
+  Program p;
+  p.name = kDenoise;
+  p.forward = [network = std::move(network), input = std::move(input), labels = label_values(input, config)](
+                  ModelContext& context, int64_t batch, NamedValues& values) {
+    GraphBuilder& b = context.builder;
+    DenoiserInputs in;
+    const ValueId images = b.input(
+        kImages, {DType::f32, {batch, input.channels, input.height, input.width}, Layout::plain}, true);
+    in.timesteps = b.input(kTimesteps, {DType::f32, {batch}, Layout::plain}, true);
+    in.labels = add_label_input(context, batch);
+    in.label_values = labels;
+    in.sample = b.elementwise(Elt::copy, {images});
+    values[kResult] = add_prediction(context, network, in);
+  };
+  p.outputs = [](GraphBuilder& b, NamedValues& values) {
+    b.set_scope("outputs");
+    add_output(b, values.at(kResult), "prediction");
+  };
+  return p;
+}
+
+}  // namespace lockstep::diffusion
