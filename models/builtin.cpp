@@ -41,9 +41,10 @@ std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const Inp
   return classification(make_classifier(spec, input.classes), input, config);
 }
 
-Program make_program(const ModelSpec& spec, const InputShape& input, const TrainingConfig& config) {
-  if (config.diffusion) return diffusion::denoise_program(make_unet2d(spec.unet), input, *config.diffusion);
-  return classify_program(make_classifier(spec, input.classes), input);
+std::vector<Program> make_programs(const ModelSpec& spec, const InputShape& input,
+                                   const TrainingConfig& config) {
+  if (config.diffusion) return {diffusion::denoise_program(make_unet2d(spec.unet), input, *config.diffusion)};
+  return {classify_program(make_classifier(spec, input.classes), input)};
 }
 
 std::vector<std::string> builtin_models() {

@@ -67,21 +67,18 @@ std::vector<int64_t> batches_of(std::span<const int64_t> ladder, int64_t samples
 InferenceSession::InferenceSession(const ModelDescription& description, const SafetensorsFile& weights,
                                    const InferenceOptions& options, Communicator& comm)
     : description_(description),
-      program_(make_program(description.model, description.input, description.config)),
       own_(std::make_unique<Session>(session_options(description, options), comm)),
       session_(own_.get()) {
   agree_on(weights);
   together(session_->control(), [&] { load_model_tensors(session_->model(), weights, weights.path()); });
   session_->executor().upload_model();
-  compile_ladder(options.largest_batch);
+  compile_programs(options.largest_batch);
 }
 
 InferenceSession::InferenceSession(Session& training, const ModelDescription& description,
                                    int64_t largest_batch)
-    : description_(description),
-      program_(make_program(description.model, description.input, description.config)),
-      session_(&training) {
-  compile_ladder(largest_batch);
+    : description_(description), session_(&training) {
+  compile_programs(largest_batch);
 }
 
 // Ranks share what is asked: their answers must be one model's.
@@ -96,35 +93,36 @@ void InferenceSession::agree_on(const SafetensorsFile& weights) {
        {fmt::format("the weights ({})", weights.path()), hash_of_weights(weights).substr(0, 12)}});
 }
 
-void InferenceSession::compile_ladder(int64_t largest_batch) {
-  if (largest_batch == 0) return;
+void InferenceSession::compile_programs(int64_t largest_batch) {
+  for (Program& p : make_programs(description_.model, description_.input, description_.config)) {
+    const std::string name = p.name;
+    Asked& asked = asked_[name] = {std::move(p), {}, {}, {}};
+    if (largest_batch > 0) compile_ladder(asked, largest_batch);
+  }
+}
+
+void InferenceSession::compile_ladder(Asked& a, int64_t largest_batch) {
   // Kernels are those of the largest batch, for all of them: so bits do not depend on the batch.
-  session_->prepare(program_, largest_batch);
-  const Plan& one = *session_->program(program_, 1).plan;
-  inputs_ = per_sample(input_ports(one.graph));
-  outputs_ = per_sample(output_ports(one.graph));
+  session_->prepare(a.program, largest_batch);
+  const Plan& one = *session_->program(a.program, 1).plan;
+  a.inputs = per_sample(input_ports(one.graph));
+  a.outputs = per_sample(output_ports(one.graph));
   constexpr int64_t kActivationBytes = int64_t{1} << 30;
   const int64_t fits = kActivationBytes / std::max<int64_t>(1, one.arena_bytes);
   const int64_t largest = std::clamp<int64_t>(fits, 1, largest_batch);
-  for (int64_t batch = 1; batch < largest; batch *= 2) ladder_.push_back(batch);
-  ladder_.push_back(largest);
-  for (int64_t batch : ladder_) session_->program(program_, batch);
+  for (int64_t batch = 1; batch < largest; batch *= 2) a.ladder.push_back(batch);
+  a.ladder.push_back(largest);
+  for (int64_t batch : a.ladder) session_->program(a.program, batch);
 }
 
-void InferenceSession::expect_program(std::string_view program) const {
-  if (program != this->program())
-    throw Error(Exit::usage, "E_PROGRAM", fmt::format("this model has no program \"{}\"", program))
-        .hint(fmt::format("it has {}", this->program()));
+const InferenceSession::Asked& InferenceSession::asked(std::string_view program) const {
+  if (const auto it = asked_.find(program); it != asked_.end()) return it->second;
+  std::string names;
+  for (const auto& [name, asked] : asked_) names += (names.empty() ? "" : ", ") + name;
+  throw Error(Exit::usage, "E_PROGRAM", fmt::format("this model has no program \"{}\"", program))
+      .hint(fmt::format("it has {}", names));
 }
 
-std::span<const Port> InferenceSession::inputs(std::string_view program) const {
-  expect_program(program);
-  return inputs_;
-}
-std::span<const Port> InferenceSession::outputs(std::string_view program) const {
-  expect_program(program);
-  return outputs_;
-}
 bool InferenceSession::has_output(std::string_view program, std::string_view port) const {
   const auto ports = outputs(program);
   return std::any_of(ports.begin(), ports.end(), [&](const Port& p) { return p.name == port; });
@@ -132,29 +130,29 @@ bool InferenceSession::has_output(std::string_view program, std::string_view por
 
 void InferenceSession::run(std::string_view program, int64_t samples, std::span<const InputTensor> inputs,
                            std::span<const OutputTensor> outputs) {
-  expect_program(program);
-  std::vector<const void*> from(inputs_.size()), to(outputs_.size());
-  match_ports(ports_of(inputs_, samples, true), inputs, from);
+  const Asked& a = asked(program);
+  std::vector<const void*> from(a.inputs.size()), to(a.outputs.size());
+  match_ports(ports_of(a.inputs, samples, true), inputs, from);
   std::vector<InputTensor> results;  // named and sized as inputs are
   for (const OutputTensor& t : outputs) results.push_back(input_tensor(t.port, t.values));
-  match_ports(ports_of(outputs_, samples, false), results, to);
+  match_ports(ports_of(a.outputs, samples, false), results, to);
 
   const std::lock_guard one_at_a_time(mutex_);
   int64_t at = 0;
-  for (int64_t batch : batches_of(ladder_, samples)) {
-    run_batch(batch, at, std::min(batch, samples - at), from, to);
+  for (int64_t batch : batches_of(a.ladder, samples)) {
+    run_batch(a, batch, at, std::min(batch, samples - at), from, to);
     at += batch;
   }
 }
 
-void InferenceSession::run_batch(int64_t batch, int64_t at, int64_t count,
+void InferenceSession::run_batch(const Asked& a, int64_t batch, int64_t at, int64_t count,
                                  std::span<const void* const> inputs, std::span<const void* const> outputs) {
-  auto& compiled = session_->program(program_, batch);
+  auto& compiled = session_->program(a.program, batch);
   StepInputs step;
   step.state.training = 0;
-  filled_.resize(inputs_.size());
-  for (size_t i = 0; i < inputs_.size(); ++i) {
-    const int64_t bytes = bytes_of(inputs_[i]);
+  filled_.resize(a.inputs.size());
+  for (size_t i = 0; i < a.inputs.size(); ++i) {
+    const int64_t bytes = bytes_of(a.inputs[i]);
     const auto* from = static_cast<const std::byte*>(inputs[i]) + at * bytes;
     if (count < batch) {
       filled_[i].resize(static_cast<size_t>(batch * bytes));
@@ -163,13 +161,13 @@ void InferenceSession::run_batch(int64_t batch, int64_t at, int64_t count,
                     static_cast<size_t>(bytes));
       from = filled_[i].data();
     }
-    step.set({inputs_[i].name, inputs_[i].spec.dtype, from, batch * bytes});
+    step.set({a.inputs[i].name, a.inputs[i].spec.dtype, from, batch * bytes});
   }
   session_->executor().run(*compiled.bound, step);
-  for (size_t i = 0; i < outputs_.size(); ++i) {
+  for (size_t i = 0; i < a.outputs.size(); ++i) {
     if (!outputs[i]) continue;
-    const int64_t elements = elements_of(outputs_[i]);
-    const float* from = session_->executor().output(*compiled.bound, outputs_[i].name).as<float>();
+    const int64_t elements = elements_of(a.outputs[i]);
+    const float* from = session_->executor().output(*compiled.bound, a.outputs[i].name).as<float>();
     // The caller's, who gave it to be written to.
     auto* to = const_cast<float*>(static_cast<const float*>(outputs[i]));
     std::copy_n(from, count * elements, to + at * elements);

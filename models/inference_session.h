@@ -9,6 +9,7 @@
 //             model with classes labels i32 []                      -> prediction f32 [C, H, W]
 #pragma once
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -53,10 +54,10 @@ class InferenceSession {
 
   const ModelDescription& description() const { return description_; }
   Communicator& comm() { return session_->control(); }
-  std::string_view program() const { return program_.name; }
+  bool has_program(std::string_view program) const { return asked_.contains(program); }
   // Shapes are per sample. Error usage (64) for a program that it does not have.
-  std::span<const Port> inputs(std::string_view program) const;
-  std::span<const Port> outputs(std::string_view program) const;
+  std::span<const Port> inputs(std::string_view program) const { return asked(program).inputs; }
+  std::span<const Port> outputs(std::string_view program) const { return asked(program).outputs; }
   bool has_output(std::string_view program, std::string_view port) const;
 
   // Any number of samples, in batches of the ladder: the last one may be filled up with copies of its last
@@ -65,26 +66,31 @@ class InferenceSession {
   // "E_PORT") where names, dtypes or sizes are not the ports'.
   void run(std::string_view program, int64_t samples, std::span<const InputTensor> inputs,
            std::span<const OutputTensor> outputs);
-  // Largest batch of the ladder.
-  int64_t largest_batch() const { return ladder_.back(); }
+  // Largest batch of the program's ladder.
+  int64_t largest_batch(std::string_view program) const { return asked(program).ladder.back(); }
 
   // runtime's evaluate() of these weights. Collective.
   Score evaluate(const ImageSet& images, const std::vector<int64_t>& subset = {});
 
  private:
+  // A program and the batches that it was compiled for.
+  struct Asked {
+    Program program;
+    std::vector<Port> inputs, outputs;
+    std::vector<int64_t> ladder;  // ascending
+  };
   void agree_on(const SafetensorsFile& weights);
-  void compile_ladder(int64_t largest_batch);
-  void expect_program(std::string_view program) const;
+  void compile_programs(int64_t largest_batch);
+  void compile_ladder(Asked& asked, int64_t largest_batch);
+  const Asked& asked(std::string_view program) const;
   // Samples [at, at + count). inputs, outputs: where those of all samples lie, one a port; null: not asked for.
-  void run_batch(int64_t batch, int64_t at, int64_t count, std::span<const void* const> inputs,
-                 std::span<const void* const> outputs);
+  void run_batch(const Asked& asked, int64_t batch, int64_t at, int64_t count,
+                 std::span<const void* const> inputs, std::span<const void* const> outputs);
 
   ModelDescription description_;
-  Program program_;
   std::unique_ptr<Session> own_;
   Session* session_;
-  std::vector<int64_t> ladder_;  // ascending
-  std::vector<Port> inputs_, outputs_;
+  std::map<std::string, Asked, std::less<>> asked_;
   std::mutex mutex_;
   std::vector<std::vector<std::byte>> filled_;  // a port each: the batch that is not full
 };

@@ -9,8 +9,9 @@ namespace lockstep {
 
 std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
                                                 const TrainingConfig& config);
-// What it answers once it is trained: "classify" or "denoise" (models/objectives/).
-Program make_program(const ModelSpec& spec, const InputShape& input, const TrainingConfig& config);
+// What it answers once it is trained (models/objectives/).
+std::vector<Program> make_programs(const ModelSpec& spec, const InputShape& input,
+                                   const TrainingConfig& config);
 
 // The network of layers_of(spec). At graph time the function throws Error(Exit::config, "E_SHAPE") naming
 // the layer's index and name, its place in the job file and the shapes where they don't fit.

@@ -61,11 +61,11 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
     write_png(fmt::format("{}/step-{:08}.png", folder, step), grid);
     events->image_png("samples", step, grid.height, grid.width, grid.channels, encode_png(grid));
   };
-  o.exported_file = "unet/diffusion_pytorch_model.safetensors";
-  o.export_weights = [job](const Session& session, const InputShape& in, const std::string& run) {
+  o.exported = {{"unet/diffusion_pytorch_model.safetensors", ""}};
+  o.export_configuration = [job](const InputShape& in, const std::string& run) {
     UNet2DConfig unet = job.model.unet;
     unet.sample_size = {in.height, in.width};
-    diffusion::write_folder(run, unet, job.scheduler, session.model());
+    diffusion::write_configuration(run, unet, job.scheduler);
   };
 }
 

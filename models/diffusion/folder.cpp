@@ -41,10 +41,9 @@ FolderFiles expect_files(const std::string& folder) {
   return files;
 }
 
-void write_folder(const std::string& folder, const UNet2DConfig& unet, const SchedulerConfig& scheduler,
-                  const ModelState& weights) {
+void write_configuration(const std::string& folder, const UNet2DConfig& unet,
+                         const SchedulerConfig& scheduler) {
   for (const char* part : {"/unet", "/scheduler"}) make_folders(folder + part);
-  // The weights last: where they are, the rest is.
   const nlohmann::ordered_json index = {{"_class_name", "DDPMPipeline"},
                                         {"_diffusers_version", "0.42.1"},
                                         {"scheduler", {"diffusers", "DDPMScheduler"}},
@@ -52,7 +51,6 @@ void write_folder(const std::string& folder, const UNet2DConfig& unet, const Sch
   write_file_atomically(folder + "/model_index.json", json_text(index, 2) + "\n");
   write_scheduler_config(folder + "/scheduler/scheduler_config.json", "ddpm", scheduler);
   write_file_atomically(folder + "/unet/config.json", json_text(to_json(unet), 2) + "\n");
-  export_model(folder + "/unet/diffusion_pytorch_model.safetensors", averaged_tensors(weights));
 }
 
 }  // namespace lockstep::diffusion

@@ -6,7 +6,6 @@
 
 #include "models/diffusion/sampler.h"
 #include "models/spec.h"
-#include "runtime/training/model_state.h"
 
 namespace lockstep::diffusion {
 
@@ -20,9 +19,9 @@ FolderFiles find_files(const std::string& folder);
 // The same where both are there. Errors: no_input (66) with the folder and the names that were looked for.
 FolderFiles expect_files(const std::string& folder);
 
-// Written into `folder` beside what is there, each file replaced atomically. Errors: cannot_create (73), io
+// All but the weights, written into `folder` beside what is there, each file replaced atomically. Errors: cannot_create (73), io
 // (74).
-void write_folder(const std::string& folder, const UNet2DConfig& unet, const SchedulerConfig& scheduler,
-                  const ModelState& weights);
+void write_configuration(const std::string& folder, const UNet2DConfig& unet,
+                         const SchedulerConfig& scheduler);
 
 }  // namespace lockstep::diffusion

@@ -39,7 +39,8 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   s.first = mine.begin;
   s.count = mine.size();
   s.elements = in.channels * in.height * in.width;
-  s.batch = std::max<int64_t>(1, guided(r) ? model.largest_batch() / 2 : model.largest_batch());
+  s.batch =
+      std::max<int64_t>(1, guided(r) ? model.largest_batch(kDenoise) / 2 : model.largest_batch(kDenoise));
   if (!r.labels.empty()) s.labels.assign(r.labels.begin() + mine.begin, r.labels.begin() + mine.end);
   s.guidance = r.guidance;
   s.null_label = r.null_label;

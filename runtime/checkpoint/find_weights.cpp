@@ -104,7 +104,7 @@ std::shared_ptr<const SafetensorsFile> open_weights(const std::string& path) {
       const auto& part = parts[name] = SafetensorsFile::open(parent_folder(path) + "/" + name);
       verify_recorded_hash(*part);
     }
-  std::vector<std::shared_ptr<const SafetensorsFile>> files;
+  std::vector<SafetensorsFile::Part> files;
   for (const auto& [name, part] : parts) {
     for (const StoredTensor& t : part->tensors())
       if (const auto at = file_of.find(t.name); at == file_of.end() || at->second != name)
@@ -113,7 +113,7 @@ std::shared_ptr<const SafetensorsFile> open_weights(const std::string& path) {
                                 at == file_of.end() ? "does not name" : "has in " + at->second))
             .at("file", path)
             .at("tensor", t.name);
-    files.push_back(part);
+    files.push_back({part});
   }
   for (const auto& [tensor, name] : file_of)
     if (!parts.at(name)->find(tensor))

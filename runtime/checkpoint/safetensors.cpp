@@ -98,19 +98,19 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::string& 
   return std::shared_ptr<const SafetensorsFile>(new SafetensorsFile(path));
 }
 
-std::shared_ptr<const SafetensorsFile> SafetensorsFile::join(
-    const std::string& path, std::vector<std::shared_ptr<const SafetensorsFile>> parts) {
+std::shared_ptr<const SafetensorsFile> SafetensorsFile::join(const std::string& path,
+                                                             std::vector<Part> parts) {
   return std::shared_ptr<const SafetensorsFile>(new SafetensorsFile(path, std::move(parts)));
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& path,
-                                 std::vector<std::shared_ptr<const SafetensorsFile>> parts)
+SafetensorsFile::SafetensorsFile(const std::string& path, std::vector<Part> parts)
     : path_(path), parts_(std::move(parts)) {
-  for (const auto& part : parts_) {
-    metadata_.insert(part->metadata().begin(), part->metadata().end());
-    for (const StoredTensor& t : part->tensors()) {
+  for (const Part& part : parts_) {
+    metadata_.insert(part.file->metadata().begin(), part.file->metadata().end());
+    for (StoredTensor t : part.file->tensors()) {
+      t.name = part.prefix + t.name;
       LOCKSTEP_ASSERT(index_.emplace(t.name, tensors_.size()).second, "tensor {} is in two files", t.name);
-      tensors_.push_back(t);
+      tensors_.push_back(std::move(t));
     }
   }
 }

@@ -58,9 +58,12 @@ inline void write_safetensors(const std::string& path, std::span<const StoredTen
 class SafetensorsFile {
  public:
   static std::shared_ptr<const SafetensorsFile> open(const std::string& path);
-  // Several files, which have no name in common, as one that is known by `path`.
-  static std::shared_ptr<const SafetensorsFile> join(
-      const std::string& path, std::vector<std::shared_ptr<const SafetensorsFile>> parts);
+  struct Part {
+    std::shared_ptr<const SafetensorsFile> file;
+    std::string prefix = {};  // goes before its tensors' names
+  };
+  // Several files, which have no name in common then, as one that is known by `path`.
+  static std::shared_ptr<const SafetensorsFile> join(const std::string& path, std::vector<Part> parts);
   const std::string& path() const { return path_; }
   std::span<const StoredTensor> tensors() const { return tensors_; }  // as they lie in the file
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -71,10 +74,10 @@ class SafetensorsFile {
 
  private:
   explicit SafetensorsFile(const std::string& path);
-  SafetensorsFile(const std::string& path, std::vector<std::shared_ptr<const SafetensorsFile>> parts);
+  SafetensorsFile(const std::string& path, std::vector<Part> parts);
   std::string path_;
-  std::optional<MappedFile> file_;                             // not of joined ones
-  std::vector<std::shared_ptr<const SafetensorsFile>> parts_;  // whose bytes the tensors are
+  std::optional<MappedFile> file_;  // not of joined ones
+  std::vector<Part> parts_;         // whose bytes the tensors are
   std::span<const std::byte> header_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, std::string> metadata_;

@@ -27,9 +27,9 @@ std::string hash_of_tensors(std::span<const StoredTensor> tensors) {
   return digest.hex();
 }
 
-void write_description(const std::string& folder, const std::string& file, ordered_json description,
-                       const std::vector<std::string>& hashes) {
-  description["weights"] = {{file, hashes}};
+void write_description(const std::string& folder, ordered_json description,
+                       const std::map<std::string, std::vector<std::string>>& hashes) {
+  description["weights"] = hashes;
   write_file_atomically(folder + kDescription, json_text(description, 1) + "\n");
 }
 
@@ -57,15 +57,23 @@ void expect_hash(const std::string& description, const std::string& name, const 
 
 }  // namespace
 
-std::string export_described(const std::string& folder, const std::string& file,
-                             std::span<const StoredTensor> tensors, ordered_json description,
-                             const std::string& previous, const std::function<void()>& write_weights) {
-  const std::string hash = hash_of_tensors(tensors), path = folder + "/" + file;
-  if (is_file(path))
-    write_description(folder, file, description, {hash, previous.empty() ? hash_of_file(path) : previous});
-  write_weights();
-  write_description(folder, file, std::move(description), {hash});
-  return hash;
+FileHashes export_described(const std::string& folder, std::span<const ExportedWeights> files,
+                            ordered_json description, const FileHashes& previous) {
+  FileHashes hashes;
+  std::map<std::string, std::vector<std::string>> before, after;
+  bool replaces = false;
+  for (const auto& [file, tensors] : files) {
+    const std::string path = folder + "/" + file;
+    hashes[file] = hash_of_tensors(tensors);
+    before[file] = after[file] = {hashes[file]};
+    if (!is_file(path)) continue;
+    replaces = true;
+    before[file].push_back(previous.contains(file) ? previous.at(file) : hash_of_file(path));
+  }
+  if (replaces) write_description(folder, description, before);
+  for (const auto& [file, tensors] : files) export_model(folder + "/" + file, tensors);
+  write_description(folder, std::move(description), after);
+  return hashes;
 }
 
 std::string hash_of_weights(const SafetensorsFile& file) {

@@ -4,21 +4,26 @@
 // with two hashes while the file is replaced, so that whatever a crash leaves behind is one of them.
 #pragma once
 
-#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "runtime/checkpoint/safetensors.h"
 
 namespace lockstep {
 
-// Writes FOLDER/FILE and FOLDER/model.json, which is `description` with the hash. `write_weights` writes the
-// tensors to that file, and whatever goes with them. `previous`: the hash of the file that it replaces, where that is
-// known; "": a file there is read. Returns the hash. Errors: cannot_create (73), io (74).
-std::string export_described(const std::string& folder, const std::string& file,
-                             std::span<const StoredTensor> tensors, nlohmann::ordered_json description,
-                             const std::string& previous, const std::function<void()>& write_weights);
+struct ExportedWeights {
+  std::string file;  // below the folder
+  std::vector<StoredTensor> tensors;
+};
+using FileHashes = std::map<std::string, std::string>;  // by the file's name below the folder
+// Writes the files, and FOLDER/model.json, which is `description` with their hashes. `previous`: hashes of the
+// files that are replaced, where they are known; others are read. Returns the hashes. Errors: cannot_create
+// (73), io (74).
+FileHashes export_described(const std::string& folder, std::span<const ExportedWeights> files,
+                            nlohmann::ordered_json description, const FileHashes& previous);
 
 // Tells whether two files hold the same weights. Many times as fast as SHA-256, and no protection from malice.
 std::string hash_of_weights(const SafetensorsFile& file);

@@ -52,18 +52,18 @@ ValueId GraphBuilder::input(std::string name, TensorSpec spec, bool batch) {
   return add_value(std::move(v));
 }
 
-ValueId GraphBuilder::parameter(std::string name, Shape shape, Init init) {
+ValueId GraphBuilder::parameter(const std::string& name, Shape shape, Init init) {
   Value v;
-  v.name = std::move(name);
+  v.name = network_ + name;
   v.spec = {DType::f32, shape, Layout::plain};
   v.storage = Storage::parameter;
   v.init = init;
   return add_value(std::move(v));
 }
 
-ValueId GraphBuilder::buffer(std::string name, Shape shape, float initial) {
+ValueId GraphBuilder::buffer(const std::string& name, Shape shape, float initial) {
   Value v;
-  v.name = std::move(name);
+  v.name = network_ + name;
   v.spec = {DType::f32, shape, Layout::plain};
   v.storage = Storage::buffer;
   v.init.constant = initial;

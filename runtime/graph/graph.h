@@ -111,8 +111,8 @@ class GraphBuilder {
   Graph& graph() { return graph_; }
 
   ValueId input(std::string name, TensorSpec spec, bool batch);
-  ValueId parameter(std::string name, Shape shape, Init init);
-  ValueId buffer(std::string name, Shape shape, float initial);
+  ValueId parameter(const std::string& name, Shape shape, Init init);
+  ValueId buffer(const std::string& name, Shape shape, float initial);
   // A compute node of `op`; outputs are made by the op's shape rule.
   std::vector<ValueId> add(std::string_view op, Params params, std::vector<ValueId> in);
   ValueId add1(std::string_view op, Params params, std::vector<ValueId> in) {
@@ -128,10 +128,13 @@ class GraphBuilder {
   ValueId allreduce(ValueId x);  // in place: the result is x's memory under a new value
   ValueId reorder(ValueId x, Layout layout);
 
+  // Parameters, buffers and layers added from here on belong to the network of this name: "unet" puts "unet." before
+  // theirs. "": a model that is one network.
+  void set_network(const std::string& name) { network_ = name.empty() ? "" : name + "."; }
   // Nodes added from here on carry this name and direction.
-  void set_scope(std::string name) { scope_ = std::move(name); }
+  void set_scope(const std::string& name) { scope_ = network_ + name; }
   const std::string& scope() const { return scope_; }
-  void set_block(std::string name) { block_ = std::move(name); }
+  void set_block(const std::string& name) { block_ = name.empty() ? "" : network_ + name; }
   const std::string& block() const { return block_; }
   void set_backward(bool b) { backward_ = b; }
   const TensorSpec& spec(ValueId v) const { return graph_.value(v).spec; }
@@ -140,7 +143,7 @@ class GraphBuilder {
   // Error config (78) E_TOO_LARGE that names a tensor which no machine can address.
   ValueId add_value(Value v);
   Graph& graph_;
-  std::string scope_, block_;
+  std::string network_, scope_, block_;
   bool backward_ = false;
 };
 

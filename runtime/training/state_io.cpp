@@ -205,6 +205,17 @@ std::vector<StoredTensor> averaged_tensors(const ModelState& m) {
   return tensors_with(m, m.has_ema() ? m.ema : m.parameters);
 }
 
+std::vector<StoredTensor> of_network(std::span<const StoredTensor> tensors, const std::string& network) {
+  const std::string prefix = network.empty() ? "" : network + ".";
+  std::vector<StoredTensor> found;
+  for (StoredTensor t : tensors) {
+    if (!t.name.starts_with(prefix)) continue;
+    t.name.erase(0, prefix.size());
+    found.push_back(std::move(t));
+  }
+  return found;
+}
+
 std::vector<StoredTensor> optimizer_tensors(const ModelState& m) {
   std::vector<StoredTensor> tensors;
   for (const auto& [prefix, array] : training_arrays(m))

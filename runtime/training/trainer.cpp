@@ -320,7 +320,7 @@ void Trainer::save() {
     if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
     c.description = description_;
     write_checkpoint(o_.run_folder, c, static_cast<int>(o_.checkpoint.keep), best_folder_);
-    if (o_.export_weights) export_model();
+    if (o_.export_configuration) export_model();
     return "";
   });
   best_is_new_ = false;
@@ -330,14 +330,11 @@ void Trainer::save() {
 
 void Trainer::export_model() {
   if (exported_step_ == step_) return;
+  if (o_.export_configuration) o_.export_configuration(input_, o_.run_folder);
   const auto tensors = averaged_tensors(session_->model());
-  exported_hash_ =
-      export_described(o_.run_folder, o_.exported_file, tensors, description_, exported_hash_, [&] {
-        if (o_.export_weights)
-          o_.export_weights(*session_, input_, o_.run_folder);
-        else
-          lockstep::export_model(o_.run_folder + "/" + o_.exported_file, tensors);
-      });
+  std::vector<ExportedWeights> files;
+  for (const auto& [file, network] : o_.exported) files.push_back({file, of_network(tensors, network)});
+  exported_hashes_ = export_described(o_.run_folder, files, description_, exported_hashes_);
   exported_step_ = step_;
 }
 

@@ -55,11 +55,14 @@ struct TrainerOptions {
   std::function<nlohmann::ordered_json(const DatasetShape& training,
                                        const std::map<std::string, std::string>& data)>
       describe = [](const DatasetShape&, const auto&) { return nlohmann::ordered_json::object(); };
-  // Writes the weights for other programs, at the end and with each checkpoint, into `exported_file` of the
-  // run folder; on rank 0, when they are on the host. None: the weights alone, at the end.
-  std::function<void(const Session& session, const InputShape& input, const std::string& run_folder)>
-      export_weights;
-  std::string exported_file = "model.safetensors";
+  // The weights for other programs, in the run folder: a file for each network.
+  struct ExportedFile {
+    std::string file, network;
+  };
+  std::vector<ExportedFile> exported = {{"model.safetensors", ""}};
+  // Writes what stands beside them, on rank 0; the weights are then exported with each checkpoint. None: at the
+  // end alone.
+  std::function<void(const InputShape& input, const std::string& run_folder)> export_configuration;
   // On every rank, when nothing more stands before the first step: steps done before.
   std::function<void(int64_t step)> on_ready = [](int64_t) {};
   // After each step, on every rank: steps done, and how many there will be.

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/checkpoint/weights_hash.h"
 #include "runtime/data/loader.h"
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/trace.h"
@@ -180,7 +181,7 @@ class Trainer {
   bool bit_exact_ = true;
 
   int64_t step_ = 0, saved_step_ = -1, exported_step_ = -1;
-  std::string exported_hash_;  // of the file of weights; "": not known
+  FileHashes exported_hashes_;  // of the files of weights that this process wrote
   double training_seconds_ = 0, earlier_seconds_ = 0;
   int64_t samples_seen_ = 0, skipped_images_ = 0;
   std::optional<double> best_;
