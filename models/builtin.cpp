@@ -35,15 +35,17 @@ LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
 
 }  // namespace
 
+static DiffusionNetworks diffusion_networks(const ModelSpec& spec) { return {make_unet2d(spec.unet), {}}; }
+
 std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
                                                 const TrainingConfig& config) {
-  if (config.diffusion) return diffusion::objective(make_unet2d(spec.unet), input, *config.diffusion);
+  if (config.diffusion) return diffusion::objective(diffusion_networks(spec), input, *config.diffusion);
   return classification(make_classifier(spec, input.classes), input, config);
 }
 
 std::vector<Program> make_programs(const ModelSpec& spec, const InputShape& input,
                                    const TrainingConfig& config) {
-  if (config.diffusion) return {diffusion::denoise_program(make_unet2d(spec.unet), input, *config.diffusion)};
+  if (config.diffusion) return diffusion::programs(diffusion_networks(spec), input, *config.diffusion);
   return {classify_program(make_classifier(spec, input.classes), input)};
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The network of a diffusion model.
+// The networks of a diffusion model.
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "runtime/graph/program.h"
 
@@ -17,5 +18,20 @@ struct DenoiserInputs {
 };
 // Adds the network's nodes; returns its prediction, shaped as the sample.
 using Denoiser = std::function<ValueId(ModelContext&, const DenoiserInputs&)>;
+
+// A text as vectors, one a token.
+struct TextEncoder {
+  // Adds the network's nodes: tokens i32 [N, T] -> f32 [N, T, width].
+  std::function<ValueId(ModelContext&, ValueId tokens)> network;
+  int64_t width = 0;
+};
+
+struct DiffusionNetworks {
+  Denoiser denoiser;
+  std::optional<TextEncoder> text_encoder;  // of a model that draws what a text says; then the networks are
+                                            // called kUNet and kTextEncoder, else the model is one network
+};
+inline constexpr const char* kUNet = "unet";
+inline constexpr const char* kTextEncoder = "text_encoder";
 
 }  // namespace lockstep

@@ -23,8 +23,11 @@ int64_t label_values(const InputShape& input, const DiffusionConfig& config) {
   return input.classes + (config.label_dropout > 0 ? 1 : 0);
 }
 
-ValueId add_prediction(ModelContext& context, const Denoiser& network, const DenoiserInputs& inputs) {
-  const ValueId prediction = network(context, inputs);
+ValueId add_prediction(ModelContext& context, const DiffusionNetworks& networks,
+                       const DenoiserInputs& inputs) {
+  if (networks.text_encoder) context.builder.set_network(kUNet);
+  const ValueId prediction = networks.denoiser(context, inputs);
+  context.builder.set_network("");
   const Shape &s = context.builder.spec(prediction).shape, &image = context.builder.spec(inputs.sample).shape;
   if (!(s == image))
     throw Error(Exit::config, "E_SHAPE",
@@ -32,10 +35,21 @@ ValueId add_prediction(ModelContext& context, const Denoiser& network, const Den
   return prediction;
 }
 
+ValueId add_token_input(ModelContext& context, int64_t batch, int64_t tokens) {
+  return context.builder.input(kTokens, {DType::i32, {batch, tokens}, Layout::plain}, true);
+}
+
+ValueId add_text(ModelContext& context, const TextEncoder& encoder, ValueId tokens) {
+  context.builder.set_network(kTextEncoder);
+  const ValueId text = encoder.network(context, tokens);
+  context.builder.set_network("");
+  return text;
+}
+
 class Diffusion : public Objective {
  public:
-  Diffusion(Denoiser network, InputShape input, DiffusionConfig config)
-      : network_(std::move(network)), input_(std::move(input)), config_(std::move(config)) {}
+  Diffusion(DiffusionNetworks networks, InputShape input, DiffusionConfig config)
+      : networks_(std::move(networks)), input_(std::move(input)), config_(std::move(config)) {}
 
   std::string name() const override { return "diffusion"; }
   bool counts_right_answers() const override { return false; }
@@ -44,8 +58,10 @@ class Diffusion : public Objective {
     GraphBuilder& b = context.builder;
     const ValueId image = add_image_input(context, batch, input_);
     DenoiserInputs in;
-    in.labels = add_label_input(context, batch);
-    in.label_values = label_values(input_, config_);
+    const auto& encoder = networks_.text_encoder;
+    const ValueId tokens = encoder ? add_token_input(context, batch, input_.tokens) : kNoValue;
+    if (!encoder)
+      in.labels = add_label_input(context, batch), in.label_values = label_values(input_, config_);
     const auto noised = b.add("diffusion_noise", noise_params(config_), {image, context.step_state});
     in.sample = noised[0], values[kTarget] = noised[1];
     in.timesteps = values[kTimesteps] = noised[2], values[kWeights] = noised[3];
@@ -54,7 +70,8 @@ class Diffusion : public Objective {
           "label_dropout",
           LabelDropoutParams{static_cast<float>(config_.label_dropout), static_cast<int32_t>(input_.classes)},
           {in.labels, context.step_state});
-    values[kResult] = add_prediction(context, network_, in);
+    if (encoder) in.text = add_text(context, *encoder, tokens);
+    values[kResult] = add_prediction(context, networks_, in);
   }
 
   ValueId loss(GraphBuilder& b, NamedValues& values, bool) const override {
@@ -101,38 +118,53 @@ class Diffusion : public Objective {
   }
 
  private:
-  Denoiser network_;
+  DiffusionNetworks networks_;
   InputShape input_;
   DiffusionConfig config_;
 };
 
 }  // namespace
 
-std::shared_ptr<const Objective> objective(Denoiser network, InputShape input,
+std::shared_ptr<const Objective> objective(DiffusionNetworks networks, InputShape input,
                                            const DiffusionConfig& config) {
-  return std::make_shared<Diffusion>(std::move(network), std::move(input), config);
+  return std::make_shared<Diffusion>(std::move(networks), std::move(input), config);
 }
 
-Program denoise_program(Denoiser network, InputShape input, const DiffusionConfig& config) {
-  Program p;
-  p.name = kDenoise;
-  p.forward = [network = std::move(network), input = std::move(input), labels = label_values(input, config)](
-                  ModelContext& context, int64_t batch, NamedValues& values) {
+std::vector<Program> programs(const DiffusionNetworks& networks, const InputShape& input,
+                              const DiffusionConfig& config) {
+  Program denoise;
+  denoise.name = kDenoise;
+  denoise.forward = [networks, input, labels = label_values(input, config)](
+                        ModelContext& context, int64_t batch, NamedValues& values) {
     GraphBuilder& b = context.builder;
     DenoiserInputs in;
     const ValueId images = b.input(
         kImages, {DType::f32, {batch, input.channels, input.height, input.width}, Layout::plain}, true);
     in.timesteps = b.input(kTimesteps, {DType::f32, {batch}, Layout::plain}, true);
-    in.labels = add_label_input(context, batch);
-    in.label_values = labels;
+    if (const auto& encoder = networks.text_encoder)
+      in.text = b.input(kText, {DType::f32, {batch, input.tokens, encoder->width}, Layout::plain}, true);
+    else
+      in.labels = add_label_input(context, batch), in.label_values = labels;
     in.sample = b.elementwise(Elt::copy, {images});
-    values[kResult] = add_prediction(context, network, in);
+    values[kResult] = add_prediction(context, networks, in);
   };
-  p.outputs = [](GraphBuilder& b, NamedValues& values) {
+  denoise.outputs = [](GraphBuilder& b, NamedValues& values) {
     b.set_scope("outputs");
     add_output(b, values.at(kResult), "prediction");
   };
-  return p;
+  if (!networks.text_encoder) return {denoise};
+
+  Program encode;
+  encode.name = kEncodeText;
+  encode.forward = [encoder = *networks.text_encoder, length = input.tokens](
+                       ModelContext& context, int64_t batch, NamedValues& values) {
+    values[kResult] = add_text(context, encoder, add_token_input(context, batch, length));
+  };
+  encode.outputs = [](GraphBuilder& b, NamedValues& values) {
+    b.set_scope("outputs");
+    add_output(b, values.at(kResult), kText);
+  };
+  return {encode, denoise};
 }
 
 }  // namespace lockstep::diffusion

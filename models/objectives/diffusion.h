@@ -9,11 +9,14 @@
 
 namespace lockstep::diffusion {
 
-// A batch brings kImages and kLabels.
-std::shared_ptr<const Objective> objective(Denoiser network, InputShape input, const DiffusionConfig& config);
-inline constexpr std::string_view kDenoise = "denoise";
-// The program kDenoise: kImages f32 [N, C, H, W], kTimesteps f32 [N], kLabels i32 [N] -> prediction f32
-// [N, C, H, W].
-Program denoise_program(Denoiser network, InputShape input, const DiffusionConfig& config);
+// A batch brings kImages and kLabels, or, where there is a text encoder, kTokens i32 [N, input.tokens].
+std::shared_ptr<const Objective> objective(DiffusionNetworks networks, InputShape input,
+                                           const DiffusionConfig& config);
+
+inline constexpr std::string_view kDenoise = "denoise", kEncodeText = "encode_text";
+// kDenoise: kImages f32 [N, C, H, W], kTimesteps f32 [N], and kLabels i32 [N] or kText f32 [N, T, W] ->
+// prediction f32 [N, C, H, W]. kEncodeText, where there is a text encoder: kTokens i32 [N, T] -> kText.
+std::vector<Program> programs(const DiffusionNetworks& networks, const InputShape& input,
+                              const DiffusionConfig& config);
 
 }  // namespace lockstep::diffusion

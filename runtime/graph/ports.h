@@ -19,6 +19,8 @@ namespace lockstep {
 inline constexpr const char* kImages = "images";
 inline constexpr const char* kLabels = "labels";
 inline constexpr const char* kTimesteps = "timesteps";
+inline constexpr const char* kTokens = "tokens";
+inline constexpr const char* kText = "text";
 // The executor's own input: StepInputs::state.
 inline constexpr const char* kStepState = "step_state";
 
