@@ -46,6 +46,7 @@ SessionOptions session_options(const ModelDescription& d, const InferenceOptions
   s.objective = make_objective(d.model, d.input, d.config);
   s.config = d.config;
   s.kernels = options.kernels;
+  s.kernels.independent = options.independent;
   s.training = false;
   return s;
 }

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstring>
 #include <filesystem>
+#include <numeric>
 
 #include "launch/commands/command.h"
 #include "launch/commands/sampling.h"
@@ -145,8 +146,10 @@ int run_sample(const Arguments& arguments) {
       if (!o.save_noise.empty()) {
         if (noise.empty()) {
           noise.resize(drawn.images.size());
-          diffusion::draw_image_noise(m.request.seed, 0, 0,
-                                      static_cast<int64_t>(noise.size()) / m.request.count, noise);
+          std::vector<int64_t> numbers(static_cast<size_t>(m.request.count));
+          std::iota(numbers.begin(), numbers.end(), 0);
+          diffusion::draw_image_noise(m.request.seed, 0,
+                                      m.request.numbers.empty() ? numbers : m.request.numbers, noise);
         }
         write_tensor(o.save_noise, "noise", noise, m);
       }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "models/diffusion/sample.h"
+#include "models/objectives/diffusion.h"
 #include "runtime/comm/together.h"
 #include "runtime/data/image_grid.h"
 #include "runtime/data/sample_order.h"
@@ -16,6 +17,28 @@ namespace {
 std::vector<float> finite(std::vector<float> images) {
   if (std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); })) return images;
   throw AgreedError(Error(Exit::diverged, "E_NOT_FINITE", "the samples hold numbers that are not finite"));
+}
+
+// What the text encoder makes of each text, [texts, T x W].
+struct TextVectors {
+  std::vector<float> values;
+  size_t width = 0;
+  std::span<const float> of(int32_t text) const {
+    return std::span(values).subspan(static_cast<size_t>(text) * width, width);
+  }
+};
+
+TextVectors encode(InferenceSession& model, const std::vector<std::vector<int32_t>>& texts) {
+  TextVectors v;
+  if (texts.empty()) return v;
+  std::vector<int32_t> tokens;
+  for (const auto& text : texts) tokens.insert(tokens.end(), text.begin(), text.end());
+  v.width = static_cast<size_t>(model.outputs(kEncodeText)[0].spec.shape.elements());
+  v.values.resize(v.width * texts.size());
+  const InputTensor input = input_tensor(kTokens, tokens);
+  const OutputTensor output{kText, v.values};
+  model.run(kEncodeText, static_cast<int64_t>(texts.size()), std::span(&input, 1), std::span(&output, 1));
+  return v;
 }
 
 bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
@@ -36,7 +59,6 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   const auto& in = model.description().input;
 
   SampleRequest s;
-  s.first = mine.begin;
   s.count = mine.size();
   s.elements = in.channels * in.height * in.width;
   s.batch =
@@ -45,17 +67,29 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   s.guidance = r.guidance;
   s.null_label = r.null_label;
   s.seed = r.seed;
+  for (int64_t i = mine.begin; i < mine.end; ++i)
+    s.numbers.push_back(r.numbers.empty() ? i : r.numbers[static_cast<size_t>(i)]);
   if (!r.init_noise.empty())
     s.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * s.elements),
                                         static_cast<size_t>(s.count * s.elements));
   const auto sampler = make_sampler(r.sampler, scheduler, r.steps, r.eta);
-  std::vector<float> timesteps;
+  const TextVectors texts = encode(model, r.texts);
+  std::vector<float> timesteps, text;
   const Predict denoise = [&](std::span<const float> x, float timestep, std::span<const int32_t> labels,
                               std::span<float> out) {
     const auto n = static_cast<int64_t>(x.size()) / s.elements;
     timesteps.assign(static_cast<size_t>(n), timestep);
     std::vector<InputTensor> inputs = {input_tensor(kImages, x), input_tensor(kTimesteps, timesteps)};
-    if (!labels.empty()) inputs.push_back(input_tensor(kLabels, labels));
+    if (!r.texts.empty()) {
+      text.clear();
+      for (int32_t label : labels) {
+        const auto row = texts.of(label);
+        text.insert(text.end(), row.begin(), row.end());
+      }
+      inputs.push_back(input_tensor(kText, text));
+    } else if (!labels.empty()) {
+      inputs.push_back(input_tensor(kLabels, labels));
+    }
     const OutputTensor prediction{"prediction", out};
     model.run(kDenoise, n, inputs, std::span(&prediction, 1));
   };

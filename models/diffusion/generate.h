@@ -18,9 +18,14 @@ struct GenerateRequest {
   int64_t steps = 50;
   double eta = 0, guidance = 1;
   int64_t count = 1;
-  std::vector<int32_t> labels;  // [count]; empty: a model without classes
-  int32_t null_label = 0;       // guidance's 'no class'
+  // What each image shows, [count]: a class, or the number of one of `texts`; empty: the model asks nothing.
+  std::vector<int32_t> labels;
+  int32_t null_label = 0;  // what guidance goes away from: 'no class', or the text that says nothing
+  std::vector<std::vector<int32_t>> texts;  // tokens, of a model that reads them
   uint64_t seed = 0;
+  // [count]: an image's noise is drawn by the seed and its number. Images of a text are numbered from 0, so that
+  // they do not depend on the other texts. Empty: 0, 1, ...
+  std::vector<int64_t> numbers = {};
   std::span<const float> init_noise;  // [count, C, H, W] standard normal, instead of the seed's
   // On every rank, of its own share.
   std::function<void(int64_t done, int64_t total)> progress = {};

@@ -2,6 +2,7 @@
 #include "models/diffusion/sample.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/core/error.h"
 #include "kernels/diffusion/noise.h"
@@ -42,19 +43,25 @@ class Guided {
 
 }  // namespace
 
-void draw_image_noise(uint64_t seed, int64_t draw, int64_t first, int64_t elements, std::span<float> out) {
-  for (size_t begin = 0; begin < out.size(); begin += static_cast<size_t>(elements))
-    draw_noise(seed, draw, first++, elements, out.data() + begin);
+void draw_image_noise(uint64_t seed, int64_t draw, std::span<const int64_t> numbers, std::span<float> out) {
+  if (numbers.empty()) return;
+  const size_t elements = out.size() / numbers.size();
+  for (size_t i = 0; i < numbers.size(); ++i)
+    draw_noise(seed, draw, numbers[i], static_cast<int64_t>(elements), out.data() + i * elements);
 }
 
 std::vector<float> sample_images(Sampler& sampler, const Predict& predict, const SampleRequest& r,
                                  const std::function<void(int64_t, int64_t)>& progress) {
   LOCKSTEP_ASSERT(r.elements > 0 && r.batch > 0);
   LOCKSTEP_ASSERT(r.labels.empty() || static_cast<int64_t>(r.labels.size()) == r.count);
+  std::vector<int64_t> numbers = r.numbers;
+  if (numbers.empty())
+    numbers.resize(static_cast<size_t>(r.count)), std::iota(numbers.begin(), numbers.end(), 0);
+  LOCKSTEP_ASSERT(static_cast<int64_t>(numbers.size()) == r.count);
   LOCKSTEP_ASSERT(r.init_noise.empty() || static_cast<int64_t>(r.init_noise.size()) == r.count * r.elements);
   std::vector<float> images(static_cast<size_t>(r.count * r.elements)), input, output, noise;
   if (r.init_noise.empty())
-    draw_image_noise(r.seed, 0, r.first, r.elements, images);
+    draw_image_noise(r.seed, 0, numbers, images);
   else
     std::copy(r.init_noise.begin(), r.init_noise.end(), images.begin());
   for (float& x : images) x *= sampler.init_noise_sigma();
@@ -76,7 +83,10 @@ std::vector<float> sample_images(Sampler& sampler, const Predict& predict, const
       sampler.scale_model_input(i, x, input);
       guided(input, sampler.timesteps()[static_cast<size_t>(i)], labels, output);
       noise.resize(sampler.needs_noise(i) ? x.size() : 0);
-      draw_image_noise(r.seed, i + 1, r.first + begin, r.elements, noise);
+      if (!noise.empty())
+        draw_image_noise(r.seed, i + 1,
+                         std::span(numbers).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
+                         noise);
       sampler.step(i, output, x, noise, r.elements);
       if (progress) progress(++done, total);
     }

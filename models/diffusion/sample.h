@@ -18,7 +18,8 @@ using Predict = std::function<void(std::span<const float> x, float timestep, std
                                    std::span<float> output)>;
 
 struct SampleRequest {
-  int64_t first = 0, count = 1;  // image numbers first .. first + count - 1; a rank asks for its share
+  int64_t count = 1;
+  std::vector<int64_t> numbers;  // [count]: an image's noise is drawn by its number; empty: 0, 1, ...
   int64_t elements = 0;          // of an image: channels * height * width
   int64_t batch = 1;             // images at once
   std::vector<int32_t> labels;   // [count], or empty: a model without classes
@@ -28,10 +29,10 @@ struct SampleRequest {
   std::span<const float> init_noise;  // [count, elements] standard normal, instead of the seed's
 };
 
-// Standard normal noise of images first .. (out.size() / elements of them): draw 0 is what they begin with,
+// Standard normal noise of the images of these numbers, [numbers, elements]: draw 0 is what they begin with,
 // draw i + 1 what step i adds. `draw_noise` of kernels/diffusion/noise.h with draw for step and the image
 // number for sample.
-void draw_image_noise(uint64_t seed, int64_t draw, int64_t first, int64_t elements, std::span<float> out);
+void draw_image_noise(uint64_t seed, int64_t draw, std::span<const int64_t> numbers, std::span<float> out);
 
 // The images, [count, elements]. `progress` is told how many of how many steps are done, over all batches,
 // from 0 before the first.

@@ -46,6 +46,10 @@ std::string shapes_of(const Request& r) {
   return shapes;
 }
 
+bool allowed(const KernelInfo& k, const KernelChoice& how) {
+  return !how.independent || (k.bit_exact.threads && k.bit_exact.shard);
+}
+
 // Those that accept; the reference only where nothing else does.
 std::vector<std::string> accepting(const Graph& g, const Node& n, const KernelChoice& how) {
   const Request r = specs_of(g, n);
@@ -53,7 +57,7 @@ std::vector<std::string> accepting(const Graph& g, const Node& n, const KernelCh
   std::vector<std::string> names;
   for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, request)) {
     if (k->is_reference() && !names.empty()) break;
-    if (k->make(request)) names.push_back(k->name);
+    if (allowed(*k, how) && k->make(request)) names.push_back(k->name);
   }
   if (names.empty())
     throw Error(Exit::internal, "E_NO_KERNEL",
@@ -68,7 +72,7 @@ bool accepts(const Graph& g, const Node& n, const std::string& kernel_name, cons
   const Request r = specs_of(g, n);
   const KernelRequest request{n.params, r.in, r.out, how.threads};
   for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, request))
-    if (k->name == kernel_name) return k->make(request) != nullptr;
+    if (k->name == kernel_name) return allowed(*k, how) && k->make(request) != nullptr;
   return false;
 }
 
@@ -277,7 +281,7 @@ std::string cache_key(const Graph& g, const Node& n, const KernelChoice& how) {
   std::string among;
   for (const KernelInfo* k :
        Registry::builtin().candidates(n.op, how.device, {n.params, r.in, r.out, how.threads}))
-    among += (among.empty() ? "" : ",") + k->name;
+    if (allowed(*k, how)) among += (among.empty() ? "" : ",") + k->name;
   return fmt::format("{} {} {} threads={} batch={} of {}: {}", name(how.device), how.processor,
                      name(cpu_level()), how.threads, batch, among, kernel_signature(g, n));
 }

@@ -50,7 +50,7 @@ TEST_P(SampleImages, AreTheSameInAnyBatchAndShare) {
   EXPECT_EQ(sample(r), together);
   EXPECT_EQ(model.calls[0], 5U);
   EXPECT_EQ(model.calls.back(), 1U);  // 2 + 2 + 1
-  r = {.first = 3, .count = 2, .elements = kElements, .batch = 2, .labels = {3, 4}, .seed = 7};
+  r = {.count = 2, .numbers = {3, 4}, .elements = kElements, .batch = 2, .labels = {3, 4}, .seed = 7};
   EXPECT_EQ(sample(r), std::vector<float>(together.begin() + 3 * kElements, together.end()));
   r.seed = 8;
   EXPECT_NE(sample(r), std::vector<float>(together.begin() + 3 * kElements, together.end()));
@@ -60,7 +60,7 @@ TEST_P(SampleImages, GivenNoiseStandsForTheSeeds) {
   SampleRequest r = five_images();
   const std::vector<float> expected = sample(r);
   std::vector<float> noise(5 * kElements);
-  draw_image_noise(r.seed, 0, 0, kElements, noise);
+  draw_image_noise(r.seed, 0, std::vector<int64_t>{0, 1, 2, 3, 4}, noise);
   r.init_noise = noise;
   EXPECT_EQ(sample(r), expected);
   noise[0] += 1;
@@ -104,7 +104,7 @@ TEST(SampleImagesProgress, CountsStepsOverAllBatches) {
 
 TEST(DrawImageNoise, IsTheNoiseOpsByImageAndDraw) {
   std::vector<float> noise(3 * kElements), one(kElements);
-  draw_image_noise(5, 2, 10, kElements, noise);
+  draw_image_noise(5, 2, std::vector<int64_t>{10, 3, 12}, noise);
   draw_noise(5, 2, 12, kElements, one.data());
   EXPECT_EQ(std::vector<float>(noise.end() - kElements, noise.end()), one);
 }
