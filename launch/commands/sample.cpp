@@ -11,7 +11,6 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/sampling.h"
-#include "models/diffusion/sample.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/together.h"
 #include "runtime/files/path.h"

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "models/diffusion/sample.h"
 #include "models/objectives/diffusion.h"
 #include "runtime/comm/together.h"
 #include "runtime/data/image_grid.h"
@@ -19,16 +18,11 @@ std::vector<float> finite(std::vector<float> images) {
   throw AgreedError(Error(Exit::diverged, "E_NOT_FINITE", "the samples hold numbers that are not finite"));
 }
 
-// What the text encoder makes of each text, [texts, T x W].
-struct TextVectors {
-  std::vector<float> values;
-  size_t width = 0;
-  std::span<const float> of(int32_t text) const {
-    return std::span(values).subspan(static_cast<size_t>(text) * width, width);
-  }
-};
+bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
 
-TextVectors encode(InferenceSession& model, const std::vector<std::vector<int32_t>>& texts) {
+}  // namespace
+
+TextVectors encode_texts(InferenceSession& model, const std::vector<std::vector<int32_t>>& texts) {
   TextVectors v;
   if (texts.empty()) return v;
   std::vector<int32_t> tokens;
@@ -41,9 +35,25 @@ TextVectors encode(InferenceSession& model, const std::vector<std::vector<int32_
   return v;
 }
 
-bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
-
-}  // namespace
+Predict predictor(InferenceSession& model, TextVectors texts) {
+  return [&model, texts = std::move(texts), text = std::vector<float>()](
+             std::span<const float> x, std::span<const float> timesteps, std::span<const int32_t> labels,
+             std::span<float> out) mutable {
+    std::vector<InputTensor> inputs = {input_tensor(kImages, x), input_tensor(kTimesteps, timesteps)};
+    if (!texts.values.empty()) {
+      text.clear();
+      for (int32_t label : labels) {
+        const auto row = texts.of(label);
+        text.insert(text.end(), row.begin(), row.end());
+      }
+      inputs.push_back(input_tensor(kText, text));
+    } else if (!labels.empty()) {
+      inputs.push_back(input_tensor(kLabels, labels));
+    }
+    const OutputTensor prediction{"prediction", out};
+    model.run(kDenoise, static_cast<int64_t>(timesteps.size()), inputs, std::span(&prediction, 1));
+  };
+}
 
 int64_t largest_batch(const GenerateRequest& r, int ranks) {
   constexpr int64_t kMostImages = 64;
@@ -58,53 +68,33 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   const Slice mine = slice_of(r.count, comm.size(), comm.rank());
   const auto& in = model.description().input;
 
-  SampleRequest s;
-  s.count = mine.size();
-  s.elements = in.channels * in.height * in.width;
-  s.batch =
-      std::max<int64_t>(1, guided(r) ? model.largest_batch(kDenoise) / 2 : model.largest_batch(kDenoise));
-  if (!r.labels.empty()) s.labels.assign(r.labels.begin() + mine.begin, r.labels.begin() + mine.end);
-  s.guidance = r.guidance;
-  s.null_label = r.null_label;
-  s.seed = r.seed;
+  DrawingRequest d;
+  d.elements = in.channels * in.height * in.width;
   for (int64_t i = mine.begin; i < mine.end; ++i)
-    s.numbers.push_back(r.numbers.empty() ? i : r.numbers[static_cast<size_t>(i)]);
+    d.numbers.push_back(r.numbers.empty() ? i : r.numbers[static_cast<size_t>(i)]);
+  if (!r.labels.empty()) d.labels.assign(r.labels.begin() + mine.begin, r.labels.begin() + mine.end);
+  d.guidance = r.guidance;
+  d.null_label = r.null_label;
+  d.seed = r.seed;
   if (!r.init_noise.empty())
-    s.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * s.elements),
-                                        static_cast<size_t>(s.count * s.elements));
-  const auto sampler = make_sampler(r.sampler, scheduler, r.steps, r.eta);
-  const TextVectors texts = encode(model, r.texts);
-  std::vector<float> timesteps, text;
-  const Predict denoise = [&](std::span<const float> x, float timestep, std::span<const int32_t> labels,
-                              std::span<float> out) {
-    const auto n = static_cast<int64_t>(x.size()) / s.elements;
-    timesteps.assign(static_cast<size_t>(n), timestep);
-    std::vector<InputTensor> inputs = {input_tensor(kImages, x), input_tensor(kTimesteps, timesteps)};
-    if (!r.texts.empty()) {
-      text.clear();
-      for (int32_t label : labels) {
-        const auto row = texts.of(label);
-        text.insert(text.end(), row.begin(), row.end());
-      }
-      inputs.push_back(input_tensor(kText, text));
-    } else if (!labels.empty()) {
-      inputs.push_back(input_tensor(kLabels, labels));
-    }
-    const OutputTensor prediction{"prediction", out};
-    model.run(kDenoise, n, inputs, std::span(&prediction, 1));
-  };
-  std::vector<float> part = sample_images(*sampler, denoise, s, r.progress);
+    d.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * d.elements),
+                                        static_cast<size_t>(mine.size() * d.elements));
+  const int64_t largest = model.largest_batch(kDenoise);
+  std::vector<float> part = draw_images(
+      d, std::max<int64_t>(1, guided(r) ? largest / 2 : largest),
+      [&] { return make_sampler(r.sampler, scheduler, r.steps, r.eta); },
+      predictor(model, encode_texts(model, r.texts)), r.progress);
   if (comm.size() == 1) return finite(std::move(part));
 
   // Parts differ by one image at most: all are sent as large as the first.
-  const auto padded = static_cast<size_t>(widest * s.elements);
+  const auto padded = static_cast<size_t>(widest * d.elements);
   part.resize(padded);
   std::vector<float> all(padded * static_cast<size_t>(comm.size()));
   comm.all_gather(std::as_bytes(std::span(part)), std::as_writable_bytes(std::span(all)));
   std::vector<float> images;
   for (int rank = 0; rank < comm.size(); ++rank) {
     const auto begin = all.begin() + static_cast<std::ptrdiff_t>(padded * static_cast<size_t>(rank));
-    images.insert(images.end(), begin, begin + slice_of(r.count, comm.size(), rank).size() * s.elements);
+    images.insert(images.end(), begin, begin + slice_of(r.count, comm.size(), rank).size() * d.elements);
   }
   return finite(std::move(images));
 }

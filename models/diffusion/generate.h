@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "models/diffusion/sampler.h"
+#include "models/diffusion/drawing.h"
 #include "models/inference_session.h"
 #include "runtime/data/dataset.h"
 
@@ -37,6 +37,18 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
                             const GenerateRequest& request);
 // The largest batch that a rank of so many computes at once for it: what InferenceOptions wants.
 int64_t largest_batch(const GenerateRequest& request, int ranks);
+
+// What the text encoder makes of each text, [texts, T x W].
+struct TextVectors {
+  std::vector<float> values;
+  size_t width = 0;
+  std::span<const float> of(int32_t text) const {
+    return std::span(values).subspan(static_cast<size_t>(text) * width, width);
+  }
+};
+TextVectors encode_texts(InferenceSession& model, const std::vector<std::vector<int32_t>>& texts);
+// The session's predictions; labels number the texts, where there are some. `model` outlives it.
+Predict predictor(InferenceSession& model, TextVectors texts);
 
 // What the model's own defaults say: images of each class in turn, where it knows classes.
 GenerateRequest default_request(const ModelDescription& model);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "models/diffusion/sample.h"
+#include "models/diffusion/drawing.h"
 
 #include <gtest/gtest.h>
 
@@ -19,45 +19,47 @@ constexpr int64_t kElements = 12;
 struct Model {
   std::vector<size_t> calls;
   Predict predict() {
-    return
-        [this](std::span<const float> x, float t, std::span<const int32_t> labels, std::span<float> output) {
-          calls.push_back(x.size() / kElements);
-          for (size_t i = 0; i < x.size(); ++i)
-            output[i] = 0.5F * x[i] + 0.0001F * t +
-                        (labels.empty() ? 0.0F : 0.1F * static_cast<float>(labels[i / kElements]));
-        };
+    return [this](std::span<const float> x, std::span<const float> timesteps, std::span<const int32_t> labels,
+                  std::span<float> output) {
+      calls.push_back(x.size() / kElements);
+      for (size_t i = 0; i < x.size(); ++i)
+        output[i] = 0.5F * x[i] + 0.0001F * timesteps[i / kElements] +
+                    (labels.empty() ? 0.0F : 0.1F * static_cast<float>(labels[i / kElements]));
+    };
   }
 };
 
-SampleRequest five_images() {
-  return {.count = 5, .elements = kElements, .batch = 5, .labels = {0, 1, 2, 3, 4}, .seed = 7};
+DrawingRequest five_images() {
+  return {.elements = kElements, .numbers = {0, 1, 2, 3, 4}, .labels = {0, 1, 2, 3, 4}, .seed = 7};
 }
 
 class SampleImages : public ::testing::TestWithParam<std::string> {
  protected:
-  std::vector<float> sample(const SampleRequest& request) {
-    const double eta = GetParam() == "ddim" ? 0.5 : 0;
-    return sample_images(*make_sampler(GetParam(), {}, 6, eta), model.predict(), request);
+  std::unique_ptr<Sampler> sampler() const {
+    return make_sampler(GetParam(), {}, 6, GetParam() == "ddim" ? 0.5 : 0);
+  }
+  std::vector<float> sample(const DrawingRequest& request, int64_t batch = 5) {
+    return draw_images(
+        request, batch, [this] { return sampler(); }, model.predict());
   }
   Model model;
 };
 
 TEST_P(SampleImages, AreTheSameInAnyBatchAndShare) {
-  SampleRequest r = five_images();
+  DrawingRequest r = five_images();
   const std::vector<float> together = sample(r);
   ASSERT_EQ(together.size(), 5U * kElements);
-  r.batch = 2;
-  EXPECT_EQ(sample(r), together);
+  EXPECT_EQ(sample(r, 2), together);
   EXPECT_EQ(model.calls[0], 5U);
   EXPECT_EQ(model.calls.back(), 1U);  // 2 + 2 + 1
-  r = {.count = 2, .numbers = {3, 4}, .elements = kElements, .batch = 2, .labels = {3, 4}, .seed = 7};
-  EXPECT_EQ(sample(r), std::vector<float>(together.begin() + 3 * kElements, together.end()));
+  r = {.elements = kElements, .numbers = {3, 4}, .labels = {3, 4}, .seed = 7};
+  EXPECT_EQ(sample(r, 2), std::vector<float>(together.begin() + 3 * kElements, together.end()));
   r.seed = 8;
   EXPECT_NE(sample(r), std::vector<float>(together.begin() + 3 * kElements, together.end()));
 }
 
 TEST_P(SampleImages, GivenNoiseStandsForTheSeeds) {
-  SampleRequest r = five_images();
+  DrawingRequest r = five_images();
   const std::vector<float> expected = sample(r);
   std::vector<float> noise(5 * kElements);
   draw_image_noise(r.seed, 0, std::vector<int64_t>{0, 1, 2, 3, 4}, noise);
@@ -69,7 +71,7 @@ TEST_P(SampleImages, GivenNoiseStandsForTheSeeds) {
 
 TEST_P(SampleImages, GuidanceGoesFromTheNullLabelThroughTheLabel) {
   // The model is linear in the label: null + 2 (label - null) is what label 2 label - null would get.
-  SampleRequest r = five_images();
+  DrawingRequest r = five_images();
   r.guidance = 2;
   r.null_label = 1;
   const std::vector<float> guided = sample(r);
@@ -86,6 +88,26 @@ TEST_P(SampleImages, GuidanceGoesFromTheNullLabelThroughTheLabel) {
   EXPECT_LE(difference, 2e-6F * greatest);
 }
 
+// Drawings that began at different times, with guidance and without, in one evaluation a step.
+TEST_P(SampleImages, ArriveAtDifferentTimesAndAreTheSame) {
+  DrawingRequest early = five_images(), late = five_images();
+  early.guidance = 3, early.null_label = 9;
+  late.numbers = {7, 2}, late.labels = {4, 4}, late.seed = 1;
+  const std::vector<float> expected_early = sample(early), expected_late = sample(late);
+  Drawing first(sampler(), early), second(sampler(), late);
+  Evaluation evaluate(model.predict());
+  model.calls.clear();
+  for (int i = 0; !second.done(); ++i) {
+    std::vector<Drawing*> under_way;
+    if (!first.done()) under_way.push_back(&first);
+    if (i >= 2) under_way.push_back(&second);
+    evaluate(under_way);
+  }
+  EXPECT_EQ(std::vector<float>(first.images().begin(), first.images().end()), expected_early);
+  EXPECT_EQ(std::vector<float>(second.images().begin(), second.images().end()), expected_late);
+  EXPECT_EQ(model.calls, (std::vector<size_t>{10, 10, 12, 12, 12, 12, 2, 2}));
+}
+
 INSTANTIATE_TEST_SUITE_P(Samplers, SampleImages,
                          ::testing::Values("ddpm", "ddim", "dpm_solver", "euler", "euler_ancestral"),
                          [](const auto& param_info) { return param_info.param; });
@@ -93,10 +115,9 @@ INSTANTIATE_TEST_SUITE_P(Samplers, SampleImages,
 TEST(SampleImagesProgress, CountsStepsOverAllBatches) {
   std::vector<std::pair<int64_t, int64_t>> told;
   Model model;
-  SampleRequest r = five_images();
-  r.batch = 2;
-  sample_images(*make_sampler("ddim", {}, 4), model.predict(), r,
-                [&](int64_t done, int64_t total) { told.emplace_back(done, total); });
+  draw_images(
+      five_images(), 2, [] { return make_sampler("ddim", {}, 4); }, model.predict(),
+      [&](int64_t done, int64_t total) { told.emplace_back(done, total); });
   ASSERT_EQ(told.size(), 13U);
   EXPECT_EQ(told.front(), (std::pair<int64_t, int64_t>(0, 12)));
   EXPECT_EQ(told.back(), (std::pair<int64_t, int64_t>(12, 12)));
