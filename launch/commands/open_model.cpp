@@ -7,6 +7,7 @@
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/data/hash.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
@@ -44,7 +45,7 @@ TrainedModel open_trained(const std::string& folder, bool say) {
   std::string home = parent_folder(m.weights->path());
   if (home == "unet" || home.ends_with("/unet")) home = parent_folder(home);
   if (const std::string file = home + "/" + kModelFile; is_there(file))
-    m.description = read_model_file(file);
+    m.description = read_model_file(file), m.description_hash = sha256_hex(MappedFile(file).bytes());
   else if (!m.run.empty())
     m.description = describe_run(m.run, say);
   else
@@ -53,13 +54,14 @@ TrainedModel open_trained(const std::string& folder, bool say) {
 }
 
 std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_t largest_batch,
-                                               Communicator& comm) {
+                                               Communicator& comm, bool independent) {
   const LauncherEnvironment environment = launcher_environment();
   Job job;  // any machine's cores, on the CPU
   job.device = "cpu";
   InferenceOptions o;
   o.kernels = kernel_choice(job, environment.present ? environment.local_size : 1);
   o.largest_batch = largest_batch;
+  o.independent = independent;
   return std::make_unique<InferenceSession>(model.description, *model.weights, o, comm);
 }
 

@@ -14,6 +14,7 @@ struct TrainedModel {
   std::string folder;  // as the user named it
   std::string run;     // the run whose job.yaml is there; empty: none
   ModelDescription description;
+  std::string description_hash;                    // SHA-256 of its model.json; empty: there is none
   std::shared_ptr<const SafetensorsFile> weights;  // hashes verified, where they have some
 };
 
@@ -22,9 +23,10 @@ struct TrainedModel {
 // (65), config (78).
 TrainedModel open_trained(const std::string& folder, bool say = true);
 
-// Ready to be asked, on the CPU, with this rank's share of the cores. Collective.
+// Ready to be asked, on the CPU, with this rank's share of the cores. independent: InferenceOptions.
+// Collective.
 std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_t largest_batch,
-                                               Communicator& comm);
+                                               Communicator& comm, bool independent = false);
 
 // The run's resolved job. Error no_input (66) where the folder has none.
 Job read_run_job(const std::string& run_folder);

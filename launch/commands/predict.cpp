@@ -11,8 +11,8 @@
 #include "launch/commands/command.h"
 #include "launch/commands/open_model.h"
 #include "launch/commands/report_error.h"
+#include "models/picture.h"
 #include "runtime/comm/together.h"
-#include "runtime/data/fit.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/files/json_text.h"
 
@@ -21,19 +21,6 @@ namespace lockstep {
 extern const Command predict_command;
 
 namespace {
-
-// As the model was shown pictures that it was not trained on.
-Image picture_for(const ModelDescription& model, const std::string& file) {
-  const InputShape& input = model.input;
-  Image image = read_image(file, input.channels, model.fit);
-  if (model.window.given()) image = fitted(file, std::move(image), {.resize = {}, .crop = model.window});
-  if (image.height != input.height || image.width != input.width)
-    throw Error(Exit::data, "E_IMAGE_SIZE",
-                fmt::format("the image is {}x{}, the model was trained on {}x{}", image.height, image.width,
-                            input.height, input.width))
-        .at("file", file);
-  return image;
-}
 
 class PredictionLines {
  public:
@@ -99,7 +86,7 @@ int predict_files(InferenceSession& model, std::span<const std::string> files, c
   };
   for (const std::string& file : files) {
     try {
-      const Image image = picture_for(model.description(), file);
+      const Image image = read_picture(model.description(), file);
       pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
       batch.push_back(file);
     } catch (const Error& e) {

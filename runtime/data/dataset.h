@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -160,6 +161,9 @@ struct Image {
 };
 Image read_image(const std::string& path, int64_t channels, const ImageFit& fit = {},
                  int64_t max_pixels = kMaxPixels);
+// The same of bytes in memory; `path` names them in errors.
+Image decode_image(const std::string& path, std::span<const uint8_t> bytes, int64_t channels,
+                   const ImageFit& fit = {}, int64_t max_pixels = kMaxPixels);
 // Writes to a temporary name, then renames. Error cannot_create (73) or io (74).
 void write_png(const std::string& path, const Image& image);
 std::string encode_png(const Image& image);  // the bytes of such a file

@@ -163,9 +163,9 @@ ImageShape read_image_shape(const std::string& path, int64_t max_pixels) {
   }
 }
 
-Image read_image(const std::string& path, int64_t channels, const ImageFit& fit, int64_t max_pixels) try {
+Image decode_image(const std::string& path, std::span<const uint8_t> bytes, int64_t channels,
+                   const ImageFit& fit, int64_t max_pixels) try {
   LOCKSTEP_ASSERT(channels == 1 || channels == 3, "channels {}", channels);
-  const std::vector<uint8_t> bytes = read_bytes(path, SIZE_MAX);
   if (!is_png(bytes) && !is_jpeg(bytes)) throw neither(path, bytes);
   Image image = is_png(bytes) ? decode_png(path, bytes, max_pixels) : decode_jpeg(path, bytes, max_pixels);
   std::string remark = std::move(image.remark);
@@ -174,6 +174,16 @@ Image read_image(const std::string& path, int64_t channels, const ImageFit& fit,
   return image;
 } catch (const std::bad_alloc&) {
   throw out_of_memory(path);
+}
+
+Image read_image(const std::string& path, int64_t channels, const ImageFit& fit, int64_t max_pixels) {
+  std::vector<uint8_t> bytes;
+  try {
+    bytes = read_bytes(path, SIZE_MAX);
+  } catch (const std::bad_alloc&) {
+    throw out_of_memory(path);
+  }
+  return decode_image(path, bytes, channels, fit, max_pixels);
 }
 
 std::string encode_png(const Image& image) {

@@ -60,6 +60,7 @@ BUILDS = "builds the whole project; .ci/run runs it"
 NETWORK = "downloads 170 MB; tests/launch/fetch_test.cpp runs the command against a server of its own"
 CIFAR = "needs CIFAR-10, which is not in the repository"
 HOSTS = "needs other machines; tests/launch/mpirun_test.cpp tests what mpirun is given"
+SERVES = "serves until it is stopped; tests/launch/serve_test.cpp asks it"
 NOT_RUN = {
     "launch/quickstart": BUILDS,
     "tests/run": "runs this test",
@@ -74,6 +75,10 @@ NOT_RUN = {
     "lockstep fit configs/mnist_cnn.yaml --set instance_count=8 --set hostfile=cluster.txt": HOSTS,
     "sbatch --nodes=2 --ntasks-per-node=4 --wrap 'srun --mpi=pmix lockstep fit configs/mnist_cnn.yaml "
     "--set instance_count=8'": "needs Slurm; tests/runtime/comm/on_ranks_test.cpp tests what ranks read of it",
+    "lockstep serve runs/mnist-cnn-001 --port 8080": SERVES,
+    "curl --data-binary @tests/golden/digits/test-0.png -H 'Content-Type: image/png' localhost:8080/invocations": SERVES,
+    "curl -d '{\"class\": \"3\", \"num_images_per_prompt\": 2, \"seed\": 5}' -H 'Content-Type: application/json' "
+    "localhost:8080/invocations": SERVES,
     "bench/peers/install": "installs PyTorch from the network",
     "bench/run": "takes hours, and needs PyTorch; .ci/run runs bench/run --quick",
     "bench/run --only unet": "takes an hour, and needs PyTorch; .ci/run runs bench/run --quick",

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/serve/body.h"
+
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "runtime/data/hash.h"
+#include "runtime/files/json_text.h"
+#include "runtime/files/path.h"
+
+namespace lockstep::serve {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr int kDepth = 32;  // of nested arrays and objects
+
+std::string content_type(const HttpRequest& r) {
+  std::string type = r.header("content-type").substr(0, r.header("content-type").find(';'));
+  std::erase_if(type, [](unsigned char c) { return std::isspace(c) != 0; });
+  std::transform(type.begin(), type.end(), type.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return type;
+}
+
+json parse_body(const std::string& text) {
+  bool deep = false;
+  const auto shallow = [&](int depth, json::parse_event_t, json&) {
+    deep |= depth > kDepth;
+    return !deep;
+  };
+  json j = json::parse(text, shallow, false);
+  if (deep) throw Refusal{400, fmt::format("JSON is nested more than {} deep", kDepth)};
+  if (j.is_discarded()) throw Refusal{400, "the body is no JSON"};
+  if (!j.is_object()) throw Refusal{400, "the body is no JSON object"};
+  return j;
+}
+
+// The fields of a request, at the top or under "parameters"; each must be asked for by its name.
+class Fields {
+ public:
+  explicit Fields(const json& body) : body_(body) {
+    if (const auto p = body.find("parameters"); p != body.end()) {
+      if (!p->is_object()) throw Refusal{400, "is no object", "parameters"};
+      parameters_ = *p;
+    }
+    known_.push_back("parameters");
+  }
+  // Null: not given.
+  const json* find(const char* name) {
+    known_.emplace_back(name);
+    const json* found = nullptr;
+    for (const json* part : std::array<const json*, 2>{&body_, &parameters_})
+      if (const auto it = part->find(name); it != part->end() && !it->is_null()) {
+        if (found) throw Refusal{400, "is given twice", name};
+        found = &*it;
+      }
+    return found;
+  }
+  int64_t whole(const char* name, int64_t fallback, int64_t min, int64_t max) {
+    const json* j = find(name);
+    if (!j) return fallback;
+    const bool fits = j->is_number_integer() && (!j->is_number_unsigned() || j->get<uint64_t>() <= INT64_MAX);
+    const int64_t value = fits ? j->get<int64_t>() : min - 1;
+    if (!fits || value < min || value > max)
+      throw Refusal{400, fmt::format("is a whole number from {} to {}", min, max), name};
+    return value;
+  }
+  double number(const char* name, double fallback, double min, double max) {
+    const json* j = find(name);
+    if (!j) return fallback;
+    const double value = j->is_number() ? j->get<double>() : NAN;
+    if (!(value >= min && value <= max))
+      throw Refusal{400, fmt::format("is a number from {} to {}", min, max), name};
+    return value;
+  }
+  std::string text(const char* name, const std::string& fallback) {
+    const json* j = find(name);
+    if (j && !j->is_string()) throw Refusal{400, "is a string", name};
+    return j ? j->get<std::string>() : fallback;
+  }
+  // What was not asked for would be ignored in silence.
+  void expect_no_others() const {
+    for (const json* part : std::array<const json*, 2>{&body_, &parameters_})
+      for (const auto& [name, value] : part->items())
+        if (std::find(known_.begin(), known_.end(), name) == known_.end())
+          throw Refusal{400, "is no field that this model knows", utf8_text(name)};
+  }
+
+ private:
+  const json& body_;
+  json parameters_ = json::object();
+  std::vector<std::string> known_;
+};
+
+// One string, or several.
+std::vector<std::string> strings(const json& j, const char* field, int64_t most) {
+  std::vector<std::string> all;
+  if (j.is_string()) all.push_back(j.get<std::string>());
+  if (j.is_array())
+    for (const json& one : j) {
+      if (!one.is_string()) throw Refusal{400, "is a string or a list of strings", field};
+      all.push_back(one.get<std::string>());
+    }
+  if (all.empty()) throw Refusal{400, "is a string or a list of strings", field};
+  if (static_cast<int64_t>(all.size()) > most)
+    throw Refusal{400, fmt::format("has {} entries at most", most), field};
+  return all;
+}
+
+uint64_t seed_of(Fields& fields) {
+  const json* j = fields.find("seed");
+  uint64_t seed = 0;
+  if (!j || (j->is_number_integer() && !j->is_number_unsigned() && j->get<int64_t>() == -1)) {
+    if (RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof seed) != 1)
+      throw Refusal{500, "no random seed could be drawn"};
+    return seed >> 11;  // 53 bits, which a client's doubles hold
+  }
+  // JSON's numbers lose bits above 2^53 in many clients: a string holds them.
+  const std::string text = j->is_string() ? j->get<std::string>() : j->dump();
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw Refusal{400, "is a whole number from 0 to 2^64 - 1, or -1 for a random one", "seed"};
+  return seed;
+}
+
+int32_t class_of(const ModelDescription& m, const std::string& word) {
+  for (size_t i = 0; i < m.class_names.size(); ++i)
+    if (m.class_names[i] == word) return static_cast<int32_t>(i);
+  int64_t number = -1;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+  if (error != std::errc() || end != word.data() + word.size() || number < 0 || number >= m.input.classes)
+    throw Refusal{400, "is no class of this model", "class"};
+  return static_cast<int32_t>(number);
+}
+
+bool wants_picture(const HttpRequest& r) {
+  const std::string& accept = r.header("accept");
+  if (accept.find("image/png") != std::string::npos)
+    return accept.find("application/json") == std::string::npos;
+  if (accept.empty() || accept.find("*/*") != std::string::npos ||
+      accept.find("application/json") != std::string::npos)
+    return false;
+  throw Refusal{406, "answers are application/json or image/png"};
+}
+
+}  // namespace
+
+std::string base64(const std::string& bytes) {
+  std::string text(4 * ((bytes.size() + 2) / 3) + 1, '\0');
+  const int n =
+      EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
+                      reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()));
+  text.resize(static_cast<size_t>(n));
+  return text;
+}
+
+std::string from_base64(const std::string& text, const std::string& field) {
+  std::string coded =
+      text.substr(text.starts_with("data:") ? std::min(text.find(','), text.size() - 1) + 1 : 0);
+  std::erase_if(coded, [](unsigned char c) { return std::isspace(c) != 0; });
+  std::string bytes(coded.size() / 4 * 3 + 1, '\0');
+  const int n = coded.empty() || coded.size() % 4 != 0
+                    ? -1
+                    : EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
+                                      reinterpret_cast<const unsigned char*>(coded.data()),
+                                      static_cast<int>(coded.size()));
+  if (n < 0) throw Refusal{400, "is no base64", field};
+  const auto padding = static_cast<int>(coded.ends_with("==") ? 2 : coded.ends_with('=') ? 1 : 0);
+  bytes.resize(static_cast<size_t>(n - padding));
+  return bytes;
+}
+
+bool read_pictures(const HttpRequest& request, const ServiceLimits& limits,
+                   std::vector<std::string>& pictures) {
+  const std::string type = content_type(request);
+  if (type == "image/png" || type == "image/jpeg" || type == "application/x-image" ||
+      type == "image/x-image") {
+    pictures.push_back(request.body);
+    return false;
+  }
+  if (type != "application/json")
+    throw Refusal{415, "a picture (image/png, image/jpeg) or application/json is read here"};
+  const json body = parse_body(request.body);
+  Fields fields(body);
+  const json* inputs = fields.find("inputs");
+  fields.expect_no_others();
+  if (!inputs) throw Refusal{400, "is missing: pictures in base64", "inputs"};
+  for (const std::string& text : strings(*inputs, "inputs", limits.pictures))
+    pictures.push_back(from_base64(text, "inputs"));
+  return inputs->is_array();
+}
+
+DrawBody read_draw_request(const HttpRequest& request, const Service& service) {
+  if (content_type(request) != "application/json") throw Refusal{415, "application/json is read here"};
+  const ModelDescription& m = service.model();
+  const ServiceLimits& limits = service.limits();
+  const json body = parse_body(request.body);
+  Fields fields(body);
+  DrawBody d;
+  d.raw = wants_picture(request);
+  diffusion::GenerateRequest& r = d.request = diffusion::default_request(m);
+  r.labels.clear();
+  const int64_t each = fields.whole("num_images_per_prompt", 1, 1, limits.pictures);
+  std::vector<int32_t> asked;
+  if (m.conditional()) {
+    if (const json* classes = fields.find("class"))
+      for (const std::string& word : strings(*classes, "class", limits.pictures))
+        asked.push_back(class_of(m, word));
+    else
+      asked.push_back(0);
+  }
+  r.count = each * std::max<int64_t>(1, static_cast<int64_t>(asked.size()));
+  if (r.count > limits.pictures)
+    throw Refusal{400, fmt::format("there are {} pictures in an answer at most", limits.pictures),
+                  "num_images_per_prompt"};
+  if (d.raw && r.count != 1)
+    throw Refusal{400, "an answer that is a picture holds one", "num_images_per_prompt"};
+  for (int32_t label : asked) r.labels.insert(r.labels.end(), static_cast<size_t>(each), label);
+  for (int64_t i = 0; i < r.count; ++i) r.numbers.push_back(i % each);
+  fields.whole("height", m.input.height, m.input.height, m.input.height);
+  fields.whole("width", m.input.width, m.input.width, m.input.width);
+  const auto most = std::min<int64_t>(limits.steps, m.scheduler.schedule.num_train_timesteps);
+  r.steps = fields.whole("num_inference_steps", r.steps, 1, most);
+  r.guidance = fields.number("guidance_scale", r.guidance, 0, 100);
+  if (r.guidance != 1 && !m.no_class_row())
+    throw Refusal{400, "is 1 for a model that was trained without hiding classes", "guidance_scale"};
+  r.seed = seed_of(fields);
+  r.sampler = fields.text("sampler", r.sampler);
+  if (const std::string format = fields.text("format", "png"); format != "png")
+    throw Refusal{400, "is png", "format"};
+  fields.expect_no_others();
+  try {
+    diffusion::make_sampler(r.sampler, m.scheduler, r.steps, r.eta);
+  } catch (const Error& e) {
+    throw Refusal{400, e.message(), "sampler"};
+  }
+  return d;
+}
+
+std::string model_version(const Service& service) {
+  const TrainedModel& t = service.trained();
+  std::string folder = t.folder;
+  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
+  return utf8_text(folder.substr(folder.rfind('/') + 1)) + "@" + t.description_hash.substr(0, 12);
+}
+
+ordered_json describe_for_clients(const Service& service) {
+  const ModelDescription& m = service.model();
+  ordered_json j = {{"model", model_version(service)},
+                    {"task", m.diffusion() ? "draw" : "classify"},
+                    {"channels", m.input.channels},
+                    {"height", m.input.height},
+                    {"width", m.input.width}};
+  auto classes = ordered_json::array();
+  if (m.conditional())
+    for (int64_t c = 0; c < m.input.classes; ++c) classes.push_back(m.class_text(c));
+  j["classes"] = classes;
+  if (m.diffusion())
+    j["defaults"] = {{"num_inference_steps", m.sampling.steps},
+                     {"guidance_scale", m.sampling.guidance},
+                     {"sampler", m.sampling.sampler}};
+  const ServiceLimits& l = service.limits();
+  j["limits"] = {{"pictures", l.pictures}, {"steps", l.steps}, {"seconds", l.seconds}};
+  return j;
+}
+
+}  // namespace lockstep::serve

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What stands in the body of a request to /invocations. What is wrong is a Refusal that names the field.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "launch/serve/http.h"
+#include "launch/serve/service.h"
+
+namespace lockstep::serve {
+
+// A picture (image/png, image/jpeg) or JSON {"inputs": base64 or a list of it}. Whether it is a list.
+bool read_pictures(const HttpRequest& request, const ServiceLimits& limits,
+                   std::vector<std::string>& pictures);
+
+struct DrawBody {
+  diffusion::GenerateRequest request;
+  bool raw = false;  // Accept asks for a picture instead of JSON
+};
+// {"class": name or list, "num_images_per_prompt", "height", "width", "num_inference_steps", "guidance_scale",
+// "seed", "sampler"}, also under "parameters".
+DrawBody read_draw_request(const HttpRequest& request, const Service& service);
+
+std::string base64(const std::string& bytes);
+// Error as Refusal where it is none.
+std::string from_base64(const std::string& text, const std::string& field);
+
+// What a client may know: kind, size, classes, defaults, limits.
+nlohmann::ordered_json describe_for_clients(const Service& service);
+// The folder's name and the beginning of its model.json's hash.
+std::string model_version(const Service& service);
+
+}  // namespace lockstep::serve

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// An HTTP/1.1 server: one thread that reads and writes, handlers that answer when they can, from any thread.
+//
+// What Boost.Beast's parser lets pass and a server behind a proxy must not is refused here: transfer codings but
+// `chunked`, chunks of HTTP/1.0, several or no Hosts, trailers that would add fields (RFC 9112, sections 6, 7).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lockstep::serve {
+
+struct HttpRequest {
+  std::string method, path, query;             // path: decoded, without the query
+  std::map<std::string, std::string> headers;  // names in lower case; of several the last
+  std::string body;
+  std::string peer;  // address
+
+  const std::string& header(const std::string& name) const {
+    static const std::string none;
+    const auto it = headers.find(name);
+    return it == headers.end() ? none : it->second;
+  }
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::string type = "application/json";
+  std::string body;
+  std::vector<std::pair<std::string, std::string>> headers = {};
+};
+
+// Where an answer goes. Only the first is sent.
+class Reply {
+ public:
+  virtual ~Reply() = default;
+  virtual void send(HttpResponse response) = 0;  // from any thread
+  virtual bool gone() const = 0;                 // the client has closed its end: nobody waits for the answer
+};
+
+// Called by the server's thread: it must not take long.
+using HttpHandler = std::function<void(HttpRequest, std::shared_ptr<Reply>)>;
+
+struct HttpLimits {
+  int64_t header_bytes = 8192;   // more: 431
+  int64_t body_bytes = 6 << 20;  // more: 413
+  int64_t connections = 256;     // more: 503 at once
+  // Seconds until a request's head is there, its body, and the answer is taken.
+  double head_seconds = 10, body_seconds = 30, write_seconds = 30;
+  double idle_seconds = 60;  // between requests of a connection
+};
+
+class HttpServer {
+ public:
+  // Listens from here on. port 0: any free one. Error port_busy (69).
+  HttpServer(const std::string& address, int port, const HttpLimits& limits, HttpHandler handler);
+  ~HttpServer();  // closes everything
+  int port() const;
+  int64_t connections() const;
+  // Connections end with the answer that they wait for; idle ones now. New ones are still answered.
+  void drain();
+  // Takes no more connections, and returns when the last has ended, or after so many seconds.
+  void finish(double seconds);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Status line's words: "Not Found".
+std::string reason_of(int status);
+
+}  // namespace lockstep::serve

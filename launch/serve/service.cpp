@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/serve/service.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "models/objectives/classification.h"
+#include "models/objectives/diffusion.h"
+#include "models/picture.h"
+
+namespace lockstep::serve {
+namespace {
+
+double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+bool guided(const diffusion::GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
+
+// Samples that the model is asked in each step.
+int64_t samples_of(const Job& job) {
+  if (const auto* d = dynamic_cast<const DrawJob*>(&job))
+    return d->request.count * (guided(d->request) ? 2 : 1);
+  return static_cast<int64_t>(dynamic_cast<const ClassifyJob&>(job).pictures.size());
+}
+
+double work_of(const Job& job) {
+  const auto* d = dynamic_cast<const DrawJob*>(&job);
+  return static_cast<double>(samples_of(job)) * static_cast<double>(d ? d->request.steps : 1);
+}
+
+std::vector<Scores> scores_of(const ModelDescription& model, std::span<const float> log_p) {
+  const auto classes = static_cast<size_t>(model.input.classes);
+  std::vector<Scores> all;
+  for (size_t at = 0; at < log_p.size(); at += classes) {
+    std::vector<int64_t> order(classes);
+    std::iota(order.begin(), order.end(), int64_t{0});
+    const auto p = log_p.subspan(at, classes);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)];
+    });
+    Scores s;
+    s.best = model.class_text(order[0]);
+    for (int64_t c : order)
+      s.probabilities.emplace_back(model.class_text(c), std::exp(double{p[static_cast<size_t>(c)]}));
+    all.push_back(std::move(s));
+  }
+  return all;
+}
+
+}  // namespace
+
+// A drawing under way.
+struct Service::Active {
+  std::unique_ptr<DrawJob> job;
+  std::unique_ptr<diffusion::Drawing> drawing;
+};
+
+Service::Service(std::string folder, const ServiceLimits& limits)
+    : folder_(std::move(folder)), limits_(limits), thread_([this] { run(); }) {}
+
+Service::~Service() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = draining_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void Service::rethrow_failure() const {
+  const std::lock_guard lock(mutex_);
+  std::rethrow_exception(failure_);
+}
+
+int64_t Service::waiting() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<int64_t>(queue_.size());
+}
+
+double Service::seconds_for(const Job& job) const {
+  return seconds_per_work_ * (queued_work_ + active_work_ + work_of(job));
+}
+
+void Service::take(std::unique_ptr<Job> job) {
+  std::optional<Refusal> refusal;
+  {
+    const std::lock_guard lock(mutex_);
+    const double seconds = seconds_for(*job);
+    const int after =
+        std::max(1, static_cast<int>(std::ceil(seconds_per_work_ * (queued_work_ + active_work_))));
+    if (draining_)
+      refusal = {503, "the server is being stopped", "", 5};
+    else if (state_ != State::ready)
+      refusal = {503, "the model is not loaded yet", "", 5};
+    else if (static_cast<int64_t>(queue_.size()) >= limits_.waiting)
+      refusal = {503, "the queue is full", "", after};
+    else if (Clock::now() +
+                 std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)) >
+             job->deadline)
+      refusal = {503, fmt::format("this would take some {:.0f} s, more than there are", std::ceil(seconds)),
+                 "", after};
+    else
+      queued_work_ += work_of(*job), queue_.push_back(std::move(job));
+  }
+  if (refusal)
+    job->refused(*refusal);
+  else
+    changed_.notify_one();
+}
+
+void Service::drain() {
+  const std::lock_guard lock(mutex_);
+  draining_ = true;
+}
+
+void Service::open() {
+  trained_ = open_trained(folder_);
+  alone_ = make_self_communicator();
+  session_ = open_session(trained_, limits_.batch, *alone_, trained_.description.diffusion());
+  if (trained_.description.diffusion())
+    evaluation_ = std::make_unique<diffusion::Evaluation>(diffusion::predictor(*session_, {}));
+}
+
+// As many waiting jobs as there is room for, in their order; the first whatever it needs.
+std::vector<std::unique_ptr<Job>> Service::next_jobs(bool wait, int64_t room) {
+  std::unique_lock lock(mutex_);
+  if (wait) changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+  std::vector<std::unique_ptr<Job>> jobs;
+  while (!queue_.empty() &&
+         (samples_of(*queue_.front()) <= room || (jobs.empty() && room == limits_.batch))) {
+    room -= samples_of(*queue_.front());
+    queued_work_ = std::max(0.0, queued_work_ - work_of(*queue_.front()));
+    jobs.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+    ++working_;
+  }
+  return jobs;
+}
+
+void Service::run() {
+  try {
+    open();
+    state_ = State::ready;
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    failure_ = std::current_exception();
+    state_ = State::failed;
+    return;
+  }
+  for (;;) {
+    int64_t busy = 0;
+    for (const auto& a : active_) busy += a->drawing->asks();
+    auto jobs = next_jobs(active_.empty(), limits_.batch - busy);
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopping_) {
+        for (auto& job : jobs) job->refused({503, "the server is being stopped", "", 5});
+        for (auto& a : active_) a->job->refused({503, "the server is being stopped", "", 5});
+        for (auto& job : queue_) job->refused({503, "the server is being stopped", "", 5});
+        return;
+      }
+    }
+    std::erase_if(jobs, [&](const auto& job) {
+      const bool late = Clock::now() > job->deadline;
+      if (late) job->refused({504, "the deadline passed while the request waited"});
+      if (late || job->gone()) {
+        --working_;
+        return true;
+      }
+      return false;
+    });
+    if (trained_.description.diffusion()) {
+      for (auto& job : jobs) begin(std::move(job));
+      step();
+    } else if (!jobs.empty()) {
+      classify(std::move(jobs));
+    }
+  }
+}
+
+void Service::classify(std::vector<std::unique_ptr<Job>> jobs) {
+  const auto start = Clock::now();
+  const ModelDescription& model = trained_.description;
+  const auto classes = static_cast<size_t>(model.input.classes);
+  std::vector<uint8_t> pixels;
+  std::vector<std::pair<ClassifyJob*, size_t>> whose;
+  for (auto& job : jobs) {
+    auto& c = dynamic_cast<ClassifyJob&>(*job);
+    std::vector<uint8_t> own;
+    try {
+      for (size_t i = 0; i < c.pictures.size(); ++i) {
+        const auto* bytes = reinterpret_cast<const uint8_t*>(c.pictures[i].data());
+        const Image image =
+            decode_picture(model, fmt::format("picture {}", i), {bytes, c.pictures[i].size()});
+        own.insert(own.end(), image.pixels.begin(), image.pixels.end());
+      }
+      pixels.insert(pixels.end(), own.begin(), own.end());
+      whose.emplace_back(&c, c.pictures.size());
+    } catch (const Error& e) {
+      c.refused({400, e.message(), "pictures"});
+    }
+  }
+  size_t count = 0;
+  for (const auto& [job, n] : whose) count += n;
+  std::vector<float> log_p(count * classes);
+  if (count > 0) {
+    const InputTensor images = input_tensor(kImages, pixels);
+    const OutputTensor output{"log_probabilities", log_p};
+    session_->run(kClassify, static_cast<int64_t>(count), std::span(&images, 1), std::span(&output, 1));
+    ++evaluations_, pictures_ += static_cast<int64_t>(count);
+  }
+  size_t at = 0;
+  for (const auto& [job, n] : whose) {
+    const auto part = std::span(log_p).subspan(at * classes, n * classes);
+    at += n;
+    if (std::all_of(part.begin(), part.end(), [](float p) { return std::isfinite(p); }))
+      job->done(scores_of(model, part));
+    else
+      job->refused({500, "the model's answer is not finite"});
+  }
+  working_ -= static_cast<int64_t>(jobs.size());
+  if (count > 0) {
+    const std::lock_guard lock(mutex_);
+    seconds_per_work_ = seconds_between(start, Clock::now()) / static_cast<double>(count);
+  }
+}
+
+void Service::begin(std::unique_ptr<Job> job) {
+  auto& draw = dynamic_cast<DrawJob&>(*job);
+  const diffusion::GenerateRequest& r = draw.request;
+  auto a = std::make_unique<Active>();
+  try {
+    const InputShape& in = trained_.description.input;
+    a->drawing = std::make_unique<diffusion::Drawing>(
+        diffusion::make_sampler(r.sampler, trained_.description.scheduler, r.steps, r.eta),
+        diffusion::DrawingRequest{.elements = in.channels * in.height * in.width,
+                                  .numbers = r.numbers,
+                                  .labels = r.labels,
+                                  .guidance = r.guidance,
+                                  .null_label = r.null_label,
+                                  .seed = r.seed});
+  } catch (const Error& e) {
+    draw.refused({400, e.message()});
+    --working_;
+    return;
+  }
+  job.release();  // NOLINT(bugprone-unused-return-value): it is `draw`, which the line below owns
+  a->job.reset(&draw);
+  active_.push_back(std::move(a));
+}
+
+void Service::step() {
+  std::erase_if(active_, [&](const std::unique_ptr<Active>& a) {
+    const bool late = Clock::now() > a->job->deadline;
+    if (late) a->job->refused({504, "the deadline passed while the picture was drawn"});
+    if (late || a->job->gone()) {
+      --working_;
+      return true;
+    }
+    return false;
+  });
+  if (active_.empty()) return;
+  std::vector<diffusion::Drawing*> drawings;
+  double samples = 0, left = 0;
+  for (const auto& a : active_) {
+    drawings.push_back(a->drawing.get());
+    samples += static_cast<double>(a->drawing->asks());
+    left += static_cast<double>(a->drawing->asks()) *
+            static_cast<double>(a->drawing->steps() - a->drawing->step() - 1);
+  }
+  const auto start = Clock::now();
+  (*evaluation_)(drawings);
+  ++evaluations_;
+  active_work_ = left;
+  {
+    const std::lock_guard lock(mutex_);
+    seconds_per_work_ = seconds_between(start, Clock::now()) / samples;
+  }
+  std::erase_if(active_, [&](const std::unique_ptr<Active>& a) {
+    if (!a->drawing->done()) return false;
+    const auto images = a->drawing->images();
+    if (std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); })) {
+      pictures_ += a->job->request.count;
+      a->job->done(diffusion::pictures(images, trained_.description.input));
+    } else {
+      a->job->refused({500, "the picture holds numbers that are not finite"});
+    }
+    --working_;
+    return true;
+  });
+}
+
+}  // namespace lockstep::serve

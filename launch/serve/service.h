@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model at work for many clients: one queue, one thread that computes. A classifier takes the pictures that wait
+// together; a drawing begins at the next step of those that are under way, and shares their evaluations.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "launch/commands/open_model.h"
+#include "launch/serve/answers.h"
+#include "models/diffusion/generate.h"
+
+namespace lockstep::serve {
+
+using Clock = std::chrono::steady_clock;
+
+// Of a request; what is more is refused with 400.
+struct ServiceLimits {
+  int64_t waiting = 64;   // requests in the queue; more: 503
+  int64_t pictures = 16;  // of a request
+  int64_t batch = 16;     // samples of one evaluation
+  int64_t steps = 1000;
+  int64_t characters = 4000;  // of a prompt
+  double seconds = 60;  // from its arrival to its answer; what would take longer is refused at once: 503
+};
+
+// What every request brings. The functions are called by the service's thread, `refused` at most once and then
+// `done` never.
+struct Job {
+  Clock::time_point deadline;
+  std::function<bool()> gone = [] { return false; };
+  std::function<void(const Refusal&)> refused;
+  virtual ~Job() = default;
+};
+
+struct Scores {
+  std::string best;
+  std::vector<std::pair<std::string, double>> probabilities;  // by class, the likeliest first
+};
+struct ClassifyJob : Job {
+  std::vector<std::string> pictures;  // PNG or JPEG
+  std::function<void(std::vector<Scores>)> done;
+};
+
+struct DrawJob : Job {
+  diffusion::GenerateRequest request;  // labels number the texts below where there are some
+  std::function<void(std::vector<Image>)> done;
+};
+
+class Service {
+ public:
+  // Opens the model in its own thread; ready() says when.
+  Service(std::string folder, const ServiceLimits& limits);
+  ~Service();
+
+  enum class State : uint8_t { opening, ready, failed };
+  State state() const { return state_; }
+  [[noreturn]] void rethrow_failure() const;  // once it has failed
+  // Once it is ready.
+  const ModelDescription& model() const { return trained_.description; }
+  const TrainedModel& trained() const { return trained_; }
+  const ServiceLimits& limits() const { return limits_; }
+
+  // Takes the job, or refuses it at once.
+  void take(std::unique_ptr<Job> job);
+  // Takes no more; jobs that it has are finished.
+  void drain();
+  bool idle() const { return waiting() == 0 && working_ == 0; }
+  int64_t waiting() const;
+  int64_t pictures() const { return pictures_; }        // answered so far
+  int64_t evaluations() const { return evaluations_; }  // of the model
+
+ private:
+  struct Active;
+  void run();
+  void open();
+  std::vector<std::unique_ptr<Job>> next_jobs(bool wait, int64_t room);
+  void classify(std::vector<std::unique_ptr<Job>> jobs);
+  void begin(std::unique_ptr<Job> job);
+  void step();
+  double seconds_for(const Job& job) const;
+
+  const std::string folder_;
+  const ServiceLimits limits_;
+  TrainedModel trained_;
+  std::unique_ptr<Communicator> alone_;
+  std::unique_ptr<InferenceSession> session_;
+  std::atomic<State> state_ = State::opening;
+  std::exception_ptr failure_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::unique_ptr<Job>> queue_;
+  bool draining_ = false, stopping_ = false;
+  double queued_work_ = 0;       // samples times steps
+  double seconds_per_work_ = 0;  // measured; 0: not yet
+  std::atomic<double> active_work_ = 0;
+
+  // The thread's own.
+  std::vector<std::unique_ptr<Active>> active_;
+  std::unique_ptr<diffusion::Evaluation> evaluation_;
+  std::atomic<int64_t> working_ = 0, pictures_ = 0, evaluations_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace lockstep::serve

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// `lockstep serve`: what clients are answered, well-meaning and other, and how it ends.
+#include <csignal>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "runtime/data/dataset.h"
+#include "tests/launch/small_run.h"
+#include "tests/support/process.h"
+#include "tests/support/raw_client.h"
+
+namespace lockstep::testing {
+namespace {
+
+using nlohmann::json;
+
+std::string from_base64(const std::string& text) {
+  static const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes;
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text) {
+    if (c == '=') break;
+    bits = bits << 6 | static_cast<uint32_t>(digits.find(c));
+    count += 6;
+    if (count >= 8) bytes += static_cast<char>(bits >> (count -= 8));
+  }
+  return bytes;
+}
+
+class Serve : public SmallRun {
+ protected:
+  void fit() { ASSERT_EQ(lockstep("fit job.yaml --output run").code, 0); }
+  void fit_painter() {
+    write_file(
+        folder_.file("job.yaml"),
+        "job_name: test\nmodel:\n  name: unet2d\n  config: {in_channels: 1, out_channels: 1, "
+        "block_out_channels: [4, 8], down_block_types: [DownBlock2D, AttnDownBlock2D], up_block_types: "
+        "[AttnUpBlock2D, UpBlock2D], layers_per_block: 1, attention_head_dim: 4, norm_num_groups: 2, "
+        "num_class_embeds: 11}\nobjective: {name: diffusion, label_dropout: 0.1}\n"
+        "inputs: {training: {dataset: mnist, path: .}}\n"
+        "sampling: {count: 1, steps: 4}\n"
+        "hyperparameters: {steps: 4, global_batch_size: 12, optimizer: {name: sgd, lr: 0.01}}\n");
+    fit();
+  }
+  void serve(const std::vector<std::string>& more = {}) {
+    std::vector<std::string> command = {LOCKSTEP_BINARY, "serve", folder_.file("run"), "--port", "0"};
+    command.insert(command.end(), more.begin(), more.end());
+    server_ = std::make_unique<Process>(
+        command, std::map<std::string, std::string>{{"XDG_CACHE_HOME", folder_.file("cache")}});
+    ASSERT_TRUE(server_->wait_for("is served on http://")) << server_->output();
+    ASSERT_TRUE(server_->wait_for("/\n"));
+    const std::string& said = server_->output();
+    port_ = std::atoi(said.c_str() + said.rfind(':') + 1);
+    ASSERT_GT(port_, 0) << said;
+  }
+  std::string picture(int shade = 9) const {
+    Image image{1, kSide, kSide, std::vector<uint8_t>(kSide * kSide)};
+    for (size_t i = 0; i < image.pixels.size(); ++i)
+      image.pixels[i] = static_cast<uint8_t>(i * static_cast<size_t>(shade));
+    return encode_png(image);
+  }
+  static std::string message(const RawClient::Answer& a) {
+    const json j = json::parse(a.body, nullptr, false);
+    if (!j.is_object() || !j.contains("error")) return a.body;
+    const json& e = j["error"];
+    return std::to_string(a.status) + " " + (e.contains("field") ? e["field"].get<std::string>() + " " : "") +
+           e["message"].get<std::string>();
+  }
+  int port_ = 0;
+  std::unique_ptr<Process> server_;
+};
+
+TEST_F(Serve, AClassifierAnswersAsPredictDoes) {
+  fit();
+  serve();
+  write_file(folder_.file("a.png"), picture());
+  const json predicted = json::parse(lockstep("predict run a.png --json").text);
+  RawClient client(port_);
+  EXPECT_EQ(client.get("/ping").status, 200);
+  const auto raw = client.post(picture(), "image/png");
+  ASSERT_EQ(raw.status, 200) << raw.body;
+  EXPECT_EQ(json::parse(raw.body)["class"], predicted["class"]);
+  EXPECT_EQ(json::parse(raw.body)["probabilities"], predicted["probabilities"]);
+  // Two in one request, in their order.
+  const auto coded = [&](int shade) {
+    static const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string bytes = picture(shade), text;
+    const size_t rest = bytes.size() % 3, padding = rest ? 3 - rest : 0;
+    bytes.append(padding, '\0');
+    for (size_t i = 0; i < bytes.size(); i += 3) {
+      const auto byte = [&](size_t k) { return static_cast<uint32_t>(static_cast<uint8_t>(bytes[i + k])); };
+      const uint32_t bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+      for (int shift : {18, 12, 6, 0}) text += digits[bits >> shift & 63];
+    }
+    std::fill_n(text.rbegin(), padding, '=');
+    return text;
+  };
+  const auto both = client.post(json{{"inputs", {coded(3), coded(9)}}}.dump());
+  ASSERT_EQ(both.status, 200) << both.body;
+  const json predictions = json::parse(both.body)["predictions"];
+  ASSERT_EQ(predictions.size(), 2U);
+  EXPECT_EQ(predictions[1]["probabilities"], predicted["probabilities"]);
+  EXPECT_NE(predictions[0]["probabilities"], predicted["probabilities"]);
+}
+
+TEST_F(Serve, APainterDrawsWhatSampleDraws) {
+  fit_painter();
+  serve();
+  ASSERT_EQ(lockstep("sample run --count 2 --class 3 --seed 5 --steps 4 --guidance 2 --each drawn").code, 0);
+  RawClient client(port_);
+  const auto a = client.post(R"({"class": "3", "num_images_per_prompt": 2, "height": 8, "width": 8,
+      "parameters": {"seed": 5, "num_inference_steps": 4, "guidance_scale": 2}})");
+  ASSERT_EQ(a.status, 200) << a.body;
+  const json pictures = json::parse(a.body)["generated_images"];
+  ASSERT_EQ(pictures.size(), 2U);
+  EXPECT_EQ(from_base64(pictures[0]), read_file(folder_.file("drawn/000000-class-3.png")));
+  EXPECT_EQ(from_base64(pictures[1]), read_file(folder_.file("drawn/000001-class-3.png")));
+  EXPECT_EQ(json::parse(a.body)["seed"], 5);
+  // As a picture, and whatever shares its evaluations.
+  const std::string expected = from_base64(pictures[0]);
+  std::vector<std::thread> clients;
+  std::atomic<int> equal = 0;
+  for (int i = 0; i < 8; ++i)
+    clients.emplace_back([&, i] {
+      RawClient own(port_);
+      const std::string steps = i % 2 ? "9" : "4";
+      const auto one =
+          own.post(R"({"class": "3", "seed": 5, "guidance_scale": 2, "num_inference_steps": )" + steps + "}",
+                   "application/json", "Accept: image/png\r\n");
+      if (one.header("Content-Type") == "image/png" && (i % 2 ? one.body != expected : one.body == expected))
+        ++equal;
+    });
+  for (auto& c : clients) c.join();
+  EXPECT_EQ(equal, 8);
+}
+
+TEST_F(Serve, SaysWhichFieldIsWrong) {
+  fit_painter();
+  serve();
+  RawClient c(port_);
+  EXPECT_EQ(message(c.post("{")), "400 the body is no JSON");
+  EXPECT_EQ(message(c.post("[1]")), "400 the body is no JSON object");
+  EXPECT_EQ(message(c.post("{}", "text/plain")), "415 application/json is read here");
+  EXPECT_EQ(message(c.post(R"({"colour": 1})")), "400 colour is no field that this model knows");
+  EXPECT_EQ(message(c.post(R"({"class": "cat"})")), "400 class is no class of this model");
+  EXPECT_EQ(message(c.post(R"({"class": 3})")), "400 class is a string or a list of strings");
+  EXPECT_EQ(message(c.post(R"({"height": 64})")), "400 height is a whole number from 8 to 8");
+  EXPECT_EQ(message(c.post(R"({"num_images_per_prompt": 17})")),
+            "400 num_images_per_prompt is a whole number from 1 to 16");
+  EXPECT_EQ(message(c.post(R"({"num_inference_steps": 2.5})")),
+            "400 num_inference_steps is a whole number from 1 to 1000");
+  EXPECT_EQ(message(c.post(R"({"guidance_scale": "high"})")), "400 guidance_scale is a number from 0 to 100");
+  EXPECT_EQ(message(c.post(R"({"seed": 1e3})")),
+            "400 seed is a whole number from 0 to 2^64 - 1, or -1 for a random one");
+  EXPECT_EQ(message(c.post(R"({"seed": 1, "parameters": {"seed": 2}})")), "400 seed is given twice");
+  EXPECT_EQ(message(c.post(R"({"sampler": "magic"})")).substr(0, 11), "400 sampler");
+  EXPECT_EQ(message(c.post(std::string(100000, '['))), "400 JSON is nested more than 32 deep");
+  EXPECT_EQ(message(c.get("/nothing")), "404 there is no such route");
+  EXPECT_EQ(message(c.get("/invocations")), "405 this route takes POST");
+  EXPECT_EQ(c.get("/ping").status, 200);
+}
+
+TEST_F(Serve, RefusesWhatAProxyMightReadOtherwise) {
+  fit();
+  serve({"--max-body-mb", "1"});
+  const std::string get = "GET /ping HTTP/1.1\r\n",
+                    post = "POST /invocations HTTP/1.1\r\nHost: localhost\r\n";
+  const auto status = [&](const std::string& bytes) {
+    RawClient c(port_);
+    return c.ask(bytes).status;
+  };
+  EXPECT_EQ(status(get + "\r\n"), 400) << "no Host";
+  EXPECT_EQ(status(get + "Host: localhost\r\nHost: localhost\r\n\r\n"), 400);
+  EXPECT_EQ(status(get + "Host: elsewhere.example\r\n\r\n"), 200) << "health is everybody's";
+  EXPECT_EQ(status("GET /model HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n"), 403);
+  EXPECT_EQ(status(post + "Transfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"), 400);
+  EXPECT_EQ(status(post + "Transfer-Encoding: xchunked\r\n\r\n"), 400);
+  EXPECT_EQ(status(post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 400);
+  EXPECT_EQ(status(post + "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}"), 400);
+  EXPECT_EQ(status("POST /invocations HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400);
+  EXPECT_EQ(status("nonsense\r\n\r\n"), 400);
+  EXPECT_EQ(status(get + "Host: localhost\r\nX: " + std::string(9000, 'x') + "\r\n\r\n"), 431);
+  EXPECT_EQ(status(post + "Content-Length: 9999999\r\n\r\n"), 413);
+  EXPECT_EQ(status(post + "Expect: 200-ok\r\nContent-Length: 2\r\n\r\n"), 417);
+  // Trailers add no fields, and pipelined requests are answered in their order.
+  RawClient c(port_);
+  c.send(post +
+         "Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nHost: evil\r\n\r\n" +
+         get + "Host: localhost\r\n\r\n");
+  EXPECT_EQ(message(c.receive()).substr(0, 13), "400 pictures ");
+  EXPECT_EQ(c.receive().status, 200);
+  // A client that asks first whether it may send.
+  RawClient asks(port_);
+  asks.send(post + "Content-Type: image/png\r\nExpect: 100-continue\r\nContent-Length: " +
+            std::to_string(picture().size()) + "\r\n\r\n");
+  EXPECT_EQ(asks.receive().status, 100);
+  EXPECT_EQ(asks.ask(picture()).status, 200);
+  // Disconnects at every stage leave it as it is.
+  const std::string whole = post +
+                            "Content-Type: image/png\r\nContent-Length: " + std::to_string(picture().size()) +
+                            "\r\n\r\n" + picture();
+  for (size_t n = 0; n < whole.size(); n += 7) RawClient(port_).send(whole.substr(0, n));
+  EXPECT_EQ(status(get + "Host: localhost\r\n\r\n"), 200);
+}
+
+TEST_F(Serve, AsksForItsToken) {
+  fit();
+  write_file(folder_.file("token"), "s3cret\n");
+  serve({"--token-file", folder_.file("token")});
+  RawClient c(port_);
+  EXPECT_EQ(c.get("/ping").status, 200);
+  const auto none = c.get("/model");
+  EXPECT_EQ(none.status, 401);
+  EXPECT_EQ(none.header("WWW-Authenticate"), "Bearer");
+  EXPECT_EQ(c.get("/model", "Authorization: Bearer s3cre\r\n").status, 401);
+  EXPECT_EQ(c.get("/model", "Authorization: Bearer s3cret\r\n").status, 200);
+  expect(lockstep("serve run --host 0.0.0.0 --port 0"), Exit::config, "E_SERVE_TOKEN", "--token-file");
+}
+
+TEST_F(Serve, AFullQueueIsSaidAtOnce) {
+  fit_painter();
+  serve({"--queue", "2", "--batch", "1"});
+  std::vector<std::thread> clients;
+  std::atomic<int> drawn = 0, refused = 0, other = 0;
+  for (int i = 0; i < 24; ++i)
+    clients.emplace_back([&] {
+      RawClient own(port_);
+      const auto a = own.post(R"({"num_inference_steps": 60})");
+      if (a.status == 200)
+        ++drawn;
+      else if (a.status == 503 && !a.header("Retry-After").empty())
+        ++refused;
+      else
+        ++other;
+    });
+  for (auto& c : clients) c.join();
+  EXPECT_GE(drawn, 3);
+  EXPECT_GT(refused, 0);
+  EXPECT_EQ(other, 0);
+}
+
+TEST_F(Serve, AnswersWhatItHasTakenBeforeItStops) {
+  fit_painter();
+  serve();
+  std::vector<std::thread> clients;
+  std::atomic<int> drawn = 0;
+  for (int i = 0; i < 3; ++i)
+    clients.emplace_back([&] {
+      RawClient own(port_);
+      if (own.post(R"({"num_inference_steps": 300})").status == 200) ++drawn;
+    });
+  RawClient watch(port_);
+  ASSERT_TRUE(eventually(
+      [&] { return watch.get("/metrics").body.find("lockstep_evaluations_total 0") == std::string::npos; }));
+  server_->signal(SIGTERM);
+  RawClient late(port_);
+  const int health = late.get("/readyz").status;
+  for (auto& c : clients) c.join();
+  EXPECT_EQ(drawn, 3);
+  EXPECT_TRUE(health == 503 || health == 0) << health;
+  EXPECT_EQ(server_->wait(), 0) << server_->output();
+}
+
+TEST_F(Serve, SaysWhatItCannotServe) {
+  expect(lockstep("serve nowhere --port 0"), Exit::no_input, "E_RUN_NONE");
+  expect(lockstep("serve"), Exit::usage);
+  fit();
+  expect(lockstep("serve run --port 70000"), Exit::usage, "--port");
+  serve();
+  expect(lockstep(fmt::format("serve run --port {}", port_)), Exit::unavailable, "E_PORT_BUSY");
+}
+
+}  // namespace
+}  // namespace lockstep::testing
