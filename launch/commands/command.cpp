@@ -97,7 +97,7 @@ const std::vector<ExitMeaning>& exit_meanings() {
       {64, "the command line is wrong"},
       {65, "data, or a checkpoint, is damaged or does not fit"},
       {66, "a file or folder that should be read is missing"},
-      {69, "a service that is needed (mpirun's ranks, NCCL) did not start"},
+      {69, "a service that is needed (mpirun's ranks, NCCL) did not start, or a port is taken"},
       {70, "a bug of lockstep, or a failure inside a library"},
       {73, "a file or folder cannot be created, or another job holds it"},
       {74, "reading or writing failed, the disk is full, or memory ran out"},
