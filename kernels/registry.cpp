@@ -16,6 +16,7 @@ void register_embedding(Registry&);
 void register_group_norm(Registry&);
 void register_image_augment(Registry&);
 void register_image_normalize(Registry&);
+void register_layer_norm(Registry&);
 void register_linear(Registry&);
 void register_loss(Registry&);
 void register_optimizer(Registry&);
@@ -59,6 +60,7 @@ const Registry& Registry::builtin() {
     register_group_norm(r);
     register_image_augment(r);
     register_image_normalize(r);
+    register_layer_norm(r);
     register_linear(r);
     register_loss(r);
     register_optimizer(r);

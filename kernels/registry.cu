@@ -17,6 +17,7 @@ void register_embedding(Registry&, Device);
 void register_group_norm(Registry&, Device);
 void register_image_augment(Registry&, Device);
 void register_image_normalize(Registry&, Device);
+void register_layer_norm(Registry&, Device);
 void register_linear(Registry&, Device);
 void register_loss(Registry&, Device);
 void register_optimizer(Registry&, Device);
@@ -39,6 +40,7 @@ void register_rooms(Registry& r, Device d) {
   register_group_norm(r, d);
   register_image_augment(r, d);
   register_image_normalize(r, d);
+  register_layer_norm(r, d);
   register_linear(r, d);
   register_loss(r, d);
   register_optimizer(r, d);

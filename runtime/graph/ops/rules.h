@@ -34,6 +34,7 @@ std::vector<OpDef> diffusion_ops();
 std::vector<OpDef> elementwise_ops();
 std::vector<OpDef> embedding_ops();
 std::vector<OpDef> group_norm_ops();
+std::vector<OpDef> layer_norm_ops();
 std::vector<OpDef> linear_ops();
 std::vector<OpDef> loss_ops();
 std::vector<OpDef> optimizer_ops();
