@@ -8,6 +8,7 @@
 #include "kernels/core/kernel.h"
 #include "kernels/gpu/library_parts.h"
 #include "kernels/linear/linear.h"
+#include "kernels/linear/tokens.h"
 
 namespace lockstep {
 namespace {
@@ -167,7 +168,7 @@ void register_linear_cublaslt(Registry& r) {
              .layout = LayoutClass::plain,
              .dtype = type,
              .bit_exact = {.threads = true},
-             .make = make});
+             .make = for_tokens_too(op, make)});
     };
     add("linear", [type](const KernelRequest& q) -> std::unique_ptr<Kernel> {
       return served(type, {q.in[0], q.in[1], q.out[0]}) ? prepared<Forward>(q) : nullptr;

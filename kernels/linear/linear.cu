@@ -5,6 +5,7 @@
 #include "kernels/core/kernel.h"
 #include "kernels/gpu/gemm.cuh"
 #include "kernels/linear/linear.h"
+#include "kernels/linear/tokens.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {
@@ -111,7 +112,7 @@ void add(Registry& r, Device device) {
            .layout = LayoutClass::plain,
            .dtype = kDType<T>,
            .bit_exact = {.threads = true, .shard = shard},
-           .make = make});
+           .make = for_tokens_too(op, make)});
   };
   tiled("linear", true, [](const KernelRequest& q) -> std::unique_ptr<Kernel> {
     if (!served<T>({q.in[0], q.in[1], q.out[0]})) return nullptr;

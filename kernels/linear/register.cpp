@@ -4,34 +4,46 @@
 #include "kernels/linear/onednn.h"
 #include "kernels/linear/reference.h"
 #include "kernels/linear/simd.h"
+#include "kernels/linear/tokens.h"
 #include "kernels/simd/widened.h"
 
 namespace lockstep {
 
 void register_linear(Registry& r) {
-  const auto fast = [&](const char* op, const char* kernel, LayoutClass layout, auto make, bool shard,
-                        DType dtype = DType::f32) {
+  const auto fast = [&](const char* op, const char* kernel, auto make, bool shard, DType dtype) {
     r.add({.op = op,
            .name = kernel,
-           .layout = layout,
+           .layout = LayoutClass::plain,
            .dtype = dtype,
            .bit_exact = {.threads = true, .shard = shard},
-           .make = make});
+           .make = for_tokens_too(op, make)});
   };
-  fast("linear", "lanes", LayoutClass::lanes, make_linear_lanes, true);
-  fast("linear_input_grad", "lanes", LayoutClass::lanes, make_linear_input_grad_lanes, true);
-  fast("linear_weight_grad", "lanes", LayoutClass::lanes, make_linear_weight_grad_lanes, false);
-  fast("linear", "highway", LayoutClass::plain, make_linear_highway, true);
-  fast("linear_input_grad", "highway", LayoutClass::plain, make_linear_input_grad_highway, true);
-  fast("linear_weight_grad", "highway", LayoutClass::plain, make_linear_weight_grad_highway, false);
-
-  fast("linear", "gemm", LayoutClass::plain, make_linear_gemm, true, DType::bf16);
-  fast("linear_input_grad", "gemm", LayoutClass::plain, make_linear_input_grad_gemm, true, DType::bf16);
-  fast("linear_weight_grad", "gemm", LayoutClass::plain, make_linear_weight_grad_gemm, false, DType::bf16);
+  const auto lanes = [&](const char* op, MakeKernel make, bool shard) {
+    r.add({.op = op,
+           .name = "lanes",
+           .layout = LayoutClass::lanes,
+           .bit_exact = {.threads = true, .shard = shard},
+           .make = [=](const KernelRequest& q) { return of_tokens(op, q) ? nullptr : make(q); }});
+  };
+  lanes("linear", make_linear_lanes, true);
+  lanes("linear_input_grad", make_linear_input_grad_lanes, true);
+  lanes("linear_weight_grad", make_linear_weight_grad_lanes, false);
+  fast("linear", "highway", make_linear_highway, true, DType::f32);
+  fast("linear_input_grad", "highway", make_linear_input_grad_highway, true, DType::f32);
+  fast("linear_weight_grad", "highway", make_linear_weight_grad_highway, false, DType::f32);
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    fast("linear", "gemm", make_linear_gemm, true, dtype);
+    fast("linear_input_grad", "gemm", make_linear_input_grad_gemm, true, dtype);
+    fast("linear_weight_grad", "gemm", make_linear_weight_grad_gemm, false, dtype);
+  }
 
   const auto onednn = [&](const char* op, auto make) {
     for (DType dtype : {DType::f32, DType::bf16})
-      r.add({.op = op, .name = "onednn", .layout = LayoutClass::plain, .dtype = dtype, .make = make});
+      r.add({.op = op,
+             .name = "onednn",
+             .layout = LayoutClass::plain,
+             .dtype = dtype,
+             .make = for_tokens_too(op, make)});
   };
   onednn("linear", make_linear_onednn);
   onednn("linear_input_grad", make_linear_input_grad_onednn);
@@ -43,7 +55,7 @@ void register_linear(Registry& r) {
            .name = "onednn_f32",
            .layout = LayoutClass::plain,
            .dtype = DType::bf16,
-           .make = [=](const KernelRequest& q) { return make_widened(q, make, batch); }});
+           .make = for_tokens_too(op, [=](const KernelRequest& q) { return make_widened(q, make, batch); })});
   };
   widened("linear", make_linear_onednn, {.in = {0}, .out = {0}});
   widened("linear_input_grad", make_linear_input_grad_onednn, {.in = {0}, .out = {0}});

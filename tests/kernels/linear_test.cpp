@@ -18,20 +18,33 @@ struct Setting {
   Shape x;
   int64_t m = 0;
   bool bias = true, watched = true;
-  int64_t k() const { return x.elements_from(1); }
+  bool tokens = false;  // of x [N, T, K], one by one
+  int64_t k() const { return tokens ? x[2] : x.elements_from(1); }
   Shape w() const { return {m, k()}; }
-  Shape y() const { return {x[0], m}; }
+  Shape y() const { return tokens ? Shape{x[0], x[1], m} : Shape{x[0], m}; }
 };
 
 std::vector<Setting> settings() {
   return {
-      {"mnist", {33, 320}, 10},           {"mnist, an image as it is", {17, 20, 4, 4}, 50},
-      {"one of each", {1, 1}, 1},         {"one sample", {1, 50}, 10, false},
-      {"tails everywhere", {15, 37}, 19}, {"less than a vector", {16, 5}, 3, false},
-      {"a vector exactly", {16, 16}, 16}, {"one more", {17, 17}, 17},
-      {"one output", {33, 100}, 1},       {"chunks of the sum", {3, 9216}, 7, true, false},
-      {"wide", {48, 130}, 200, false},    {"many samples", {300, 30}, 12},
+      {"mnist", {33, 320}, 10},
+      {"mnist, an image as it is", {17, 20, 4, 4}, 50},
+      {"one of each", {1, 1}, 1},
+      {"one sample", {1, 50}, 10, false},
+      {"tails everywhere", {15, 37}, 19},
+      {"less than a vector", {16, 5}, 3, false},
+      {"a vector exactly", {16, 16}, 16},
+      {"one more", {17, 17}, 17},
+      {"one output", {33, 100}, 1},
+      {"chunks of the sum", {3, 9216}, 7, true, false},
+      {"wide", {48, 130}, 200, false},
+      {"many samples", {300, 30}, 12},
       {"no samples", {0, 20}, 10},
+      {"tokens", {2, 77, 24}, 40, true, true, true},
+      {"odd tokens", {3, 7, 37}, 19, false, true, true},
+      {"a token, as many as features", {5, 1, 16}, 16, true, true, true},
+      {"pixels", {1, 600, 33}, 65, true, false, true},
+      {"no tokens", {2, 0, 8}, 3, true, true, true},
+      {"tokens of no samples", {0, 4, 8}, 3, true, true, true},
   };
 }
 
@@ -73,6 +86,7 @@ const bool added_cases = add_kernel_cases([] {
        {Activation::relu, Activation::silu, Activation::gelu, Activation::tanh, Activation::sigmoid}) {
     // The second is cut into chunks: the activation comes once, at the end.
     all.push_back(forward_case({name(a), {17, 20}, 11}, a));
+    all.push_back(forward_case({std::string(name(a)) + ", tokens", {2, 9, 20}, 11, true, true, true}, a));
     all.push_back(forward_case({std::string(name(a)) + ", chunks", {17, 300}, 5, false}, a));
   }
   return all;
@@ -88,7 +102,7 @@ Buffer random_buffer(const Shape& shape, unsigned seed) {
 const bool added_gradients = add_gradient_cases([] {
   std::vector<GradientCase> all;
   for (const auto& s : settings()) {
-    if (s.x[0] == 0 || s.k() > 1000) continue;  // long sums leave central differences too few digits
+    if (s.x.elements() == 0 || s.k() > 1000) continue;  // long sums leave central differences too few digits
     std::vector<Buffer> inputs;
     inputs.reserve(3);
     inputs.push_back(random_buffer(s.x, 1));

@@ -9,12 +9,16 @@ namespace {
 std::vector<OutputRule> infer_linear(const Graph& g, const Params&, In in) {
   const TensorSpec& x = spec_of(g, in[0]);
   const Shape& w = spec_of(g, in[1]).shape;
-  if (x.shape.rank() != 2)
-    shape_error(fmt::format("linear needs features [N, K], got {}: put a flatten before it", x.shape.text()));
-  if (x.shape[1] != w[1])
+  const int last = x.shape.rank() - 1;
+  if (last != 1 && last != 2)
+    shape_error(fmt::format(
+        "linear needs features [N, K] or tokens [N, T, K], got {}: put a flatten before it", x.shape.text()));
+  if (x.shape[last] != w[1])
     shape_error(fmt::format("linear: weight {} takes {} features, the input {} has {}", w.text(), w[1],
-                            x.shape.text(), x.shape[1]));
-  return {{{x.dtype, {x.shape[0], w[0]}, x.layout}}};
+                            x.shape.text(), x.shape[last]));
+  TensorSpec y = x;
+  y.shape.set(last, w[0]);
+  return {{y}};
 }
 
 std::vector<ValueId> gradient_linear(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
@@ -37,10 +41,11 @@ int64_t flops_of_linear(const Graph& g, ValueId y, ValueId w) {
   return operations({2, elements_of(g, y), spec_of(g, w).shape[1]});
 }
 
-// Large matrices belong to the matrix product of the plain layout.
+// Tokens and large matrices belong to the matrix product of the plain layout.
 Layout preferred_linear(const Graph& g, const Node& n) {
-  const Shape& w = spec_of(g, n.in[1]).shape;
-  return w.elements() > 256 * 1024 ? Layout::plain : spec_of(g, n.in[0]).layout;
+  const TensorSpec& x = spec_of(g, n.in[0]);
+  const bool large = spec_of(g, n.in[1]).shape.elements() > 256 * 1024;
+  return x.shape.rank() == 3 || large ? Layout::plain : x.layout;
 }
 
 }  // namespace
