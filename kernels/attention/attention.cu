@@ -46,6 +46,10 @@ struct Sides {
   Head q, k;  // also of o and v
   int queries, keys, width;
   float scale;
+  bool causal;
+  // Keys that queries before `end` meet, and whether a query meets a key.
+  __device__ int keys_before(int end) const { return causal ? min(keys, end) : keys; }
+  __device__ bool meets(int query, int key) const { return key < keys && (!causal || key <= query); }
 };
 
 // Tokens [first, first + kCount) to shared memory, zero past `length` and past `width`. kVector: by
@@ -120,13 +124,14 @@ __global__ void __launch_bounds__(Cut<T, kWidth, 256>::kThreads) forward(Forward
   float sums[C::kColumns / 8][4], p[kTiles][4];
   float most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
   clear(sums);
-  for (int at = 0; at < s.keys; at += kOthers) {
+  const int keys = s.keys_before(first + kRows), row = first + C::row() + lane_row();
+  for (int at = 0; at < keys; at += kOthers) {
     const int next = at + kOthers;
     cp_async_wait<1>();
     __syncthreads();
     scores<kWidth, kOthers>(mine, key, p);
     __syncthreads();
-    if (next < s.keys) load_tokens<kVector, kWidth, kOthers>(key, k, s.k, next, s.keys, s.width);
+    if (next < keys) load_tokens<kVector, kWidth, kOthers>(key, k, s.k, next, s.keys, s.width);
     cp_async_commit();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -136,7 +141,7 @@ __global__ void __launch_bounds__(Cut<T, kWidth, 256>::kThreads) forward(Forward
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& x = p[i][half * 2 + e];
-          x = at + i * 8 + lane_column() + e < s.keys ? x * scale : -INFINITY;
+          x = s.meets(row + half * 8, at + i * 8 + lane_column() + e) ? x * scale : -INFINITY;
           largest = fmaxf(largest, x);
         }
       largest = row_max(largest);
@@ -158,12 +163,11 @@ __global__ void __launch_bounds__(Cut<T, kWidth, 256>::kThreads) forward(Forward
     __syncthreads();
     gather<kWidth, kOthers, C::kColumns>(p, value + C::column(), sums);
     __syncthreads();
-    if (next < s.keys) load_tokens<kVector, kWidth, kOthers>(value, v, s.k, next, s.keys, s.width);
+    if (next < keys) load_tokens<kVector, kWidth, kOthers>(value, v, s.k, next, s.keys, s.width);
     cp_async_commit();
   }
   const float low = row_sum(total[0]), high = row_sum(total[1]);
   if (C::column() == 0 && lane_column() == 0) {
-    const int row = first + C::row() + lane_row();
     float* lse = a.lse + int64_t{head} * s.queries;
     if (row < s.queries) lse[row] = most[0] / kLog2E + logf(low);
     if (row + 8 < s.queries) lse[row + 8] = most[1] / kLog2E + logf(high);
@@ -231,32 +235,33 @@ __global__ void __launch_bounds__(Cut<T, kWidth, 256>::kThreads) query_gradient(
   load_tokens<kVector, kWidth, kOthers>(key, k, s.k, 0, s.keys, s.width);
   cp_async_commit();
 
+  const int keys = s.keys_before(first + kRows), row = first + C::row() + lane_row();
   float2 of[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = first + C::row() + lane_row() + half * 8;
-    const int64_t i = int64_t{head} * s.queries + row;
-    of[half] = row < s.queries ? make_float2(a.lse[i], a.delta[i]) : make_float2(0, 0);
+    const int64_t i = int64_t{head} * s.queries + row + half * 8;
+    of[half] = row + half * 8 < s.queries ? make_float2(a.lse[i], a.delta[i]) : make_float2(0, 0);
   }
   float sums[C::kColumns / 8][4], p[kOthers / 8][4], dp[kOthers / 8][4];
   clear(sums);
-  for (int at = 0; at < s.keys; at += kOthers) {
+  for (int at = 0; at < keys; at += kOthers) {
     const int next = at + kOthers;
     cp_async_wait<1>();
     __syncthreads();
     scores<kWidth, kOthers>(dout + mine, value, dp);
     __syncthreads();
-    if (next < s.keys) load_tokens<kVector, kWidth, kOthers>(value, v, s.k, next, s.keys, s.width);
+    if (next < keys) load_tokens<kVector, kWidth, kOthers>(value, v, s.k, next, s.keys, s.width);
     cp_async_commit();
     cp_async_wait<1>();
     __syncthreads();
     scores<kWidth, kOthers>(query + mine, key, p);
     to_gradients(p, dp, s.scale, [&](int i, int e) {
-      return at + i * 8 + lane_column() + e % 2 < s.keys ? of[e / 2] : make_float2(INFINITY, 0);
+      const bool met = s.meets(row + e / 2 * 8, at + i * 8 + lane_column() + e % 2);
+      return met ? of[e / 2] : make_float2(INFINITY, 0);
     });
     gather<kWidth, kOthers, C::kColumns>(dp, key + C::column(), sums);
     __syncthreads();
-    if (next < s.keys) load_tokens<kVector, kWidth, kOthers>(key, k, s.k, next, s.keys, s.width);
+    if (next < keys) load_tokens<kVector, kWidth, kOthers>(key, k, s.k, next, s.keys, s.width);
     cp_async_commit();
   }
   put<kWidth>(query + mine + C::column(), sums, 1, 1);
@@ -276,19 +281,21 @@ __global__ void __launch_bounds__(Cut<T, kWidth, 128>::kThreads) key_gradient(Ba
   T* const key = dynamic_shared<T>();
   T *const value = key + C::kRowsSize, *const query = value + C::kRowsSize,
            *const dout = query + C::kOthersSize;
-  const int mine = C::row() * kPitch<T, kWidth>;
+  const int mine = C::row() * kPitch<T, kWidth>, row = first + C::row() + lane_row();
+  // Queries before it meet none of these keys; one tile at least is waited for.
+  const int begin = s.causal ? min(first, s.queries - 1) / kOthers * kOthers : 0;
 
   load_tokens<kVector, kWidth, kRows>(key, a.k + s.k.first(head), s.k, first, s.keys, s.width);
   load_tokens<kVector, kWidth, kRows>(value, a.v + s.k.first(head), s.k, first, s.keys, s.width);
-  load_tokens<kVector, kWidth, kOthers>(query, q, s.q, 0, s.queries, s.width);
+  load_tokens<kVector, kWidth, kOthers>(query, q, s.q, begin, s.queries, s.width);
   cp_async_commit();
-  load_tokens<kVector, kWidth, kOthers>(dout, d, s.q, 0, s.queries, s.width);
+  load_tokens<kVector, kWidth, kOthers>(dout, d, s.q, begin, s.queries, s.width);
   cp_async_commit();
 
   float sums_k[C::kColumns / 8][4], sums_v[C::kColumns / 8][4], p[kOthers / 8][4], dp[kOthers / 8][4];
   clear(sums_k);
   clear(sums_v);
-  for (int at = 0; at < s.queries; at += kOthers) {
+  for (int at = begin; at < s.queries; at += kOthers) {
     const int next = at + kOthers;
     cp_async_wait<1>();
     __syncthreads();
@@ -297,8 +304,9 @@ __global__ void __launch_bounds__(Cut<T, kWidth, 128>::kThreads) key_gradient(Ba
     __syncthreads();
     scores<kWidth, kOthers>(value + mine, dout, dp);
     to_gradients(p, dp, s.scale, [&](int i, int e) {
-      const int row = at + i * 8 + lane_column() + e % 2;
-      return row < s.queries ? make_float2(lse[row], delta[row]) : make_float2(INFINITY, 0);
+      const int query_row = at + i * 8 + lane_column() + e % 2;
+      const bool met = query_row < s.queries && s.meets(query_row, row + e / 2 * 8);
+      return met ? make_float2(lse[query_row], delta[query_row]) : make_float2(INFINITY, 0);
     });
     gather<kWidth, kOthers, C::kColumns>(p, dout + C::column(), sums_v);
     gather<kWidth, kOthers, C::kColumns>(dp, query + C::column(), sums_k);
@@ -321,17 +329,17 @@ class Geometry {
  public:
   Geometry(const KernelRequest& r) {
     const auto& p = r.params.as<AttentionParams>();
-    const Shape &q = r.in[0].shape, &k = r.in[1].shape;
-    s.queries = static_cast<int>(q.elements_from(2)), s.keys = static_cast<int>(k.elements_from(2));
-    s.width = static_cast<int>(q[1] / p.heads), s.scale = p.scale;
-    const auto head = [&](const Shape& x, Layout layout) {
-      const int64_t c = x[1], l = x.elements_from(2), w = c / p.heads;
-      return layout == Layout::nhwc ? Head{c * l, w, c, 1, static_cast<int>(p.heads)}
-                                    : Head{c * l, w * l, 1, l, static_cast<int>(p.heads)};
+    const TokenSizes q(r.in[0]), k(r.in[1]);
+    s.queries = static_cast<int>(q.tokens), s.keys = static_cast<int>(k.tokens);
+    s.width = static_cast<int>(q.channels / p.heads), s.scale = p.scale, s.causal = p.causal;
+    const auto head = [&](const TokenSizes& x) {
+      const int64_t c = x.channels, l = x.tokens, w = c / p.heads;
+      return x.channels_last ? Head{c * l, w, c, 1, static_cast<int>(p.heads)}
+                             : Head{c * l, w * l, 1, l, static_cast<int>(p.heads)};
     };
-    s.q = head(q, r.in[0].layout), s.k = head(k, r.in[1].layout);
-    heads = q[0] * p.heads;
-    vector = r.in[0].layout == Layout::nhwc && s.width * size_of(r.in[0].dtype) % 16 == 0;
+    s.q = head(q), s.k = head(k);
+    heads = r.in[0].shape[0] * p.heads;
+    vector = q.channels_last && s.width * size_of(r.in[0].dtype) % 16 == 0;
   }
   int64_t rows() const { return heads * s.queries; }
   unsigned tiles(int length, int rows) const {
@@ -419,7 +427,7 @@ void add(Registry& r, const char* op, Device device, DType dtype, Layout layout)
          .make = [layout, dtype](const KernelRequest& q) -> std::unique_ptr<Kernel> {
            for (size_t i = 0; i < 3; ++i)
              if (q.in[i].layout != layout || q.in[i].dtype != dtype) return nullptr;
-           const int64_t width = q.in[0].shape[1] / q.params.as<AttentionParams>().heads;
+           const int64_t width = TokenSizes(q.in[0]).channels / q.params.as<AttentionParams>().heads;
            return width <= 512 ? std::make_unique<K>(q) : nullptr;
          }});
 }

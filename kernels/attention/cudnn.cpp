@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// cuDNN's scaled dot product attention, of bf16 images in nhwc: it wants a head's channels side by side. It
-// is in cuDNN's graph interface alone, which cudnn_frontend builds graphs for: headers, which look up what
+// cuDNN's scaled dot product attention, of bf16 tokens and of images in nhwc: it wants a head's channels side
+// by side. Without mask. It is in cuDNN's graph interface alone, which cudnn_frontend builds graphs for: headers, which look up what
 // they call in libcudnn and libcudart themselves.
 //
 // A kernel must not decline for its batch: it is made where cuDNN has a plan for one sample, which works the
@@ -42,16 +42,19 @@ constexpr int64_t kMostPairs = 16 << 20;
 // Each tensor's uid is its place among inputs and outputs, from 1.
 void describe(Tensor_attributes& t, const TensorSpec& s, int64_t heads, int64_t uid) {
   const int64_t n = std::max<int64_t>(s.shape[0], 1);  // without samples it is made, not run
-  const int64_t tokens = s.shape.elements_from(2), c = s.shape[1], width = c / heads;
   t.set_uid(uid);
-  if (s.dtype == DType::f32)  // lse: [N, heads, tokens]
+  if (s.dtype == DType::f32) {  // lse: [N, heads, tokens]
+    const int64_t tokens = s.shape[2];
     t.set_data_type(fe::DataType_t::FLOAT)
         .set_dim({n, heads, tokens, 1})
         .set_stride({heads * tokens, tokens, 1, 1});
-  else
-    t.set_data_type(fe::DataType_t::BFLOAT16)
-        .set_dim({n, heads, tokens, width})
-        .set_stride({c * tokens, width, c, 1});
+    return;
+  }
+  const auto [c, tokens, channels_last] = TokenSizes(s);
+  const int64_t width = c / heads;
+  t.set_data_type(fe::DataType_t::BFLOAT16)
+      .set_dim({n, heads, tokens, width})
+      .set_stride({c * tokens, width, c, 1});
 }
 
 // Null: not its shapes, this GPU or this version.
@@ -152,18 +155,19 @@ class CudnnAttention final : public Kernel {
 
 // lse: of the statistics, which are f32.
 bool served(const KernelRequest& r, const TensorSpec& lse) {
+  if (r.params.as<AttentionParams>().causal) return false;
   for (auto specs : {r.in, r.out})
     for (const TensorSpec& s : specs) {
       const bool is_lse = &s == &lse;
       if (s.dtype != (is_lse ? DType::f32 : DType::bf16) ||
-          s.layout != (is_lse ? Layout::plain : Layout::nhwc))
+          (is_lse ? s.layout != Layout::plain : !TokenSizes(s).channels_last))
         return false;
     }
   return true;
 }
 
 bool served_backward(const KernelRequest& r) {
-  const int64_t queries = r.in[0].shape.elements_from(2), keys = r.in[1].shape.elements_from(2);
+  const int64_t queries = TokenSizes(r.in[0]).tokens, keys = TokenSizes(r.in[1]).tokens;
   return queries % kTile == 0 && keys % kTile == 0 &&
          r.params.as<AttentionParams>().heads * queries * keys * size_of(DType::bf16) <= kMostPairs;
 }
@@ -182,14 +186,19 @@ std::unique_ptr<Kernel> make(const KernelRequest& r) {
 }  // namespace
 
 void register_attention_cudnn(Registry& r) {
-  for (const char* op : {"attention", "attention_grad"})
+  const auto add = [&](const char* op, const char* name, LayoutClass layout) {
     r.add({.op = op,
-           .name = "cudnn_nhwc",
+           .name = name,
            .device = Device::cuda,
-           .layout = LayoutClass::nhwc,
+           .layout = layout,
            .dtype = DType::bf16,
            .bit_exact = {.threads = true},
            .make = make});
+  };
+  for (const char* op : {"attention", "attention_grad"}) {
+    add(op, "cudnn", LayoutClass::plain);
+    add(op, "cudnn_nhwc", LayoutClass::nhwc);
+  }
 }
 
 }  // namespace lockstep

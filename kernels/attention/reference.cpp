@@ -16,15 +16,21 @@ struct Head {
   int64_t n, first;  // first channel
   int64_t queries, keys, width;
   double scale;
+  bool causal;
 
-  static double at(const View& x, int64_t n, int64_t c, int64_t token) {
-    return double{x.as<float>()[x.spec.offset(n, c * x.shape().elements_from(2) + token)]};
+  float& element(const View& x, int64_t token, int64_t c) const {
+    const TokenSizes s(x.spec);
+    const int64_t channel = first + c;
+    const bool tokens = x.shape().rank() == 3;
+    return x
+        .as<float>()[x.spec.offset(n, tokens ? token * s.channels + channel : channel * s.tokens + token)];
   }
-  double operator()(const View& x, int64_t token, int64_t c) const { return at(x, n, first + c, token); }
+  double operator()(const View& x, int64_t token, int64_t c) const { return double{element(x, token, c)}; }
   void set(const View& x, int64_t token, int64_t c, double value) const {
-    x.as<float>()[x.spec.offset(n, (first + c) * x.shape().elements_from(2) + token)] =
-        static_cast<float>(value);
+    element(x, token, c) = static_cast<float>(value);
   }
+  // Keys that query i meets.
+  int64_t met(int64_t i) const { return causal ? std::min(keys, i + 1) : keys; }
   double dot(const View& x, int64_t i, const View& y, int64_t j) const {
     double sum = 0;
     for (int64_t c = 0; c < width; ++c) sum += (*this)(x, i, c) * (*this)(y, j, c);
@@ -34,23 +40,25 @@ struct Head {
 
 template <class F>
 void for_each_head(const AttentionParams& p, const View& q, const View& k, F f) {
-  const int64_t width = q.dim(1) / p.heads;
+  const int64_t width = TokenSizes(q.spec).channels / p.heads;
   for (int64_t n = 0; n < q.dim(0); ++n)
     for (int64_t h = 0; h < p.heads; ++h)
-      f(Head{n, h * width, q.shape().elements_from(2), k.shape().elements_from(2), width, double{p.scale}},
+      f(Head{n, h * width, TokenSizes(q.spec).tokens, TokenSizes(k.spec).tokens, width, double{p.scale},
+             p.causal},
         h);
 }
 
 void forward(const AttentionParams& p, const KernelArgs& args) {
   const View &q = args.in[0], &k = args.in[1], &v = args.in[2], &o = args.out[0], &lse = args.out[1];
   for_each_head(p, q, k, [&](const Head& at, int64_t h) {
-    std::vector<double> s(static_cast<size_t>(at.keys)), sum(static_cast<size_t>(at.width));
+    std::vector<double> s, sum(static_cast<size_t>(at.width));
     for (int64_t i = 0; i < at.queries; ++i) {
-      for (int64_t j = 0; j < at.keys; ++j) s[static_cast<size_t>(j)] = at.scale * at.dot(q, i, k, j);
+      s.resize(static_cast<size_t>(at.met(i)));
+      for (int64_t j = 0; j < at.met(i); ++j) s[static_cast<size_t>(j)] = at.scale * at.dot(q, i, k, j);
       const double most = *std::max_element(s.begin(), s.end());
       double total = 0;
       std::fill(sum.begin(), sum.end(), 0.0);
-      for (int64_t j = 0; j < at.keys; ++j) {
+      for (int64_t j = 0; j < at.met(i); ++j) {
         const double e = std::exp(s[static_cast<size_t>(j)] - most);
         total += e;
         for (int64_t c = 0; c < at.width; ++c) sum[static_cast<size_t>(c)] += e * at(v, j, c);
@@ -74,7 +82,7 @@ void gradient(const AttentionParams& p, const KernelArgs& args) {
       const double delta = at.dot(dout, i, o, i),
                    log_sum = double{lse.as<float>()[lse.spec.offset(at.n, h * at.queries + i)]};
       std::fill(sum_q.begin(), sum_q.end(), 0.0);
-      for (int64_t j = 0; j < at.keys; ++j) {
+      for (int64_t j = 0; j < at.met(i); ++j) {
         const double weight = std::exp(at.scale * at.dot(q, i, k, j) - log_sum);
         const double ds = at.scale * weight * (at.dot(dout, i, v, j) - delta);
         for (int64_t c = 0; c < at.width; ++c) {

@@ -75,8 +75,10 @@ class Forward final : public Kernel {
     std::fill_n(state.most, columns, -std::numeric_limits<float>::infinity());
     std::fill_n(state.sum, columns, 0.0f);
     load_tile(q, first, count, g_.width, query, columns);
-    for_each_other(g_.keys, [&](int64_t key, int64_t keys) {
+    const int64_t met = g_.causal ? std::min(g_.keys, first + count) : g_.keys;
+    for_each_other(met, [&](int64_t key, int64_t keys) {
       scores(k, key, keys, g_.width, query, score, columns);
+      if (g_.causal) mask_causal(score, key, keys, first, columns);
       softmax_tile(score, keys, columns, g_.scale, state);
       if (key > 0) scale_columns(sums, g_.width, columns, state.shrink);
       gather(v, key, keys, g_.width, score, sums, columns);
@@ -166,8 +168,14 @@ class Backward final : public Kernel {
     std::fill_n(std::copy_n(at.lse + first, count, w.lse), columns - count, 0.0f);
     for (int64_t i = 0; i < keys_.tiles; ++i) {
       const int64_t key = keys_.begin(i), keys = keys_.count(i);
+      if (g_.causal && key >= first + count) {  // no query meets them; the first ones begin their sums
+        if (first > 0) break;
+        for (float* sums : {w.dk, w.dv}) std::fill_n(sums + i * tile_size(), tile_size(), 0.0f);
+        continue;
+      }
       scores(at.k, key, keys, g_.width, w.query, w.score, columns);
       scores(at.v, key, keys, g_.width, w.dout, w.dscore, columns);
+      if (g_.causal) mask_causal(w.score, key, keys, first, columns);
       gradient_tile(w.score, w.dscore, keys, columns, g_.scale, w.lse, w.delta);
       gather(at.k, key, keys, g_.width, w.dscore, w.dq, columns);
       transpose(w.score, columns, keys, count, w.by_query, keys_.per);

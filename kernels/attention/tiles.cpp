@@ -2,6 +2,7 @@
 #include "kernels/attention/tiles.h"
 
 #include <cmath>
+#include <limits>
 
 #include "kernels/simd/gather_product.h"
 #include "kernels/simd/transpose.h"
@@ -89,6 +90,12 @@ void gradient_tile(float* scores, float* dp, int64_t others, int64_t columns, fl
 }
 void column_dots(const float* a, const float* b, int64_t rows, int64_t columns, float* sum) {
   HWY_DYNAMIC_DISPATCH(column_dots_of)(a, b, rows, columns, sum);
+}
+
+void mask_causal(float* scores, int64_t first_key, int64_t keys, int64_t first_query, int64_t columns) {
+  for (int64_t j = 0; j < keys; ++j)
+    std::fill_n(scores + j * columns, std::clamp<int64_t>(first_key + j - first_query, 0, columns),
+                -std::numeric_limits<float>::infinity());
 }
 
 void softmax_finish(int64_t columns, const Softmax& s) {

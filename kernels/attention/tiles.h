@@ -28,23 +28,24 @@ struct Tokens {
 struct AttentionGeometry {
   int64_t n, heads, width, queries, keys;
   float scale;
-  bool nhwc;
+  bool causal, channels_last;
 
   AttentionGeometry(const AttentionParams& p, const TensorSpec& q, const TensorSpec& k)
       : n(q.shape[0]),
         heads(p.heads),
-        width(q.shape[1] / p.heads),
-        queries(q.shape.elements_from(2)),
-        keys(k.shape.elements_from(2)),
+        width(TokenSizes(q).channels / p.heads),
+        queries(TokenSizes(q).tokens),
+        keys(TokenSizes(k).tokens),
         scale(p.scale),
-        nhwc(q.layout == Layout::nhwc) {}
+        causal(p.causal),
+        channels_last(TokenSizes(q).channels_last) {}
 
   // Head `head` of all n*heads in a tensor of `length` tokens.
   template <class Float>
   Tokens<Float> tokens(Float* x, int64_t head, int64_t length) const {
     const int64_t sample = head / heads, first = head % heads * width, channels = heads * width;
     x += sample * channels * length;
-    if (nhwc) return {x + first, channels, 1};
+    if (channels_last) return {x + first, channels, 1};
     return {x + first * length, 1, length};
   }
 };
@@ -88,6 +89,8 @@ struct Softmax {
 void softmax_tile(float* scores, int64_t others, int64_t columns, float scale, const Softmax&);
 // x[rows][columns] *= factor[column]
 void scale_columns(float* x, int64_t rows, int64_t columns, const float* factor);
+// Where queries [first_query, first_query + columns) may not meet keys from first_key on, scores become -inf.
+void mask_causal(float* scores, int64_t first_key, int64_t keys, int64_t first_query, int64_t columns);
 // sum becomes its reciprocal, most the logarithm of the sum of exp(score).
 void softmax_finish(int64_t columns, const Softmax&);
 

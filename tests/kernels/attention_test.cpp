@@ -16,27 +16,54 @@ struct Sizes {
   Shape q, k;
   int64_t heads;
   bool far_below = false;  // scores of about -120: exp(score) is 0, exp(-lse) infinite
+  bool causal = false;
+  bool watched = true;
+  int64_t tokens() const { return TokenSizes(f32(q)).tokens; }
+  int64_t width() const { return TokenSizes(f32(q)).channels / heads; }
+  AttentionParams params(float scale) const { return {heads, scale, causal}; }
 };
 
 // One token, one channel; odd lengths below, at and above a tile's 64; other tokens than its own; widths 1 to
-// 512; whole tiles of 128, as cuDNN's gradient wants.
+// 512; whole tiles of 128, as cuDNN's gradient wants. Tokens and images; causal with as many keys as queries,
+// fewer and more, within a tile and over several.
 std::vector<Sizes> sizes() {
-  return {{{1, 1, 1, 1}, {1, 1, 1, 1}, 1},       {{2, 3, 3, 5}, {2, 3, 3, 5}, 3},
-          {{1, 10, 1, 3}, {1, 10, 1, 3}, 2},     {{2, 14, 7, 7}, {2, 14, 7, 7}, 2},
-          {{3, 32, 8, 8}, {3, 32, 8, 8}, 1},     {{1, 24, 5, 13}, {1, 24, 5, 13}, 3},
-          {{17, 6, 2, 3}, {17, 6, 2, 3}, 2},     {{1, 40, 9, 17}, {1, 40, 9, 17}, 5},
-          {{2, 64, 6, 11}, {2, 64, 6, 11}, 1},   {{1, 8, 3, 3}, {1, 8, 7, 11}, 2},
-          {{2, 6, 10, 13}, {2, 6, 1, 2}, 3},     {{1, 130, 3, 7}, {1, 130, 3, 7}, 1},
-          {{1, 192, 5, 5}, {1, 192, 4, 9}, 2},   {{1, 256, 4, 4}, {1, 256, 4, 4}, 1},
-          {{1, 512, 3, 13}, {1, 512, 3, 13}, 1}, {{2, 12, 21}, {2, 12, 33}, 2},
-          {{1, 16, 8, 16}, {1, 16, 16, 16}, 2},  {{0, 8, 3, 3}, {0, 8, 3, 3}, 2},
-          {{1, 8, 3, 3}, {1, 8, 3, 7}, 1, true}};
+  return {{{1, 1, 1, 1}, {1, 1, 1, 1}, 1},
+          {{2, 3, 3, 5}, {2, 3, 3, 5}, 3},
+          {{1, 10, 1, 3}, {1, 10, 1, 3}, 2},
+          {{2, 14, 7, 7}, {2, 14, 7, 7}, 2},
+          {{3, 32, 8, 8}, {3, 32, 8, 8}, 1},
+          {{1, 24, 5, 13}, {1, 24, 5, 13}, 3},
+          {{17, 6, 2, 3}, {17, 6, 2, 3}, 2},
+          {{1, 40, 9, 17}, {1, 40, 9, 17}, 5},
+          {{2, 64, 6, 11}, {2, 64, 6, 11}, 1},
+          {{1, 8, 3, 3}, {1, 8, 7, 11}, 2},
+          {{2, 6, 10, 13}, {2, 6, 1, 2}, 3},
+          {{1, 130, 3, 7}, {1, 130, 3, 7}, 1},
+          {{1, 192, 5, 5}, {1, 192, 4, 9}, 2},
+          {{1, 256, 4, 4}, {1, 256, 4, 4}, 1},
+          {{1, 512, 3, 13}, {1, 512, 3, 13}, 1},
+          {{2, 21, 12}, {2, 33, 12}, 2},
+          {{1, 16, 8, 16}, {1, 16, 16, 16}, 2},
+          {{0, 8, 3, 3}, {0, 8, 3, 3}, 2},
+          {{1, 8, 3, 3}, {1, 8, 3, 7}, 1, true},
+          {{1, 1, 1}, {1, 1, 1}, 1, false, true},
+          {{2, 77, 16}, {2, 77, 16}, 2, false, true},
+          {{1, 150, 24}, {1, 150, 24}, 3, false, true},
+          {{1, 70, 8}, {1, 130, 8}, 1, false, true},
+          {{1, 140, 8}, {1, 67, 8}, 1, false, true},
+          {{2, 6, 9, 9}, {2, 6, 9, 9}, 2, false, true},
+          {{1, 70, 512}, {1, 70, 512}, 1, false, true, false},
+          {{2, 81, 64}, {2, 77, 64}, 8},
+          {{1, 65, 80}, {1, 77, 80}, 2},
+          {{1, 20, 320}, {1, 77, 320}, 2},
+          {{1, 12, 512}, {1, 77, 512}, 1},
+          {{1, 128, 40}, {1, 256, 40}, 1, false, false, false}};
 }
 
-float scale_of(const Sizes& s) { return 1 / std::sqrt(static_cast<float>(s.q[1] / s.heads)); }
+float scale_of(const Sizes& s) { return 1 / std::sqrt(static_cast<float>(s.width())); }
 
 TensorSpec lse_spec(const Sizes& s, Layout layout = Layout::plain) {
-  return f32({s.q[0], s.heads, s.q.elements_from(2)}, layout == Layout::lanes ? layout : Layout::plain);
+  return f32({s.q[0], s.heads, s.tokens()}, layout == Layout::lanes ? layout : Layout::plain);
 }
 
 void fill_forward(const Sizes& s, std::vector<Buffer>& in, std::mt19937& random) {
@@ -58,7 +85,7 @@ std::vector<KernelCase> kernel_cases() {
   std::vector<KernelCase> all;
   for (const Sizes& s : sizes()) {
     const TensorSpec q = f32(s.q), k = f32(s.k), lse = lse_spec(s);
-    const AttentionParams params{.heads = s.heads, .scale = scale_of(s)};
+    const AttentionParams params = s.params(scale_of(s));
     // lse is in q's layout in lanes and plain beside nhwc: once as a batch tensor, once not.
     for (bool follows : {true, false}) {
       const auto with = [&](std::vector<int> always, int index) {
@@ -67,11 +94,12 @@ std::vector<KernelCase> kernel_cases() {
       };
       KernelCase c;
       c.op = "attention";
-      c.label = fmt::format("{} to {}{}", s.q.text(), s.k.text(), follows ? "" : " plain lse");
+      c.label = fmt::format("{} to {}{}{}", s.q.text(), s.k.text(), s.causal ? " causal" : "",
+                            follows ? "" : " plain lse");
       c.params = params;
       c.in = {q, k, k}, c.out = {q, lse};
       c.batch_in = {0, 1, 2}, c.batch_out = with({0}, 1);
-      c.watched = follows;  // on a GPU both are the same
+      c.watched = follows && s.watched;  // on a GPU both are the same
       c.bf16_in = {0, 1, 2}, c.bf16_out = {0};
       c.fill = [s](std::vector<Buffer>& in, std::mt19937& random) { fill_forward(s, in, random); };
       // Scores are f32 sums of up to 512 products, to some 1e-6, and so are their exponentials; of scores of
@@ -100,8 +128,9 @@ const bool cases = add_kernel_cases(kernel_cases);
 
 const bool gradients = add_gradient_cases([] {
   std::vector<GradientCase> all;
-  for (const Sizes& s : {Sizes{{2, 6, 2, 3}, {2, 6, 2, 3}, 2}, Sizes{{1, 5, 3, 3}, {1, 5, 1, 4}, 1}}) {
-    const AttentionParams params{.heads = s.heads, .scale = 0.7f};
+  for (const Sizes& s : {Sizes{{2, 6, 2, 3}, {2, 6, 2, 3}, 2}, Sizes{{1, 5, 3, 3}, {1, 5, 1, 4}, 1},
+                         Sizes{{2, 5, 6}, {2, 7, 6}, 2}, Sizes{{1, 6, 4}, {1, 6, 4}, 1, false, true}}) {
+    const AttentionParams params = s.params(0.7f);
     const TensorSpec q = f32(s.q), k = f32(s.k);
     std::mt19937 random(8);
     GradientCase c;
@@ -144,6 +173,51 @@ TEST(Attention, LargeScoresStayFinite) {
     for (int64_t i = 0; i < lse_spec(s).shape.elements(); ++i)
       ASSERT_NEAR(got[1].as<float>()[i], expected[1].as<float>()[i], 2e-4) << kernel;
   }
+}
+
+// The same numbers in memory are tokens, or an image in nhwc.
+TEST(Attention, TokensAreThePixelsOfAnImageInNhwc) {
+  const Shape tokens{2, 15, 12}, image{2, 12, 3, 5};
+  const AttentionParams params{.heads = 3, .scale = 0.5f};
+  std::mt19937 random(5);
+  std::vector<Buffer> x, y;
+  for (int i = 0; i < 3; ++i) {
+    x.emplace_back(f32(tokens)), y.emplace_back(f32(image, Layout::nhwc));
+    fill_uniform(x.back(), random);
+    std::copy_n(x.back().as<float>(), tokens.elements(), y.back().as<float>());
+  }
+  const TensorSpec lse = f32({2, 3, 15});
+  const auto of_tokens = run_reference("attention", params, x, {f32(tokens), lse});
+  const auto of_images = run_reference("attention", params, y, {f32(image, Layout::nhwc), lse});
+  for (size_t o = 0; o < 2; ++o)
+    for (int64_t i = 0; i < of_tokens[o].spec().stored_elements(); ++i)
+      EXPECT_EQ(of_tokens[o].as<float>()[i], of_images[o].as<float>()[i]) << o << " " << i;
+}
+
+// Worked out by hand: the first query sees the first key alone, the second both, alike here.
+TEST(Attention, CausalQueriesSeeNoLaterKey) {
+  const Buffer q(f32({1, 2, 1})), k(f32({1, 2, 1})), v(f32({1, 2, 1}));
+  q.as<float>()[0] = 5, q.as<float>()[1] = 0, k.as<float>()[0] = 1, k.as<float>()[1] = 2;
+  v.as<float>()[0] = 3, v.as<float>()[1] = 7;
+  const auto out =
+      run_reference("attention", AttentionParams{1, 1, true}, {q, k, v}, {f32({1, 2, 1}), f32({1, 1, 2})});
+  EXPECT_FLOAT_EQ(out[0].as<float>()[0], 3);
+  EXPECT_FLOAT_EQ(out[0].as<float>()[1], 5);
+  EXPECT_FLOAT_EQ(out[1].as<float>()[0], 5);
+  EXPECT_FLOAT_EQ(out[1].as<float>()[1], std::log(2.0f));
+}
+
+// 4,096 queries and keys: their scores are 64 MB a head. A tile of them stays, and backward a head's dk and dv.
+TEST(Attention, ScoresAreNeverAllInMemory) {
+  const Shape x{1, 4096, 320};
+  const TensorSpec t = f32(x), lse = f32({1, 8, 4096});
+  const AttentionParams params{.heads = 8, .scale = 1};
+  const auto bytes = [&](const char* op, std::vector<TensorSpec> in, std::vector<TensorSpec> out) {
+    const KernelRequest request{params, in, out, 1};
+    return Registry::builtin().find(op, "tiled", Device::cpu)->make(request)->workspace_bytes();
+  };
+  EXPECT_LT(bytes("attention", {t, t, t}, {t, lse}), 48 << 10);
+  EXPECT_LT(bytes("attention_grad", {t, t, t, t, lse, t}, {t, t, t}), (96 << 10) + 2 * 4096 * 40 * 4);
 }
 
 // A sample's bits depend neither on threads nor on the samples beside it.

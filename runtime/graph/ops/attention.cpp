@@ -7,17 +7,22 @@ namespace lockstep {
 namespace {
 
 std::vector<OutputRule> infer_attention(const Graph& g, const Params& params, In in) {
-  const auto heads = params.as<AttentionParams>().heads;
+  const auto& p = params.as<AttentionParams>();
+  const int64_t heads = p.heads;
+  LOCKSTEP_ASSERT(!p.causal || p.scale > 0, "{}", p.text());
   const TensorSpec& q = spec_of(g, in[0]);
   const Shape &k = spec_of(g, in[1]).shape, &v = spec_of(g, in[2]).shape;
-  if (q.shape.rank() < 3 || k.rank() < 3 || q.shape[0] != k[0] || q.shape[1] != k[1] || !(k == v))
-    shape_error(fmt::format(
-        "attention needs queries, keys and values [N, C, H, W] of equal N and C, got {}, {} and {}",
-        q.shape.text(), k.text(), v.text()));
-  if (q.shape[1] % heads != 0)
+  const int rank = q.shape.rank(), channels = rank == 3 ? 2 : 1;
+  if ((rank != 3 && rank != 4) || k.rank() != rank || q.shape[0] != k[0] ||
+      q.shape[channels] != k[channels] || !(k == v) || k.elements_from(1) == 0)
+    shape_error(
+        fmt::format("attention needs queries, keys and values, tokens [N, L, C] or images [N, C, H, W], "
+                    "of equal N and C, got {}, {} and {}",
+                    q.shape.text(), k.text(), v.text()));
+  if (q.shape[channels] % heads != 0)
     shape_error(fmt::format("attention: {} heads don't divide the channels of {}", heads, q.shape.text()));
   const Layout lse = q.layout == Layout::lanes ? Layout::lanes : Layout::plain;
-  return {{q}, {{DType::f32, {q.shape[0], heads, q.shape.elements_from(2)}, lse}}};
+  return {{q}, {{DType::f32, {q.shape[0], heads, TokenSizes(q).tokens}, lse}}};
 }
 
 std::vector<ValueId> gradient_attention(GraphBuilder& b, const Node& n, In dy, const Wanted& wanted) {
@@ -30,9 +35,10 @@ std::vector<ValueId> gradient_attention(GraphBuilder& b, const Node& n, In dy, c
   return d;
 }
 
-// So many products of queries and keys, in multiplications and additions.
+// So many products of queries and keys, in multiplications and additions; what a causal mask leaves out is
+// counted.
 int64_t product_flops(const Graph& g, const Node& n, int64_t products) {
-  return operations({products, 2, elements_of(g, n.in[0]), spec_of(g, n.in[1]).shape.elements_from(2)});
+  return operations({products, 2, elements_of(g, n.in[0]), TokenSizes(spec_of(g, n.in[1])).tokens});
 }
 
 Layout preferred_attention(const Graph& g, const Node& n) {
