@@ -24,6 +24,7 @@ find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(Protobuf REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 # lockstep_part(OPTION PACKAGE): resolves AUTO to whether the package is there; ON without it is an error.
 macro(lockstep_part option package)
   if(${option} STREQUAL AUTO)

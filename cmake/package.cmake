@@ -5,11 +5,11 @@ find_program(GZIP gzip REQUIRED)
 
 install(TARGETS lockstep RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 
-# The jobs, and MNIST with its licence; not what a user has downloaded beside it. A job finds its data by a path relative
+# The jobs, MNIST with its licence and the small tokenizer; not what a user has downloaded beside it. A job finds its data by a path relative
 # to itself, and makes its runs below the current folder.
 file(GLOB jobs CONFIGURE_DEPENDS configs/*.yaml)
 install(FILES ${jobs} DESTINATION ${CMAKE_INSTALL_DATADIR}/lockstep/configs)
-install(DIRECTORY configs/data/mnist DESTINATION ${CMAKE_INSTALL_DATADIR}/lockstep/configs/data)
+install(DIRECTORY configs/data/mnist configs/data/clip_small DESTINATION ${CMAKE_INSTALL_DATADIR}/lockstep/configs/data)
 
 install(FILES LICENSE NOTICE README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md THIRD_PARTY.md cmake/package/copyright
         DESTINATION ${CMAKE_INSTALL_DOCDIR})
