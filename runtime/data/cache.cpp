@@ -13,6 +13,7 @@
 #include <filesystem>
 
 #include "runtime/data/hash.h"
+#include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
@@ -21,22 +22,22 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kMagic[] =
-    "LSIMG03";  // 8 bytes with its zero; change it with the format or a decoder's output
+    "LSIMG04";  // 8 bytes with its zero; change it with the format or a decoder's output
 constexpr size_t kMinBytes = 1 << 20;
 // Two changes within one tick of a file system's clock look alike; a tick is 1 to 10 ms.
 constexpr double kSettledSeconds = 0.1;
 
-// The file: header, class names, what was skipped, remarks (each text with its zero), labels as int32, pixels.
+// The file: header, class names, what was skipped, remarks (each text with its zero), captions as JSON, labels as
+// int32, pixels.
 struct Header {
   char magic[8];
   uint64_t checksum;  // of everything after this field
   char state[64], content_hash[64];
-  uint64_t file_bytes, names_bytes, skipped_bytes, remarks_bytes;
+  uint64_t file_bytes, names_bytes, skipped_bytes, remarks_bytes, captions_bytes;
   int64_t count, channels, height, width, classes;
 
-  uint64_t labels_at() const {
-    return (sizeof(Header) + names_bytes + skipped_bytes + remarks_bytes + 63) / 64 * 64;
-  }
+  uint64_t captions_at() const { return sizeof(Header) + names_bytes + skipped_bytes + remarks_bytes; }
+  uint64_t labels_at() const { return (captions_at() + captions_bytes + 63) / 64 * 64; }
   uint64_t pixels_at() const { return (labels_at() + static_cast<uint64_t>(count) * 4 + 63) / 64 * 64; }
   uint64_t pixels_bytes() const { return static_cast<uint64_t>(count * channels * height * width); }
 };
@@ -132,6 +133,9 @@ std::optional<ImageSet> DatasetCache::load() const {
   set.class_names = split_texts({text, h.names_bytes});
   set.skipped = split_texts({text + h.names_bytes, h.skipped_bytes});
   set.remarks = split_texts({text + h.names_bytes + h.skipped_bytes, h.remarks_bytes});
+  const char* captions = reinterpret_cast<const char*>(file.get()) + h.captions_at();
+  if (h.captions_bytes > 0)
+    set.captions = nlohmann::json::parse(captions, captions + h.captions_bytes).get<decltype(set.captions)>();
   set.labels.resize(static_cast<size_t>(h.count));
   std::memcpy(set.labels.data(), file.get() + h.labels_at(), set.labels.size() * sizeof(int32_t));
   set.pixels = Pixels(std::shared_ptr<const uint8_t>(file, file.get() + h.pixels_at()), h.pixels_bytes());
@@ -141,7 +145,8 @@ std::optional<ImageSet> DatasetCache::load() const {
 void DatasetCache::store(const ImageSet& set) const {
   if (folder_.empty() || !settled_ || set.pixels.size() < kMinBytes) return;
   const std::string names = joined_texts(set.class_names), skipped = joined_texts(set.skipped),
-                    remarks = joined_texts(set.remarks);
+                    remarks = joined_texts(set.remarks),
+                    captions = set.captions.empty() ? "" : json_text(nlohmann::json(set.captions));
   Header h{};
   std::memcpy(h.magic, kMagic, sizeof h.magic);
   std::memcpy(h.state, state_.data(), sizeof h.state);
@@ -150,6 +155,7 @@ void DatasetCache::store(const ImageSet& set) const {
   h.names_bytes = names.size();
   h.skipped_bytes = skipped.size();
   h.remarks_bytes = remarks.size();
+  h.captions_bytes = captions.size();
   h.count = set.count();
   h.channels = set.channels;
   h.height = set.height;
@@ -169,6 +175,7 @@ void DatasetCache::store(const ImageSet& set) const {
   put(sizeof h, names.data(), names.size());
   put(sizeof h + names.size(), skipped.data(), skipped.size());
   put(sizeof h + names.size() + skipped.size(), remarks.data(), remarks.size());
+  put(h.captions_at(), captions.data(), captions.size());
   put(h.labels_at(), set.labels.data(), set.labels.size() * sizeof(int32_t));
   put(h.pixels_at(), set.pixels.data(), set.pixels.size());
   put(0, &h, sizeof h);

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "runtime/data/cache.h"
+#include "runtime/data/captions.h"
 #include "runtime/data/cifar10.h"
 #include "runtime/data/codec.h"
 #include "runtime/data/hash.h"
@@ -88,7 +89,9 @@ Source find(const DatasetConfig& c, int threads) {
             [=] { check_cifar10_sizes(files); }};
   }
   if (c.dataset == "image_folder") {
-    const auto folder = std::make_shared<const ImageFolder>(find_image_folder(c.path, test));
+    const bool captioned = !c.captions.column.empty();
+    const auto folder = std::make_shared<const ImageFolder>(
+        captioned ? find_captioned_folder(c.path, test, c.captions.column) : find_image_folder(c.path, test));
     const ImageFolderOptions options{c.fit, c.on_bad_image == "skip", c.max_pixels, threads};
     Source source{folder->files, [=] { return read_image_folder(*folder, options); },
                   [=] {
@@ -98,9 +101,11 @@ Source find(const DatasetConfig& c, int threads) {
                     return p;
                   },
                   fmt::format("{} {} {}", c.fit.text(), c.on_bad_image, c.max_pixels)};
+    if (captioned) source.options += " captions " + c.captions.column;
+    source.files.insert(source.files.end(), folder->caption_files.begin(), folder->caption_files.end());
+    const char* why = captioned ? ": without caption, passed over" : ": in no class's folder, passed over";
     for (const std::string& file : folder->passed_over)
-      source.remarks.push_back(file + (looks_like_picture(file) ? ": in no class's folder, passed over"
-                                                                : ": no picture, passed over"));
+      source.remarks.push_back(file + (looks_like_picture(file) ? why : ": no picture, passed over"));
     return source;
   }
   throw Error(
@@ -118,6 +123,16 @@ std::string hash_of(const ImageSet& set) {
   digest.add(set.labels.data(), set.labels.size() * sizeof(int32_t));
   digest.add(set.pixels.begin(), set.pixels.size());
   return digest.hex();
+}
+
+void add_captions_to_hash(ImageSet& set) {
+  Digest digest("sha256");
+  digest.add("lockstep captions " + set.content_hash);
+  for (const auto& captions : set.captions) {
+    digest.add(fmt::format("\n{}", captions.size()));
+    for (const std::string& caption : captions) digest.add(fmt::format(" {}:{}", caption.size(), caption));
+  }
+  set.content_hash = digest.hex();
 }
 
 std::string quoted(const std::vector<std::string>& names) {
@@ -204,9 +219,12 @@ std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int th
     set->remarks.insert(set->remarks.end(), source.remarks.begin(), source.remarks.end());
     if (config.limit > 0 && config.limit < set->count()) {
       set->labels.resize(static_cast<size_t>(config.limit));
+      if (!set->captions.empty()) set->captions.resize(set->labels.size());
       set->pixels.resize(static_cast<size_t>(config.limit * set->sample_bytes()));
       set->content_hash = hash_of(*set);
     }
+    if (!config.captions.pattern.empty()) caption_by_class(*set, config.captions.pattern);
+    if (!set->captions.empty()) add_captions_to_hash(*set);
     if (like) conform(*set, *like, config.path);
     return std::make_shared<const ImageSet>(std::move(*set));
   });

@@ -43,6 +43,13 @@ struct ImageFit {
 // Of one picture, unless the job says otherwise. What claims to be larger is refused before memory is taken for it.
 inline constexpr int64_t kMaxPixels = 64'000'000;
 
+// Where captions come from: one of the first two. None: the set has no captions.
+struct CaptionConfig {
+  std::string
+      column;  // of an image_folder: metadata.jsonl's column, or x.txt beside x.png (runtime/data/captions.h)
+  std::string pattern;  // `template`: "a photo of a {}", of a set with classes
+};
+
 // `inputs.training`, `.validation`, `.test` of the job file.
 struct DatasetConfig {
   std::string dataset;  // mnist, fashion_mnist, cifar10, idx, image_folder
@@ -54,8 +61,9 @@ struct DatasetConfig {
   AugmentConfig augment;              // of inputs.training only
   ImageFit fit;                       // of an image_folder, as are the next two
   std::string on_bad_image = "stop";  // stop: error data (65); skip: left out, see ImageSet::skipped
-  int64_t max_pixels = kMaxPixels;    // height x width of a picture at most
-  std::string where;                  // file:line:column of the entry, for messages
+  CaptionConfig captions;
+  int64_t max_pixels = kMaxPixels;  // height x width of a picture at most
+  std::string where;                // file:line:column of the entry, for messages
 };
 
 // Bytes that are either owned, like a vector's, or a read-only part of a mapped file.
@@ -121,7 +129,9 @@ class ImageSet {
   std::vector<std::string> class_names;  // classes of them
   Pixels pixels;
   std::vector<int32_t> labels;
-  // SHA-256 (hex) over shape, class names in their order, labels and pixels as they were read, wherever the files lie. What
+  std::vector<std::vector<std::string>> captions;  // of each sample, at least one; empty: the set has none
+  // SHA-256 (hex) over shape, class names in their order, labels and pixels as they were read, wherever the files lie, and over
+  // captions where there are any. What
   // is made of the set afterwards (labels as a model numbers them, channels converted, its middle cut out) keeps it.
   std::string content_hash;
   std::vector<std::string> skipped;  // of images that were left out: file, and what is wrong with it
@@ -135,7 +145,8 @@ class ImageSet {
 //                 `images` and `idx1` for `idx3`, with or without .gz. Classes: the largest label + 1
 //   cifar10       the binary version: path or path/cifar-10-batches-bin
 //   image_folder  a folder per class, in the order of their names; PNG and JPEG files at any depth below, fitted
-//                 to one size; decoded by `threads` threads. Or, without classes, the files themselves
+//                 to one size; decoded by `threads` threads. Or, without classes, the files themselves. With
+//                 captions.column: the pictures that metadata.jsonl lists, in its order, or all that have a text beside them
 // Decoded sets of a megabyte or more are kept under $XDG_CACHE_HOME/lockstep (~/.cache/lockstep).
 //
 // `like`: what training saw. Images come in its channels, as read_image converts them, and labels are numbers of its

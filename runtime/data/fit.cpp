@@ -140,6 +140,7 @@ std::shared_ptr<const ImageSet> middle_of(const std::string& path, const ImageSe
   for (int64_t n = 0; n < count; ++n) {
     const int64_t i = subset.empty() ? n : subset[static_cast<size_t>(n)];
     out->labels.push_back(set.labels[static_cast<size_t>(i)]);
+    if (!set.captions.empty()) out->captions.push_back(set.captions[static_cast<size_t>(i)]);
     copy_middle(set.image(i), set.channels, from, out->pixels.data() + n * out->sample_bytes(), size);
   }
   return out;

@@ -7,8 +7,10 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
 
+#include "runtime/data/captions.h"
 #include "runtime/data/codec.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/input_file.h"
@@ -211,6 +213,40 @@ ImageFolder find_image_folder(const std::string& path, bool test) {
   return folder;
 }
 
+ImageFolder find_captioned_folder(const std::string& path, bool test, const std::string& column) {
+  fs::path base = path;
+  if (!is_there((base / kMetadataName).string()) && has_halves(base)) base /= test ? "test" : "train";
+  const fs::path metadata = base / kMetadataName;
+  const bool has_metadata = is_there(metadata.string());
+  ImageFolder folder;
+  if (has_metadata) {
+    CaptionedFiles listed = read_metadata(base.string(), column);
+    folder.files = std::move(listed.files), folder.captions = std::move(listed.captions);
+    folder.caption_files.push_back(metadata.string());
+  }
+  std::set<std::string> known(folder.files.begin(), folder.files.end());
+  std::vector<std::string> without;
+  each_file(base, [&](const std::string& file) {
+    const bool is_picture = looks_like_picture(file);
+    if (is_picture && !has_metadata)
+      (is_there(caption_file_of(file)) ? folder.files : without).push_back(file);
+    else if (!is_picture || !known.contains(fs::path(file).lexically_normal().string()))
+      folder.passed_over.push_back(file);
+    return true;
+  });
+  if (folder.files.empty()) throw no_captions(base.string());
+  if (!without.empty()) (void)read_caption_file(without[0]);  // says that it is missing
+  if (!has_metadata)
+    for (const std::string& file : folder.files) {
+      folder.captions.push_back({read_caption_file(file)});
+      folder.caption_files.push_back(caption_file_of(file));
+    }
+  known.insert(folder.caption_files.begin(), folder.caption_files.end());
+  std::erase_if(folder.passed_over, [&](const std::string& file) { return known.contains(file); });
+  folder.labels.resize(folder.files.size());
+  return folder;
+}
+
 DatasetShape probe_image_folder(const ImageFolder& folder, const ImageFolderOptions& options,
                                 std::vector<int32_t>& labels, std::vector<std::string>& skipped) {
   const Survey survey(folder, options);
@@ -251,6 +287,7 @@ ImageSet read_image_folder(const ImageFolder& folder, const ImageFolderOptions& 
     if (to != from) std::copy_n(from, bytes, to);
     to += bytes;
     set.labels.push_back(folder.labels[files[i]]);
+    if (!folder.captions.empty()) set.captions.push_back(folder.captions[files[i]]);
     if (!remarks[i].empty()) set.remarks.push_back(folder.files[files[i]] + ": " + remarks[i]);
   }
   pixels.resize(static_cast<size_t>(to - pixels.data()));

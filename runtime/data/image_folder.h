@@ -14,7 +14,9 @@ namespace lockstep {
 struct ImageFolder {
   std::vector<std::string> classes;  // none: the folder holds the files themselves
   std::vector<std::string> files;
-  std::vector<int32_t> labels;           // one a file; 0 where there are no classes
+  std::vector<int32_t> labels;                          // one a file; 0 where there are no classes
+  std::vector<std::vector<std::string>> captions = {};  // of each file; empty: none were asked for
+  std::vector<std::string> caption_files = {};          // that they were read from
   std::vector<std::string> passed_over;  // files that are no pictures, or lie beside the classes' folders
 };
 
@@ -23,6 +25,9 @@ struct ImageFolder {
 // their content are meant to be pictures (looks_like_picture). Error no_input (66): the folder is missing, or holds no
 // pictures; data (65): a class without images.
 ImageFolder find_image_folder(const std::string& path, bool test);
+// The same where captions are wanted (runtime/data/captions.h), which are instead of classes. Where there is a metadata.jsonl,
+// pictures that it does not list are passed over. Errors: no_input (66) where nothing has captions, data (65).
+ImageFolder find_captioned_folder(const std::string& path, bool test, const std::string& column);
 struct ImageFolderOptions {
   ImageFit fit;
   bool skip_bad = false;  // leave out what cannot be read, instead of stopping at the first

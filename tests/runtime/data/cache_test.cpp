@@ -38,6 +38,8 @@ class Cache : public ::testing::Test {
     s.channels = 1, s.height = s.width = 29, s.classes = 3;
     s.class_names = {"a", "", "c"};
     s.skipped = {"d: damaged", ""};
+    s.captions = {{"a red \"cube\"", std::string("z\0ro", 4)}, {"caf\u00e9"}};
+    s.captions.resize(static_cast<size_t>(count), {"x"});
     for (int64_t i = 0; i < count; ++i) s.labels.push_back(static_cast<int32_t>(i % 3));
     s.pixels.resize(static_cast<size_t>(count * 29 * 29));
     for (size_t i = 0; i < s.pixels.size(); ++i) s.pixels[i] = static_cast<uint8_t>(i * 7);
@@ -72,6 +74,7 @@ TEST_F(Cache, GivesBackWhatWasStored) {
   EXPECT_TRUE(std::equal(loaded->pixels.begin(), loaded->pixels.end(), std::as_const(stored).pixels.begin(),
                          std::as_const(stored).pixels.end()));
   EXPECT_EQ(loaded->skipped, stored.skipped);
+  EXPECT_EQ(loaded->captions, stored.captions);
   EXPECT_FALSE(DatasetCache("y", "plain", {source}).load());
   EXPECT_FALSE(DatasetCache("x", "other", {source}).load());
 }
