@@ -1,41 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
-#include "kernels/attention/attention.h"
 #include "kernels/batch_norm/batch_norm.h"
-#include "kernels/conv2d/conv2d.h"
 #include "kernels/core/kernel.h"
-#include "kernels/dropout/dropout.h"
-#include "kernels/elementwise/elementwise.h"
-#include "kernels/group_norm/group_norm.h"
-#include "kernels/linear/linear.h"
 #include "kernels/pool2d/pool2d.h"
+#include "models/blocks.h"
 #include "models/model.h"
 
 namespace lockstep {
 namespace {
 
-// PyTorch's default for convolution and linear layers: kaiming_uniform(a = sqrt 5), which is uniform within
-// 1/sqrt(fan in), for weight and bias alike (torch.nn.Linear.reset_parameters).
-Init uniform_for(int64_t fan_in) {
-  Init i;
-  i.kind = Init::Kind::uniform;
-  i.bound = static_cast<float>(1 / std::sqrt(static_cast<double>(fan_in)));
-  return i;
-}
 // torch.nn.init.kaiming_normal_(mode="fan_out", nonlinearity="relu"), as torchvision initialises
 // convolutions.
-Init kaiming_normal_for(int64_t fan_out) {
-  Init i;
-  i.kind = Init::Kind::normal;
-  i.deviation = static_cast<float>(std::sqrt(2 / static_cast<double>(fan_out)));
-  return i;
-}
-Init constant(float value) {
-  Init i;
-  i.constant = value;
-  return i;
-}
+Init kaiming_normal_for(int64_t fan_out) { return normal_init(std::sqrt(2 / static_cast<double>(fan_out))); }
 
 ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueId x,
                    const std::string& prefix);
@@ -66,17 +43,14 @@ struct Adder {
                   fmt::format("conv2d: {} groups do not divide {} input and {} output channels", l.groups,
                               channels, l.out_channels));
     const Shape w{l.out_channels, channels / l.groups, l.kernel.h, l.kernel.w};
-    const int64_t fan_in = w.elements_from(1);
-    const Init weight_init =
-        l.kaiming_normal ? kaiming_normal_for(l.out_channels * w.elements_from(2)) : uniform_for(fan_in);
-    std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", w, weight_init)};
-    if (l.bias) inputs.push_back(b.parameter(name + ".bias", {l.out_channels}, uniform_for(fan_in)));
+    std::optional<Init> init;
+    if (l.kaiming_normal) init = kaiming_normal_for(l.out_channels * w.elements_from(2));
     Conv2dParams p;
     p.stride_h = l.stride.h, p.stride_w = l.stride.w;
     p.pad_top = p.pad_bottom = l.padding.h, p.pad_left = p.pad_right = l.padding.w;
     p.dilation_h = l.dilation.h, p.dilation_w = l.dilation.w;
     p.groups = l.groups;
-    return b.add1("conv2d", p, inputs);
+    return conv2d(b, x, name, w, p, l.bias, init);
   }
 
   ValueId operator()(const layer::Linear& l) const {
@@ -87,10 +61,7 @@ struct Adder {
       throw Error(
           Exit::config, "E_SHAPE",
           fmt::format("linear has in_features {}, its input {} has {}", l.in_features, in().text(), in()[1]));
-    const int64_t k = in()[1], out = l.out_features;
-    std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", {out, k}, uniform_for(k))};
-    if (l.bias) inputs.push_back(b.parameter(name + ".bias", {out}, uniform_for(k)));
-    return b.add1("linear", LinearParams{}, inputs);
+    return linear(b, x, name, l.out_features, l.bias);
   }
 
   ValueId operator()(const layer::MaxPool2d& l) const {
@@ -120,23 +91,11 @@ struct Adder {
     return b.add1("avg_pool2d", p, {x});
   }
 
-  ValueId operator()(const layer::Activation& l) const {
-    const Elt op = l.kind == "relu"   ? Elt::relu
-                   : l.kind == "silu" ? Elt::silu
-                   : l.kind == "gelu" ? Elt::gelu
-                   : l.kind == "tanh" ? Elt::tanh
-                                      : Elt::sigmoid;
-    return b.elementwise(op, {x});
-  }
+  ValueId operator()(const layer::Activation& l) const { return activate(b, x, activation_of(l.kind)); }
 
   ValueId operator()(const layer::Dropout& l) const {
-    if (!c.training || l.p == 0) return x;
-    DropoutParams p;
-    p.p = static_cast<float>(l.p);
-    p.channelwise = l.channelwise;
-    p.layer = c.dropouts++;
     if (l.channelwise) expect_image("dropout2d");
-    return b.add1("dropout", p, {x, c.step_state});
+    return dropout(c, x, l.p, l.channelwise);
   }
 
   ValueId operator()(const layer::BatchNorm2d& l) const {
@@ -144,8 +103,8 @@ struct Adder {
     const int64_t channels = in()[1];
     BatchNormParams p;
     p.eps = static_cast<float>(l.eps), p.momentum = static_cast<float>(l.momentum);
-    const ValueId gamma = b.parameter(name + ".weight", {channels}, constant(1));
-    const ValueId beta = b.parameter(name + ".bias", {channels}, constant(0));
+    const ValueId gamma = b.parameter(name + ".weight", {channels}, constant_init(1));
+    const ValueId beta = b.parameter(name + ".bias", {channels}, constant_init(0));
     const ValueId mean = b.buffer(name + ".running_mean", {channels}, 0);
     const ValueId var = b.buffer(name + ".running_var", {channels}, 1);
     if (!c.training) return b.add1("batch_norm_eval", p, {x, mean, var, gamma, beta});
@@ -161,42 +120,11 @@ struct Adder {
     return b.add1("batch_norm_apply", p, {x, stats, gamma, beta});
   }
 
-  ValueId operator()(const layer::GroupNorm& l) const { return group_norm(l, name); }
-  ValueId group_norm(const layer::GroupNorm& l, const std::string& prefix) const {
-    if (in().rank() < 2 || in()[1] % l.groups)
-      throw Error(
-          Exit::config, "E_SHAPE",
-          fmt::format("group_norm: {} groups do not divide the channels of {}", l.groups, in().text()));
-    GroupNormParams p;
-    p.groups = l.groups, p.eps = static_cast<float>(l.eps);
-    const int64_t channels = in()[1];
-    const ValueId gamma = b.parameter(prefix + ".weight", {channels}, constant(1));
-    const ValueId beta = b.parameter(prefix + ".bias", {channels}, constant(0));
-    return b.add("group_norm", p, {x, gamma, beta})[0];
-  }
-
-  // Linear from channels to channels at every pixel: a 1x1 convolution whose weight has a linear layer's
-  // shape.
-  ValueId project(ValueId from, const std::string& prefix) const {
-    const int64_t channels = b.spec(from).shape[1];
-    const ValueId w = b.parameter(prefix + ".weight", {channels, channels}, uniform_for(channels));
-    const ValueId bias = b.parameter(prefix + ".bias", {channels}, uniform_for(channels));
-    return b.add1("conv2d", Conv2dParams{}, {from, b.view(w, {channels, channels, 1, 1}), bias});
-  }
+  ValueId operator()(const layer::GroupNorm& l) const { return group_norm(b, x, name, l.groups, l.eps); }
 
   ValueId operator()(const layer::SelfAttention2d& l) const {
     expect_image("self_attention2d");
-    if (in()[1] % l.heads)
-      throw Error(
-          Exit::config, "E_SHAPE",
-          fmt::format("self_attention2d: {} heads do not divide the channels of {}", l.heads, in().text()));
-    AttentionParams p;
-    p.heads = l.heads;
-    p.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(in()[1] / l.heads)));
-    const ValueId normed = group_norm({l.groups, l.eps}, name + ".group_norm");
-    const ValueId q = project(normed, name + ".to_q"), k = project(normed, name + ".to_k");
-    const ValueId v = project(normed, name + ".to_v");
-    return b.elementwise(Elt::add, {project(b.add("attention", p, {q, k, v})[0], name + ".to_out.0"), x});
+    return self_attention2d(b, x, name, l.heads, l.groups, l.eps);
   }
 
   ValueId operator()(const layer::Flatten&) const {

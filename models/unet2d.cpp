@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/unet2d.h"
 
-#include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "kernels/attention/attention.h"
 #include "kernels/concat/concat.h"
-#include "kernels/conv2d/conv2d.h"
-#include "kernels/dropout/dropout.h"
-#include "kernels/group_norm/group_norm.h"
-#include "kernels/linear/linear.h"
 #include "kernels/pool2d/pool2d.h"
 #include "kernels/resample/resample.h"
 #include "kernels/timestep_embedding/timestep_embedding.h"
+#include "models/blocks.h"
 
 namespace lockstep {
 namespace {
@@ -88,7 +83,7 @@ class Builder {
       }
     }
 
-    x = activate(group_norm(x, "conv_norm_out", k_.norm_num_groups), Elt::silu);
+    x = activate(b_, norm(x, "conv_norm_out"), Elt::silu);
     return conv(x, "conv_out", k_.out_channels);
   }
 
@@ -110,80 +105,25 @@ class Builder {
                   fmt::format("the UNet's sample_size is {}x{}, the images are {}x{}", h, w, s[2], s[3]));
   }
 
-  // PyTorch's default of Conv2d and Linear, weight and bias.
-  Init uniform_for(int64_t fan_in) const {
-    Init i;
-    i.kind = Init::Kind::uniform;
-    i.bound = static_cast<float>(1 / std::sqrt(static_cast<double>(fan_in)));
-    return i;
+  ValueId conv(ValueId x, const string& name, int64_t out, int64_t kernel = 3) {
+    return conv2d(b_, x, name, out, kernel);
   }
-
-  ValueId conv(ValueId x, const string& name, int64_t out, int64_t kernel = 3, int64_t stride = 1,
-               bool centred = true) {
-    b_.set_scope(name);
-    const Shape w{out, shape(x)[1], kernel, kernel};
-    const Init init = uniform_for(w.elements_from(1));
-    Conv2dParams p;
-    p.stride_h = p.stride_w = stride;
-    p.pad_bottom = p.pad_right = kernel / 2;
-    p.pad_top = p.pad_left = centred ? kernel / 2 : 0;
-    return b_.add1("conv2d", p,
-                   {x, b_.parameter(name + ".weight", w, init), b_.parameter(name + ".bias", {out}, init)});
+  ValueId norm(ValueId x, const string& name) {
+    return group_norm(b_, x, name, k_.norm_num_groups, k_.norm_eps);
   }
-
-  ValueId linear(ValueId x, const string& name, int64_t out) {
-    b_.set_scope(name);
-    const int64_t in = shape(x)[1];
-    const Init init = uniform_for(in);
-    return b_.add1(
-        "linear", LinearParams{},
-        {x, b_.parameter(name + ".weight", {out, in}, init), b_.parameter(name + ".bias", {out}, init)});
-  }
-
-  // Linear from channels to channels at every pixel: a 1x1 convolution whose weight has a linear layer's
-  // shape.
-  ValueId project(ValueId x, const string& name) {
-    b_.set_scope(name);
-    const int64_t c = shape(x)[1];
-    const Init init = uniform_for(c);
-    const ValueId w = b_.parameter(name + ".weight", {c, c}, init),
-                  bias = b_.parameter(name + ".bias", {c}, init);
-    return b_.add1("conv2d", Conv2dParams{}, {x, b_.view(w, {c, c, 1, 1}), bias});
-  }
-
-  ValueId group_norm(ValueId x, const string& name, int64_t groups) {
-    b_.set_scope(name);
-    const int64_t c = shape(x)[1];
-    if (c % groups)
-      throw Error(Exit::config, "E_SHAPE",
-                  fmt::format("{}: {} groups do not divide {} channels", name, groups, c));
-    GroupNormParams p;
-    p.groups = groups, p.eps = static_cast<float>(k_.norm_eps);
-    Init one;
-    one.constant = 1;
-    return b_.add("group_norm", p,
-                  {x, b_.parameter(name + ".weight", {c}, one), b_.parameter(name + ".bias", {c}, {})})[0];
-  }
-
-  ValueId activate(ValueId x, Elt elt) { return b_.elementwise(elt, {x}); }
-  Elt activation() const {
-    return k_.act_fn == "relu" ? Elt::relu : k_.act_fn == "gelu" ? Elt::gelu : Elt::silu;
-  }
+  ValueId act(ValueId x) { return activate(b_, x, activation_of(k_.act_fn)); }
   ValueId divided(ValueId x, double by) {
     return by == 1 ? x : b_.elementwise(Elt::scale, {x}, static_cast<float>(1 / by));
   }
 
-  ValueId dropout(ValueId x) {
-    if (!c_.training || k_.dropout == 0) return x;
-    DropoutParams p;
-    p.p = static_cast<float>(k_.dropout);
-    p.layer = c_.dropouts++;
-    return b_.add1("dropout", p, {x, c_.step_state});
-  }
-
   ValueId upsample(ValueId x) { return b_.add1("upsample_nearest2d", UpsampleNearest2dParams{2, 2}, {x}); }
   ValueId downsample(ValueId x, const string& name) {
-    return conv(x, name, shape(x)[1], 3, 2, k_.downsample_padding == 1);
+    Conv2dParams p;
+    p.stride_h = p.stride_w = 2;
+    p.pad_bottom = p.pad_right = 1;
+    p.pad_top = p.pad_left = k_.downsample_padding;
+    const int64_t c = shape(x)[1];
+    return conv2d(b_, x, name, {c, c, 3, 3}, p);
   }
   ValueId halve(ValueId x) {
     Pool2dParams p;
@@ -202,7 +142,8 @@ class Builder {
       return b_.add1("timestep_embedding", p, {numbers});
     };
     auto mlp = [&](ValueId x, const string& name) {
-      return linear(activate(linear(x, name + ".linear_1", width), Elt::silu), name + ".linear_2", width);
+      x = activate(b_, linear(b_, x, name + ".linear_1", width), Elt::silu);
+      return linear(b_, x, name + ".linear_2", width);
     };
     b_.set_scope("time_proj");
     ValueId sum = mlp(sinusoids(in_.timesteps), "time_embedding");
@@ -217,24 +158,21 @@ class Builder {
                       fmt::format("the UNet embeds {} classes (num_class_embeds), labels have {} values",
                                   *k_.num_class_embeds, in_.label_values))
               .hint("one for each class of the data, and one more with objective.label_dropout");
-        Init normal;
-        normal.kind = Init::Kind::normal;
-        normal.deviation = 1;
-        classes = b_.add1(
-            "embedding", NoParams{},
-            {b_.parameter("class_embedding.weight", {*k_.num_class_embeds, width}, normal), in_.labels});
+        const ValueId table =
+            b_.parameter("class_embedding.weight", {*k_.num_class_embeds, width}, normal_init(1));
+        classes = b_.add1("embedding", NoParams{}, {table, in_.labels});
       }
       b_.set_scope("class_embedding");
       sum = b_.elementwise(Elt::add, {sum, classes});
     }
-    embedding_ = activate(sum, activation());
+    embedding_ = act(sum);
   }
 
   // x [N, C, H, W] -> [N, out, H, W], or at half or twice the size.
   ValueId resnet(ValueId x, const string& name, int64_t out, double scale = 1,
                  Resample resample = Resample::none) {
     b_.set_block(name);
-    ValueId h = activate(group_norm(x, name + ".norm1", k_.norm_num_groups), activation());
+    ValueId h = act(norm(x, name + ".norm1"));
     if (resample != Resample::none) {
       b_.set_scope(name);
       auto resize = [&](ValueId v) { return resample == Resample::down ? halve(v) : upsample(v); };
@@ -243,15 +181,15 @@ class Builder {
     }
     h = conv(h, name + ".conv1", out);
     const bool scale_shift = k_.resnet_time_scale_shift == "scale_shift";
-    const ValueId time = linear(embedding_, name + ".time_emb_proj", scale_shift ? 2 * out : out);
+    const ValueId time = linear(b_, embedding_, name + ".time_emb_proj", scale_shift ? 2 * out : out);
     if (!scale_shift) h = b_.add1("scale_shift", NoParams{}, {h, time});
-    h = group_norm(h, name + ".norm2", k_.norm_num_groups);
+    h = norm(h, name + ".norm2");
     if (scale_shift) {
       const ValueId factor = b_.add1("slice_channels", SliceChannelsParams{0, out}, {time});
       const ValueId shift = b_.add1("slice_channels", SliceChannelsParams{out, out}, {time});
       h = b_.add1("scale_shift", NoParams{}, {h, factor, shift});
     }
-    h = dropout(activate(h, activation()));
+    h = dropout(c_, act(h), k_.dropout);
     h = conv(h, name + ".conv2", out);
     if (shape(x)[1] != out) x = conv(x, name + ".conv_shortcut", out, 1);
     b_.set_scope(name);
@@ -260,24 +198,14 @@ class Builder {
     return y;
   }
 
-  // (x + to_out(attention(group_norm(x)))) / scale; groups 0: no norm.
+  // self_attention2d / scale; groups 0: no norm.
   ValueId attention(ValueId x, const string& name, int64_t groups, double scale) {
     b_.set_block(name);
     const int64_t c = shape(x)[1], width = k_.attention_head_dim.value_or(c);
     if (c % width)
       throw Error(Exit::config, "E_SHAPE",
                   fmt::format("{}: attention_head_dim {} does not divide {} channels", name, width, c));
-    const ValueId normed = groups ? group_norm(x, name + ".group_norm", groups) : x;
-    AttentionParams p;
-    p.heads = c / width;
-    p.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
-    const ValueId q = project(normed, name + ".to_q"), k = project(normed, name + ".to_k");
-    const ValueId v = project(normed, name + ".to_v");
-    b_.set_scope(name);
-    const ValueId seen = b_.add("attention", p, {q, k, v})[0];
-    const ValueId out = project(seen, name + ".to_out.0");
-    b_.set_scope(name);
-    const ValueId y = divided(b_.elementwise(Elt::add, {out, x}), scale);
+    const ValueId y = divided(self_attention2d(b_, x, name, c / width, groups, k_.norm_eps), scale);
     b_.set_block("");
     return y;
   }
