@@ -4,10 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/concat/concat.h"
-#include "kernels/pool2d/pool2d.h"
-#include "kernels/resample/resample.h"
-#include "kernels/timestep_embedding/timestep_embedding.h"
-#include "models/blocks.h"
+#include "models/unet_blocks.h"
 
 namespace lockstep {
 namespace {
@@ -31,7 +28,7 @@ class Builder {
     expect_size(image);
     if (k_.center_input_sample)
       image = b_.elementwise(Elt::add_imm, {b_.elementwise(Elt::scale, {image}, 2)}, -1);
-    ValueId x = conv(image, "conv_in", channels[0]);
+    ValueId x = conv2d(b_, image, "conv_in", channels[0]);
     embed();
 
     std::vector<ValueId> skips = {x};
@@ -45,8 +42,9 @@ class Builder {
       }
       if (i + 1 == levels) continue;
       const string down = name + ".downsamplers.0";
-      x = attention_block && k_.downsample_type == "resnet" ? resnet(x, down, channels[i], 1, Resample::down)
-                                                            : downsample(x, down + ".conv");
+      x = attention_block && k_.downsample_type == "resnet"
+              ? resnet(x, down, channels[i], 1, Resample::down)
+              : downsample_conv(b_, x, down + ".conv", k_.downsample_padding);
       skips.push_back(x);
     }
 
@@ -75,21 +73,15 @@ class Builder {
       }
       if (i + 1 == levels) continue;
       const string up = name + ".upsamplers.0";
-      if (attention_block && k_.upsample_type == "resnet") {
-        x = resnet(x, up, c, 1, Resample::up);
-      } else {
-        b_.set_scope(up);
-        x = conv(upsample(x), up + ".conv", c);
-      }
+      x = attention_block && k_.upsample_type == "resnet" ? resnet(x, up, c, 1, Resample::up)
+                                                          : upsample_conv(b_, x, up + ".conv");
     }
 
-    x = activate(b_, norm(x, "conv_norm_out"), Elt::silu);
-    return conv(x, "conv_out", k_.out_channels);
+    x = activate(b_, group_norm(b_, x, "conv_norm_out", k_.norm_num_groups, k_.norm_eps), Elt::silu);
+    return conv2d(b_, x, "conv_out", k_.out_channels);
   }
 
  private:
-  enum class Resample { none, down, up };
-
   const Shape& shape(ValueId x) const { return b_.spec(x).shape; }
 
   void expect_size(ValueId image) const {
@@ -105,53 +97,17 @@ class Builder {
                   fmt::format("the UNet's sample_size is {}x{}, the images are {}x{}", h, w, s[2], s[3]));
   }
 
-  ValueId conv(ValueId x, const string& name, int64_t out, int64_t kernel = 3) {
-    return conv2d(b_, x, name, out, kernel);
-  }
-  ValueId norm(ValueId x, const string& name) {
-    return group_norm(b_, x, name, k_.norm_num_groups, k_.norm_eps);
-  }
-  ValueId act(ValueId x) { return activate(b_, x, activation_of(k_.act_fn)); }
-  ValueId divided(ValueId x, double by) {
-    return by == 1 ? x : b_.elementwise(Elt::scale, {x}, static_cast<float>(1 / by));
-  }
-
-  ValueId upsample(ValueId x) { return b_.add1("upsample_nearest2d", UpsampleNearest2dParams{2, 2}, {x}); }
-  ValueId downsample(ValueId x, const string& name) {
-    Conv2dParams p;
-    p.stride_h = p.stride_w = 2;
-    p.pad_bottom = p.pad_right = 1;
-    p.pad_top = p.pad_left = k_.downsample_padding;
-    const int64_t c = shape(x)[1];
-    return conv2d(b_, x, name, {c, c, 3, 3}, p);
-  }
-  ValueId halve(ValueId x) {
-    Pool2dParams p;
-    p.kernel_h = p.kernel_w = p.stride_h = p.stride_w = 2;
-    return b_.add1("avg_pool2d", p, {x});
-  }
-
   // Sets embedding_: act(time embedding [+ class embedding]) [N, E], which every resnet projects.
   void embed() {
     const int64_t width = k_.time_embedding_dim.value_or(4 * k_.block_out_channels[0]);
-    auto sinusoids = [&](ValueId numbers) {
-      TimestepEmbeddingParams p;
-      p.dim = k_.block_out_channels[0];
-      p.flip_sin_to_cos = k_.flip_sin_to_cos;
-      p.freq_shift = k_.freq_shift;
-      return b_.add1("timestep_embedding", p, {numbers});
-    };
-    auto mlp = [&](ValueId x, const string& name) {
-      x = activate(b_, linear(b_, x, name + ".linear_1", width), Elt::silu);
-      return linear(b_, x, name + ".linear_2", width);
-    };
+    const TimeEmbedding time{k_.block_out_channels[0], width, k_.flip_sin_to_cos, k_.freq_shift};
     b_.set_scope("time_proj");
-    ValueId sum = mlp(sinusoids(in_.timesteps), "time_embedding");
+    ValueId sum = time_embedding(b_, time, in_.timesteps, "time_embedding");
     if (k_.conditional()) {
       b_.set_scope("class_embedding");
       ValueId classes;
       if (k_.class_embed_type) {
-        classes = mlp(sinusoids(in_.labels), "class_embedding");
+        classes = time_embedding(b_, time, in_.labels, "class_embedding");
       } else {
         if (*k_.num_class_embeds < in_.label_values)
           throw Error(Exit::config, "E_SHAPE",
@@ -165,37 +121,18 @@ class Builder {
       b_.set_scope("class_embedding");
       sum = b_.elementwise(Elt::add, {sum, classes});
     }
-    embedding_ = act(sum);
+    embedding_ = activate(b_, sum, activation_of(k_.act_fn));
   }
 
-  // x [N, C, H, W] -> [N, out, H, W], or at half or twice the size.
   ValueId resnet(ValueId x, const string& name, int64_t out, double scale = 1,
                  Resample resample = Resample::none) {
-    b_.set_block(name);
-    ValueId h = act(norm(x, name + ".norm1"));
-    if (resample != Resample::none) {
-      b_.set_scope(name);
-      auto resize = [&](ValueId v) { return resample == Resample::down ? halve(v) : upsample(v); };
-      h = resize(h);
-      x = resize(x);
-    }
-    h = conv(h, name + ".conv1", out);
-    const bool scale_shift = k_.resnet_time_scale_shift == "scale_shift";
-    const ValueId time = linear(b_, embedding_, name + ".time_emb_proj", scale_shift ? 2 * out : out);
-    if (!scale_shift) h = b_.add1("scale_shift", NoParams{}, {h, time});
-    h = norm(h, name + ".norm2");
-    if (scale_shift) {
-      const ValueId factor = b_.add1("slice_channels", SliceChannelsParams{0, out}, {time});
-      const ValueId shift = b_.add1("slice_channels", SliceChannelsParams{out, out}, {time});
-      h = b_.add1("scale_shift", NoParams{}, {h, factor, shift});
-    }
-    h = dropout(c_, act(h), k_.dropout);
-    h = conv(h, name + ".conv2", out);
-    if (shape(x)[1] != out) x = conv(x, name + ".conv_shortcut", out, 1);
-    b_.set_scope(name);
-    const ValueId y = divided(b_.elementwise(Elt::add, {x, h}), scale);
-    b_.set_block("");
-    return y;
+    const ResnetBlock block{k_.norm_num_groups,
+                            k_.norm_eps,
+                            activation_of(k_.act_fn),
+                            k_.dropout,
+                            k_.resnet_time_scale_shift == "scale_shift",
+                            scale};
+    return resnet_block(c_, block, x, embedding_, name, out, resample);
   }
 
   // self_attention2d / scale; groups 0: no norm.
@@ -205,7 +142,8 @@ class Builder {
     if (c % width)
       throw Error(Exit::config, "E_SHAPE",
                   fmt::format("{}: attention_head_dim {} does not divide {} channels", name, width, c));
-    const ValueId y = divided(self_attention2d(b_, x, name, c / width, groups, k_.norm_eps), scale);
+    ValueId y = self_attention2d(b_, x, name, c / width, groups, k_.norm_eps);
+    if (scale != 1) y = b_.elementwise(Elt::scale, {y}, static_cast<float>(1 / scale));
     b_.set_block("");
     return y;
   }
