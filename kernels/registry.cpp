@@ -13,6 +13,7 @@ void register_diffusion(Registry&);
 void register_dropout(Registry&);
 void register_elementwise(Registry&);
 void register_embedding(Registry&);
+void register_geglu(Registry&);
 void register_group_norm(Registry&);
 void register_image_augment(Registry&);
 void register_image_normalize(Registry&);
@@ -57,6 +58,7 @@ const Registry& Registry::builtin() {
     register_dropout(r);
     register_elementwise(r);
     register_embedding(r);
+    register_geglu(r);
     register_group_norm(r);
     register_image_augment(r);
     register_image_normalize(r);

@@ -14,6 +14,7 @@ void register_diffusion(Registry&, Device);
 void register_dropout(Registry&, Device);
 void register_elementwise(Registry&, Device);
 void register_embedding(Registry&, Device);
+void register_geglu(Registry&, Device);
 void register_group_norm(Registry&, Device);
 void register_image_augment(Registry&, Device);
 void register_image_normalize(Registry&, Device);
@@ -37,6 +38,7 @@ void register_rooms(Registry& r, Device d) {
   register_dropout(r, d);
   register_elementwise(r, d);
   register_embedding(r, d);
+  register_geglu(r, d);
   register_group_norm(r, d);
   register_image_augment(r, d);
   register_image_normalize(r, d);

@@ -19,6 +19,8 @@ inline double activate(Activation a, double v) {
       return v / (1 + std::exp(-v));
     case Activation::gelu:
       return 0.5 * v * std::erfc(-v / std::numbers::sqrt2);
+    case Activation::quick_gelu:
+      return v / (1 + std::exp(-double{kQuickGelu} * v));
     case Activation::tanh:
       return std::tanh(v);
     case Activation::sigmoid:

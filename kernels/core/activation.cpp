@@ -13,6 +13,8 @@ const char* name(Activation a) {
       return "silu";
     case Activation::gelu:
       return "gelu";
+    case Activation::quick_gelu:
+      return "quick_gelu";
     case Activation::tanh:
       return "tanh";
     case Activation::sigmoid:

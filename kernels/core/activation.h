@@ -6,7 +6,9 @@
 
 namespace lockstep {
 
-enum class Activation : uint8_t { none, relu, silu, gelu, tanh, sigmoid };  // gelu: the exact, erf one
+// gelu: the exact, erf one; quick_gelu: x * sigmoid(1.702 x), CLIP's.
+enum class Activation : uint8_t { none, relu, silu, gelu, quick_gelu, tanh, sigmoid };
+inline constexpr float kQuickGelu = 1.702f;
 const char* name(Activation);
 
 }  // namespace lockstep

@@ -15,6 +15,8 @@ const char* name(Elt e) {
       return "silu";
     case Elt::gelu:
       return "gelu";
+    case Elt::quick_gelu:
+      return "quick_gelu";
     case Elt::tanh:
       return "tanh";
     case Elt::sigmoid:
@@ -35,6 +37,8 @@ const char* name(Elt e) {
       return "silu_grad";
     case Elt::gelu_grad:
       return "gelu_grad";
+    case Elt::quick_gelu_grad:
+      return "quick_gelu_grad";
     case Elt::tanh_grad:
       return "tanh_grad";
     case Elt::sigmoid_grad:
@@ -49,6 +53,7 @@ int operand_count(Elt e) {
     case Elt::relu:
     case Elt::silu:
     case Elt::gelu:
+    case Elt::quick_gelu:
     case Elt::tanh:
     case Elt::sigmoid:
     case Elt::scale:
@@ -60,6 +65,7 @@ int operand_count(Elt e) {
     case Elt::relu_grad:
     case Elt::silu_grad:
     case Elt::gelu_grad:
+    case Elt::quick_gelu_grad:
     case Elt::tanh_grad:
     case Elt::sigmoid_grad:
       return 2;

@@ -2,9 +2,11 @@
 // The interpreter on a GPU: a program is a launch argument.
 #include <type_traits>
 
+#include "kernels/core/activation.h"
 #include "kernels/core/kernel.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/elementwise/kernels.h"
+#include "kernels/gpu/activate.cuh"
 #include "kernels/gpu/device_code.h"
 #include "kernels/gpu/vectors.h"
 
@@ -28,7 +30,10 @@ struct Program {
 };
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-__device__ inline float normal_cdf(float x) { return 0.5f * erfcf(-0.70710678f * x); }
+__device__ inline float silu_slope(float x) {
+  const float s = sigmoid(x);
+  return s * (1 + x * (1 - s));
+}
 
 __device__ inline float apply(Elt op, float a, float b, float imm) {
   switch (op) {
@@ -40,6 +45,8 @@ __device__ inline float apply(Elt op, float a, float b, float imm) {
       return a * sigmoid(a);
     case Elt::gelu:
       return a * normal_cdf(a);
+    case Elt::quick_gelu:
+      return a * sigmoid(kQuickGelu * a);
     case Elt::tanh:
       return tanhf(a);
     case Elt::sigmoid:
@@ -56,12 +63,12 @@ __device__ inline float apply(Elt op, float a, float b, float imm) {
       return a + imm;
     case Elt::relu_grad:
       return a > 0 ? b : 0;
-    case Elt::silu_grad: {
-      const float s = sigmoid(a);
-      return b * (s * (1 + a * (1 - s)));
-    }
+    case Elt::silu_grad:
+      return b * silu_slope(a);
     case Elt::gelu_grad:
-      return b * (normal_cdf(a) + a * 0.39894228f * expf(-0.5f * a * a));
+      return b * gelu_slope(a);
+    case Elt::quick_gelu_grad:
+      return b * silu_slope(kQuickGelu * a);
     case Elt::tanh_grad:
       return b * (1 - a * a);
     case Elt::sigmoid_grad:

@@ -14,6 +14,7 @@
 //   sigmoid_grad(y, dy) = dy * y * (1 - y)
 //   silu_grad(x, dy)    = dy * s * (1 + x * (1 - s)), s = sigmoid(x)
 //   gelu_grad(x, dy)    = dy * (Phi(x) + x * phi(x))       the exact (erf) GELU
+//   quick_gelu_grad(x, dy) = dy * s * (1 + z * (1 - s)), z = 1.702 x, s = sigmoid(z): of x * s, CLIP's GELU
 #pragma once
 
 #include <fmt/format.h>
@@ -31,17 +32,19 @@ enum class Elt : uint8_t {
   relu,  // NaN stays NaN
   silu,
   gelu,
+  quick_gelu,
   tanh,
   sigmoid,
   add,  // a + b
   sub,
   mul,
-  scale,      // a * imm
-  add_imm,    // a + imm
-  relu_grad,  // (y, dy)
-  silu_grad,  // (x, dy)
-  gelu_grad,  // (x, dy)
-  tanh_grad,  // (y, dy)
+  scale,            // a * imm
+  add_imm,          // a + imm
+  relu_grad,        // (y, dy)
+  silu_grad,        // (x, dy)
+  gelu_grad,        // (x, dy)
+  quick_gelu_grad,  // (x, dy)
+  tanh_grad,        // (y, dy)
   sigmoid_grad,
 };
 const char* name(Elt);

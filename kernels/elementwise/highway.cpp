@@ -7,8 +7,8 @@
 #include "kernels/simd/vector-inl.h"
 
 #include <algorithm>
-#include <numbers>
 
+#include "kernels/core/activation.h"
 #include "kernels/core/parallel.h"
 #include "kernels/elementwise/kernels.h"
 #include "kernels/elementwise/math-inl.h"
@@ -59,13 +59,6 @@ HWY_INLINE V silu_grad(D d, V x, V dy) {
   return hn::Mul(dy, hn::Mul(l.s, hn::MulAdd(x, l.rest, hn::Set(d, 1.0f))));
 }
 
-template <class D, class V>
-HWY_INLINE V gelu_grad(D d, V x, V dy) {
-  const auto n = normal(d, x);
-  const V root = hn::Set(d, static_cast<float>(std::numbers::inv_sqrtpi / std::numbers::sqrt2));
-  return hn::Mul(dy, hn::MulAdd(hn::Mul(x, root), n.bell, n.cdf));
-}
-
 void run_step(Elt op, float imm, const float* a, const float* b, float* to, int64_t n) {
   switch (op) {
     case Elt::copy:
@@ -77,6 +70,8 @@ void run_step(Elt op, float imm, const float* a, const float* b, float* to, int6
       LOCKSTEP_UNARY(hn::Mul(x, logistic(d, x).s));
     case Elt::gelu:
       LOCKSTEP_UNARY(hn::Mul(x, normal(d, x).cdf));
+    case Elt::quick_gelu:
+      LOCKSTEP_UNARY(hn::Mul(x, logistic(d, hn::Mul(x, hn::Set(d, kQuickGelu))).s));
     case Elt::tanh:
       LOCKSTEP_UNARY(tanh(d, x));
     case Elt::sigmoid:
@@ -96,7 +91,9 @@ void run_step(Elt op, float imm, const float* a, const float* b, float* to, int6
     case Elt::silu_grad:
       LOCKSTEP_BINARY(silu_grad(d, x, y));
     case Elt::gelu_grad:
-      LOCKSTEP_BINARY(gelu_grad(d, x, y));
+      LOCKSTEP_BINARY(hn::Mul(y, gelu_slope(d, x, normal(d, x))));
+    case Elt::quick_gelu_grad:
+      LOCKSTEP_BINARY(silu_grad(d, hn::Mul(x, hn::Set(d, kQuickGelu)), y));
     case Elt::tanh_grad:
       LOCKSTEP_BINARY(hn::Mul(y, hn::Sub(hn::Set(d, 1.0f), hn::Mul(x, x))));
     case Elt::sigmoid_grad:

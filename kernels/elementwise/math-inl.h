@@ -12,6 +12,8 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include <numbers>
+
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::elementwise {
 namespace HWY_NAMESPACE {
@@ -71,6 +73,13 @@ HWY_INLINE Normal<V> normal(D d, V x) {
   const V tail = hn::Mul(bell, hn::Mul(t, p));
   const V cdf = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(one, tail));
   return {keep_nan(d, x, cdf), keep_nan(d, x, bell)};
+}
+
+// The slope of x cdf(x), the exact GELU.
+template <class D, class V>
+HWY_INLINE V gelu_slope(D d, V x, const Normal<V>& of_x) {
+  const V root = hn::Set(d, static_cast<float>(std::numbers::inv_sqrtpi / std::numbers::sqrt2));
+  return hn::MulAdd(hn::Mul(x, root), of_x.bell, of_x.cdf);
 }
 
 }  // namespace HWY_NAMESPACE

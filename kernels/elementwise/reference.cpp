@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "kernels/core/activation.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/elementwise/kernels.h"
 
@@ -24,6 +25,8 @@ double apply(Elt op, double a, double b, double imm) {
       return a * sigmoid(a);
     case Elt::gelu:
       return a * normal_cdf(a);
+    case Elt::quick_gelu:
+      return a * sigmoid(kQuickGelu * a);
     case Elt::tanh:
       return std::tanh(a);
     case Elt::sigmoid:
@@ -44,6 +47,10 @@ double apply(Elt op, double a, double b, double imm) {
       return b * sigmoid(a) * (1 + a * (1 - sigmoid(a)));
     case Elt::gelu_grad:
       return b * (normal_cdf(a) + a * normal_pdf(a));
+    case Elt::quick_gelu_grad: {
+      const double z = kQuickGelu * a;
+      return b * sigmoid(z) * (1 + z * (1 - sigmoid(z)));
+    }
     case Elt::tanh_grad:
       return b * (1 - a * a);
     case Elt::sigmoid_grad:

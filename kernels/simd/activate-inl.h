@@ -53,6 +53,8 @@ HWY_INLINE V activate(D d, Activation activation, V v) {
       return hn::Mul(hn::Mul(v, half),
                      hn::Add(hn::Set(d, 1.0f), erf(d, hn::Mul(v, hn::Set(d, 0.70710678f)))));
     }
+    case Activation::quick_gelu:
+      return hn::Mul(v, sigmoid(d, hn::Mul(v, hn::Set(d, kQuickGelu))));
     case Activation::tanh:
       return hn::Tanh(d, v);
     case Activation::sigmoid:

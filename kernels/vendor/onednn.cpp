@@ -39,6 +39,9 @@ dnnl::primitive_attr OneDnnKernel::attributes(Activation activation) {
     case Activation::gelu:
       append(algorithm::eltwise_gelu_erf);
       break;
+    case Activation::quick_gelu:
+      append(algorithm::eltwise_swish, kQuickGelu);
+      break;
     case Activation::tanh:
       append(algorithm::eltwise_tanh);
       break;

@@ -11,8 +11,8 @@ const std::map<std::string, OpDef, std::less<>>& table() {
     std::map<std::string, OpDef, std::less<>> all;
     for (const auto& family :
          {attention_ops(), batch_norm_ops(), concat_ops(), conv2d_ops(), diffusion_ops(), elementwise_ops(),
-          embedding_ops(), group_norm_ops(), layer_norm_ops(), linear_ops(), loss_ops(), optimizer_ops(), pool2d_ops(),
-          resample_ops(), scale_shift_ops(), tensor_ops()})
+          embedding_ops(), geglu_ops(), group_norm_ops(), layer_norm_ops(), linear_ops(), loss_ops(),
+          optimizer_ops(), pool2d_ops(), resample_ops(), scale_shift_ops(), tensor_ops()})
       for (const auto& op : family) all[op.name] = op;
     return all;
   }();

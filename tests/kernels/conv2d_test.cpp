@@ -142,8 +142,8 @@ const bool added_cases = add_kernel_cases([] {
     all.push_back(input_grad_case(s));
     all.push_back(weight_grad_case(s));
   }
-  for (Activation a :
-       {Activation::relu, Activation::silu, Activation::gelu, Activation::tanh, Activation::sigmoid})
+  for (Activation a : {Activation::relu, Activation::silu, Activation::gelu, Activation::quick_gelu,
+                       Activation::tanh, Activation::sigmoid})
     for (bool bias : {false, true}) {
       for (int64_t channels : {3, 16}) {
         Setting s{fmt::format("{}, {} channels", name(a), channels),

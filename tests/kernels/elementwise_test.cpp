@@ -12,6 +12,7 @@
 #include <limits>
 #include <numbers>
 
+#include "kernels/core/activation.h"
 #include "kernels/core/cpu_target.h"
 #include "kernels/elementwise/program.h"
 #include "tests/support/combinations.h"
@@ -22,10 +23,10 @@ namespace {
 
 constexpr double kOne = 1e-6, kChain = 4e-6;
 
-const Elt kAll[] = {Elt::copy,      Elt::relu,      Elt::silu,      Elt::gelu,
-                    Elt::tanh,      Elt::sigmoid,   Elt::add,       Elt::sub,
-                    Elt::mul,       Elt::scale,     Elt::add_imm,   Elt::relu_grad,
-                    Elt::silu_grad, Elt::gelu_grad, Elt::tanh_grad, Elt::sigmoid_grad};
+const Elt kAll[] = {
+    Elt::copy,      Elt::relu,      Elt::silu,      Elt::gelu,         Elt::tanh,       Elt::sigmoid,
+    Elt::add,       Elt::sub,       Elt::mul,       Elt::scale,        Elt::add_imm,    Elt::relu_grad,
+    Elt::silu_grad, Elt::gelu_grad, Elt::tanh_grad, Elt::sigmoid_grad, Elt::quick_gelu, Elt::quick_gelu_grad};
 
 ElementwiseParams single(Elt op, float imm = 0) {
   const int operands = operand_count(op);
@@ -64,8 +65,10 @@ std::vector<Chain> chains() {
                    {Elt::sub, 14, 9},
                    {Elt::scale, 15, 0, -1.5f},
                    {Elt::add_imm, 16, 0, 0.125f},
-                   {Elt::relu, 17}},
-                  {18, 9, 6}}});
+                   {Elt::relu, 17},
+                   {Elt::quick_gelu, 18},
+                   {Elt::quick_gelu_grad, 0, 19}},
+                  {20, 9, 6}}});
   Chain longest{"as many registers as there may be", {1, {}, {}}};
   for (int r = 1; r < ElementwiseParams::kMaxRegisters; ++r)
     longest.p.code.push_back({Elt::sub, r - 1, std::max(0, r - 3), 0});
@@ -127,6 +130,7 @@ const bool added_gradients = add_gradient_cases([] {
       gradient_case(Elt::relu, Elt::relu_grad, true, -2, -0.1f),
       gradient_case(Elt::silu, Elt::silu_grad, false, -4, 4),
       gradient_case(Elt::gelu, Elt::gelu_grad, false, -4, 4),
+      gradient_case(Elt::quick_gelu, Elt::quick_gelu_grad, false, -4, 4),
       gradient_case(Elt::tanh, Elt::tanh_grad, true, -2, 2),
       gradient_case(Elt::sigmoid, Elt::sigmoid_grad, true, -4, 4)};
 });
@@ -175,6 +179,10 @@ TEST(Elementwise, ErrorsOfTranscendentalFunctions) {
     EXPECT_LT(largest_error(Elt::gelu, -2, 12, 1e-30, [](double x) { return x * cdf(x); }), 5e-7);
     EXPECT_LT(largest_error(Elt::gelu, -5, -2, 0, [](double x) { return x * cdf(x); }), 1.5e-6);
     EXPECT_LT(largest_error(Elt::gelu_grad, -12, 12, 1, [](double x) { return cdf(x) + x * phi(x); }), 3e-7);
+    // 1.702 x is rounded before its exponential.
+    EXPECT_LT(largest_error(Elt::quick_gelu, -3, 12, 1e-30,
+                            [](double x) { return x * logistic(double{kQuickGelu} * x); }),
+              7e-7);
     EXPECT_LT(largest_error(Elt::silu_grad, -60, 60, 1,
                             [](double x) { return logistic(x) * (1 + x * (1 - logistic(x))); }),
               3e-7);
@@ -189,10 +197,11 @@ TEST(Elementwise, NaNStaysAndExtremesAreLimits) {
     SCOPED_TRACE(cpu_target_name(target));
     set_cpu_target(target);
     for (Elt op : {Elt::copy, Elt::relu, Elt::silu, Elt::gelu, Elt::tanh, Elt::sigmoid, Elt::silu_grad,
-                   Elt::gelu_grad})
+                   Elt::gelu_grad, Elt::quick_gelu, Elt::quick_gelu_grad})
       for (float y : evaluate(op, std::vector<float>(5, nan))) EXPECT_TRUE(std::isnan(y)) << name(op);
     EXPECT_EQ(evaluate(Elt::relu, {-big, -1, 0, big}), (std::vector<float>{0, 0, 0, big}));
     EXPECT_EQ(evaluate(Elt::tanh, {-big, big}), (std::vector<float>{-1, 1}));
+    EXPECT_EQ(evaluate(Elt::quick_gelu, {1e30f}), (std::vector<float>{1e30f}));
     EXPECT_EQ(evaluate(Elt::gelu, {-1e30f, 1e30f}), (std::vector<float>{0, 1e30f}));
     EXPECT_EQ(evaluate(Elt::gelu_grad, {-1e30f, 1e30f}), (std::vector<float>{0, 1}));
     EXPECT_EQ(evaluate(Elt::sigmoid, {big}), (std::vector<float>{1}));

@@ -59,7 +59,8 @@ const std::vector<TensorSpec> kOutputs = [] {
 
 TEST(LibraryParts, BiasAndActivationEndAConvolution) {
   for (const TensorSpec& s : kOutputs)
-    for (Activation a : {Activation::none, Activation::relu, Activation::silu, Activation::gelu})
+    for (Activation a :
+         {Activation::none, Activation::relu, Activation::silu, Activation::gelu, Activation::quick_gelu})
       for (bool with_bias : {false, true}) {
         SCOPED_TRACE(s.text() + " " + name(a));
         const Watched y(s, 1), before(s, 1), bias({DType::f32, {1, s.shape[1]}}, 2);

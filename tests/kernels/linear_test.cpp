@@ -82,8 +82,8 @@ const bool added_cases = add_kernel_cases([] {
     weight.watched = s.watched;
     all.push_back(weight);
   }
-  for (Activation a :
-       {Activation::relu, Activation::silu, Activation::gelu, Activation::tanh, Activation::sigmoid}) {
+  for (Activation a : {Activation::relu, Activation::silu, Activation::gelu, Activation::quick_gelu,
+                       Activation::tanh, Activation::sigmoid}) {
     // The second is cut into chunks: the activation comes once, at the end.
     all.push_back(forward_case({name(a), {17, 20}, 11}, a));
     all.push_back(forward_case({std::string(name(a)) + ", tokens", {2, 9, 20}, 11, true, true, true}, a));

@@ -35,6 +35,8 @@ std::vector<ValueId> gradient_elementwise(GraphBuilder& b, const Node& n, In dy,
       return {b.elementwise(Elt::silu_grad, {x, d})};
     case Elt::gelu:
       return {b.elementwise(Elt::gelu_grad, {x, d})};
+    case Elt::quick_gelu:
+      return {b.elementwise(Elt::quick_gelu_grad, {x, d})};
     case Elt::scale:
       return {b.elementwise(Elt::scale, {d}, p.code[0].imm)};
     case Elt::add:
@@ -47,6 +49,7 @@ std::vector<ValueId> gradient_elementwise(GraphBuilder& b, const Node& n, In dy,
     case Elt::relu_grad:
     case Elt::silu_grad:
     case Elt::gelu_grad:
+    case Elt::quick_gelu_grad:
     case Elt::tanh_grad:
     case Elt::sigmoid_grad:
       break;

@@ -33,6 +33,7 @@ std::vector<OpDef> conv2d_ops();
 std::vector<OpDef> diffusion_ops();
 std::vector<OpDef> elementwise_ops();
 std::vector<OpDef> embedding_ops();
+std::vector<OpDef> geglu_ops();
 std::vector<OpDef> group_norm_ops();
 std::vector<OpDef> layer_norm_ops();
 std::vector<OpDef> linear_ops();

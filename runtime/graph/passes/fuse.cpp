@@ -22,6 +22,8 @@ std::optional<Activation> lone_activation(const Node& n) {
       return Activation::silu;
     case Elt::gelu:
       return Activation::gelu;
+    case Elt::quick_gelu:
+      return Activation::quick_gelu;
     case Elt::tanh:
       return Activation::tanh;
     case Elt::sigmoid:
