@@ -48,17 +48,37 @@ ValueId conv2d(GraphBuilder& b, ValueId x, const string& name, int64_t out, int6
   return conv2d(b, x, name, {out, b.spec(x).shape[1], kernel, kernel}, p);
 }
 
-ValueId linear(GraphBuilder& b, ValueId x, const string& name, int64_t out, bool bias) {
-  b.set_scope(name);
-  const int64_t in = b.spec(x).shape[1];
-  std::vector<ValueId> inputs = {x, b.parameter(name + ".weight", {out, in}, uniform_init(in))};
-  if (bias) inputs.push_back(b.parameter(name + ".bias", {out}, uniform_init(in)));
-  return b.add1("linear", LinearParams{}, inputs);
+namespace {
+
+int64_t features(GraphBuilder& b, ValueId x) {
+  const Shape& in = b.spec(x).shape;
+  return in[in.rank() - 1];
 }
 
-ValueId project_pixels(GraphBuilder& b, ValueId x, const string& name) {
+ValueId add_linear(GraphBuilder& b, ValueId x, const string& name, int64_t out, const Init& weight,
+                   const Init* bias) {
   b.set_scope(name);
+  std::vector<ValueId> in = {x, b.parameter(name + ".weight", {out, features(b, x)}, weight)};
+  if (bias) in.push_back(b.parameter(name + ".bias", {out}, *bias));
+  return b.add1("linear", LinearParams{}, in);
+}
+
+}  // namespace
+
+ValueId linear(GraphBuilder& b, ValueId x, const string& name, int64_t out, bool bias) {
+  const Init init = uniform_init(features(b, x));
+  return add_linear(b, x, name, out, init, bias ? &init : nullptr);
+}
+
+ValueId linear(GraphBuilder& b, ValueId x, const string& name, int64_t out, const Init& weight,
+               const Init& bias) {
+  return add_linear(b, x, name, out, weight, &bias);
+}
+
+ValueId project_pixels(GraphBuilder& b, ValueId x, const string& name, Pointwise weight) {
   const int64_t c = b.spec(x).shape[1];
+  if (weight == Pointwise::conv2d) return conv2d(b, x, name, c, 1);
+  b.set_scope(name);
   const ValueId w = b.parameter(name + ".weight", {c, c}, uniform_init(c));
   const ValueId bias = b.parameter(name + ".bias", {c}, uniform_init(c));
   return b.add1("conv2d", Conv2dParams{}, {x, b.view(w, {c, c, 1, 1}), bias});
@@ -98,20 +118,29 @@ ValueId dropout(ModelContext& c, ValueId x, double p, bool channelwise) {
   return c.builder.add1("dropout", params, {x, c.step_state});
 }
 
+ValueId attention(GraphBuilder& b, ValueId q, ValueId k, ValueId v, int64_t heads, bool causal) {
+  const Shape& in = b.spec(q).shape;
+  const int64_t width = in[in.rank() == 3 ? 2 : 1] / heads;
+  AttentionParams p;
+  p.heads = heads;
+  p.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
+  p.causal = causal;
+  return b.add("attention", p, {q, k, v})[0];
+}
+
 ValueId self_attention2d(GraphBuilder& b, ValueId x, const string& name, int64_t heads, int64_t groups,
                          double eps) {
   const Shape& in = b.spec(x).shape;
   if (in[1] % heads)
     throw Error(Exit::config, "E_SHAPE",
                 fmt::format("{}: {} heads do not divide the channels of {}", name, heads, in.text()));
-  AttentionParams p;
-  p.heads = heads;
-  p.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(in[1] / heads)));
   const ValueId normed = groups ? group_norm(b, x, name + ".group_norm", groups, eps) : x;
-  const ValueId q = project_pixels(b, normed, name + ".to_q"), k = project_pixels(b, normed, name + ".to_k");
-  const ValueId v = project_pixels(b, normed, name + ".to_v");
+  const auto project = [&](ValueId from, const char* part) {
+    return project_pixels(b, from, name + part, Pointwise::linear);
+  };
+  const ValueId q = project(normed, ".to_q"), k = project(normed, ".to_k"), v = project(normed, ".to_v");
   b.set_scope(name);
-  const ValueId out = project_pixels(b, b.add("attention", p, {q, k, v})[0], name + ".to_out.0");
+  const ValueId out = project(attention(b, q, k, v, heads), ".to_out.0");
   b.set_scope(name);
   return b.elementwise(Elt::add, {out, x});
 }

@@ -25,18 +25,27 @@ ValueId conv2d(GraphBuilder& b, ValueId x, const std::string& name, const Shape&
                const Conv2dParams& params, bool bias = true, std::optional<Init> weight_init = {});
 // A square window with an odd edge, which keeps the size at stride 1.
 ValueId conv2d(GraphBuilder& b, ValueId x, const std::string& name, int64_t out, int64_t kernel = 3);
-// [N, K] -> [N, out]
+// [N, K] -> [N, out], or tokens [N, L, K] -> [N, L, out]
 ValueId linear(GraphBuilder& b, ValueId x, const std::string& name, int64_t out, bool bias = true);
-// A linear layer at every pixel: [N, C, H, W] -> [N, C, H, W], its weight [C, C].
-ValueId project_pixels(GraphBuilder& b, ValueId x, const std::string& name);
+// The same with these initial values, the weight's and the bias's.
+ValueId linear(GraphBuilder& b, ValueId x, const std::string& name, int64_t out, const Init& weight,
+               const Init& bias);
+// From C channels to C at every pixel: [N, C, H, W] -> the same. Its weight is a linear layer's, [C, C], or a
+// 1x1 convolution's.
+enum class Pointwise : uint8_t { linear, conv2d };
+ValueId project_pixels(GraphBuilder& b, ValueId x, const std::string& name, Pointwise weight);
 // [N, C, ...] -> the same. Error config (78) E_SHAPE where `groups` does not divide C.
 ValueId group_norm(GraphBuilder& b, ValueId x, const std::string& name, int64_t groups, double eps);
 
-// relu, silu (swish is the same), gelu, tanh, sigmoid: PyTorch's names.
+// relu, silu (swish is the same), gelu, tanh, sigmoid: PyTorch's names; quick_gelu: transformers'.
 Elt activation_of(std::string_view name);
 ValueId activate(GraphBuilder& b, ValueId x, Elt elt);
 // x itself where p is 0, and outside training.
 ValueId dropout(ModelContext& c, ValueId x, double p, bool channelwise = false);
+
+// Of `heads` heads of C / heads channels each, whose scores are scaled by 1/sqrt of that number: q [N, L, C], k
+// and v [N, L', C], or images [N, C, H, W] -> as q. causal: a query meets the keys up to its own place.
+ValueId attention(GraphBuilder& b, ValueId q, ValueId k, ValueId v, int64_t heads, bool causal = false);
 
 // Attention between all pixels, as diffusers' Attention in UNet2DModel and AutoencoderKL:
 // x + to_out.0(attention(to_q, to_k, to_v of group_norm(x))), with heads of C / heads channels. groups 0: no

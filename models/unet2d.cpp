@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/concat/concat.h"
+#include "models/config_check.h"
 #include "models/unet_blocks.h"
 
 namespace lockstep {
@@ -155,52 +156,39 @@ class Builder {
   ValueId embedding_ = kNoValue;
 };
 
-[[noreturn]] void refuse(const string& key, const string& problem) {
-  throw Error(Exit::config, "E_UNET", problem).at("key", key);
-}
-
-void expect_choice(const string& key, const string& value, std::initializer_list<const char*> choices) {
-  string all;
-  for (const char* c : choices) {
-    if (value == c) return;
-    all += (all.empty() ? "" : ", ") + string(c);
-  }
-  refuse(key, fmt::format("{} is not supported; one of {}", value, all));
-}
-
 }  // namespace
 
 void check(const UNet2DConfig& k) {
+  const ConfigCheck check("E_UNET");
   const size_t levels = k.block_out_channels.size();
-  if (levels == 0) refuse("block_out_channels", "the list is empty");
+  if (levels == 0) check.refuse("block_out_channels", "the list is empty");
   for (const auto& [key, list] :
        {std::pair{"down_block_types", &k.down_block_types}, {"up_block_types", &k.up_block_types}})
-    if (list->size() != levels)
-      refuse(key, fmt::format("{} blocks for {} block_out_channels", list->size(), levels));
+    check.expect_size(key, list->size(), levels);
   for (const auto& t : k.down_block_types)
-    expect_choice("down_block_types", t, {"DownBlock2D", "AttnDownBlock2D"});
-  for (const auto& t : k.up_block_types) expect_choice("up_block_types", t, {"UpBlock2D", "AttnUpBlock2D"});
-  if (k.mid_block_type) expect_choice("mid_block_type", *k.mid_block_type, {"UNetMidBlock2D"});
-  expect_choice("time_embedding_type", k.time_embedding_type, {"positional"});
-  expect_choice("downsample_type", k.downsample_type, {"conv", "resnet"});
-  expect_choice("upsample_type", k.upsample_type, {"conv", "resnet"});
-  expect_choice("act_fn", k.act_fn, {"silu", "swish", "relu", "gelu"});
-  expect_choice("resnet_time_scale_shift", k.resnet_time_scale_shift, {"default", "scale_shift"});
+    check.expect_choice("down_block_types", t, {"DownBlock2D", "AttnDownBlock2D"});
+  for (const auto& t : k.up_block_types)
+    check.expect_choice("up_block_types", t, {"UpBlock2D", "AttnUpBlock2D"});
+  if (k.mid_block_type) check.expect_choice("mid_block_type", *k.mid_block_type, {"UNetMidBlock2D"});
+  check.expect_choice("time_embedding_type", k.time_embedding_type, {"positional"});
+  check.expect_choice("downsample_type", k.downsample_type, {"conv", "resnet"});
+  check.expect_choice("upsample_type", k.upsample_type, {"conv", "resnet"});
+  check.expect_choice("act_fn", k.act_fn, {"silu", "swish", "relu", "gelu"});
+  check.expect_choice("resnet_time_scale_shift", k.resnet_time_scale_shift, {"default", "scale_shift"});
   if (k.class_embed_type) {
     if (*k.class_embed_type == "identity")
-      refuse("class_embed_type", "identity takes vectors for classes, and data sets have numbers");
-    expect_choice("class_embed_type", *k.class_embed_type, {"timestep"});
-    if (k.num_class_embeds) refuse("num_class_embeds", "not together with class_embed_type");
+      check.refuse("class_embed_type", "identity takes vectors for classes, and data sets have numbers");
+    check.expect_choice("class_embed_type", *k.class_embed_type, {"timestep"});
+    if (k.num_class_embeds) check.refuse("num_class_embeds", "not together with class_embed_type");
   }
   if (k.downsample_padding != 0 && k.downsample_padding != 1)
-    refuse("downsample_padding", fmt::format("{} is not supported; 0 or 1", k.downsample_padding));
-  if (k.sample_size.size() > 2) refuse("sample_size", "one number, or [height, width]");
+    check.refuse("downsample_padding", fmt::format("{} is not supported; 0 or 1", k.downsample_padding));
+  if (k.sample_size.size() > 2) check.refuse("sample_size", "one number, or [height, width]");
   if (k.out_channels != k.in_channels)
-    refuse("out_channels", fmt::format("{} for {} in_channels: learned variances are not supported",
-                                       k.out_channels, k.in_channels));
+    check.refuse("out_channels", fmt::format("{} for {} in_channels: learned variances are not supported",
+                                             k.out_channels, k.in_channels));
   for (int64_t c : k.block_out_channels)
-    if (c % k.norm_num_groups)
-      refuse("norm_num_groups", fmt::format("{} groups do not divide {} channels", k.norm_num_groups, c));
+    check.expect_divides("norm_num_groups", k.norm_num_groups, "groups", c);
 }
 
 Denoiser make_unet2d(const UNet2DConfig& config) {

@@ -80,7 +80,7 @@ ValueId time_embedding(GraphBuilder& b, const TimeEmbedding& e, ValueId numbers,
   p.flip_sin_to_cos = e.flip_sin_to_cos;
   p.freq_shift = e.freq_shift;
   const ValueId sinusoids = b.add1("timestep_embedding", p, {numbers});
-  const ValueId hidden = activate(b, linear(b, sinusoids, name + ".linear_1", e.width), Elt::silu);
+  const ValueId hidden = activate(b, linear(b, sinusoids, name + ".linear_1", e.width), e.activation);
   return linear(b, hidden, name + ".linear_2", e.width);
 }
 

@@ -33,8 +33,9 @@ struct TimeEmbedding {
   int64_t sinusoids = 0, width = 0;
   bool flip_sin_to_cos = true;
   double freq_shift = 0;
+  Elt activation = Elt::silu;
 };
-// linear_2(silu(linear_1(sinusoids of numbers))): numbers [N] -> [N, width].
+// linear_2(activation(linear_1(sinusoids of numbers))): numbers [N] -> [N, width].
 ValueId time_embedding(GraphBuilder& b, const TimeEmbedding& e, ValueId numbers, const std::string& name);
 
 }  // namespace lockstep

@@ -13,7 +13,7 @@
 #include "launch/job/checks.h"
 #include "launch/job/overrides.h"
 #include "launch/job/reader.h"
-#include "launch/job/unet_config.h"
+#include "launch/job/net_config.h"
 #include "models/diffusion/folder.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/files/path.h"

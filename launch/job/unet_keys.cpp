@@ -1,16 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `model.config` of the model unet2d, and of a diffusers folder's unet/config.json: diffusers' own names.
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <sstream>
-
 #include "launch/job/keys.h"
-#include "launch/job/reader.h"
-#include "launch/job/unet_config.h"
-#include "models/unet2d.h"
-#include "runtime/checkpoint/file_io.h"
-#include "runtime/files/path.h"
 
 namespace lockstep::job {
 
@@ -170,23 +160,3 @@ const Table& unet_keys() {
 }
 
 }  // namespace lockstep::job
-
-namespace lockstep {
-
-UNet2DConfig read_unet_config(const std::string& path) {
-  if (!is_file(path))
-    throw Error(Exit::no_input, "E_UNET_NONE", "no UNet configuration here").at("file", path);
-  const std::string text = read_text_file(path, job::kMaxJobBytes);
-  if (const auto json = nlohmann::json::parse(text, nullptr, false); !json.is_object())
-    throw Error(Exit::data, "E_UNET_JSON", "is no JSON object").at("file", path);
-  job::Node root = job::parse_yaml(text, path, true);  // JSON is YAML
-  // What diffusers notes of itself, and the size of a table that positional embeddings do not have.
-  std::erase_if(root.children,
-                [](const job::Node& n) { return n.key[0] == '_' || n.key == "num_train_timesteps"; });
-  UNet2DConfig config;
-  job::Reader(parent_folder(absolute_path(path))).read(job::unet_keys(), root, &config, "");
-  check(config);
-  return config;
-}
-
-}  // namespace lockstep

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A diffusers folder's config.json and scheduler_config.json.
-#include "launch/job/unet_config.h"
+#include "launch/job/net_config.h"
 #include "models/diffusion/scheduler_config.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -8,7 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "launch/job/unet_config.h"
+#include "launch/job/net_config.h"
 #include "models/unet2d.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/graph/autodiff.h"

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job/net_config.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "launch/job/keys.h"
+#include "launch/job/reader.h"
+#include "models/unet2d.h"
+#include "runtime/checkpoint/file_io.h"
+#include "runtime/files/json_text.h"
+#include "runtime/files/path.h"
+
+namespace lockstep {
+namespace {
+
+using nlohmann::json;
+using std::string;
+
+// What one class of nets has in its config.json.
+struct NetClass {
+  const char* name;                   // the class, as `_class_name` has it
+  const char* error;                  // the identifier of what is not supported
+  const job::Table& keys;             // slots take its configuration
+  std::map<string, json> fixed = {};  // keys that may have this value alone; for false null is the same
+  std::set<string> ignored = {};      // keys that change nothing here
+};
+
+// The file's tree with the names that have no meaning here taken out, and the same as JSON.
+class ConfigFile {
+ public:
+  explicit ConfigFile(string path) : path_(std::move(path)) {
+    if (!is_file(path_))
+      throw Error(Exit::no_input, "E_CONFIG_NONE", "no configuration here").at("file", path_);
+    const string text = read_text_file(path_, job::kMaxJobBytes);
+    json_ = json::parse(text, nullptr, false);
+    if (!json_.is_object()) throw Error(Exit::data, "E_CONFIG_JSON", "is no JSON object").at("file", path_);
+    root_ = job::parse_yaml(text, path_, true);  // JSON is YAML
+  }
+
+  const string& path() const { return path_; }
+  // A string's value, or "" where there is none.
+  string text_of(const string& key) const {
+    const auto found = json_.find(key);
+    return found != json_.end() && found->is_string() ? found->get<string>() : "";
+  }
+  [[noreturn]] void refuse(const char* id, const string& key, const string& problem) const {
+    const job::Node* node = root_.find(key);
+    throw job::job_error(node ? node->place : root_.place, key, id, problem);
+  }
+  void read(const NetClass& net, void* config) {
+    if (const string name = text_of("_class_name"); !name.empty() && name != net.name)
+      refuse(net.error, "_class_name", fmt::format("is a {}, expected a {}", name, net.name));
+    for (const auto& [key, value] : net.fixed) {
+      const auto found = json_.find(key);
+      if (found == json_.end() || *found == value || (value == false && found->is_null())) continue;
+      refuse(net.error, key, fmt::format("{} is not supported; {} is", json_text(*found), json_text(value)));
+    }
+    std::erase_if(root_.children, [&](const job::Node& n) {
+      return n.key[0] == '_' || net.fixed.contains(n.key) || net.ignored.contains(n.key) ||
+             is_false(net, n, config);
+    });
+    job::Reader(parent_folder(absolute_path(path_))).read(net.keys, root_, config, "");
+  }
+
+ private:
+  // null where true or false is expected, which Python takes for false.
+  static bool is_false(const NetClass& net, const job::Node& n, void* config) {
+    if (n.kind != job::Node::Kind::null) return false;
+    for (const job::Key& key : net.keys)
+      if (key.path == n.key) {
+        const job::Slot slot = key.slot(config);
+        if (auto* const* flag = std::get_if<bool*>(&slot)) return **flag = false, true;
+      }
+    return false;
+  }
+
+  string path_;
+  json json_;
+  job::Node root_;
+};
+
+constexpr job::Range kNetWidth = {1, 65536};
+
+#define AUTOENCODER_FIELD(member) \
+  [](void* object) -> job::Slot { return &static_cast<AutoencoderKlConfig*>(object)->member; }
+
+const NetClass& autoencoder_class() {
+  static const job::Table keys = {
+      {.path = "in_channels", .slot = AUTOENCODER_FIELD(in_channels), .example = "3", .range = kNetWidth},
+      {.path = "out_channels", .slot = AUTOENCODER_FIELD(out_channels), .example = "3", .range = kNetWidth},
+      {.path = "down_block_types",
+       .slot = AUTOENCODER_FIELD(down_block_types),
+       .example = "[\"DownEncoderBlock2D\"]",
+       .choices = {"DownEncoderBlock2D"}},
+      {.path = "up_block_types",
+       .slot = AUTOENCODER_FIELD(up_block_types),
+       .example = "[\"UpDecoderBlock2D\"]",
+       .choices = {"UpDecoderBlock2D"}},
+      {.path = "block_out_channels",
+       .slot = AUTOENCODER_FIELD(block_out_channels),
+       .example = "[128, 256]",
+       .range = kNetWidth},
+      {.path = "layers_per_block",
+       .slot = AUTOENCODER_FIELD(layers_per_block),
+       .example = "2",
+       .range = {1, 64}},
+      {.path = "act_fn",
+       .slot = AUTOENCODER_FIELD(act_fn),
+       .example = "silu",
+       .choices = {"silu", "swish", "relu", "gelu"}},
+      {.path = "latent_channels",
+       .slot = AUTOENCODER_FIELD(latent_channels),
+       .example = "4",
+       .range = kNetWidth},
+      {.path = "norm_num_groups",
+       .slot = AUTOENCODER_FIELD(norm_num_groups),
+       .example = "32",
+       .range = kNetWidth},
+      {.path = "sample_size", .slot = AUTOENCODER_FIELD(sample_size), .example = "512", .range = kNetWidth},
+      {.path = "scaling_factor",
+       .slot = AUTOENCODER_FIELD(scaling_factor),
+       .example = "0.18215",
+       .range = {0, 1e6, true, false}},
+      {.path = "mid_block_add_attention",
+       .slot = AUTOENCODER_FIELD(mid_block_add_attention),
+       .example = "true"},
+  };
+  static const NetClass net = {"AutoencoderKL",
+                               "E_VAE",
+                               keys,
+                               {{"latents_mean", nullptr},
+                                {"latents_std", nullptr},
+                                {"shift_factor", nullptr},
+                                {"use_post_quant_conv", true},
+                                {"use_quant_conv", true}},
+                               {"force_upcast"}};  // of half precision, whose range images leave
+  return net;
+}
+
+template <class Config>
+Config read_net(const NetClass& net, ConfigFile&& file) {
+  Config config;
+  file.read(net, &config);
+  try {
+    check(config);
+  } catch (Error& e) {
+    e.add_place("file", file.path());
+    throw;
+  }
+  return config;
+}
+
+}  // namespace
+
+UNet2DConfig read_unet_config(const string& path) {
+  // The last is the size of a table that positional embeddings do not have.
+  static const NetClass net = {"UNet2DModel", "E_UNET", job::unet_keys(), {}, {"num_train_timesteps"}};
+  return read_net<UNet2DConfig>(net, ConfigFile(path));
+}
+
+AutoencoderKlConfig read_autoencoder_config(const string& path) {
+  return read_net<AutoencoderKlConfig>(autoencoder_class(), ConfigFile(path));
+}
+
+}  // namespace lockstep

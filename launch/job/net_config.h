@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// The config.json of a net, as diffusers and transformers write it.
+#pragma once
+
+#include <string>
+
+#include "models/autoencoder_kl.h"
+#include "models/spec.h"
+
+namespace lockstep {
+
+// Missing keys have the class's defaults. Errors: no_input (66) E_CONFIG_NONE where there is no file, data
+// (65) E_CONFIG_JSON where it is no JSON object, config (78) at file:line:column for an unknown key, a value
+// out of range, and for what is not supported.
+UNet2DConfig read_unet_config(const std::string& path);
+AutoencoderKlConfig read_autoencoder_config(const std::string& path);
+
+}  // namespace lockstep
