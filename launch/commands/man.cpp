@@ -26,8 +26,7 @@ constexpr Variable kEnvironment[] = {
      "So many ranks count as one host: those of one host sum gradients in shared memory, hosts among "
      "themselves "
      "over MPI. 1 sends everything over MPI."},
-    {"LOCKSTEP_SERVE_TOKEN",
-     "What lockstep serve asks its clients for, where --token-file names no file."},
+    {"LOCKSTEP_SERVE_TOKEN", "What lockstep serve asks its clients for, where --token-file names no file."},
     {"XDG_CACHE_HOME",
      "Kernel choices and decoded data sets are kept in lockstep below it, or below ~/.cache. They may be "
      "deleted "

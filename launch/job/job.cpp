@@ -11,9 +11,9 @@
 #include <filesystem>
 
 #include "launch/job/checks.h"
+#include "launch/job/net_config.h"
 #include "launch/job/overrides.h"
 #include "launch/job/reader.h"
-#include "launch/job/net_config.h"
 #include "models/diffusion/folder.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/files/path.h"

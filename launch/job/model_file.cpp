@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "launch/job/net_config.h"
 #include "launch/job/overrides.h"
 #include "launch/job/reader.h"
-#include "launch/job/net_config.h"
 #include "launch/job/write.h"
 #include "models/diffusion/scheduler_config.h"
 #include "runtime/checkpoint/file_io.h"
