@@ -17,23 +17,34 @@ namespace {
 TensorSpec i32(Shape s) { return {DType::i32, s, Layout::plain}; }
 
 struct Sizes {
-  int64_t rows, width, samples;
+  int64_t rows, width, samples, tokens = 0;  // 0: ids [N]
+  Shape ids() const { return tokens ? Shape{samples, tokens} : Shape{samples}; }
+  Shape y() const { return tokens ? Shape{samples, tokens, width} : Shape{samples, width}; }
 };
 
 std::vector<KernelCase> embedding_cases() {
   std::vector<KernelCase> all;
-  for (const auto& [rows, width, samples] :
-       {Sizes{1, 1, 1}, {3, 7, 17}, {11, 64, 16}, {5, 130, 64}, {131, 24, 3}, {4, 8, 0}}) {
+  for (const Sizes& sizes : {Sizes{1, 1, 1},
+                             {3, 7, 17},
+                             {11, 64, 16},
+                             {5, 130, 64},
+                             {131, 24, 3},
+                             {4, 8, 0},
+                             {9, 12, 3, 7},
+                             {40, 130, 2, 33},
+                             {3, 5, 2, 1},
+                             {3, 5, 0, 4}}) {
+    const auto [rows, width, samples, tokens] = sizes;
     // Every third number is outside, by far or just.
     const auto ids = [rows = rows](const Buffer& b, std::mt19937& random) {
       const int32_t outside[] = {-1, static_cast<int32_t>(rows), 1 << 30, -(1 << 30)};
-      for (int64_t n = 0; n < b.spec().shape[0]; ++n)
+      for (int64_t n = 0; n < b.spec().shape.elements(); ++n)
         b.as<int32_t>()[n] =
             n % 3 == 2 ? outside[random() % 4] : static_cast<int32_t>(random() % unsigned(rows));
     };
-    const std::string label = fmt::format("{} of [{}, {}]", samples, rows, width);
+    const std::string label = fmt::format("{} of [{}, {}]", sizes.ids().text(), rows, width);
     KernelCase c{.op = "embedding", .label = label, .params = NoParams{}};
-    c.in = {f32({rows, width}), i32({samples})}, c.out = {f32({samples, width})};
+    c.in = {f32({rows, width}), i32(sizes.ids())}, c.out = {f32(sizes.y())};
     c.batch_out = {0}, c.tolerance = 0;
     c.fill = [ids](std::vector<Buffer>& in, std::mt19937& random) {
       fill_uniform(in[0], random);
@@ -45,7 +56,7 @@ std::vector<KernelCase> embedding_cases() {
     all.push_back(c);
 
     KernelCase d{.op = "embedding_grad", .label = label, .params = NoParams{}};
-    d.in = {i32({samples}), f32({samples, width})}, d.out = {f32({rows, width})};
+    d.in = {i32(sizes.ids()), f32(sizes.y())}, d.out = {f32({rows, width})};
     d.batch_in = d.gradient_in = {1}, d.tolerance = 1e-6;
     d.fill = [ids](std::vector<Buffer>& in, std::mt19937& random) {
       ids(in[0], random);
@@ -55,6 +66,27 @@ std::vector<KernelCase> embedding_cases() {
   }
   return all;
 }
+std::vector<KernelCase> position_cases() {
+  std::vector<KernelCase> all;
+  struct Position {
+    Shape x;
+    int64_t rows;
+  };
+  for (const auto& [shape, rows] :
+       {Position{{1, 1, 1}, 1}, {{3, 7, 5}, 7}, {{17, 4, 16}, 9}, {{2, 77, 40}, 77}, {{0, 3, 4}, 5}}) {
+    const TensorSpec x = f32(shape), table = f32({rows, shape[2]});
+    KernelCase c{.op = "position_embedding", .label = x.shape.text(), .params = NoParams{}};
+    c.in = {x, table}, c.out = {x}, c.batch_in = {0}, c.batch_out = {0}, c.in_place = {{0, 0}};
+    c.tolerance = 1e-7;  // one sum
+    all.push_back(c);
+    c.op = "position_embedding_grad";
+    c.in = {x}, c.out = {table}, c.batch_in = c.gradient_in = {0}, c.batch_out = {}, c.in_place = {};
+    c.tolerance = 1e-6;
+    all.push_back(c);
+  }
+  return all;
+}
+const bool added_positions = add_kernel_cases(position_cases);
 const bool added_embedding = add_kernel_cases(embedding_cases);
 
 const bool added_gradients = add_gradient_cases([] {
@@ -71,7 +103,20 @@ const bool added_gradients = add_gradient_cases([] {
   c.gradient = [=](const std::vector<Buffer>&) {
     return run_reference("embedding_grad", NoParams{}, {ids, weighted_sum_gradient({y}, 3)[0]}, {table});
   };
-  return std::vector<GradientCase>{c};
+  GradientCase p{.label = "position_embedding", .ops = {"position_embedding", "position_embedding_grad"}};
+  const TensorSpec x = f32({2, 3, 4}), places = f32({5, 4});
+  for (const TensorSpec& s : {x, places}) {
+    p.inputs.emplace_back(s);
+    fill_uniform(p.inputs.back(), random);
+  }
+  p.loss = [=](const std::vector<Buffer>& in) {
+    return weighted_sum(run_reference("position_embedding", NoParams{}, in, {x}), 3);
+  };
+  p.gradient = [=](const std::vector<Buffer>&) {
+    const Buffer dy = weighted_sum_gradient({x}, 3)[0];
+    return std::vector<Buffer>{dy, run_reference("position_embedding_grad", NoParams{}, {dy}, {places})[0]};
+  };
+  return std::vector<GradientCase>{c, p};
 });
 
 const bool no_timestep_gradient =
