@@ -42,7 +42,7 @@ std::map<ValueId, ValueId> append_gradients(GraphBuilder& b, const std::map<Valu
     b.set_scope(n.name);
     std::vector<ValueId> d;
     if (n.kind == NodeKind::view) {
-      d = {b.view(dy[0], b.spec(n.in[0]).shape)};
+      d = {b.view_as(dy[0], b.spec(n.in[0]))};
       g.value(d[0]).is_gradient = true;
     } else if (n.kind == NodeKind::compute) {
       const auto rule = op_def(n.op).gradient;

@@ -113,10 +113,31 @@ ValueId GraphBuilder::elementwise(Elt elt, std::vector<ValueId> in, float imm) {
 }
 
 ValueId GraphBuilder::view(ValueId x, Shape shape) {
-  LOCKSTEP_ASSERT(shape.elements() == spec(x).shape.elements());
+  const TensorSpec& from = spec(x);
+  LOCKSTEP_ASSERT(from.layout != Layout::nhwc || from.shape == shape, "a view of an nhwc image");
+  return view_as(x, {from.dtype, shape, from.layout});
+}
+
+ValueId GraphBuilder::tokens(ValueId image) {
+  const TensorSpec x = spec(image);
+  LOCKSTEP_ASSERT(x.shape.rank() == 4, "tokens of {}", x.text());
+  const Shape tokens{x.shape[0], x.shape.elements_from(2), x.shape[1]};
+  return view_as(reorder(image, Layout::nhwc), {x.dtype, tokens, Layout::plain});
+}
+
+ValueId GraphBuilder::image(ValueId tokens, int64_t height, int64_t width) {
+  const TensorSpec x = spec(tokens);
+  LOCKSTEP_ASSERT(x.shape.rank() == 3 && x.shape[1] == height * width, "an image {}x{} of {}", height, width,
+                  x.text());
+  const Shape image{x.shape[0], x.shape[2], height, width};
+  return reorder(view_as(reorder(tokens, Layout::plain), {x.dtype, image, Layout::nhwc}), Layout::plain);
+}
+
+ValueId GraphBuilder::view_as(ValueId x, const TensorSpec& spec) {
   Value v = graph_.value(x);
-  LOCKSTEP_ASSERT(v.spec.layout != Layout::nhwc || v.spec.shape == shape, "a view of an nhwc image");
-  v.spec.shape = shape;
+  LOCKSTEP_ASSERT(spec.dtype == v.spec.dtype && spec.shape.elements() == v.spec.shape.elements(), "{} as {}",
+                  v.spec.text(), spec.text());
+  v.spec = spec;
   v.storage = Storage::arena;
   Node n;
   n.op = "view";

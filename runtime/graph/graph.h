@@ -55,8 +55,8 @@ struct Value {
 };
 
 enum class NodeKind : uint8_t {
-  compute,     // a kernel of the registry
-  view,        // output 0 is input 0's memory under another shape
+  compute,  // a kernel of the registry
+  view,     // output 0 is input 0's memory under another shape; "tokens" and "image" under another layout too
   allreduce,   // sum over ranks, in place; asynchronous, waited for by its first reader
   all_gather,  // output [R, ...] of input [...]
 };
@@ -124,6 +124,12 @@ class GraphBuilder {
   // One elementwise instruction over one or two values.
   ValueId elementwise(Elt elt, std::vector<ValueId> in, float imm = 0);
   ValueId view(ValueId x, Shape shape);
+  // Tokens [N, H*W, C] of an image [N, C, H, W], and an image of tokens [N, height*width, C]: views of an image in
+  // nhwc. The layout pass leaves out the reorders around them where images are in nhwc.
+  ValueId tokens(ValueId image);
+  ValueId image(ValueId tokens, int64_t height, int64_t width);
+  // x's memory as another tensor of as many elements.
+  ValueId view_as(ValueId x, const TensorSpec& spec);
   ValueId all_gather(ValueId x, int ranks);
   ValueId allreduce(ValueId x);  // in place: the result is x's memory under a new value
   ValueId reorder(ValueId x, Layout layout);

@@ -43,6 +43,17 @@ Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device dev
     Node m = n;
     for (ValueId& v : m.in) v = copy[static_cast<size_t>(v)];
     // From here on as in `from`: its node, its values, with only layouts changed.
+    if (n.op == "reorder") {  // layouts are this pass's: made anew where they are needed
+      copy[static_cast<size_t>(n.out[0])] = m.in[0];
+      continue;
+    }
+    if (const TensorSpec& out = from.value(n.out[0]).spec;
+        n.kind == NodeKind::view &&
+        out.layout != from.value(n.in[0]).spec.layout) {  // tokens, or an image of them
+      copy[static_cast<size_t>(n.out[0])] =
+          b.view_as(in_layout(m.in[0], from.value(n.in[0]).spec.layout), out);
+      continue;
+    }
     if (n.kind == NodeKind::view) {
       const ValueId x = b.spec(m.in[0]).layout == Layout::nhwc ? in_layout(m.in[0], Layout::plain) : m.in[0];
       copy[static_cast<size_t>(n.out[0])] = b.view(x, from.value(n.out[0]).spec.shape);

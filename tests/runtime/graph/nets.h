@@ -18,6 +18,7 @@
 #include "kernels/dropout/dropout.h"
 #include "kernels/group_norm/group_norm.h"
 #include "kernels/image_normalize/image_normalize.h"
+#include "kernels/layer_norm/layer_norm.h"
 #include "kernels/linear/linear.h"
 #include "kernels/loss/loss.h"
 #include "kernels/pool2d/pool2d.h"
@@ -57,6 +58,17 @@ struct Layers {
     const ValueId w = b.parameter(name + ".weight", {out, in}, init);
     return b.add1("linear", LinearParams{}, {x, w, b.parameter(name + ".bias", {out}, init)});
   }
+  // Of tokens [N, T, C], each by itself.
+  ValueId token_linear(const std::string& name, ValueId x, int64_t out) const {
+    b.set_scope(name);
+    const Init init = uniform(1 / std::sqrt(static_cast<double>(b.spec(x).shape[2])));
+    const ValueId w = b.parameter(name + ".weight", {out, b.spec(x).shape[2]}, init);
+    return b.add1("linear", LinearParams{}, {x, w, b.parameter(name + ".bias", {out}, init)});
+  }
+  ValueId layer_norm(const std::string& name, ValueId x) const {
+    const auto [gamma, beta] = affine(name, x, 2);
+    return b.add("layer_norm", LayerNormParams{}, {x, gamma, beta})[0];
+  }
   // A 1x1 convolution with the weight of a linear layer.
   ValueId project(const std::string& name, ValueId x) const {
     b.set_scope(name);
@@ -89,9 +101,9 @@ struct Layers {
     return p;
   }
   // Drawn, not 1 and 0: a gradient that forgets gamma is then seen.
-  std::pair<ValueId, ValueId> affine(const std::string& name, ValueId x) const {
+  std::pair<ValueId, ValueId> affine(const std::string& name, ValueId x, int channels = 1) const {
     b.set_scope(name);
-    const Shape c{b.spec(x).shape[1]};
+    const Shape c{b.spec(x).shape[channels]};
     return {b.parameter(name + ".weight", c, uniform(1)), b.parameter(name + ".bias", c, uniform(1))};
   }
 };
@@ -156,6 +168,29 @@ inline std::vector<Net> nets() {
          const ValueId q = l.project("q", normed), k = l.project("k", normed), v = l.project("v", normed);
          const ValueId o = l.b.add("attention", AttentionParams{3, 0.7f}, {q, k, v})[0];
          return l.linear("fc", l.b.elementwise(Elt::add, {l.project("out", o), x}), kClasses);
+       }},
+      // A transformer on an image's tokens, with a second sequence of its own, and a shortcut around it.
+      {"transformer",
+       [](const Layers& l, ValueId x) {
+         GraphBuilder& b = l.b;
+         x = l.conv("conv1", x, 16, 3, 1, 2);
+         const ValueId text = b.view(l.linear("text", l.avg_pool(x), 24), {b.spec(x).shape[0], 3, 8});
+         ValueId t = l.token_linear("in", b.tokens(l.group_norm("gn", x, 4)), 12);
+         for (bool self : {true, false}) {
+           const std::string name = self ? "self" : "cross";
+           const ValueId normed = l.layer_norm(name + ".ln", t), other = self ? normed : text;
+           const ValueId q = l.token_linear(name + ".q", normed, 12);
+           const ValueId k = l.token_linear(name + ".k", other, 12),
+                         v = l.token_linear(name + ".v", other, 12);
+           const ValueId o = b.add("attention", AttentionParams{2, 0.4f, self}, {q, k, v})[0];
+           t = b.elementwise(Elt::add, {t, l.token_linear(name + ".out", o, 12)});
+         }
+         const ValueId table = b.parameter("places", {20, 12}, Layers::uniform(1));
+         t = b.add1("position_embedding", NoParams{}, {t, table});
+         const ValueId wide = l.token_linear("wide", l.layer_norm("ff.ln", t), 40);
+         const ValueId gated = b.add1("geglu", NoParams{}, {wide});
+         t = l.token_linear("narrow", b.elementwise(Elt::quick_gelu, {gated}), 16);
+         return l.linear("fc", b.elementwise(Elt::add, {b.image(t, 4, 4), x}), kClasses);
        }},
       // 40 channels lie plain, 3 and 8 in lanes: values are reordered between.
       {"wide_conv",

@@ -263,6 +263,22 @@ TEST(Layouts, OneReorderServesAllReaders) {
   EXPECT_EQ(laid.value(sum).spec.layout, Layout::nhwc);
 }
 
+// An image in nhwc and its tokens are the same memory: of reorders there are none between.
+TEST(Layouts, TokensAreViewsOfImagesInNhwc) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId images = b.input("x", {DType::f32, {2, 32, 4, 4}, Layout::plain}, true);
+  const ValueId x = l.conv("conv1", images, 32, 3, 1);
+  const ValueId t = l.token_linear("fc", l.layer_norm("ln", b.tokens(x)), 32);
+  ValueId y = l.conv("conv2", b.elementwise(Elt::add, {b.image(t, 4, 4), x}), 32, 3, 1);
+  g.value(y).storage = Storage::output;
+  const Graph laid = assign_layouts(g, {&y});
+  EXPECT_EQ(count(laid, "reorder"), 0);  // inputs lie as the host writes them
+  EXPECT_EQ(count(laid, "view"), 2);
+  EXPECT_EQ(laid.value(y).spec.layout, Layout::nhwc);
+}
+
 TEST(DeadCode, GoesAndWhatMattersStays) {
   Graph g;
   GraphBuilder b(g);
