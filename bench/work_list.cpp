@@ -146,7 +146,7 @@ void WorkList::average_pool(int64_t channels, int64_t size) {
 }
 
 void WorkList::upsample(int64_t channels, int64_t size) {
-  const UpsampleNearest2dParams p;
+  const UpsampleNearest2dParams p{2 * size, 2 * size};
   const TensorSpec x = f32(image(channels, size)), y = f32(image(channels, 2 * size));
   const std::string shape = named(channels, size);
   add("upsample_nearest2d", shape, p, {x}, {y}, {0}, {0}, 0);

@@ -13,7 +13,8 @@ using std::string;
 namespace {
 
 ValueId twice(GraphBuilder& b, ValueId x) {
-  return b.add1("upsample_nearest2d", UpsampleNearest2dParams{2, 2}, {x});
+  const Shape& s = b.spec(x).shape;
+  return b.add1("upsample_nearest2d", UpsampleNearest2dParams{2 * s[2], 2 * s[3]}, {x});
 }
 
 ValueId half(GraphBuilder& b, ValueId x) {

@@ -21,38 +21,49 @@ namespace HWY_NAMESPACE {
 namespace simd = lockstep::HWY_NAMESPACE;
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Row `row` of the small images: scale_h rows of the large ones.
+// Row `row` of the small images: its rows of the large ones.
+struct Rows {
+  int64_t first, count;
+  Rows(const Geometry& g, int64_t row) {
+    const int64_t i = row % g.h.small;
+    first = row / g.h.small * g.h.large + g.h.first(i), count = g.h.first(i + 1) - g.h.first(i);
+  }
+};
+
 template <class T>
 void repeat(const Geometry& g, int64_t row, const T* x, T* y) {
+  const Rows rows(g, row);
   const T* from = x + row * g.small_row();
-  T* to = y + row * g.scale_h * g.large_row();
+  T* to = y + rows.first * g.large_row();
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
   if constexpr (std::is_same_v<T, float>) {
     const simd::Floats d;
-    if (g.v == 1 && g.scale_w == 2)
-      for (; i + simd::kVec <= g.w; i += simd::kVec) {
+    if (g.v == 1 && g.w.large == 2 * g.w.small)
+      for (; i + simd::kVec <= g.w.small; i += simd::kVec) {
         const auto pixels = hn::LoadU(d, from + i);
         hn::StoreInterleaved2(pixels, pixels, d, to + 2 * i);
       }
   }
 #endif
-  if (g.v == 1)
-    for (; i < g.w; ++i) std::fill_n(to + i * g.scale_w, g.scale_w, from[i]);
-  for (; i < g.w; ++i)
-    for (int64_t s = 0; s < g.scale_w; ++s)
-      std::memcpy(to + (i * g.scale_w + s) * g.v, from + i * g.v, static_cast<size_t>(g.v) * sizeof(T));
-  for (int64_t r = 1; r < g.scale_h; ++r)
+  for (int64_t q = g.w.first(i); i < g.w.small; ++i)
+    for (const int64_t end = g.w.first(i + 1); q < end; ++q) {
+      if (g.v == 1)
+        to[q] = from[i];
+      else
+        std::memcpy(to + q * g.v, from + i * g.v, static_cast<size_t>(g.v) * sizeof(T));
+    }
+  for (int64_t r = 1; r < rows.count; ++r)
     std::memcpy(to + r * g.large_row(), to, static_cast<size_t>(g.large_row()) * sizeof(T));
 }
 
-// Numbers of pixels that have several side by side.
+// Numbers of pixels that have several side by side. dy: of the first of rows x columns pixels.
 template <class T>
-HWY_INLINE void sum_pixel(const Geometry& g, const T* dy, T* dx) {
+HWY_INLINE void sum_pixel(const Geometry& g, int64_t rows, int64_t columns, const T* dy, T* dx) {
   for (int64_t k = 0; k < g.v; k += simd::kVec) {
     auto sum = hn::Zero(simd::Floats());
-    for (int64_t r = 0; r < g.scale_h; ++r)
-      for (int64_t s = 0; s < g.scale_w; ++s)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t s = 0; s < columns; ++s)
         sum = hn::Add(sum, simd::load(dy + r * g.large_row() + s * g.v + k, g.v - k));
     simd::store(sum, dx + k, g.v - k);
   }
@@ -60,16 +71,17 @@ HWY_INLINE void sum_pixel(const Geometry& g, const T* dy, T* dx) {
 
 template <class T>
 void sum(const Geometry& g, int64_t row, const T* dy, T* dx) {
-  const T* from = dy + row * g.scale_h * g.large_row();
+  const Rows rows(g, row);
+  const T* from = dy + rows.first * g.large_row();
   T* to = dx + row * g.small_row();
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
   if constexpr (std::is_same_v<T, float>) {
     const simd::Floats d;
-    if (g.v == 1 && g.scale_w == 2)
-      for (; i + simd::kVec <= g.w; i += simd::kVec) {
+    if (g.v == 1 && g.w.large == 2 * g.w.small)
+      for (; i + simd::kVec <= g.w.small; i += simd::kVec) {
         auto all = hn::Zero(d), left = all, right = all;
-        for (int64_t r = 0; r < g.scale_h; ++r) {
+        for (int64_t r = 0; r < rows.count; ++r) {
           hn::LoadInterleaved2(d, from + r * g.large_row() + 2 * i, left, right);
           all = hn::Add(hn::Add(all, left), right);
         }
@@ -77,14 +89,17 @@ void sum(const Geometry& g, int64_t row, const T* dy, T* dx) {
       }
   }
 #endif
-  if (g.v == 1)
-    for (; i < g.w; ++i) {
-      float all = 0;
-      for (int64_t r = 0; r < g.scale_h; ++r)
-        for (int64_t s = 0; s < g.scale_w; ++s) all += float(from[r * g.large_row() + i * g.scale_w + s]);
-      to[i] = T(all);
+  for (; i < g.w.small; ++i) {
+    const int64_t q = g.w.first(i), columns = g.w.first(i + 1) - q;
+    if (g.v > 1) {
+      sum_pixel(g, rows.count, columns, from + q * g.v, to + i * g.v);
+      continue;
     }
-  for (; i < g.w; ++i) sum_pixel(g, from + i * g.scale_w * g.v, to + i * g.v);
+    float all = 0;
+    for (int64_t r = 0; r < rows.count; ++r)
+      for (int64_t s = 0; s < columns; ++s) all += float(from[r * g.large_row() + q + s]);
+    to[i] = T(all);
+  }
 }
 
 void repeat_row(const Geometry& g, int64_t row, const View& x, const View& y) {
@@ -116,8 +131,8 @@ constexpr int64_t kGrain = 16 << 10;  // numbers of the larger image that a thre
 
 template <class F>
 void for_rows(const Geometry& g, int threads, F f) {
-  const int64_t grain = kGrain / std::max<int64_t>(1, g.scale_h * g.large_row());
-  parallel_ranges(g.planes * g.h, threads, grain, [&](int64_t begin, int64_t end) {
+  const int64_t grain = kGrain * g.h.small / std::max<int64_t>(1, g.h.large * g.large_row());
+  parallel_ranges(g.planes * g.h.small, threads, grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) f(row);
   });
 }

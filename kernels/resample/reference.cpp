@@ -13,7 +13,7 @@ void upsample_reference(const UpsampleNearest2dParams& p, const KernelArgs& args
       for (int64_t h = 0; h < y.dim(2); ++h)
         for (int64_t w = 0; w < y.dim(3); ++w)
           y.as<float>()[y.spec.offset(n, c, h, w)] =
-              x.as<float>()[x.spec.offset(n, c, h / p.scale_h, w / p.scale_w)];
+              x.as<float>()[x.spec.offset(n, c, h * x.dim(2) / p.height, w * x.dim(3) / p.width)];
   zero_padding_lanes(y);
 }
 
@@ -24,9 +24,10 @@ void upsample_grad_reference(const UpsampleNearest2dParams& p, const KernelArgs&
       for (int64_t h = 0; h < dx.dim(2); ++h)
         for (int64_t w = 0; w < dx.dim(3); ++w) {
           double sum = 0;
-          for (int64_t r = 0; r < p.scale_h; ++r)
-            for (int64_t s = 0; s < p.scale_w; ++s)
-              sum += double{dy.as<float>()[dy.spec.offset(n, c, h * p.scale_h + r, w * p.scale_w + s)]};
+          for (int64_t r = 0; r < p.height; ++r)
+            for (int64_t s = 0; s < p.width; ++s)
+              if (r * dx.dim(2) / p.height == h && s * dx.dim(3) / p.width == w)
+                sum += double{dy.as<float>()[dy.spec.offset(n, c, r, s)]};
           dx.as<float>()[dx.spec.offset(n, c, h, w)] = static_cast<float>(sum);
         }
   zero_padding_lanes(dx);

@@ -22,34 +22,46 @@ struct Pixels {
   }
 };
 
-struct Scales {
-  Divider h, w;
-  int rows, columns;  // the same numbers
+// resample::Axis. Products of its sizes fit 32 bits.
+struct Axis {
+  Divider small, large;
+  int small_count, large_count;
+  explicit Axis(const resample::Axis& a)
+      : small(a.small),
+        large(a.large),
+        small_count(static_cast<int>(a.small)),
+        large_count(static_cast<int>(a.large)) {}
+  __device__ __forceinline__ int source(int i) const { return large.divide(i * small_count); }
+  __device__ __forceinline__ int first(int i) const {
+    return small.divide(i * large_count + small_count - 1);
+  }
 };
 
 template <class T, int kWidth>
-__global__ void upsample(Pixels g, Scales scale, const T* x, T* y, int small_row, int v, int count) {
+__global__ void upsample(Pixels g, Axis h, Axis w, const T* x, T* y, int small_row, int v, int count) {
   const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (i >= count) return;
   const Place o = g.find(i);
+  const int plane = h.large.divide(o.row), row = plane * h.small_count + h.source(h.large.rest(o.row, plane));
   float f[kWidth];
-  load_floats(
-      f, x + int64_t{scale.h.divide(o.row)} * small_row + scale.w.divide(o.column) * v + o.part * kWidth);
+  load_floats(f, x + int64_t{row} * small_row + w.source(o.column) * v + o.part * kWidth);
   store_floats(y + int64_t{i} * kWidth, f);
 }
 
 template <class T, int kWidth>
-__global__ void upsample_grad(Pixels g, Scales scale, const T* dy, T* dx, int large_row, int v, int count) {
+__global__ void upsample_grad(Pixels g, Axis h, Axis w, const T* dy, T* dx, int large_row, int v, int count) {
   const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (i >= count) return;
   const Place o = g.find(i);
-  const T* first =
-      dy + int64_t{o.row} * scale.rows * large_row + o.column * scale.columns * v + o.part * kWidth;
+  const int plane = h.small.divide(o.row), row = h.small.rest(o.row, plane);
+  const int top = h.first(row), bottom = h.first(row + 1), left = w.first(o.column),
+            right = w.first(o.column + 1);
+  const T* first = dy + int64_t{plane} * h.large_count * large_row + o.part * kWidth;
   float sum[kWidth] = {};
-  for (int r = 0; r < scale.rows; ++r)
-    for (int s = 0; s < scale.columns; ++s) {
+  for (int r = top; r < bottom; ++r)
+    for (int s = left; s < right; ++s) {
       float f[kWidth];
-      load_floats(f, first + r * large_row + s * v);
+      load_floats(f, first + int64_t{r} * large_row + s * v);
 #pragma unroll
       for (int k = 0; k < kWidth; ++k) sum[k] += f[k];
     }
@@ -59,16 +71,15 @@ __global__ void upsample_grad(Pixels g, Scales scale, const T* dy, T* dx, int la
 template <class T, bool kForward>
 void run(const UpsampleNearest2dParams& p, const KernelArgs& args) {
   const resample::Geometry g(p, (kForward ? args.in[0] : args.out[0]).spec);
-  const int64_t small = g.h * g.small_row(), large = g.h * g.scale_h * g.large_row();
+  const int64_t small = g.h.small * g.small_row(), large = g.h.large * g.large_row();
   if (small == 0) return;
-  const Scales scale{Divider(g.scale_h), Divider(g.scale_w), static_cast<int>(g.scale_h),
-                     static_cast<int>(g.scale_w)};
+  const Axis h(g.h), w(g.w);
   with_width<T>(g.v % kVector<T> == 0, [&](auto width) {
-    const Pixels pixels{Divider(g.v / width), Divider(kForward ? g.w * g.scale_w : g.w)};
+    const Pixels pixels{Divider(g.v / width), Divider(kForward ? g.w.large : g.w.small)};
     in_parts(g.planes, large, [&](int64_t first, int64_t planes) {
       const int64_t count = planes * (kForward ? large : small) / width;
       const auto start = [&](auto kernel, int64_t from_plane, int64_t to_plane, int64_t from_row) {
-        launch(kernel, blocks(count, kThreads), kThreads, 0, args.stream, pixels, scale,
+        launch(kernel, blocks(count, kThreads), kThreads, 0, args.stream, pixels, h, w,
                args.in[0].as<const T>() + first * from_plane, args.out[0].as<T>() + first * to_plane,
                from_row, g.v, count);
       };

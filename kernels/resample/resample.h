@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nearest-neighbour upsampling by whole factors, as PyTorch's Upsample(scale_factor=..., mode="nearest").
+// Nearest-neighbour upsampling to a size, as PyTorch's Upsample(mode="nearest").
 //
 // Op                              inputs    outputs
 //   upsample_nearest2d            x         y
 //   upsample_nearest2d_grad       dy        dx
-// y[n, c, p, q] = x[n, c, p / scale_h, q / scale_w]; dx sums the scale_h x scale_w pixels that have a pixel's
-// value, row by row, in float.
-// x, dx [N, C, H, W]; y, dy [N, C, H*scale_h, W*scale_w] in x's layout and dtype. Factors >= 1.
+// y[n, c, p, q] = x[n, c, floor(p H / P), floor(q W / Q)]; dx sums the pixels that have a pixel's value, row by
+// row, in float.
+// x, dx [N, C, H, W]; y, dy [N, C, P, Q] in x's layout and dtype. P >= H >= 1, Q >= W >= 1.
 #pragma once
 
 #include <fmt/format.h>
@@ -17,8 +17,8 @@
 namespace lockstep {
 
 struct UpsampleNearest2dParams {
-  int64_t scale_h = 2, scale_w = 2;
-  std::string text() const { return fmt::format("scale={},{}", scale_h, scale_w); }
+  int64_t height = 1, width = 1;  // P, Q
+  std::string text() const { return fmt::format("size={},{}", height, width); }
 };
 
 }  // namespace lockstep

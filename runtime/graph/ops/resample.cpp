@@ -11,9 +11,10 @@ std::vector<OutputRule> infer_resample(const Graph& g, const Params& params, In 
   const TensorSpec& x = spec_of(g, in[0]);
   if (x.shape.rank() != 4)
     shape_error(fmt::format("upsample_nearest2d needs an image [N, C, H, W], got {}", x.shape.text()));
-  if (p.scale_h < 1 || p.scale_w < 1)
-    shape_error(fmt::format("upsample_nearest2d: factors {}x{} are not at least 1", p.scale_h, p.scale_w));
-  return {{{x.dtype, {x.shape[0], x.shape[1], x.shape[2] * p.scale_h, x.shape[3] * p.scale_w}, x.layout}}};
+  if (p.height < x.shape[2] || p.width < x.shape[3])
+    shape_error(
+        fmt::format("upsample_nearest2d: {}x{} is smaller than {}", p.height, p.width, x.shape.text()));
+  return {{{x.dtype, {x.shape[0], x.shape[1], p.height, p.width}, x.layout}}};
 }
 
 std::vector<ValueId> gradient_resample(GraphBuilder& b, const Node& n, In dy, const Wanted&) {

@@ -213,7 +213,7 @@ inline std::vector<Net> nets() {
          ValueId y = b.elementwise(Elt::silu, {l.group_norm("gn1", first, 3)});
          y = b.add1("scale_shift", NoParams{}, {l.conv("down", y, 6, 3, 1, 2), part(3)});
          y = b.add1("scale_shift", NoParams{}, {l.group_norm("gn2", y, 2), part(0), part(6)});
-         y = b.add1("upsample_nearest2d", UpsampleNearest2dParams{}, {b.elementwise(Elt::silu, {y})});
+         y = b.add1("upsample_nearest2d", UpsampleNearest2dParams{8, 8}, {b.elementwise(Elt::silu, {y})});
          y = l.group_norm("gn3", b.add1("concat", NoParams{}, {y, first}), 4);
          y = l.conv("conv2", b.elementwise(Elt::silu, {y}), 4, 3, 1);
          return l.linear("fc", l.avg_pool(y), kClasses);
