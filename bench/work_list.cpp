@@ -14,6 +14,7 @@
 #include "kernels/group_norm/group_norm.h"
 #include "kernels/image_augment/image_augment.h"
 #include "kernels/image_normalize/image_normalize.h"
+#include "kernels/layer_norm/layer_norm.h"
 #include "kernels/linear/linear.h"
 #include "kernels/pool2d/pool2d.h"
 #include "kernels/resample/resample.h"
@@ -89,6 +90,53 @@ void WorkList::attention(int64_t channels, int64_t size) {
   const double product = 2 * elements(x) * static_cast<double>(size * size);
   add("attention", shape, p, {x, x, x}, {x, lse}, {0, 1, 2}, {0}, 2 * product);
   add("attention_grad", shape, p, {x, x, x, x, lse, x}, {x, x, x}, {0, 1, 2, 3, 5}, {0, 1, 2}, 5 * product);
+}
+
+void WorkList::token_linear(int64_t tokens, int64_t from, int64_t to) {
+  const LinearParams p;
+  const TensorSpec x = f32({n_, tokens, from}), w = f32({to, from}), b = f32({to}), y = f32({n_, tokens, to});
+  const std::string shape = fmt::format("{} tokens, {} to {}", tokens, from, to);
+  const double flops = 2 * elements(y) * static_cast<double>(from);
+  add("linear", shape, p, {x, w, b}, {y}, {0}, {0}, flops).bf16_in = {0, 1};
+  add("linear_input_grad", shape, p, {y, w}, {x}, {0}, {0}, flops).bf16_in = {0, 1};
+  add("linear_weight_grad", shape, p, {x, y}, {w, b}, {0, 1}, {}, flops);
+}
+
+void WorkList::token_attention(int64_t queries, int64_t keys, int64_t channels, int64_t heads, bool causal) {
+  const AttentionParams p{heads, 1 / std::sqrt(static_cast<float>(channels) / static_cast<float>(heads)),
+                          causal};
+  const TensorSpec q = f32({n_, queries, channels}), k = f32({n_, keys, channels}),
+                   lse = f32({n_, heads, queries});
+  const std::string shape = fmt::format("{} to {} tokens, {} heads of {}{}", queries, keys, heads,
+                                        channels / heads, causal ? ", causal" : "");
+  const double product = 2 * elements(q) * static_cast<double>(keys);
+  add("attention", shape, p, {q, k, k}, {q, lse}, {0, 1, 2}, {0}, 2 * product);
+  add("attention_grad", shape, p, {q, k, k, q, lse, q}, {q, k, k}, {0, 1, 2, 3, 5}, {0, 1, 2}, 5 * product);
+}
+
+void WorkList::layer_norm(int64_t tokens, int64_t channels) {
+  const LayerNormParams p;
+  const TensorSpec x = f32({n_, tokens, channels}), c = f32({channels}), stats = f32({n_, tokens, 2});
+  const std::string shape = fmt::format("{} tokens of {}", tokens, channels);
+  add("layer_norm", shape, p, {x, c, c}, {x, stats}, {0}, {0}, 8 * elements(x));
+  add("layer_norm_grad", shape, p, {x, x, c, stats}, {x, c, c}, {0, 1}, {0}, 16 * elements(x));
+}
+
+void WorkList::geglu(int64_t tokens, int64_t channels) {
+  const TensorSpec x = f32({n_, tokens, 2 * channels}), y = f32({n_, tokens, channels});
+  const std::string shape = fmt::format("{} tokens of {}", tokens, channels);
+  add("geglu", shape, NoParams{}, {x}, {y}, {0}, {0}, 2 * elements(y));
+  add("geglu_grad", shape, NoParams{}, {x, y}, {x}, {0, 1}, {0}, 5 * elements(y));
+}
+
+void WorkList::token_embedding(int64_t words, int64_t tokens, int64_t channels) {
+  const TensorSpec table = f32({words, channels}), places = f32({tokens, channels}),
+                   y = f32({n_, tokens, channels}), ids{DType::i32, {n_, tokens}, Layout::plain};
+  const std::string shape = fmt::format("{} tokens of {}", tokens, channels);
+  add("embedding", shape, NoParams{}, {table, ids}, {y}, {}, {0}, 0).bf16_in = {0};
+  add("embedding_grad", shape, NoParams{}, {ids, y}, {table}, {1}, {}, elements(y));
+  add("position_embedding", shape, NoParams{}, {y, places}, {y}, {0}, {0}, elements(y));
+  add("position_embedding_grad", shape, NoParams{}, {y}, {places}, {0}, {}, elements(y));
 }
 
 // As ResNets have them: relu follows, of the last norm of a block after a sum, which its gradient comes

@@ -30,6 +30,13 @@ class WorkList {
   void linear(int64_t from, int64_t to);
   void attention(int64_t channels, int64_t size);
 
+  // Of tokens [batch, tokens, channels].
+  void token_linear(int64_t tokens, int64_t from, int64_t to);
+  void token_attention(int64_t queries, int64_t keys, int64_t channels, int64_t heads, bool causal = false);
+  void layer_norm(int64_t tokens, int64_t channels);
+  void geglu(int64_t tokens, int64_t channels);
+  void token_embedding(int64_t words, int64_t tokens, int64_t channels);  // with their positions
+
   void batch_norm(int64_t channels, int64_t size);
   void group_norm(int64_t channels, int64_t size);  // alone and with a SiLU
 

@@ -138,11 +138,41 @@ std::vector<Work> unet(int64_t batch, bool few) {
   return l.take();
 }
 
+// Stable Diffusion's on 256x256 pixels: its text encoder on 77 tokens, its UNet's transformers on latents of
+// 32x32, 16x16 and 8x8.
+std::vector<Work> text(int64_t batch, bool few) {
+  WorkList l("text", batch);
+  if (few) {
+    l.token_embedding(50, 16, 64);
+    l.layer_norm(16, 64);
+    l.token_linear(16, 64, 64);
+    l.token_attention(64, 64, 64, 2, true);
+    l.geglu(16, 64);
+    return l.take();
+  }
+  l.token_embedding(49'408, 77, 768);
+  l.layer_norm(77, 768);
+  l.token_linear(77, 768, 768);
+  l.token_linear(77, 768, 3072);
+  l.token_attention(77, 77, 768, 12, true);
+  for (int64_t tokens = 1024, c = 320; c <= 1280; tokens /= 4, c *= 2) {
+    l.layer_norm(tokens, c);
+    l.token_linear(tokens, c, c);
+    l.token_linear(77, 768, c);
+    l.token_attention(tokens, tokens, c, 8);
+    l.token_attention(tokens, 77, c, 8);
+    l.token_linear(tokens, c, 8 * c);
+    l.geglu(tokens, 4 * c);
+    l.token_linear(tokens, 4 * c, c);
+  }
+  return l.take();
+}
+
 }  // namespace
 
 std::vector<Work> works(int64_t batch, bool few) {
   std::vector<Work> all;
-  for (auto net : {mnist, resnet, unet})
+  for (auto net : {mnist, resnet, unet, text})
     for (Work& w : net(batch, few)) all.push_back(std::move(w));
   return all;
 }

@@ -21,7 +21,8 @@ struct Work {
   double flops = 0;                           // two for each multiply-add of the definition, padding counted
 };
 
-// The article's nets on MNIST ("mnist"), ResNet-18 for CIFAR ("resnet"), and DDPM's UNet for CIFAR ("unet").
+// The article's nets on MNIST ("mnist"), ResNet-18 for CIFAR ("resnet"), DDPM's UNet for CIFAR ("unet"), and the
+// tokens of Stable Diffusion ("text").
 // few: one shape of each op and net, as small as shows a kernel's way of working.
 std::vector<Work> works(int64_t batch, bool few = false);
 

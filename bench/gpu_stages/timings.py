@@ -37,7 +37,7 @@ def in_order(found):
     """Numbers of groups: those first that matter most; of those, nets with large shapes first."""
     def rank(g):
         op = next((i for i, name in enumerate(FIRST) if g["op"].startswith(name)), len(FIRST))
-        return op == len(FIRST), ("unet", "resnet", "mnist").index(g["net"]), op
+        return op == len(FIRST), ("unet", "text", "resnet", "mnist").index(g["net"]), op
 
     return [g["group"] for g in sorted(found, key=rank)]
 

@@ -34,8 +34,8 @@ void register_linear(Registry& r) {
   for (DType dtype : {DType::f32, DType::bf16}) {
     fast("linear", "gemm", make_linear_gemm, true, dtype);
     fast("linear_input_grad", "gemm", make_linear_input_grad_gemm, true, dtype);
-    fast("linear_weight_grad", "gemm", make_linear_weight_grad_gemm, false, dtype);
   }
+  fast("linear_weight_grad", "gemm", make_linear_weight_grad_gemm, false, DType::bf16);
 
   const auto onednn = [&](const char* op, auto make) {
     for (DType dtype : {DType::f32, DType::bf16})
