@@ -7,6 +7,7 @@
 #include "kernels/core/kernel.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/group_norm/group_norm.h"
+#include "kernels/layer_norm/layer_norm.h"
 #include "kernels/linear/linear.h"
 
 namespace lockstep {
@@ -98,10 +99,21 @@ ValueId group_norm(GraphBuilder& b, ValueId x, const string& name, int64_t group
   return b.add("group_norm", p, {x, gamma, beta})[0];
 }
 
+ValueId layer_norm(GraphBuilder& b, ValueId x, const string& name, double eps) {
+  b.set_scope(name);
+  const int64_t c = features(b, x);
+  LayerNormParams p;
+  p.eps = static_cast<float>(eps);
+  const ValueId gamma = b.parameter(name + ".weight", {c}, constant_init(1));
+  const ValueId beta = b.parameter(name + ".bias", {c}, constant_init(0));
+  return b.add("layer_norm", p, {x, gamma, beta})[0];
+}
+
 Elt activation_of(std::string_view name) {
   if (name == "relu") return Elt::relu;
   if (name == "silu" || name == "swish") return Elt::silu;
   if (name == "gelu") return Elt::gelu;
+  if (name == "quick_gelu") return Elt::quick_gelu;
   if (name == "tanh") return Elt::tanh;
   LOCKSTEP_ASSERT(name == "sigmoid", "no activation {}", name);
   return Elt::sigmoid;

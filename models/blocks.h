@@ -37,6 +37,9 @@ ValueId project_pixels(GraphBuilder& b, ValueId x, const std::string& name, Poin
 // [N, C, ...] -> the same. Error config (78) E_SHAPE where `groups` does not divide C.
 ValueId group_norm(GraphBuilder& b, ValueId x, const std::string& name, int64_t groups, double eps);
 
+// Over the last dimension, of any shape.
+ValueId layer_norm(GraphBuilder& b, ValueId x, const std::string& name, double eps);
+
 // relu, silu (swish is the same), gelu, tanh, sigmoid: PyTorch's names; quick_gelu: transformers'.
 Elt activation_of(std::string_view name);
 ValueId activate(GraphBuilder& b, ValueId x, Elt elt);

@@ -70,9 +70,15 @@ ValueId downsample_conv(GraphBuilder& b, ValueId x, const string& name, int64_t 
 }
 
 ValueId upsample_conv(GraphBuilder& b, ValueId x, const string& name) {
+  const Shape& in = b.spec(x).shape;
+  return upsample_conv(b, x, name, 2 * in[2], 2 * in[3]);
+}
+
+ValueId upsample_conv(GraphBuilder& b, ValueId x, const string& name, int64_t height, int64_t width) {
   b.set_scope(name);
   const int64_t c = b.spec(x).shape[1];
-  return conv2d(b, twice(b, x), name, c);
+  x = b.add1("upsample_nearest2d", UpsampleNearest2dParams{height, width}, {x});
+  return conv2d(b, x, name, c);
 }
 
 ValueId time_embedding(GraphBuilder& b, const TimeEmbedding& e, ValueId numbers, const string& name) {

@@ -26,8 +26,9 @@ ValueId resnet_block(ModelContext& c, const ResnetBlock& block, ValueId x, Value
 // 3x3 at stride 2: [N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)]. padding 1: on all sides; 0: one row below
 // and one column to the right, which makes [N, C, H/2, W/2], rounded down.
 ValueId downsample_conv(GraphBuilder& b, ValueId x, const std::string& name, int64_t padding);
-// Nearest neighbours at twice the size, then a 3x3 convolution.
+// Nearest neighbours at twice the size, or at this one, then a 3x3 convolution.
 ValueId upsample_conv(GraphBuilder& b, ValueId x, const std::string& name);
+ValueId upsample_conv(GraphBuilder& b, ValueId x, const std::string& name, int64_t height, int64_t width);
 
 struct TimeEmbedding {
   int64_t sinusoids = 0, width = 0;

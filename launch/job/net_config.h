@@ -5,7 +5,9 @@
 #include <string>
 
 #include "models/autoencoder_kl.h"
+#include "models/clip_text.h"
 #include "models/spec.h"
+#include "models/unet2d_condition.h"
 
 namespace lockstep {
 
@@ -13,6 +15,10 @@ namespace lockstep {
 // (65) E_CONFIG_JSON where it is no JSON object, config (78) at file:line:column for an unknown key, a value
 // out of range, and for what is not supported.
 UNet2DConfig read_unet_config(const std::string& path);
+UNet2DConditionConfig read_unet_condition_config(const std::string& path);
 AutoencoderKlConfig read_autoencoder_config(const std::string& path);
+// A text encoder's, or a whole CLIP's, of which the text encoder is taken. Keys that transformers gives every
+// model are ignored.
+ClipTextConfig read_clip_text_config(const std::string& path);
 
 }  // namespace lockstep

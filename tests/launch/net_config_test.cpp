@@ -42,6 +42,90 @@ class NetConfig : public ::testing::Test {
   TestFolder folder_;
 };
 
+// As the file of Stable Diffusion 1.5 has it.
+constexpr const char* kStableDiffusion15 = R"({
+  "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu", "attention_head_dim": 8,
+  "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": false, "cross_attention_dim": 768,
+  "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+  "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2,
+  "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
+  "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]})";
+
+TEST_F(NetConfig, UNetOfAFile) {
+  const auto config = read_unet_condition_config(write(kStableDiffusion15));
+  UNet2DConditionConfig expected;
+  expected.sample_size = {64};
+  expected.cross_attention_dim = 768;
+  EXPECT_EQ(to_json(config), to_json(expected));
+}
+
+TEST_F(NetConfig, UNetsRoundTrip) {
+  UNet2DConditionConfig config;
+  config.sample_size = {96, 64};
+  config.in_channels = 3, config.out_channels = 5;
+  config.center_input_sample = true, config.flip_sin_to_cos = false, config.freq_shift = 0.5;
+  config.down_block_types = {"CrossAttnDownBlock2D", "DownBlock2D"};
+  config.up_block_types = {"UpBlock2D", "CrossAttnUpBlock2D"};
+  config.mid_block_type.reset();
+  config.block_out_channels = {8, 16}, config.layers_per_block = {1, 3};
+  config.downsample_padding = 0, config.mid_block_scale_factor = 2, config.dropout = 0.25;
+  config.act_fn = "gelu", config.norm_num_groups = 4, config.norm_eps = 1e-3;
+  config.cross_attention_dim = 12, config.transformer_layers_per_block = {2, 1};
+  config.attention_head_dim = {2, 4};
+  config.use_linear_projection = config.upcast_attention = true;
+  config.resnet_time_scale_shift = "scale_shift", config.time_embedding_dim = 24;
+  const json written = to_json(config);
+  EXPECT_EQ(json(to_json(read_unet_condition_config(write(written.dump())))), written);
+  const json defaults = to_json(UNet2DConditionConfig{});
+  for (const auto& [key, value] : written.items())
+    if (key[0] != '_') {
+      EXPECT_NE(value, defaults.at(key)) << key << " is not tested";
+    }
+}
+
+// What a file of a newer version says of everything that it does not use.
+TEST_F(NetConfig, UNetsOtherKeysAtTheirDefaults) {
+  const auto config = read_unet_condition_config(
+      write(R"({"addition_embed_type": null, "addition_embed_type_num_heads": 64, "attention_type": "default",
+        "class_embed_type": null, "class_embeddings_concat": false, "conv_in_kernel": 3, "conv_out_kernel": 3,
+        "cross_attention_norm": null, "dual_cross_attention": false, "encoder_hid_dim": null,
+        "mid_block_only_cross_attention": null, "num_attention_heads": null, "num_class_embeds": null,
+        "only_cross_attention": null, "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": false,
+        "time_cond_proj_dim": null, "time_embedding_type": "positional", "upcast_attention": null,
+        "use_linear_projection": null})"));
+  EXPECT_EQ(to_json(config), to_json(UNet2DConditionConfig{}));
+}
+
+TEST_F(NetConfig, UNetsThatCannotBeBuilt) {
+  const auto refused = [&](const std::string& key, const std::string& value, const char* id = "E_UNET") {
+    expect_refused(read_unet_condition_config, "{\"" + key + "\": " + value + "}", id, key);
+  };
+  refused("class_embed_type", "\"timestep\"");
+  refused("num_class_embeds", "10");
+  refused("addition_embed_type", "\"text_time\"");
+  refused("time_cond_proj_dim", "256");
+  refused("encoder_hid_dim", "1024");
+  refused("only_cross_attention", "true");
+  refused("only_cross_attention", "[true, true, true, false]");
+  refused("dual_cross_attention", "true");
+  refused("resnet_out_scale_factor", "2");
+  refused("conv_in_kernel", "1");
+  refused("attention_type", "\"gated\"");
+  refused("num_attention_heads", "8");
+  refused("time_embedding_type", "\"fourier\"");
+  refused("attention_head_dim", "7");
+  refused("attention_head_dim", "[8, 8]");
+  refused("layers_per_block", "[1, 2, 3]");
+  refused("norm_num_groups", "48");
+  refused("block_out_channels", "[320, 640]");
+  refused("_class_name", "\"UNet2DModel\"");
+  refused("down_block_types", "[\"SimpleCrossAttnDownBlock2D\"]", "E_JOB_CHOICE");
+  refused("mid_block_type", "\"UNetMidBlock2DSimpleCrossAttn\"", "E_JOB_CHOICE");
+  refused("downsample_padding", "2", "E_JOB_RANGE");
+  refused("transformer_layers_per_block", "[[1, 1], 1]", "E_JOB_TYPE");
+  refused("cross_attention_dims", "768", "E_JOB_UNKNOWN_KEY");
+}
+
 TEST_F(NetConfig, AutoencodersRoundTrip) {
   AutoencoderKlConfig config;
   config.in_channels = 1, config.out_channels = 2;
@@ -76,6 +160,42 @@ TEST_F(NetConfig, AutoencodersThatCannotBeBuilt) {
   refused("scaling_factor", "0", "E_JOB_RANGE");
 }
 
+TEST_F(NetConfig, TextEncodersRoundTrip) {
+  ClipTextConfig config;
+  config.vocab_size = 1000, config.hidden_size = 48, config.intermediate_size = 37;
+  config.num_hidden_layers = 5, config.num_attention_heads = 4, config.max_position_embeddings = 20;
+  config.hidden_act = "gelu", config.layer_norm_eps = 1e-4, config.initializer_factor = 2;
+  const json written = to_json(config);
+  EXPECT_EQ(json(to_json(read_clip_text_config(write(written.dump())))), written);
+}
+
+// transformers gives every model keys of its own, and CLIP's text encoder is a part of CLIP.
+TEST_F(NetConfig, TextEncodersOfFiles) {
+  EXPECT_EQ(read_clip_text_config(write(R"({"model_type": "clip_text_model", "torch_dtype": "float16",
+      "bos_token_id": 0, "eos_token_id": 2, "dropout": 0.0, "attention_dropout": 0.0, "hidden_size": 768,
+      "num_attention_heads": 12, "id2label": {"0": "LABEL_0"}})"))
+                .hidden_size,
+            768);
+  EXPECT_EQ(read_clip_text_config(write(R"({"model_type": "clip", "hidden_size": 7, "vision_config": {"a": 1},
+      "text_config": {"model_type": "clip_text_model", "hidden_size": 768, "num_attention_heads": 12}})"))
+                .hidden_size,
+            768);
+}
+
+TEST_F(NetConfig, TextEncodersThatCannotBeBuilt) {
+  const auto refused = [&](const std::string& key, const std::string& value,
+                           const char* id = "E_TEXT_ENCODER") {
+    expect_refused(read_clip_text_config, "{\"" + key + "\": " + value + "}", id, key);
+  };
+  refused("model_type", "\"t5\"");
+  refused("attention_dropout", "0.1");
+  refused("use_attention_mask", "true");
+  refused("num_attention_heads", "7");
+  refused("hidden_act", "\"relu\"", "E_JOB_CHOICE");
+  refused("hidden_size", "0", "E_JOB_RANGE");
+  expect_refused(read_clip_text_config, R"({"model_type": "clip"})", "E_TEXT_ENCODER", "text_config");
+}
+
 TEST_F(NetConfig, FilesThatAreNone) {
   const auto error_of = [&](const auto& read) {
     try {
@@ -88,7 +208,9 @@ TEST_F(NetConfig, FilesThatAreNone) {
   const auto expect_all = [&](Exit exit, const std::string& id) {
     const std::pair expected{exit, id};
     EXPECT_EQ(error_of(read_unet_config), expected);
+    EXPECT_EQ(error_of(read_unet_condition_config), expected);
     EXPECT_EQ(error_of(read_autoencoder_config), expected);
+    EXPECT_EQ(error_of(read_clip_text_config), expected);
   };
   expect_all(Exit::no_input, "E_CONFIG_NONE");
   for (const char* text : {"", "{", "[1]", "\"text\"", "{\"a\": 1} {}"}) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The autoencoder against diffusers:
+// Text encoder, conditional UNet and autoencoder against transformers and diffusers:
 // tests/golden/make_text_to_image.py.
 #include <gtest/gtest.h>
 
@@ -21,7 +21,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint64_t kInput = 1000;
+constexpr uint64_t kInput = 1000, kGradient = 2000, kProjection = 3000, kText = 4000;
 
 const json& golden() {
   static const json file = json::parse(read_file(LOCKSTEP_SOURCE_DIR "/tests/golden/text_to_image.json"));
@@ -54,6 +54,13 @@ Shape batch_of_two(const std::vector<int64_t>& rest) {
   return shape;
 }
 
+ValueId tokens_input(NetRun& net, const json& described) {
+  const auto rows = described.at("tokens").get<std::vector<std::vector<int32_t>>>();
+  std::vector<int32_t> flat;
+  for (const auto& row : rows) flat.insert(flat.end(), row.begin(), row.end());
+  return net.input("tokens", {2, static_cast<int64_t>(rows[0].size())}, flat);
+}
+
 void fill(const FlatEntry& e, std::span<float> values) { formula_weight(e.name, e.shape, values); }
 
 // The largest difference from PyTorch's, relative to the largest number.
@@ -76,6 +83,68 @@ double distance(const NetRun& net, const std::string& tensor) {
 struct Golden : ::testing::TestWithParam<std::string> {};
 
 // float32 on both sides, sums in other orders: what is allowed is about ten times what is seen.
+using TextEncoderGolden = Golden;
+TEST_P(TextEncoderGolden, LastHiddenState) {
+  const json& described = golden().at("text_encoder").at(GetParam());
+  NetRun net;
+  const auto config = read_as(read_clip_text_config, described.at("config"));
+  net.run(clip_text(config, net.context(), tokens_input(net, described)), fill);
+  EXPECT_LE(distance(net, "text_encoder." + GetParam()), 1e-5);
+}
+
+// A parameter's gradient is held against its norm, its product with a vector and three of its numbers.
+void expect_gradients(const NetRun& net, const json& expected) {
+  for (const auto& [full, e] : expected.items()) {
+    const std::string name = full.substr(full.find('.') + 1);
+    const auto values = net.output("grad." + name);
+    double squares = 0, product = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      squares += double{values[i]} * values[i];
+      product += double{values[i]} * formula_uniform(i, kProjection);
+    }
+    double norm = e.at("norm");
+    // In exact arithmetic 0: what adds the same to every key's score changes no softmax. What is left is
+    // rounding of terms like those of the weight's gradient.
+    if (full.ends_with("k_proj.bias"))
+      norm = expected.at(full.substr(0, full.size() - 4) + "weight").at("norm");
+    const double allowed = 1e-4 * norm;
+    EXPECT_NEAR(std::sqrt(squares), e.at("norm").get<double>(), allowed) << full;
+    EXPECT_NEAR(product, e.at("product").get<double>(), allowed) << full;
+    const std::vector<double> numbers = e.at("numbers");
+    EXPECT_NEAR(values.front(), numbers[0], allowed) << full;
+    EXPECT_NEAR(values[values.size() / 2], numbers[1], allowed) << full;
+    EXPECT_NEAR(values.back(), numbers[2], allowed) << full;
+  }
+}
+
+using ConditionUNetGolden = Golden;
+TEST_P(ConditionUNetGolden, PredictionAndGradients) {
+  const json& described = golden().at("unet").at(GetParam());
+  const uint64_t index = described.at("index");
+  const auto config = read_as(read_unet_condition_config, described.at("config"));
+  const std::vector<int64_t> size = described.at("size");
+  const Shape shape = batch_of_two({config.in_channels, size[0], size[1]});
+
+  NetRun net;
+  DenoiserInputs in;
+  in.sample = net.input("sample", shape, formula(shape, kInput + index, 4));
+  in.timesteps = net.input("timesteps", {2}, described.at("timesteps").get<std::vector<float>>());
+  const bool encoder = described.contains("tokens");
+  if (encoder) {
+    const auto& text = golden().at("text_encoder").at(described.at("encoder").get<std::string>());
+    in.text = clip_text(read_as(read_clip_text_config, text.at("config")), net.context(),
+                        tokens_input(net, described));
+  } else {
+    const Shape text = batch_of_two(described.at("text"));
+    in.text = net.input("text", text, formula(text, kText + index, 4));
+  }
+  const ValueId y = make_unet2d_condition(config)(net.context(), in);
+  const Shape out = net.context().builder.spec(y).shape;
+  net.run(y, fill, encoder ? formula(out, kGradient + index, 1) : std::vector<float>{});
+  EXPECT_LE(distance(net, "unet." + GetParam()), 1e-4);
+  if (encoder) expect_gradients(net, described.at("gradients"));
+}
+
 using AutoencoderGolden = Golden;
 TEST_P(AutoencoderGolden, BothWays) {
   const json& described = golden().at("vae").at(GetParam());
@@ -121,9 +190,36 @@ struct Build {
   Graph graph;
   GraphBuilder builder{graph};
   ModelContext context{builder, false};
-  ValueId input(const Shape& shape) { return builder.input("x", {DType::f32, shape, Layout::plain}, true); }
+  ValueId input(const Shape& shape, DType dtype = DType::f32) {
+    return builder.input("x", {dtype, shape, Layout::plain}, true);
+  }
   ParameterTable table() const { return make_parameter_table(graph); }
 };
+
+TEST(TextToImageTensors, TextEncodersInUse) {
+  for (const auto& [name, expected] : golden().at("in_use").at("text_encoder").items()) {
+    SCOPED_TRACE(name);
+    Build b;
+    clip_text(read_as(read_clip_text_config, expected.at("config")), b.context, b.input({1, 77}, DType::i32));
+    expect_tensors(b.table(), expected);
+  }
+}
+
+TEST(TextToImageTensors, UNetsInUse) {
+  for (const auto& [name, expected] : golden().at("in_use").at("unet").items()) {
+    SCOPED_TRACE(name);
+    const auto config = read_as(read_unet_condition_config, expected.at("config"));
+    Build b;
+    DenoiserInputs in;
+    const int64_t size = config.sample_size[0];
+    in.sample = b.input({1, config.in_channels, size, size});
+    in.timesteps = b.input({1});
+    in.text = b.input({1, 77, config.cross_attention_dim});
+    const ValueId y = make_unet2d_condition(config)(b.context, in);
+    EXPECT_EQ(b.builder.spec(y).shape, (Shape{1, config.out_channels, size, size}));
+    expect_tensors(b.table(), expected);
+  }
+}
 
 TEST(TextToImageTensors, AutoencodersInUse) {
   for (const auto& [name, expected] : golden().at("in_use").at("vae").items()) {
@@ -139,7 +235,43 @@ TEST(TextToImageTensors, AutoencodersInUse) {
   }
 }
 
+// CLIPPreTrainedModel._init_weights of transformers: normals of these deviations, norms 1 and 0, biases 0.
+TEST(ClipText, InitialDistributionsAreTransformers) {
+  ClipTextConfig config;
+  config.hidden_size = 64, config.intermediate_size = 96, config.num_hidden_layers = 3;
+  config.vocab_size = 500, config.initializer_factor = 2;
+  Build b;
+  clip_text(config, b.context, b.input({1, 77}, DType::i32));
+  ModelState state(b.table(), {.gradients = false}, *make_self_communicator());
+  state.initialise(3);
+  const double width = std::sqrt(64.0), depth = std::sqrt(6.0);
+  const auto deviation = [&](const std::string& name) {
+    if (name.find("embedding") != std::string::npos) return 0.02;
+    if (name.ends_with("out_proj.weight")) return 1 / width;
+    if (name.ends_with("fc1.weight")) return 1 / (std::sqrt(2.0) * width);
+    return 1 / (width * depth);  // q_proj, k_proj, v_proj, fc2
+  };
+  for (const FlatEntry& e : state.table.parameters) {
+    const auto values = state.parameter(e.name);
+    if (e.shape.rank() == 1) {
+      const float expected = e.name.find("norm") != std::string::npos && e.name.ends_with("weight") ? 1 : 0;
+      EXPECT_TRUE(std::ranges::all_of(values, [&](float v) { return v == expected; })) << e.name;
+      continue;
+    }
+    const auto n = static_cast<double>(values.size());
+    double mean = 0, square = 0, fourth = 0;
+    for (float v : values) mean += v / n, square += double{v} * v / n, fourth += double{v} * v * v * v / n;
+    const double variance = std::pow(2 * deviation(e.name), 2);
+    // Five standard errors of a normal's mean, variance and kurtosis.
+    EXPECT_NEAR(mean, 0, 5 * std::sqrt(variance / n)) << e.name;
+    EXPECT_NEAR(square / variance, 1, 5 * std::sqrt(2 / n)) << e.name;
+    EXPECT_NEAR(fourth / (square * square), 3, 5 * std::sqrt(24 / n)) << e.name;
+  }
+}
+
 const auto by_name = [](const auto& test) { return test.param; };
+INSTANTIATE_TEST_SUITE_P(Nets, TextEncoderGolden, ::testing::ValuesIn(cases("text_encoder")), by_name);
+INSTANTIATE_TEST_SUITE_P(Nets, ConditionUNetGolden, ::testing::ValuesIn(cases("unet")), by_name);
 INSTANTIATE_TEST_SUITE_P(Nets, AutoencoderGolden, ::testing::ValuesIn(cases("vae")), by_name);
 
 }  // namespace
