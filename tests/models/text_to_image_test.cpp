@@ -82,7 +82,7 @@ double distance(const NetRun& net, const std::string& tensor) {
 
 struct Golden : ::testing::TestWithParam<std::string> {};
 
-// float32 on both sides, sums in other orders: what is allowed is about ten times what is seen.
+// float32 on both sides, sums in other orders: 1e-6 is seen, ten times that is allowed.
 using TextEncoderGolden = Golden;
 TEST_P(TextEncoderGolden, LastHiddenState) {
   const json& described = golden().at("text_encoder").at(GetParam());
@@ -107,7 +107,7 @@ void expect_gradients(const NetRun& net, const json& expected) {
     // rounding of terms like those of the weight's gradient.
     if (full.ends_with("k_proj.bias"))
       norm = expected.at(full.substr(0, full.size() - 4) + "weight").at("norm");
-    const double allowed = 1e-4 * norm;
+    const double allowed = 5e-5 * norm;  // 6e-6 is seen
     EXPECT_NEAR(std::sqrt(squares), e.at("norm").get<double>(), allowed) << full;
     EXPECT_NEAR(product, e.at("product").get<double>(), allowed) << full;
     const std::vector<double> numbers = e.at("numbers");
@@ -141,7 +141,7 @@ TEST_P(ConditionUNetGolden, PredictionAndGradients) {
   const ValueId y = make_unet2d_condition(config)(net.context(), in);
   const Shape out = net.context().builder.spec(y).shape;
   net.run(y, fill, encoder ? formula(out, kGradient + index, 1) : std::vector<float>{});
-  EXPECT_LE(distance(net, "unet." + GetParam()), 1e-4);
+  EXPECT_LE(distance(net, "unet." + GetParam()), 1e-5);
   if (encoder) expect_gradients(net, described.at("gradients"));
 }
 
@@ -157,7 +157,7 @@ TEST_P(AutoencoderGolden, BothWays) {
   encoder.run(
       encode(config, encoder.context(), encoder.input("image", image, formula(image, kInput + index, 2))),
       fill);
-  EXPECT_LE(distance(encoder, "vae." + GetParam() + ".moments"), 1e-4);
+  EXPECT_LE(distance(encoder, "vae." + GetParam() + ".moments"), 1e-5);
 
   NetRun decoder;
   const Shape latents =
@@ -165,7 +165,7 @@ TEST_P(AutoencoderGolden, BothWays) {
   decoder.run(decode(config, decoder.context(),
                      decoder.input("latents", latents, formula(latents, kInput + 100 + index, 4))),
               fill);
-  EXPECT_LE(distance(decoder, "vae." + GetParam() + ".image"), 1e-4);
+  EXPECT_LE(distance(decoder, "vae." + GetParam() + ".image"), 1e-5);
 }
 
 // Every tensor of models in use: names and shapes, their number and that of their elements.
@@ -267,6 +267,62 @@ TEST(ClipText, InitialDistributionsAreTransformers) {
     EXPECT_NEAR(square / variance, 1, 5 * std::sqrt(2 / n)) << e.name;
     EXPECT_NEAR(fourth / (square * square), 3, 5 * std::sqrt(24 / n)) << e.name;
   }
+}
+
+std::string shape_error(const std::function<void()>& build) {
+  try {
+    build();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.id(), "E_SHAPE") << e.what();
+    return e.message();
+  }
+  return "";
+}
+
+TEST(TextToImage, ShapesThatDoNotFit) {
+  Build b;
+  ClipTextConfig clip;
+  clip.max_position_embeddings = 8;
+  EXPECT_NE(shape_error([&] {
+              clip_text(clip, b.context, b.input({1, 9}, DType::i32));
+            }).find("max_position_embeddings"),
+            std::string::npos);
+  const AutoencoderKlConfig vae;
+  EXPECT_NE(shape_error([&] {
+              encode(vae, b.context, b.input({1, 4, 8, 8}));
+            }).find("in_channels"),
+            std::string::npos);
+  EXPECT_NE(shape_error([&] {
+              decode(vae, b.context, b.input({1, 3, 8, 8}));
+            }).find("latent_channels"),
+            std::string::npos);
+  UNet2DConditionConfig unet;
+  const auto predict = [&](int64_t channels, int64_t width) {
+    const DenoiserInputs in{
+        .sample = b.input({1, channels, 8, 8}), .timesteps = b.input({1}), .text = b.input({1, 77, width})};
+    make_unet2d_condition(unet)(b.context, in);
+  };
+  EXPECT_NE(shape_error([&] { predict(3, 1280); }).find("in_channels"), std::string::npos);
+  EXPECT_NE(shape_error([&] { predict(4, 768); }).find("cross_attention_dim"), std::string::npos);
+}
+
+// diffusers' transformers have no dropout.
+TEST(TextToImage, DropoutActsInTheResnetsWhileTraining) {
+  UNet2DConditionConfig config;
+  config.block_out_channels = {8, 8, 8, 8}, config.norm_num_groups = 4, config.attention_head_dim = {2};
+  config.cross_attention_dim = 8, config.dropout = 0.5;
+  const auto dropouts = [&](bool training) {
+    Build b;
+    b.context.training = training;
+    b.context.step_state =
+        b.builder.input(kStepState, {DType::u8, {sizeof(StepState)}, Layout::plain}, false);
+    const DenoiserInputs in{
+        .sample = b.input({1, 4, 8, 8}), .timesteps = b.input({1}), .text = b.input({1, 5, 8})};
+    make_unet2d_condition(config)(b.context, in);
+    return std::ranges::count_if(b.graph.nodes(), [](const Node& n) { return n.op == "dropout"; });
+  };
+  EXPECT_EQ(dropouts(true), 4 * 2 + 2 + 4 * 3);
+  EXPECT_EQ(dropouts(false), 0);
 }
 
 const auto by_name = [](const auto& test) { return test.param; };
