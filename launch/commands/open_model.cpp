@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/open_model.h"
 
+#include <sstream>
+
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
 #include "launch/job/model_file.h"
@@ -8,6 +10,7 @@
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/data/hash.h"
+#include "runtime/files/json_value.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
@@ -21,12 +24,51 @@ std::string run_of(const std::string& folder) {
   return checkpoints.ends_with("/checkpoints") && is_there(run + "/job.yaml") ? run : "";
 }
 
+// The numbers in "u8[64, 1, 28, 28]:plain"; none where it is no such text.
+std::vector<int64_t> dimensions(const std::string& tensor) {
+  std::vector<int64_t> all;
+  std::istringstream text(tensor.substr(std::min(tensor.find('['), tensor.size())));
+  int64_t number = 0;
+  for (char mark = 0; text >> mark && (mark == '[' || mark == ',') && text >> number;) all.push_back(number);
+  return all;
+}
+
+// Of a run that is older than model.json, whose data are gone: as its plan.json has them.
+DatasetShape planned_shape(const std::string& run, const Job& job) {
+  const std::string file = run + "/plan.json";
+  const auto plan = nlohmann::json::parse(MappedFile(file).text(), nullptr, false);
+  DatasetShape shape;
+  for (const auto& node : json_get<nlohmann::json::array_t>(plan, "nodes", file)) {
+    const auto inputs = json_get<nlohmann::json::array_t>(node, "in", file, "nodes.");
+    if (inputs.empty()) continue;
+    const auto sizes = dimensions(json_get<std::string>(inputs[0], "tensor", file, "nodes.in."));
+    if (json_member(inputs[0], "name") == "images" && sizes.size() == 4)
+      shape.channels = sizes[1], shape.height = sizes[2], shape.width = sizes[3];
+    if (json_member(node, "op") == "cross_entropy" && sizes.size() == 2) shape.classes = sizes[1];
+  }
+  if (shape.channels <= 0)
+    throw Error(Exit::data, "E_JSON", "no node takes images of a size").at("file", file);
+  if (const auto diffusion = diffusion_config(job); diffusion && job.model.unet.num_class_embeds)
+    shape.classes = *job.model.unet.num_class_embeds - (diffusion->label_dropout > 0 ? 1 : 0);
+  shape.class_names = class_names_of(job.training.dataset, shape.classes);
+  return shape;
+}
+
 ModelDescription describe_run(const std::string& run, bool say) {
   const Job job = read_run_job(run);
+  std::string by = "the data in " + job.training.path;
+  DatasetShape shape;
+  try {
+    shape = probe_dataset(job.training);
+  } catch (const Error& e) {
+    if (e.exit() != Exit::no_input || !is_there(run + "/plan.json")) throw;
+    shape = planned_shape(run, job);
+    by = fmt::format("its plan.json, as there are no data in {}{}", job.training.path,
+                     shape.classes > 0 && shape.class_names.empty() ? ": classes are numbers" : "");
+  }
   if (say)
-    report_error(fmt::format("note: {} has no model.json: its job says what the model is, by the data in {}",
-                             run, job.training.path));
-  return describe(job, probe_dataset(job.training));
+    report_error(fmt::format("note: {} has no model.json: its job says what the model is, by {}", run, by));
+  return describe(job, shape);
 }
 
 }  // namespace

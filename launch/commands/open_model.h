@@ -18,8 +18,8 @@ struct TrainedModel {
   std::shared_ptr<const SafetensorsFile> weights;  // hashes verified, where they have some
 };
 
-// By the model.json beside the weights; of runs that have none by their job, whose data must then be there
-// (said once on stderr, where `say`); else by the files of a diffusers folder. Errors: no_input (66), data
+// By the model.json beside the weights; of runs that have none by their job and its data or, where these
+// are gone, its plan.json (said once on stderr, where `say`); else by the files of a diffusers folder. Errors: no_input (66), data
 // (65), config (78).
 TrainedModel open_trained(const std::string& folder, bool say = true);
 

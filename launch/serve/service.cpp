@@ -62,13 +62,15 @@ struct Service::Active {
 Service::Service(std::string folder, const ServiceLimits& limits)
     : folder_(std::move(folder)), limits_(limits), thread_([this] { run(); }) {}
 
-Service::~Service() {
+Service::~Service() { stop(); }
+
+void Service::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = draining_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Service::rethrow_failure() const {

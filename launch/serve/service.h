@@ -75,6 +75,9 @@ class Service {
   void take(std::unique_ptr<Job> job);
   // Takes no more; jobs that it has are finished.
   void drain();
+  // Ends its thread after the step under way; jobs that it still has are refused. What jobs answer to must be
+  // there until then.
+  void stop();
   bool idle() const { return waiting() == 0 && working_ == 0; }
   int64_t waiting() const;
   int64_t pictures() const { return pictures_; }        // answered so far

@@ -164,9 +164,25 @@ void expect_known_classes(const std::string& path, const std::vector<std::string
         .hint("classes are matched by their names");
 }
 
+// The classes of a model that knows no names are numbers; a set's are taken in their order.
+void number_classes(ImageSet& set, int64_t classes, const std::string& path) {
+  if (set.classes > classes)
+    throw Error(Exit::data, "E_DATA_CLASSES",
+                fmt::format("{} classes, where the model has {}, without names", set.classes, classes))
+        .at("file", path);
+  if (set.class_names != numbers(set.classes))
+    set.remarks.push_back(
+        fmt::format("{}: the model's classes have no names: {} are taken for 0 to {}, in this order", path,
+                    quoted(set.class_names), set.classes - 1));
+  set.class_names.clear();
+  set.classes = classes;
+}
+
 // As a model that has seen `like` takes them.
 void conform(ImageSet& set, const DatasetShape& like, const std::string& path) {
   convert_channels(set, like.channels);
+  if (!set.class_names.empty() && like.class_names.empty() && like.classes > 0)
+    return number_classes(set, like.classes, path);
   expect_known_classes(path, set.class_names, like.class_names);
   if (!set.class_names.empty() && set.class_names != like.class_names) {
     std::vector<int32_t> number(set.class_names.size());  // 0 where the model knows no classes
@@ -245,6 +261,12 @@ DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like
     }
     return shape;
   });
+}
+
+std::vector<std::string> class_names_of(const std::string& dataset, int64_t classes) {
+  if (dataset == "fashion_mnist") return kFashion;
+  if (dataset == "cifar10") return kCifar10;
+  return dataset == "image_folder" ? std::vector<std::string>{} : numbers(classes);
 }
 
 DatasetFiles inspect_dataset(const DatasetConfig& config) {

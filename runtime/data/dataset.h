@@ -150,13 +150,16 @@ class ImageSet {
 // Decoded sets of a megabyte or more are kept under $XDG_CACHE_HOME/lockstep (~/.cache/lockstep).
 //
 // `like`: what training saw. Images come in its channels, as read_image converts them, and labels are numbers of its
-// classes, found by their names. Error data (65) with the names where a class is none of them.
+// classes, found by their names. Error data (65) with the names where a class is none of them. A model whose classes have
+// no names takes the set's in their order, with a remark; 65 where the set has more.
 std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads = 1,
                                              const DatasetShape* like = nullptr);
 
 // Reads only headers, labels and folder listings: what `check` and `plan` need, without decoding. The same
 // errors as load_dataset, as far as headers show them; so may on_bad_image: skip still leave out more.
 DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like = nullptr);
+// Names of a kind of set's classes, where the kind says them: numbers of mnist and idx, none of image_folder.
+std::vector<std::string> class_names_of(const std::string& dataset, int64_t classes);
 // Looks further than the headers: whether files are as long as these say, what load_dataset would remark.
 DatasetFiles inspect_dataset(const DatasetConfig& config);
 
