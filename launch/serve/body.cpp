@@ -125,7 +125,7 @@ uint64_t seed_of(Fields& fields) {
     return seed >> 11;  // 53 bits, which a client's doubles hold
   }
   // JSON's numbers lose bits above 2^53 in many clients: a string holds them.
-  const std::string text = j->is_string() ? j->get<std::string>() : j->dump();
+  const std::string text = j->is_string() ? j->get<std::string>() : json_text(*j);
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
   if (error != std::errc() || end != text.data() + text.size())
     throw Refusal{400, "is a whole number from 0 to 2^64 - 1, or -1 for a random one", "seed"};

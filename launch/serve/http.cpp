@@ -43,7 +43,9 @@ std::string lower(std::string text) {
 std::string decoded(const std::string& text) {
   std::string out;
   const auto digit = [](char c) {
-    return std::isxdigit(static_cast<unsigned char>(c)) ? std::stoi(std::string(1, c), nullptr, 16) : -1;
+    static const std::string digits = "0123456789abcdef";
+    const size_t at = digits.find(static_cast<char>(std::tolower(static_cast<unsigned char>(c))));
+    return at == std::string::npos ? -1 : static_cast<int>(at);
   };
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0) {

@@ -134,8 +134,19 @@ std::optional<ImageSet> DatasetCache::load() const {
   set.skipped = split_texts({text + h.names_bytes, h.skipped_bytes});
   set.remarks = split_texts({text + h.names_bytes + h.skipped_bytes, h.remarks_bytes});
   const char* captions = reinterpret_cast<const char*>(file.get()) + h.captions_at();
-  if (h.captions_bytes > 0)
-    set.captions = nlohmann::json::parse(captions, captions + h.captions_bytes).get<decltype(set.captions)>();
+  if (h.captions_bytes > 0) {
+    // Lists of strings, as store() wrote them; what is none is a cache to be made anew.
+    const auto lists = nlohmann::json::parse(captions, captions + h.captions_bytes, nullptr, false);
+    if (!lists.is_array()) return std::nullopt;
+    for (const auto& list : lists) {
+      if (!list.is_array()) return std::nullopt;
+      auto& own = set.captions.emplace_back();
+      for (const auto& caption : list) {
+        if (!caption.is_string()) return std::nullopt;
+        own.push_back(caption.get<std::string>());
+      }
+    }
+  }
   set.labels.resize(static_cast<size_t>(h.count));
   std::memcpy(set.labels.data(), file.get() + h.labels_at(), set.labels.size() * sizeof(int32_t));
   set.pixels = Pixels(std::shared_ptr<const uint8_t>(file, file.get() + h.pixels_at()), h.pixels_bytes());
