@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/training/step_graph.h"
+#include "runtime/graph/program.h"
 
 namespace lockstep {
 

@@ -10,7 +10,7 @@
 #include <string_view>
 
 #include "kernels/conv2d/conv2d.h"
-#include "runtime/training/step_graph.h"
+#include "runtime/graph/program.h"
 
 namespace lockstep {
 

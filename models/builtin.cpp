@@ -33,9 +33,9 @@ LayerSpec dropout(bool channelwise) {
 }
 LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
 
-}  // namespace
+DiffusionNetworks diffusion_networks(const ModelSpec& spec) { return {make_unet2d(spec.unet), {}}; }
 
-static DiffusionNetworks diffusion_networks(const ModelSpec& spec) { return {make_unet2d(spec.unet), {}}; }
+}  // namespace
 
 std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
                                                 const TrainingConfig& config) {

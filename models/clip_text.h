@@ -7,7 +7,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "runtime/training/step_graph.h"
+#include "runtime/graph/program.h"
 
 namespace lockstep {
 

@@ -10,7 +10,7 @@
 #include "models/spec.h"
 #include "runtime/data/dataset.h"
 #include "runtime/training/config.h"
-#include "runtime/training/step_graph.h"
+#include "runtime/training/objective.h"
 
 namespace lockstep {
 

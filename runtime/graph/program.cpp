@@ -7,7 +7,7 @@
 
 namespace lockstep {
 
-PartialGraph build_forward(const decltype(Program::forward)& forward, const GraphSpec& spec, bool training) {
+PartialGraph build_forward(const ForwardFunction& forward, const GraphSpec& spec, bool training) {
   PartialGraph g;
   GraphBuilder b(g.graph);
   ModelContext context{b, training, spec.ranks};
@@ -17,7 +17,7 @@ PartialGraph build_forward(const decltype(Program::forward)& forward, const Grap
   return g;
 }
 
-PartialGraph build_laid_out(const decltype(Program::forward)& forward, const GraphSpec& spec, bool training) {
+PartialGraph build_laid_out(const ForwardFunction& forward, const GraphSpec& spec, bool training) {
   PartialGraph g = build_forward(forward, spec, training);
   g.graph = assign_layouts(g.graph, g.values.all(), spec.device, spec.activations);
   return g;

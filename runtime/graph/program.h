@@ -43,11 +43,13 @@ class NamedValues {
 // What a model ends in.
 inline constexpr std::string_view kResult = "result";
 
+// Adds the input ports for so many samples and the networks' nodes.
+using ForwardFunction = std::function<void(ModelContext&, int64_t batch, NamedValues&)>;
+
 // A graph over a model's networks, for any number of samples.
 struct Program {
   std::string name;
-  // Adds the input ports for so many samples and the networks' nodes.
-  std::function<void(ModelContext&, int64_t batch, NamedValues&)> forward;
+  ForwardFunction forward;
   // Adds the output ports (add_output), once layouts are assigned.
   std::function<void(GraphBuilder&, NamedValues&)> outputs;
 };
@@ -67,9 +69,9 @@ struct PartialGraph {
   NamedValues values;
 };
 // The forward part as it was written, the step state being an input of it.
-PartialGraph build_forward(const decltype(Program::forward)& forward, const GraphSpec& spec, bool training);
+PartialGraph build_forward(const ForwardFunction& forward, const GraphSpec& spec, bool training);
 // The same with layouts assigned.
-PartialGraph build_laid_out(const decltype(Program::forward)& forward, const GraphSpec& spec, bool training);
+PartialGraph build_laid_out(const ForwardFunction& forward, const GraphSpec& spec, bool training);
 Graph build_program(const Program& program, const GraphSpec& spec);
 
 // The value becomes an output port, plain.

@@ -64,8 +64,8 @@ class Objective {
   virtual void finish(std::span<const double>, Score&) const {}
 };
 
-// As Program::forward; `objective` outlives it.
-decltype(Program::forward) forward_of(const Objective& objective);
+// `objective` outlives it.
+ForwardFunction forward_of(const Objective& objective);
 // The program "evaluation": output "metrics", what loss() gives, and the objective's own.
 Program evaluation_program(std::shared_ptr<const Objective> objective);
 

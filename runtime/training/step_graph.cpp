@@ -176,7 +176,7 @@ void add_optimizer(GraphBuilder& b, const OptimizerParams& optimizer, const Para
 
 }  // namespace
 
-decltype(Program::forward) forward_of(const Objective& objective) {
+ForwardFunction forward_of(const Objective& objective) {
   return [&objective](ModelContext& context, int64_t batch, NamedValues& values) {
     objective.forward(context, batch, values);
   };
