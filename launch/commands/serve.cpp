@@ -5,8 +5,6 @@
 
 #include <csignal>
 #include <cstdlib>
-#include <fstream>
-#include <thread>
 
 #include "launch/commands/command.h"
 #include "launch/serve/api.h"

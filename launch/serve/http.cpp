@@ -332,7 +332,6 @@ HttpServer::HttpServer(const std::string& address, int port, const HttpLimits& l
 HttpServer::~HttpServer() = default;
 
 int HttpServer::port() const { return impl_->bound_port; }
-int64_t HttpServer::connections() const { return impl_->count; }
 
 void HttpServer::drain() {
   asio::post(impl_->io, [impl = impl_.get()] {
@@ -347,10 +346,6 @@ void HttpServer::finish(double seconds) {
   asio::post(impl_->io, [impl = impl_.get()] { impl->acceptor.close(); });
   std::unique_lock lock(impl_->mutex);
   impl_->none_left.wait_for(lock, span_of(seconds), [&] { return impl_->count == 0; });
-}
-
-std::string reason_of(int status) {
-  return std::string(http::obsolete_reason(static_cast<http::status>(status)));
 }
 
 }  // namespace lockstep::serve

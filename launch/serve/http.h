@@ -57,11 +57,10 @@ struct HttpLimits {
 
 class HttpServer {
  public:
-  // Listens from here on. port 0: any free one. Error port_busy (69).
+  // Listens from here on. port 0: any free one. Error unavailable (69).
   HttpServer(const std::string& address, int port, const HttpLimits& limits, HttpHandler handler);
   ~HttpServer();  // closes everything
   int port() const;
-  int64_t connections() const;
   // Connections end with the answer that they wait for; idle ones now. New ones are still answered.
   void drain();
   // Takes no more connections, and returns when the last has ended, or after so many seconds.
@@ -71,8 +70,5 @@ class HttpServer {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// Status line's words: "Not Found".
-std::string reason_of(int status);
 
 }  // namespace lockstep::serve

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/serve/service.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -10,26 +8,13 @@
 #include "models/objectives/classification.h"
 #include "models/objectives/diffusion.h"
 #include "models/picture.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep::serve {
 namespace {
 
 double seconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
-}
-
-bool guided(const diffusion::GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
-
-// Samples that the model is asked in each step.
-int64_t samples_of(const Job& job) {
-  if (const auto* d = dynamic_cast<const DrawJob*>(&job))
-    return d->request.count * (guided(d->request) ? 2 : 1);
-  return static_cast<int64_t>(dynamic_cast<const ClassifyJob&>(job).pictures.size());
-}
-
-double work_of(const Job& job) {
-  const auto* d = dynamic_cast<const DrawJob*>(&job);
-  return static_cast<double>(samples_of(job)) * static_cast<double>(d ? d->request.steps : 1);
 }
 
 std::vector<Scores> scores_of(const ModelDescription& model, std::span<const float> log_p) {
@@ -83,17 +68,21 @@ int64_t Service::waiting() const {
   return static_cast<int64_t>(queue_.size());
 }
 
-double Service::seconds_for(const Job& job) const {
-  return seconds_per_work_ * (queued_work_ + active_work_ + work_of(job));
+bool Service::is_over(const Job& job) {
+  const bool late = Clock::now() > job.deadline;
+  if (late) job.refused({504, "the deadline passed before there was an answer"});
+  if (!late && !job.gone()) return false;
+  --working_;
+  return true;
 }
 
 void Service::take(std::unique_ptr<Job> job) {
   std::optional<Refusal> refusal;
   {
     const std::lock_guard lock(mutex_);
-    const double seconds = seconds_for(*job);
-    const int after =
-        std::max(1, static_cast<int>(std::ceil(seconds_per_work_ * (queued_work_ + active_work_))));
+    const double before = seconds_per_work_ * (queued_work_ + active_work_);
+    const double seconds = before + seconds_per_work_ * job->work();
+    const int after = std::max(1, static_cast<int>(std::ceil(before)));
     if (draining_)
       refusal = {503, "the server is being stopped", "", 5};
     else if (state_ != State::ready)
@@ -106,7 +95,7 @@ void Service::take(std::unique_ptr<Job> job) {
       refusal = {503, fmt::format("this would take some {:.0f} s, more than there are", std::ceil(seconds)),
                  "", after};
     else
-      queued_work_ += work_of(*job), queue_.push_back(std::move(job));
+      queued_work_ += job->work(), queue_.push_back(std::move(job));
   }
   if (refusal)
     job->refused(*refusal);
@@ -124,7 +113,7 @@ void Service::open() {
   alone_ = make_self_communicator();
   session_ = open_session(trained_, limits_.batch, *alone_, trained_.description.diffusion());
   if (trained_.description.diffusion())
-    evaluation_ = std::make_unique<diffusion::Evaluation>(diffusion::predictor(*session_, {}));
+    evaluation_ = std::make_unique<diffusion::Evaluation>(diffusion::predictor(*session_));
 }
 
 // As many waiting jobs as there is room for, in their order; the first whatever it needs.
@@ -132,10 +121,9 @@ std::vector<std::unique_ptr<Job>> Service::next_jobs(bool wait, int64_t room) {
   std::unique_lock lock(mutex_);
   if (wait) changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
   std::vector<std::unique_ptr<Job>> jobs;
-  while (!queue_.empty() &&
-         (samples_of(*queue_.front()) <= room || (jobs.empty() && room == limits_.batch))) {
-    room -= samples_of(*queue_.front());
-    queued_work_ = std::max(0.0, queued_work_ - work_of(*queue_.front()));
+  while (!queue_.empty() && (queue_.front()->samples() <= room || (jobs.empty() && room == limits_.batch))) {
+    room -= queue_.front()->samples();
+    queued_work_ = std::max(0.0, queued_work_ - queue_.front()->work());
     jobs.push_back(std::move(queue_.front()));
     queue_.pop_front();
     ++working_;
@@ -166,15 +154,7 @@ void Service::run() {
         return;
       }
     }
-    std::erase_if(jobs, [&](const auto& job) {
-      const bool late = Clock::now() > job->deadline;
-      if (late) job->refused({504, "the deadline passed while the request waited"});
-      if (late || job->gone()) {
-        --working_;
-        return true;
-      }
-      return false;
-    });
+    std::erase_if(jobs, [&](const auto& job) { return is_over(*job); });
     if (trained_.description.diffusion()) {
       for (auto& job : jobs) begin(std::move(job));
       step();
@@ -212,7 +192,14 @@ void Service::classify(std::vector<std::unique_ptr<Job>> jobs) {
   if (count > 0) {
     const InputTensor images = input_tensor(kImages, pixels);
     const OutputTensor output{"log_probabilities", log_p};
-    session_->run(kClassify, static_cast<int64_t>(count), std::span(&images, 1), std::span(&output, 1));
+    try {
+      session_->run(kClassify, static_cast<int64_t>(count), std::span(&images, 1), std::span(&output, 1));
+    } catch (const std::exception& e) {
+      say(stderr, fmt::format("{}\n", e.what()));
+      for (const auto& [job, n] : whose) job->refused({500, "the model failed"});
+      working_ -= static_cast<int64_t>(jobs.size());
+      return;
+    }
     ++evaluations_, pictures_ += static_cast<int64_t>(count);
   }
   size_t at = 0;
@@ -250,21 +237,12 @@ void Service::begin(std::unique_ptr<Job> job) {
     --working_;
     return;
   }
-  job.release();  // NOLINT(bugprone-unused-return-value): it is `draw`, which the line below owns
-  a->job.reset(&draw);
+  a->job.reset(dynamic_cast<DrawJob*>(job.release()));
   active_.push_back(std::move(a));
 }
 
 void Service::step() {
-  std::erase_if(active_, [&](const std::unique_ptr<Active>& a) {
-    const bool late = Clock::now() > a->job->deadline;
-    if (late) a->job->refused({504, "the deadline passed while the picture was drawn"});
-    if (late || a->job->gone()) {
-      --working_;
-      return true;
-    }
-    return false;
-  });
+  std::erase_if(active_, [&](const std::unique_ptr<Active>& a) { return is_over(*a->job); });
   if (active_.empty()) return;
   std::vector<diffusion::Drawing*> drawings;
   double samples = 0, left = 0;
@@ -275,7 +253,15 @@ void Service::step() {
             static_cast<double>(a->drawing->steps() - a->drawing->step() - 1);
   }
   const auto start = Clock::now();
-  (*evaluation_)(drawings);
+  try {
+    (*evaluation_)(drawings);
+  } catch (const std::exception& e) {
+    say(stderr, fmt::format("{}\n", e.what()));
+    for (const auto& a : active_) a->job->refused({500, "the model failed"});
+    working_ -= static_cast<int64_t>(active_.size());
+    active_.clear();
+    return;
+  }
   ++evaluations_;
   active_work_ = left;
   {

@@ -30,17 +30,19 @@ struct ServiceLimits {
   int64_t pictures = 16;  // of a request
   int64_t batch = 16;     // samples of one evaluation
   int64_t steps = 1000;
-  int64_t characters = 4000;  // of a prompt
   double seconds = 60;  // from its arrival to its answer; what would take longer is refused at once: 503
 };
 
-// What every request brings. The functions are called by the service's thread, `refused` at most once and then
-// `done` never.
+// What every request brings. Of `refused` and a job's `done` one is called, once; neither where the client has gone.
 struct Job {
+  virtual ~Job() = default;
+  virtual int64_t samples() const = 0;  // of each evaluation of the model
+  virtual int64_t steps() const { return 1; }
+  double work() const { return static_cast<double>(samples()) * static_cast<double>(steps()); }
+
   Clock::time_point deadline;
   std::function<bool()> gone = [] { return false; };
   std::function<void(const Refusal&)> refused;
-  virtual ~Job() = default;
 };
 
 struct Scores {
@@ -48,18 +50,21 @@ struct Scores {
   std::vector<std::pair<std::string, double>> probabilities;  // by class, the likeliest first
 };
 struct ClassifyJob : Job {
+  int64_t samples() const override { return static_cast<int64_t>(pictures.size()); }
   std::vector<std::string> pictures;  // PNG or JPEG
   std::function<void(std::vector<Scores>)> done;
 };
 
 struct DrawJob : Job {
-  diffusion::GenerateRequest request;  // labels number the texts below where there are some
+  int64_t samples() const override { return request.count * (diffusion::guided(request) ? 2 : 1); }
+  int64_t steps() const override { return request.steps; }
+  diffusion::GenerateRequest request;
   std::function<void(std::vector<Image>)> done;
 };
 
 class Service {
  public:
-  // Opens the model in its own thread; ready() says when.
+  // Opens the model in its own thread; state() says when it is ready.
   Service(std::string folder, const ServiceLimits& limits);
   ~Service();
 
@@ -91,7 +96,8 @@ class Service {
   void classify(std::vector<std::unique_ptr<Job>> jobs);
   void begin(std::unique_ptr<Job> job);
   void step();
-  double seconds_for(const Job& job) const;
+  // Whether nobody waits for its answer any more: refused where its time is over, counted out.
+  bool is_over(const Job& job);
 
   const std::string folder_;
   const ServiceLimits limits_;

@@ -18,38 +18,15 @@ std::vector<float> finite(std::vector<float> images) {
   throw AgreedError(Error(Exit::diverged, "E_NOT_FINITE", "the samples hold numbers that are not finite"));
 }
 
-bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
-
 }  // namespace
 
-TextVectors encode_texts(InferenceSession& model, const std::vector<std::vector<int32_t>>& texts) {
-  TextVectors v;
-  if (texts.empty()) return v;
-  std::vector<int32_t> tokens;
-  for (const auto& text : texts) tokens.insert(tokens.end(), text.begin(), text.end());
-  v.width = static_cast<size_t>(model.outputs(kEncodeText)[0].spec.shape.elements());
-  v.values.resize(v.width * texts.size());
-  const InputTensor input = input_tensor(kTokens, tokens);
-  const OutputTensor output{kText, v.values};
-  model.run(kEncodeText, static_cast<int64_t>(texts.size()), std::span(&input, 1), std::span(&output, 1));
-  return v;
-}
+bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
 
-Predict predictor(InferenceSession& model, TextVectors texts) {
-  return [&model, texts = std::move(texts), text = std::vector<float>()](
-             std::span<const float> x, std::span<const float> timesteps, std::span<const int32_t> labels,
-             std::span<float> out) mutable {
+Predict predictor(InferenceSession& model) {
+  return [&model](std::span<const float> x, std::span<const float> timesteps, std::span<const int32_t> labels,
+                  std::span<float> out) {
     std::vector<InputTensor> inputs = {input_tensor(kImages, x), input_tensor(kTimesteps, timesteps)};
-    if (!texts.values.empty()) {
-      text.clear();
-      for (int32_t label : labels) {
-        const auto row = texts.of(label);
-        text.insert(text.end(), row.begin(), row.end());
-      }
-      inputs.push_back(input_tensor(kText, text));
-    } else if (!labels.empty()) {
-      inputs.push_back(input_tensor(kLabels, labels));
-    }
+    if (!labels.empty()) inputs.push_back(input_tensor(kLabels, labels));
     const OutputTensor prediction{"prediction", out};
     model.run(kDenoise, static_cast<int64_t>(timesteps.size()), inputs, std::span(&prediction, 1));
   };
@@ -82,8 +59,7 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   const int64_t largest = model.largest_batch(kDenoise);
   std::vector<float> part = draw_images(
       d, std::max<int64_t>(1, guided(r) ? largest / 2 : largest),
-      [&] { return make_sampler(r.sampler, scheduler, r.steps, r.eta); },
-      predictor(model, encode_texts(model, r.texts)), r.progress);
+      [&] { return make_sampler(r.sampler, scheduler, r.steps, r.eta); }, predictor(model), r.progress);
   if (comm.size() == 1) return finite(std::move(part));
 
   // Parts differ by one image at most: all are sent as large as the first.
