@@ -41,6 +41,16 @@ std::vector<Port> ports_of(std::span<const Port> per_sample, int64_t samples, bo
   return ports;
 }
 
+// As many samples as make a batch of work, fewer of those whose values are large.
+int64_t batch_to_choose_at(const Program& program) {
+  constexpr int64_t kMost = 16, kBytes = int64_t{64} << 20;
+  const Graph one = build_program(program, {});
+  int64_t largest = 1;
+  for (ValueId v = 0; v < one.value_count(); ++v)
+    if (one.value(v).batch) largest = std::max(largest, one.value(v).spec.bytes());
+  return std::clamp<int64_t>(kBytes / largest, 1, kMost);
+}
+
 SessionOptions session_options(const ModelDescription& d, const InferenceOptions& options) {
   SessionOptions s;
   s.objective = make_objective(d.model, d.input, d.config);
@@ -103,8 +113,9 @@ void InferenceSession::compile_programs(int64_t largest_batch) {
 }
 
 void InferenceSession::compile_ladder(Asked& a, int64_t largest_batch) {
-  // Kernels are those of the largest batch, for all of them: so bits do not depend on the batch.
-  session_->prepare(a.program, largest_batch);
+  // Kernels are the same for all batches, and chosen at one that the model alone decides: so bits depend neither on
+  // the batch nor on how many are asked for.
+  session_->prepare(a.program, batch_to_choose_at(a.program));
   const Plan& one = *session_->program(a.program, 1).plan;
   a.inputs = per_sample(input_ports(one.graph));
   a.outputs = per_sample(output_ports(one.graph));

@@ -74,7 +74,7 @@ void apply(const std::string& command, const boost::program_options::variables_m
 }
 
 Drawn draw(const SamplingModel& m, Communicator& comm) {
-  const auto session = open_session(m.trained, diffusion::largest_batch(m.request, comm.size()), comm);
+  const auto session = open_session(m.trained, diffusion::largest_batch(m.request, comm.size()), comm, true);
   diffusion::GenerateRequest request = m.request;
   using Clock = std::chrono::steady_clock;
   Clock::time_point started;
