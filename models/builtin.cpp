@@ -52,7 +52,7 @@ std::vector<Program> make_programs(const ModelSpec& spec, const InputShape& inpu
 std::vector<std::string> builtin_models() {
   std::vector<std::string> names = {"mnist_convnet", "mnist_convnet_dropout"};
   for (const auto& name : resnet_models()) names.push_back(name);
-  names.push_back("unet2d");
+  names.emplace_back("unet2d");
   return names;
 }
 

@@ -194,7 +194,7 @@ class Backward final : public Kernel {
 };
 
 template <class K>
-void add(Registry& r, const char* op, bool shard, std::vector<size_t> activations_in) {
+void add(Registry& r, const char* op, bool shard, const std::vector<size_t>& activations_in) {
   for (DType dtype : {DType::f32, DType::bf16})
     r.add({.op = op,
            .name = "rows",

@@ -11,6 +11,7 @@
 #include "launch/commands/command.h"
 #include "launch/commands/open_model.h"
 #include "launch/commands/report_error.h"
+#include "models/objectives/classification.h"
 #include "models/picture.h"
 #include "runtime/comm/together.h"
 #include "runtime/data/sample_order.h"

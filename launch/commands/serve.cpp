@@ -8,7 +8,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/serve/api.h"
-#include "runtime/checkpoint/file_io.h"
+#include "runtime/files/path.h"
 #include "runtime/telemetry/say.h"
 
 namespace lockstep {

@@ -52,7 +52,7 @@ class Fields {
       if (!p->is_object()) throw Refusal{400, "is no object", "parameters"};
       parameters_ = *p;
     }
-    known_.push_back("parameters");
+    known_.emplace_back("parameters");
   }
   // Null: not given.
   const json* find(const char* name) {

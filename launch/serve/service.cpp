@@ -76,31 +76,29 @@ bool Service::is_over(const Job& job) {
   return true;
 }
 
+std::optional<Refusal> Service::refusal_of(const Job& job) const {
+  const double before = seconds_per_work_ * (queued_work_ + active_work_);
+  const double seconds = before + seconds_per_work_ * job.work();
+  const int after = std::max(1, static_cast<int>(std::ceil(before)));
+  if (draining_) return Refusal{503, "the server is being stopped", "", 5};
+  if (state_ != State::ready) return Refusal{503, "the model is not loaded yet", "", 5};
+  if (static_cast<int64_t>(queue_.size()) >= limits_.waiting)
+    return Refusal{503, "the queue is full", "", after};
+  if (std::chrono::duration<double>(job.deadline - Clock::now()).count() < seconds)
+    return Refusal{503, fmt::format("this would take some {:.0f} s, more than there are", std::ceil(seconds)),
+                   "", after};
+  return std::nullopt;
+}
+
 void Service::take(std::unique_ptr<Job> job) {
-  std::optional<Refusal> refusal;
-  {
-    const std::lock_guard lock(mutex_);
-    const double before = seconds_per_work_ * (queued_work_ + active_work_);
-    const double seconds = before + seconds_per_work_ * job->work();
-    const int after = std::max(1, static_cast<int>(std::ceil(before)));
-    if (draining_)
-      refusal = {503, "the server is being stopped", "", 5};
-    else if (state_ != State::ready)
-      refusal = {503, "the model is not loaded yet", "", 5};
-    else if (static_cast<int64_t>(queue_.size()) >= limits_.waiting)
-      refusal = {503, "the queue is full", "", after};
-    else if (Clock::now() +
-                 std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)) >
-             job->deadline)
-      refusal = {503, fmt::format("this would take some {:.0f} s, more than there are", std::ceil(seconds)),
-                 "", after};
-    else
-      queued_work_ += job->work(), queue_.push_back(std::move(job));
+  std::unique_lock lock(mutex_);
+  if (const auto refusal = refusal_of(*job)) {
+    lock.unlock();
+    return job->refused(*refusal);
   }
-  if (refusal)
-    job->refused(*refusal);
-  else
-    changed_.notify_one();
+  queued_work_ += job->work();
+  queue_.push_back(std::move(job));
+  changed_.notify_one();
 }
 
 void Service::drain() {

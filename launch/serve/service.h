@@ -96,6 +96,8 @@ class Service {
   void classify(std::vector<std::unique_ptr<Job>> jobs);
   void begin(std::unique_ptr<Job> job);
   void step();
+  // Why the job cannot be taken now. The mutex is held.
+  std::optional<Refusal> refusal_of(const Job& job) const;
   // Whether nobody waits for its answer any more: refused where its time is over, counted out.
   bool is_over(const Job& job);
 

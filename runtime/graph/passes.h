@@ -14,7 +14,7 @@ namespace lockstep {
 // between. Graph inputs stay plain. Samples in lanes are for f32 on a CPU: elsewhere what prefers them is
 // plain. Before autodiff: a gradient takes the layout of the value that it belongs to.
 // `values` is updated to the copies of the values it holds.
-Graph assign_layouts(const Graph& graph, std::vector<ValueId*> values, Device device = Device::cpu,
+Graph assign_layouts(const Graph& graph, const std::vector<ValueId*>& values, Device device = Device::cpu,
                      DType activations = DType::f32);
 
 // Removes compute and view nodes of which nothing is read. Kept are nodes that write a value outside the

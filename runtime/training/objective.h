@@ -67,6 +67,6 @@ class Objective {
 // `objective` outlives it.
 ForwardFunction forward_of(const Objective& objective);
 // The program "evaluation": output "metrics", what loss() gives, and the objective's own.
-Program evaluation_program(std::shared_ptr<const Objective> objective);
+Program evaluation_program(const std::shared_ptr<const Objective>& objective);
 
 }  // namespace lockstep

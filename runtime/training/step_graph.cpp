@@ -212,7 +212,7 @@ Graph build_training(const Objective& objective, const GraphSpec& spec, const Pa
   return std::move(g);
 }
 
-Program evaluation_program(std::shared_ptr<const Objective> objective) {
+Program evaluation_program(const std::shared_ptr<const Objective>& objective) {
   Program p;
   p.name = "evaluation";
   p.forward = [objective](ModelContext& context, int64_t batch, NamedValues& values) {

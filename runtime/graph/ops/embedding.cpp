@@ -44,7 +44,8 @@ std::vector<OutputRule> infer_timesteps(const Graph& g, const Params& params, In
   const TensorSpec& t = spec_of(g, in[0]);
   if (t.shape.rank() != 1 || (t.dtype != DType::i32 && t.dtype != DType::f32))
     shape_error(fmt::format("timestep_embedding needs i32 or f32 timesteps [N], got {}", t.text()));
-  if (p.dim < 2 || static_cast<double>(p.dim / 2) <= p.freq_shift)
+  const int64_t half = p.dim / 2;
+  if (half < 1 || static_cast<double>(half) <= p.freq_shift)
     shape_error(fmt::format("timestep_embedding: half of {} columns is not above the shift of {}", p.dim,
                             p.freq_shift));
   return {{plain_f32({t.shape[0], p.dim}), g.value(in[0]).batch}};

@@ -14,7 +14,8 @@ Layout layout_for(const Shape& s, Layout layout) {
 
 }  // namespace
 
-Graph assign_layouts(const Graph& from, std::vector<ValueId*> values, Device device, DType activations) {
+Graph assign_layouts(const Graph& from, const std::vector<ValueId*>& values, Device device,
+                     DType activations) {
   Graph to;
   GraphBuilder b(to);
   std::vector<ValueId> copy(static_cast<size_t>(from.value_count()), kNoValue);
