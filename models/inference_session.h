@@ -29,7 +29,7 @@ struct InferenceOptions {
   // Compiled on opening: batches of 1, 2, 4, ... and of so many samples, or of as many as have a gigabyte of
   // activations. 0: none, for evaluate() alone.
   int64_t largest_batch = 1;
-  // Only kernels whose bits depend neither on the number of threads nor on what shares a sample's batch.
+  // KernelChoice::independent.
   bool independent = false;
 };
 

@@ -8,8 +8,8 @@ namespace lockstep {
 
 // Convolutions of one group in nhwc as matrix products: patches of the input, widened to f32 a few rows at a
 // time, times filters in panels, packed once a run. For bf16 tensors (biases and the gradients of weights and
-// biases f32), on processors that multiply faster in f32; errors are those of a direct f32 sum, and a bf16
-// output's own rounding. Bits don't depend on the thread count nor, but for the weight gradient, on how the
+// biases f32), on processors that multiply faster in f32, and forward for f32; errors are those of a direct f32
+// sum, and a bf16 output's own rounding. Bits don't depend on the thread count nor, but for the weight gradient, on how the
 // batch is cut.
 std::unique_ptr<Kernel> make_conv2d_gemm(const KernelRequest&);
 std::unique_ptr<Kernel> make_conv2d_input_grad_gemm(const KernelRequest&);

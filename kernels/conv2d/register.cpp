@@ -34,15 +34,16 @@ void register_conv2d(Registry& r) {
   winograd("conv2d_input_grad", make_conv2d_input_grad_winograd, true);
   winograd("conv2d_weight_grad", make_conv2d_weight_grad_winograd, false);
 
-  const auto gemm = [&](const char* op, auto make, bool shard) {
+  const auto gemm = [&](const char* op, auto make, bool shard, DType dtype = DType::bf16) {
     r.add({.op = op,
            .name = "gemm",
            .layout = LayoutClass::nhwc,
-           .dtype = DType::bf16,
+           .dtype = dtype,
            .bit_exact = {.threads = true, .shard = shard},
            .make = make});
   };
   gemm("conv2d", make_conv2d_gemm, true);
+  gemm("conv2d", make_conv2d_gemm, true, DType::f32);
   gemm("conv2d_input_grad", make_conv2d_input_grad_gemm, true);
   gemm("conv2d_weight_grad", make_conv2d_weight_grad_gemm, false);
 

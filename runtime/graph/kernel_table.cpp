@@ -46,25 +46,25 @@ std::string shapes_of(const Request& r) {
   return shapes;
 }
 
-bool allowed(const KernelInfo& k, const KernelChoice& how) {
-  return !how.independent || (k.bit_exact.threads && k.bit_exact.shard);
-}
+bool independent(const KernelInfo& k) { return k.bit_exact.threads && k.bit_exact.shard; }
 
-// Those that accept; the reference only where nothing else does.
+// Those that accept; the reference only where nothing else does. Where independent ones are asked for, and some
+// accept, those alone.
 std::vector<std::string> accepting(const Graph& g, const Node& n, const KernelChoice& how) {
   const Request r = specs_of(g, n);
   const KernelRequest request{n.params, r.in, r.out, how.threads};
   std::vector<std::string> names;
-  for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, request)) {
-    if (k->is_reference() && !names.empty()) break;
-    if (allowed(*k, how) && k->make(request)) names.push_back(k->name);
+  for (const bool all : {!how.independent, true}) {
+    for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, request)) {
+      if (k->is_reference() && !names.empty()) break;
+      if ((all || independent(*k)) && k->make(request)) names.push_back(k->name);
+    }
+    if (!names.empty()) return names;
   }
-  if (names.empty())
-    throw Error(Exit::internal, "E_NO_KERNEL",
-                fmt::format("no {} kernel accepts {} ({}) of{}", name(how.device), n.op, n.params.text(),
-                            shapes_of(r)))
-        .at("layer", n.name);
-  return names;
+  throw Error(
+      Exit::internal, "E_NO_KERNEL",
+      fmt::format("no {} kernel accepts {} ({}) of{}", name(how.device), n.op, n.params.text(), shapes_of(r)))
+      .at("layer", n.name);
 }
 
 // Whether the kernel of that name exists and takes the node: a cache may be damaged, or of an older build.
@@ -72,7 +72,7 @@ bool accepts(const Graph& g, const Node& n, const std::string& kernel_name, cons
   const Request r = specs_of(g, n);
   const KernelRequest request{n.params, r.in, r.out, how.threads};
   for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, request))
-    if (k->name == kernel_name) return allowed(*k, how) && k->make(request) != nullptr;
+    if (k->name == kernel_name) return k->make(request) != nullptr;
   return false;
 }
 
@@ -281,9 +281,10 @@ std::string cache_key(const Graph& g, const Node& n, const KernelChoice& how) {
   std::string among;
   for (const KernelInfo* k :
        Registry::builtin().candidates(n.op, how.device, {n.params, r.in, r.out, how.threads}))
-    if (allowed(*k, how)) among += (among.empty() ? "" : ",") + k->name;
-  return fmt::format("{} {} {} threads={} batch={} of {}: {}", name(how.device), how.processor,
-                     name(cpu_level()), how.threads, batch, among, kernel_signature(g, n));
+    among += (among.empty() ? "" : ",") + k->name;
+  return fmt::format("{} {} {} threads={} batch={} of {}{}: {}", name(how.device), how.processor,
+                     name(cpu_level()), how.threads, batch, how.independent ? "independent " : "", among,
+                     kernel_signature(g, n));
 }
 
 std::vector<const Node*> missing_nodes(const KernelTable& table, const Graph& g) {

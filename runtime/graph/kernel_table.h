@@ -30,7 +30,8 @@ struct KernelChoice {
   // The device records the step, where it can, and replays it: so are candidates timed, and what cannot be
   // recorded is none.
   bool recorded = true;
-  // Only kernels whose bits depend neither on the threads nor on what shares the batch (BitExact).
+  // Kernels whose bits depend neither on the threads nor on what shares the batch (BitExact), for every node that
+  // such a kernel accepts: in fp32 all of them.
   bool independent = false;
   bool can_time() const { return device == Device::cpu || (device == Device::cuda && runtime); }
 };

@@ -50,6 +50,29 @@ TEST(KernelSignature, HasEverythingButTheBatch) {
   EXPECT_NE(base, signature(3, 8, 1, Layout::lanes));
 }
 
+// In fp32 every node of a model that is asked has a kernel whose bits depend on nothing else. With two threads:
+// what does not depend on their number is asked for.
+TEST(IndependentKernels, AreThereForEveryForwardNode) {
+  KernelChoice how{Device::cpu, 2, "test", ""};
+  how.independent = true;
+  for (const Net& net : nets()) {
+    Graph g = training_graph(net, 4, true);
+    std::erase_if(g.nodes(), [](const Node& n) { return n.backward; });
+    KernelTable table;
+    choose_first_kernels(table, g, how);
+    for (const Node& n : g.nodes()) {
+      // Those of training alone, which are sums over the batch.
+      if (n.kind != NodeKind::compute || n.op == "cross_entropy" || n.op.starts_with("batch_norm_")) continue;
+      const KernelInfo* k =
+          Registry::builtin().find(n.op, table.at(kernel_signature(g, n)), Device::cpu, DType::f32);
+      ASSERT_TRUE(k) << n.op;
+      EXPECT_TRUE(k->bit_exact.threads && k->bit_exact.shard) << n.op << " " << k->name;
+      EXPECT_FALSE(k->is_reference() && n.op != "reorder")
+          << kernel_signature(g, n) << " has the reference alone";
+    }
+  }
+}
+
 class CacheTest : public ::testing::Test {
  protected:
   KernelTable choose(const KernelChoice& how) const {
