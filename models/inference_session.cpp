@@ -186,7 +186,7 @@ void InferenceSession::run_batch(const Asked& a, int64_t batch, int64_t at, int6
   }
 }
 
-Score InferenceSession::evaluate(const ImageSet& images, const std::vector<int64_t>& subset) {
+Score InferenceSession::evaluate(const SampleSource& images, const std::vector<int64_t>& subset) {
   const std::lock_guard one_at_a_time(mutex_);
   return lockstep::evaluate(*session_, images, subset);
 }

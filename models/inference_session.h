@@ -72,7 +72,7 @@ class InferenceSession {
   int64_t largest_batch(std::string_view program) const { return asked(program).ladder.back(); }
 
   // runtime's evaluate() of these weights. Collective.
-  Score evaluate(const ImageSet& images, const std::vector<int64_t>& subset = {});
+  Score evaluate(const SampleSource& images, const std::vector<int64_t>& subset = {});
 
  private:
   // A program and the batches that it was compiled for.

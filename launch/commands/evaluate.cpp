@@ -80,8 +80,8 @@ int run_evaluate(const Arguments& arguments) {
                         "training, validation or test")("data", po::value(&choice.path)->value_name("FOLDER"),
                                                         "other images than those of the run's job")(
       "dataset", po::value(&choice.dataset)->value_name("KIND"),
-      "what --data holds: image_folder, mnist, fashion_mnist, cifar10, idx; left out: what was trained on")(
-      "json", "one JSON object instead of text")(
+      "what --data holds: image_folder, mnist, fashion_mnist, cifar10, idx, captioned_digits; left out: what "
+      "was trained on")("json", "one JSON object instead of text")(
       "judge", po::value(&judged.judge)->value_name("RUN2"),
       "of a diffusion run: samples (1000, of each class in turn) as the classifier RUN2 reads them, and "
       "their Fréchet distance "

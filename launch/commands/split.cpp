@@ -37,6 +37,7 @@ DatasetConfig data_in(const DataChoice& choice, const ModelDescription& model) {
   config.path = choice.path;
   config.split = choice.split == "training" ? "training" : "test";
   config.fit = model.fit;
+  config.seed = model.config.seed;
   return config;
 }
 
@@ -52,7 +53,7 @@ Split load_split(const TrainedModel& model, const DataChoice& choice, bool say) 
   const DatasetConfig config =
       choice.path.empty() ? data_of_job(model, name, validation_fraction) : data_in(choice, d);
   const DatasetShape like = d.data_shape();
-  Split split{name, load_dataset(config, usable_cores(), &like), {}};
+  Split split{name, open_dataset(config, usable_cores(), &like), {}};
   if (say) {
     for (const std::string& remark : split.images->remarks) report_error("note: " + remark);
     for (const std::string& skipped : split.images->skipped) report_error("skipped " + skipped);
@@ -74,13 +75,13 @@ std::vector<uint8_t> first_images(const Split& split, int64_t count, uint64_t se
     throw Error(Exit::usage, "E_OPTION",
                 fmt::format("{} {} images are asked for, there are {}", count, split.name, split.count()))
         .hint(fmt::format("--count {}", split.count()));
-  const ImageSet& images = *split.images;
+  const SampleSource& images = *split.images;
   const SampleOrder order(split.count(), seed, true);
-  std::vector<uint8_t> pixels;
+  std::vector<uint8_t> pixels(static_cast<size_t>(count * images.sample_bytes()));
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = order.sample(0, i);
-    const uint8_t* image = images.image(split.subset.empty() ? at : split.subset[static_cast<size_t>(at)]);
-    pixels.insert(pixels.end(), image, image + images.sample_bytes());
+    images.copy_pixels(0, split.subset.empty() ? at : split.subset[static_cast<size_t>(at)],
+                       pixels.data() + i * images.sample_bytes());
   }
   return pixels;
 }

@@ -19,7 +19,7 @@ struct DataChoice {
 
 struct Split {
   std::string name;
-  std::shared_ptr<const ImageSet> images;
+  std::shared_ptr<const SampleSource> images;
   std::vector<int64_t> subset;  // indices into `images`; empty: all
   int64_t count() const { return subset.empty() ? images->count() : static_cast<int64_t>(subset.size()); }
 };

@@ -19,11 +19,13 @@ const Table& dataset_keys() {
        .slot = FIELD(DatasetConfig, dataset),
        .help = "What lies at path.",
        .example = "mnist",
-       .choices = {"mnist", "fashion_mnist", "cifar10", "idx", "image_folder"},
+       .choices = {"mnist", "fashion_mnist", "cifar10", "idx", "image_folder", "captioned_digits"},
        .required = true},
       {.path = "path",
        .slot = FIELD(DatasetConfig, path),
-       .help = "Its folder (for idx: the images file), relative to the job file's folder.",
+       .help = "Its folder (for idx: the images file; for captioned_digits: the folder of mnist), relative "
+               "to the job "
+               "file's folder.",
        .example = "data/mnist",
        .text = Text::path,
        .required = true,

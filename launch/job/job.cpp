@@ -130,6 +130,7 @@ void fill_defaults(Job& job, const job::Reader& reader) {
       if (data && data->mean.empty()) data->mean = data->std = {0.5f};
   }
   job.training.split = "training";
+  job.training.seed = job.hyperparameters.seed;
   if (job.validation) job.validation->split = "test";
   if (job.test) job.test->split = "test";
 }

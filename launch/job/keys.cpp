@@ -128,7 +128,7 @@ Table make_job_keys() {
        .required = true},
       {.path = "inputs.validation",
        .slot = FIELD(Job, validation),
-       .help = "Samples to validate on after each epoch; of mnist, fashion_mnist, cifar10 the test half. Not "
+       .help = "Samples to validate on after each epoch; of a set that has one the test half. Not "
                "together with validation_fraction.",
        .example = "{dataset: image_folder, path: data/held_out}",
        .absent = "validation_fraction"},
@@ -136,7 +136,8 @@ Table make_job_keys() {
        .slot = FIELD(Job, test),
        .help = "Samples for the test at the end.",
        .example = "{dataset: mnist, path: data/mnist, limit: 1000}",
-       .absent = "the test half of a training set that has one (mnist, fashion_mnist, cifar10)"},
+       .absent =
+           "the test half of a training set that has one (mnist, fashion_mnist, cifar10, captioned_digits)"},
       {.path = "validation_fraction",
        .slot = FIELD(Job, validation_fraction),
        .help = "Share of the training samples held out for validation, drawn by seed.",

@@ -155,7 +155,8 @@ struct Emptied {
 }  // namespace
 
 bool has_test_half(const std::string& dataset) {
-  return dataset == "mnist" || dataset == "fashion_mnist" || dataset == "cifar10";
+  return dataset == "mnist" || dataset == "fashion_mnist" || dataset == "cifar10" ||
+         dataset == "captioned_digits";
 }
 
 Place Reader::place_of(std::string path) const {

@@ -171,8 +171,8 @@ void caption_by_class(ImageSet& set, const std::string& pattern) {
   }
 }
 
-std::string_view caption_of(const ImageSet& set, int64_t i, uint64_t seed, int64_t epoch, double dropout) {
-  const std::vector<std::string>& captions = set.captions[static_cast<size_t>(i)];
+std::string caption_of(const SampleSource& set, int64_t i, uint64_t seed, int64_t epoch, double dropout) {
+  const std::vector<std::string> captions = set.captions_of(epoch, i);
   const Philox4 draws = random4(seed, stream::kCaption, epoch, i, 0);
   if (static_cast<double>(uniform01(draws.x[0])) < dropout) return {};
   return captions[static_cast<size_t>(uint64_t{draws.x[1]} * captions.size() >> 32)];

@@ -36,6 +36,6 @@ void caption_by_class(ImageSet& set, const std::string& pattern);
 
 // The caption that a sample is shown with in an epoch of training: one of its list, or "" with probability `dropout`. A pure
 // function of its arguments. The set has captions; i is the sample's place in it.
-std::string_view caption_of(const ImageSet& set, int64_t i, uint64_t seed, int64_t epoch, double dropout);
+std::string caption_of(const SampleSource& set, int64_t i, uint64_t seed, int64_t epoch, double dropout);
 
 }  // namespace lockstep

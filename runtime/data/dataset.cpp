@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "runtime/data/cache.h"
+#include "runtime/data/captioned_digits.h"
 #include "runtime/data/captions.h"
 #include "runtime/data/cifar10.h"
 #include "runtime/data/codec.h"
@@ -67,6 +68,17 @@ Source idx_source(const IdxPaths& paths, int64_t classes, const std::vector<std:
 Source find(const DatasetConfig& c, int threads) {
   LOCKSTEP_ASSERT(c.split == "training" || c.split == "test", "split \"{}\"", c.split);
   const bool test = c.split == "test";
+  if (c.dataset == "captioned_digits") {  // the digits that they are drawn of
+    const IdxPaths paths = find_idx(c.path, test ? "t10k" : "train", "mnist");
+    Source source = idx_source(paths, 10, kDigits);
+    source.probe = [=, digits = source.probe] {
+      Probe p = digits();
+      expect_mnist_shape(paths.images, p.shape.height, p.shape.width);
+      p.shape.channels = 3, p.shape.height = p.shape.width = kSceneSide;
+      return p;
+    };
+    return source;
+  }
   if (c.dataset == "mnist" || c.dataset == "fashion_mnist")
     return idx_source(find_idx(c.path, test ? "t10k" : "train", c.dataset), 10,
                       c.dataset == "mnist" ? kDigits : kFashion);
@@ -110,7 +122,8 @@ Source find(const DatasetConfig& c, int threads) {
   }
   throw Error(
       Exit::config, "E_DATASET_NAME",
-      fmt::format("unknown dataset \"{}\": expected mnist, fashion_mnist, cifar10, idx or image_folder",
+      fmt::format("unknown dataset \"{}\": expected mnist, fashion_mnist, cifar10, idx, image_folder or "
+                  "captioned_digits",
                   c.dataset));
 }
 
@@ -213,37 +226,78 @@ auto located(const DatasetConfig& config, F f) {
 
 }  // namespace
 
-DatasetShape ImageSet::shape() const {
+DatasetShape SampleSource::shape() const {
   DatasetShape shape{count(), channels, height, width, classes, class_names, {}};
   shape.class_counts.resize(class_names.size());
   if (!class_names.empty())
-    for (int32_t label : labels) ++shape.class_counts[static_cast<size_t>(label)];
+    for (int64_t i = 0; i < count(); ++i) ++shape.class_counts[static_cast<size_t>(label(i))];
   return shape;
 }
+
+namespace {
+
+// What lies at the path; of captioned_digits the digits.
+ImageSet decoded(const DatasetConfig& config, int threads) {
+  const Source source = find(config, threads);
+  const DatasetCache cache(config.dataset == "captioned_digits" ? "mnist" : config.dataset, source.options,
+                           source.files);
+  std::optional<ImageSet> set = cache.load();
+  if (!set) {
+    set = source.read();
+    set->content_hash = hash_of(*set);
+    cache.store(*set);
+  }
+  set->remarks.insert(set->remarks.end(), source.remarks.begin(), source.remarks.end());
+  if (config.limit > 0 && config.limit < set->count()) {
+    set->labels.resize(static_cast<size_t>(config.limit));
+    if (!set->captions.empty()) set->captions.resize(set->labels.size());
+    set->pixels.resize(static_cast<size_t>(config.limit * set->sample_bytes()));
+    set->content_hash = hash_of(*set);
+  }
+  if (!config.captions.pattern.empty()) caption_by_class(*set, config.captions.pattern);
+  if (!set->captions.empty()) add_captions_to_hash(*set);
+  return std::move(*set);
+}
+
+CaptionedDigits drawn(const DatasetConfig& config, int threads) {
+  if (!config.captions.column.empty() || !config.captions.pattern.empty())
+    throw Error(Exit::config, "E_CAPTIONS", "captioned_digits come with captions of their own");
+  return {decoded(config, threads), config.split, config.seed, config.path};
+}
+
+ImageSet in_memory(const SampleSource& from) {
+  ImageSet set;
+  set.channels = from.channels, set.height = from.height, set.width = from.width;
+  set.classes = from.classes, set.class_names = from.class_names;
+  set.content_hash = from.content_hash;
+  set.skipped = from.skipped, set.remarks = from.remarks;
+  set.pixels.resize(static_cast<size_t>(from.count() * from.sample_bytes()));
+  for (int64_t i = 0; i < from.count(); ++i) {
+    set.labels.push_back(from.label(i));
+    if (from.captioned()) set.captions.push_back(from.captions_of(0, i));
+    from.copy_pixels(0, i, set.pixels.data() + i * from.sample_bytes());
+  }
+  return set;
+}
+
+}  // namespace
 
 std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads,
                                              const DatasetShape* like) {
   return located(config, [&] {
-    const Source source = find(config, threads);
-    const DatasetCache cache(config.dataset, source.options, source.files);
-    std::optional<ImageSet> set = cache.load();
-    if (!set) {
-      set = source.read();
-      set->content_hash = hash_of(*set);
-      cache.store(*set);
-    }
-    set->remarks.insert(set->remarks.end(), source.remarks.begin(), source.remarks.end());
-    if (config.limit > 0 && config.limit < set->count()) {
-      set->labels.resize(static_cast<size_t>(config.limit));
-      if (!set->captions.empty()) set->captions.resize(set->labels.size());
-      set->pixels.resize(static_cast<size_t>(config.limit * set->sample_bytes()));
-      set->content_hash = hash_of(*set);
-    }
-    if (!config.captions.pattern.empty()) caption_by_class(*set, config.captions.pattern);
-    if (!set->captions.empty()) add_captions_to_hash(*set);
-    if (like) conform(*set, *like, config.path);
-    return std::make_shared<const ImageSet>(std::move(*set));
+    ImageSet set =
+        config.dataset == "captioned_digits" ? in_memory(drawn(config, threads)) : decoded(config, threads);
+    if (like) conform(set, *like, config.path);
+    return std::make_shared<const ImageSet>(std::move(set));
   });
+}
+
+std::shared_ptr<const SampleSource> open_dataset(const DatasetConfig& config, int threads,
+                                                 const DatasetShape* like) {
+  // Where a model knows other channels or classes, the pictures are converted.
+  if (config.dataset != "captioned_digits" || (like && (like->channels != 3 || like->class_names != kDigits)))
+    return load_dataset(config, threads, like);
+  return located(config, [&] { return std::make_shared<const CaptionedDigits>(drawn(config, threads)); });
 }
 
 DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like) {

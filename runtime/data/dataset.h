@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "runtime/data/sample_source.h"
 
 namespace lockstep {
 
@@ -52,10 +54,11 @@ struct CaptionConfig {
 
 // `inputs.training`, `.validation`, `.test` of the job file.
 struct DatasetConfig {
-  std::string dataset;  // mnist, fashion_mnist, cifar10, idx, image_folder
+  std::string dataset;  // mnist, fashion_mnist, cifar10, idx, image_folder, captioned_digits
   std::string path;     // folder (or, for idx, the images file), resolved against the job file's folder
   std::string split;    // "training" or "test": which of a data set's own halves; for folders with
                         // train/ and test/ below them the one to read
+  uint64_t seed = 0;    // of captioned_digits for training: the job's
   int64_t limit = 0;    // first n samples only (of an image_folder: of its first classes); 0: all
   std::vector<float> mean, std;       // `normalize`, one per channel or one for all; empty: 0 and 1
   AugmentConfig augment;              // of inputs.training only
@@ -105,37 +108,31 @@ class Pixels {
   size_t mapped_size_ = 0;
 };
 
-struct DatasetShape {
-  int64_t count = 0, channels = 0, height = 0, width = 0, classes = 0;
-  std::vector<std::string> class_names;  // classes of them
-  std::vector<int64_t> class_counts;     // samples of each class; empty where only decoding would tell
-};
-
 // What `check` can say of the files without decoding a pixel.
 struct DatasetFiles {
   std::vector<std::string> remarks;  // of files that are passed over or left out, each with its path
   bool pictures = false;             // whose pixels may be damaged all the same
 };
 
-class ImageSet {
+// In memory, the same in every epoch. Its content hash is over shape, class names in their order, labels and pixels as they
+// were read, and over captions where there are any.
+class ImageSet : public SampleSource {
  public:
-  DatasetShape shape() const;
-  int64_t count() const { return static_cast<int64_t>(labels.size()); }
-  const uint8_t* image(int64_t i) const { return pixels.data() + i * sample_bytes(); }
-  int64_t sample_bytes() const { return channels * height * width; }
+  int64_t count() const override { return static_cast<int64_t>(labels.size()); }
+  int32_t label(int64_t i) const override { return labels[static_cast<size_t>(i)]; }
+  void copy_pixels(int64_t /*epoch*/, int64_t i, uint8_t* to) const override {
+    std::memcpy(to, image(i), static_cast<size_t>(sample_bytes()));
+  }
+  std::vector<std::string> captions_of(int64_t /*epoch*/, int64_t i) const override {
+    return captions.empty() ? std::vector<std::string>{} : captions[static_cast<size_t>(i)];
+  }
+  bool captioned() const override { return !captions.empty(); }
 
-  int64_t channels = 0, height = 0, width = 0;
-  int64_t classes = 0;
-  std::vector<std::string> class_names;  // classes of them
+  const uint8_t* image(int64_t i) const { return pixels.data() + i * sample_bytes(); }
+
   Pixels pixels;
   std::vector<int32_t> labels;
   std::vector<std::vector<std::string>> captions;  // of each sample, at least one; empty: the set has none
-  // SHA-256 (hex) over shape, class names in their order, labels and pixels as they were read, wherever the files lie, and over
-  // captions where there are any. What
-  // is made of the set afterwards (labels as a model numbers them, channels converted, its middle cut out) keeps it.
-  std::string content_hash;
-  std::vector<std::string> skipped;  // of images that were left out: file, and what is wrong with it
-  std::vector<std::string> remarks;  // what is odd and changes no pixel; files that were passed over
 };
 
 // Throws Error: no_input (66) naming the path and the command that gets the data; data (65) naming file,
@@ -147,16 +144,20 @@ class ImageSet {
 //   image_folder  a folder per class, in the order of their names; PNG and JPEG files at any depth below, fitted
 //                 to one size; decoded by `threads` threads. Or, without classes, the files themselves. With
 //                 captions.column: the pictures that metadata.jsonl lists, in its order, or all that have a text beside them
+//   captioned_digits  path as mnist's; pictures are drawn of its digits (captioned_digits.h)
 // Decoded sets of a megabyte or more are kept under $XDG_CACHE_HOME/lockstep (~/.cache/lockstep).
 //
 // `like`: what training saw. Images come in its channels, as read_image converts them, and labels are numbers of its
 // classes, found by their names. Error data (65) with the names where a class is none of them. A model whose classes have
 // no names takes the set's in their order, with a remark; 65 where the set has more.
+std::shared_ptr<const SampleSource> open_dataset(const DatasetConfig& config, int threads = 1,
+                                                 const DatasetShape* like = nullptr);
+// The same in memory; of captioned_digits the pictures of epoch 0.
 std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int threads = 1,
                                              const DatasetShape* like = nullptr);
 
 // Reads only headers, labels and folder listings: what `check` and `plan` need, without decoding. The same
-// errors as load_dataset, as far as headers show them; so may on_bad_image: skip still leave out more.
+// errors as open_dataset, as far as headers show them; so may on_bad_image: skip still leave out more.
 DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like = nullptr);
 // Names of a kind of set's classes, where the kind says them: numbers of mnist and idx, none of image_folder.
 std::vector<std::string> class_names_of(const std::string& dataset, int64_t classes);

@@ -127,8 +127,8 @@ Image fitted(const std::string& path, Image image, const ImageFit& fit) {
   return out;
 }
 
-std::shared_ptr<const ImageSet> middle_of(const std::string& path, const ImageSet& set, const Extent& size,
-                                          std::span<const int64_t> subset) {
+std::shared_ptr<const ImageSet> middle_of(const std::string& path, const SampleSource& set,
+                                          const Extent& size, std::span<const int64_t> subset) {
   const Extent from{set.height, set.width};
   cropped_to(path, from, size);
   auto out = std::make_shared<ImageSet>();
@@ -137,11 +137,13 @@ std::shared_ptr<const ImageSet> middle_of(const std::string& path, const ImageSe
   out->content_hash = set.content_hash;
   const int64_t count = subset.empty() ? set.count() : static_cast<int64_t>(subset.size());
   out->pixels.resize(static_cast<size_t>(count * out->sample_bytes()));
+  std::vector<uint8_t> image(static_cast<size_t>(set.sample_bytes()));
   for (int64_t n = 0; n < count; ++n) {
     const int64_t i = subset.empty() ? n : subset[static_cast<size_t>(n)];
-    out->labels.push_back(set.labels[static_cast<size_t>(i)]);
-    if (!set.captions.empty()) out->captions.push_back(set.captions[static_cast<size_t>(i)]);
-    copy_middle(set.image(i), set.channels, from, out->pixels.data() + n * out->sample_bytes(), size);
+    out->labels.push_back(set.label(i));
+    if (set.captioned()) out->captions.push_back(set.captions_of(0, i));
+    set.copy_pixels(0, i, image.data());
+    copy_middle(image.data(), set.channels, from, out->pixels.data() + n * out->sample_bytes(), size);
   }
   return out;
 }

@@ -17,8 +17,8 @@ Image resized(const Image& image, int64_t height, int64_t width);
 
 // A set of the middles of every image, or, where `subset` isn't empty, of those whose numbers it has. Error
 // data (65) naming `path` where images are smaller.
-std::shared_ptr<const ImageSet> middle_of(const std::string& path, const ImageSet& set, const Extent& size,
-                                          std::span<const int64_t> subset = {});
+std::shared_ptr<const ImageSet> middle_of(const std::string& path, const SampleSource& set,
+                                          const Extent& size, std::span<const int64_t> subset = {});
 
 // What ImageFit says, on the shape and on the picture. Error data (65) where the picture is smaller than the crop.
 ImageShape fitted(const std::string& path, const ImageShape& shape, const ImageFit& fit);

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
-#include <cstring>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -20,14 +19,15 @@ struct Loader::Impl {
   struct Slot {
     int64_t epoch = 0, begin = 0, count = 0;
     std::vector<uint8_t> images;
-    std::vector<int32_t> labels;
+    std::vector<int32_t> labels, tokens;
     std::exception_ptr error;
   };
 
-  std::shared_ptr<const ImageSet> set;
+  std::shared_ptr<const SampleSource> set;
   std::vector<int64_t> subset;
   SampleOrder order;
   int64_t max_batch, depth;
+  CaptionTokens tokens;
   std::vector<Slot> slots;
   Batch current;
   double wait_seconds = 0;
@@ -38,13 +38,14 @@ struct Loader::Impl {
   bool stopping = false;
   std::thread worker;
 
-  Impl(std::shared_ptr<const ImageSet> set_, std::vector<int64_t> subset_, SampleOrder order_,
-       int64_t max_batch_, int64_t depth_)
+  Impl(std::shared_ptr<const SampleSource> set_, std::vector<int64_t> subset_, SampleOrder order_,
+       int64_t max_batch_, int64_t depth_, CaptionTokens tokens_)
       : set(std::move(set_)),
         subset(std::move(subset_)),
         order(order_),
         max_batch(max_batch_),
-        depth(depth_) {
+        depth(depth_),
+        tokens(std::move(tokens_)) {
     LOCKSTEP_ASSERT(max_batch >= 0 && depth >= 1, "max_batch {}, depth {}", max_batch, depth);
     const int64_t available = subset.empty() ? set->count() : static_cast<int64_t>(subset.size());
     LOCKSTEP_ASSERT(order.count() == available, "the order counts {} samples, the split has {}",
@@ -54,19 +55,23 @@ struct Loader::Impl {
     for (Slot& slot : slots) {
       slot.images.resize(static_cast<size_t>(max_batch * set->sample_bytes()));
       slot.labels.resize(static_cast<size_t>(max_batch));
+      slot.tokens.resize(static_cast<size_t>(max_batch * tokens.length));
     }
     worker = std::thread([this] { work(); });
   }
 
   Slot& slot_of(int64_t batch) { return slots[static_cast<size_t>(batch) % slots.size()]; }
 
-  void fill(Slot& slot) const {
+  void fill(Slot& slot) {
     const int64_t bytes = set->sample_bytes();
     for (int64_t i = 0; i < slot.count; ++i) {
       int64_t index = order.sample(slot.epoch, slot.begin + i);
       if (!subset.empty()) index = subset[static_cast<size_t>(index)];
-      std::memcpy(slot.images.data() + i * bytes, set->image(index), static_cast<size_t>(bytes));
-      slot.labels[static_cast<size_t>(i)] = set->labels[static_cast<size_t>(index)];
+      set->copy_pixels(slot.epoch, index, slot.images.data() + i * bytes);
+      slot.labels[static_cast<size_t>(i)] = set->label(index);
+      if (tokens.length > 0)
+        tokens.write(slot.epoch, index,
+                     {slot.tokens.data() + i * tokens.length, static_cast<size_t>(tokens.length)});
     }
   }
 
@@ -89,9 +94,10 @@ struct Loader::Impl {
   }
 };
 
-Loader::Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, SampleOrder order,
-               int64_t max_batch, int depth)
-    : impl_(std::make_unique<Impl>(std::move(set), std::move(subset), order, max_batch, depth)) {}
+Loader::Loader(std::shared_ptr<const SampleSource> set, std::vector<int64_t> subset, SampleOrder order,
+               int64_t max_batch, int depth, CaptionTokens tokens)
+    : impl_(std::make_unique<Impl>(std::move(set), std::move(subset), order, max_batch, depth,
+                                   std::move(tokens))) {}
 
 Loader::~Loader() {
   {
@@ -131,6 +137,7 @@ const Batch& Loader::next() {
   const auto count = static_cast<size_t>(slot.count);
   impl_->current.images = {slot.images.data(), count * static_cast<size_t>(impl_->set->sample_bytes())};
   impl_->current.labels = {slot.labels.data(), count};
+  impl_->current.tokens = {slot.tokens.data(), count * static_cast<size_t>(impl_->tokens.length)};
   impl_->current.count = slot.count;
   return impl_->current;
 }

@@ -3,19 +3,27 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
 
-#include "runtime/data/dataset.h"
 #include "runtime/data/sample_order.h"
+#include "runtime/data/sample_source.h"
 
 namespace lockstep {
 
 struct Batch {
   std::span<const uint8_t> images;  // [count, C, H, W]
   std::span<const int32_t> labels;  // [count]
+  std::span<const int32_t> tokens;  // [count, T]; empty where captions are not asked for
   int64_t count = 0;
+};
+
+// Makes the tokens of a sample's caption in an epoch: all `length` of them, on the loader's thread.
+struct CaptionTokens {
+  int64_t length = 0;  // T; 0: none are made
+  std::function<void(int64_t epoch, int64_t sample, std::span<int32_t> out)> write = {};
 };
 
 // request() and next() may be called from one thread or from one each.
@@ -23,9 +31,9 @@ class Loader {
  public:
   // subset: indices into the set that make up this split (after validation_fraction); empty: all. The
   // order counts positions within it. At most `depth` batches of at most `max_batch` samples are in flight:
-  // requested and not yet handed out by next().
-  Loader(std::shared_ptr<const ImageSet> set, std::vector<int64_t> subset, SampleOrder order,
-         int64_t max_batch, int depth = 4);
+  // requested and not yet handed out by next(). tokens: of samples by their place in the set.
+  Loader(std::shared_ptr<const SampleSource> set, std::vector<int64_t> subset, SampleOrder order,
+         int64_t max_batch, int depth = 4, CaptionTokens tokens = {});
   ~Loader();
   // Asks for positions [begin, begin + count) of an epoch; count 0 is legal. Blocks only when `depth` are
   // in flight already. Allocates nothing.

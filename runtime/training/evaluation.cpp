@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "runtime/comm/together.h"
 #include "runtime/data/sample_order.h"
@@ -23,7 +22,7 @@ constexpr int64_t kEvaluationStep = 0xFFFFFFFF;
 
 }  // namespace
 
-Score evaluate(Session& session, const ImageSet& images, const std::vector<int64_t>& subset) {
+Score evaluate(Session& session, const SampleSource& images, const std::vector<int64_t>& subset) {
   const int64_t total = subset.empty() ? images.count() : static_cast<int64_t>(subset.size());
   const int64_t batch = evaluation_batch(session.options().config, total, session.comm().size());
   session.prepare(session.evaluation(), batch);
@@ -39,9 +38,8 @@ Score evaluate(Session& session, const ImageSet& images, const std::vector<int64
     labels.resize(static_cast<size_t>(n));
     for (int64_t i = 0; i < n; ++i) {
       const int64_t index = subset.empty() ? at + i : subset[static_cast<size_t>(at + i)];
-      std::memcpy(pixels.data() + i * images.sample_bytes(), images.image(index),
-                  static_cast<size_t>(images.sample_bytes()));
-      labels[static_cast<size_t>(i)] = images.labels[static_cast<size_t>(index)];
+      images.copy_pixels(0, index, pixels.data() + i * images.sample_bytes());
+      labels[static_cast<size_t>(i)] = images.label(index);
     }
     auto& plan = session.program(session.evaluation(), n);
     StepInputs inputs;

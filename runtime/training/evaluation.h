@@ -14,6 +14,6 @@ int64_t evaluation_batch(const TrainingConfig& config, int64_t images, int ranks
 // `subset`: indices into the set; empty: all. Every rank takes a contiguous part; sums meet in double over
 // the control communicator, so the result is the same on all ranks. Collective. AgreedError diverged (80)
 // E_NOT_FINITE where the loss is infinite or NaN.
-Score evaluate(Session& session, const ImageSet& images, const std::vector<int64_t>& subset);
+Score evaluate(Session& session, const SampleSource& images, const std::vector<int64_t>& subset);
 
 }  // namespace lockstep

@@ -61,7 +61,7 @@ void compare_sets(const json& stored, const std::string& file,
 
 }  // namespace
 
-RunRecord::Set set_record(const std::string& path, const ImageSet& set) {
+RunRecord::Set set_record(const std::string& path, const SampleSource& set) {
   return {path, set.content_hash, set.class_names};
 }
 

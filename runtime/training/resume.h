@@ -26,13 +26,13 @@ struct RunRecord {
   JobValues job;
   // By key (inputs.training), with the path for messages.
   struct Set {
-    std::string path, content;  // ImageSet::content_hash
+    std::string path, content;  // SampleSource::content_hash
     std::vector<std::string> classes;
   };
   std::map<std::string, Set> sets;
   std::string init_from;  // hash of the weights it began with; "": fresh ones
 };
-RunRecord::Set set_record(const std::string& path, const ImageSet& set);
+RunRecord::Set set_record(const std::string& path, const SampleSource& set);
 // meta.json's "job", "data" and "init_from".
 void write_record(nlohmann::json& meta, const RunRecord& record);
 

@@ -53,6 +53,7 @@ TrainingResult Trainer::run() {
 StepInputs Trainer::inputs_for(const Batch& batch, int64_t step, int64_t micro) const {
   StepInputs in;
   in.set(kImages, batch.images), in.set(kLabels, batch.labels);
+  if (!batch.tokens.empty()) in.set(kTokens, batch.tokens);
   in.state.seed = o_.config.seed;
   in.state.step = step;
   in.state.first_sample = schedule_->part(step, micro, comm_.rank()).begin;
@@ -275,7 +276,7 @@ void Trainer::expect_finite(std::span<const StoredTensor> tensors) const {
       .hint("a lower optimizer.lr, warmup_steps or clip_grad_norm may help; checkpoints before it stand");
 }
 
-Score Trainer::score(const ImageSet& images, const std::vector<int64_t>& subset) {
+Score Trainer::score(const SampleSource& images, const std::vector<int64_t>& subset) {
   try {
     return evaluate(*session_, images, subset);
   } catch (Error& e) {

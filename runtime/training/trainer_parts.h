@@ -33,8 +33,8 @@ class Trainer {
  private:
   bool root() const { return comm_.rank() == 0; }
 
-  std::shared_ptr<const ImageSet> load(const std::string& key, const DatasetConfig& config,
-                                       const DatasetShape* like = nullptr);
+  std::shared_ptr<const SampleSource> load(const std::string& key, const DatasetConfig& config,
+                                           const DatasetShape* like = nullptr);
   void load_data();
   // What goes into the run must be the same on all ranks: data sets, and the weights to start from where a rank has them.
   void agree_on_inputs();
@@ -134,7 +134,7 @@ class Trainer {
   // being on the host.
   void expect_finite(std::span<const StoredTensor> tensors) const;
   // Of the model as it is now; where the loss is not finite, the tensor that is to blame is named. Collective.
-  Score score(const ImageSet& images, const std::vector<int64_t>& subset);
+  Score score(const SampleSource& images, const std::vector<int64_t>& subset);
 
   // Rank 0 writes; an I/O error there is everybody's.
   void save();
@@ -164,7 +164,7 @@ class Trainer {
   Communicator& comm_;
   const Clock::time_point created_ = Clock::now();
 
-  std::shared_ptr<const ImageSet> training_, validation_, test_;
+  std::shared_ptr<const SampleSource> training_, validation_, test_;
   std::vector<int64_t> training_subset_, validation_subset_;
   InputShape input_;  // of the training set
   std::shared_ptr<const Objective> objective_;

@@ -29,9 +29,9 @@ void expect_finite_weights(const std::vector<StoredTensor>& tensors, const std::
 
 }  // namespace
 
-std::shared_ptr<const ImageSet> Trainer::load(const std::string& key, const DatasetConfig& config,
-                                              const DatasetShape* like) {
-  auto set = load_dataset(config, o_.kernels.threads, like);
+std::shared_ptr<const SampleSource> Trainer::load(const std::string& key, const DatasetConfig& config,
+                                                  const DatasetShape* like) {
+  auto set = open_dataset(config, o_.kernels.threads, like);
   record_.sets["inputs." + key] = set_record(config.path, *set);
   const auto left_out = static_cast<int64_t>(set->skipped.size());
   skipped_images_ += left_out;

@@ -205,7 +205,7 @@ TEST(CaptionOf, IsAFunctionOfSeedEpochAndSample) {
   std::array<int64_t, 4> counts{};  // a, b, c, dropped
   int64_t only_dropped = 0, changed = 0, changed_by_seed = 0;
   for (int64_t i = 0; i < kSamples; ++i) {
-    const std::string_view caption = caption_of(set, i, 5, 2, 0.1);
+    const std::string caption = caption_of(set, i, 5, 2, 0.1);
     EXPECT_EQ(caption, caption_of(set, i, 5, 2, 0.1));
     changed += caption != caption_of(set, i, 5, 3, 0.1);
     changed_by_seed += caption != caption_of(set, i, 6, 2, 0.1);

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <thread>
 
+#include "runtime/data/dataset.h"
+
 namespace lockstep {
 namespace {
 
@@ -59,6 +61,46 @@ TEST(Loader, SubsetIsWhatTheSamplerCounts) {
   Loader loader(numbered(40), subset, order, 6);
   loader.request(2, 0, 6);
   expect_batch(loader.next(), order, 2, 0, 6, subset);
+}
+
+// One byte a sample: 10 * epoch + i.
+class Epochs : public SampleSource {
+ public:
+  Epochs() { channels = height = width = 1; }
+  int64_t count() const override { return 10; }
+  int32_t label(int64_t i) const override { return static_cast<int32_t>(i); }
+  void copy_pixels(int64_t epoch, int64_t i, uint8_t* pixels) const override {
+    *pixels = static_cast<uint8_t>(10 * epoch + i);
+  }
+  std::vector<std::string> captions_of(int64_t, int64_t) const override { return {}; }
+  bool captioned() const override { return false; }
+};
+
+TEST(Loader, AsksForTheEpochsOwnSamplesAndTokens) {
+  const std::vector<int64_t> subset = {1, 4, 7, 9};
+  const SampleOrder order(4, 3, true);
+  const CaptionTokens tokens{3, [](int64_t epoch, int64_t sample, std::span<int32_t> out) {
+                               ASSERT_EQ(out.size(), 3u);
+                               for (size_t t = 0; t < 3; ++t)
+                                 out[t] = static_cast<int32_t>(1000 * epoch + 10 * sample) +
+                                          static_cast<int32_t>(t);
+                             }};
+  Loader loader(std::make_shared<Epochs>(), subset, order, 4, 2, tokens);
+  for (int64_t epoch = 0; epoch < 5; ++epoch) {
+    loader.request(epoch, 1, 3);
+    const Batch& batch = loader.next();
+    ASSERT_EQ(batch.tokens.size(), 9u);
+    for (int64_t i = 0; i < 3; ++i) {
+      const int64_t sample = subset[static_cast<size_t>(order.sample(epoch, 1 + i))];
+      EXPECT_EQ(batch.images[static_cast<size_t>(i)], 10 * epoch + sample);
+      EXPECT_EQ(batch.labels[static_cast<size_t>(i)], sample);
+      for (int64_t t = 0; t < 3; ++t)
+        EXPECT_EQ(batch.tokens[static_cast<size_t>(3 * i + t)], 1000 * epoch + 10 * sample + t);
+    }
+  }
+  Loader without(std::make_shared<Epochs>(), {}, SampleOrder(10, 3, true), 4);
+  without.request(0, 0, 4);
+  EXPECT_TRUE(without.next().tokens.empty());
 }
 
 TEST(Loader, AnErrorReachesNextAndTheFollowingBatchIsGood) {
