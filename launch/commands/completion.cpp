@@ -124,7 +124,13 @@ _lockstep() {{
   esac
   case $command in
     data)
-      if [ "$COMP_CWORD" -eq 2 ]; then words=get; else words="{sets}"; fi
+      if [ "$COMP_CWORD" -eq 2 ]; then
+        words="get make"
+      elif [ "${{COMP_WORDS[2]}}" = make ]; then
+        words=captioned_digits
+      else
+        words="{sets}"
+      fi
       mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
       ;;
     completion)

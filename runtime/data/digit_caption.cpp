@@ -41,9 +41,10 @@ std::string joined(std::initializer_list<std::string_view> parts, std::string_vi
   return text;
 }
 
-// As it is spoken: "an orange eight", "an 8".
+// As it is spoken: "an orange eight", "an 8", "a one".
 std::string with_article(std::string_view noun) {
-  const bool vowel = std::string_view("aeiou8").find(noun.front()) != std::string_view::npos;
+  const bool vowel =
+      std::string_view("aeiou8").find(noun.front()) != std::string_view::npos && !noun.starts_with("one");
   return fmt::format("{} {}", vowel ? "an" : "a", noun);
 }
 

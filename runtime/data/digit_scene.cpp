@@ -47,7 +47,7 @@ const char* name_of(DigitPlace place) {
 
 const char* name_of(DigitSize size) { return size == DigitSize::small ? "small" : "large"; }
 
-int64_t side_of(DigitSize size) { return size == DigitSize::small ? 12 : 20; }
+int64_t side_of(DigitSize size) { return size == DigitSize::small ? 14 : 20; }
 
 ScenePoint middle_at(DigitPlace place, DigitSize size) {
   // A pixel of paper is left between the digit and the edge.

@@ -214,7 +214,8 @@ class Program(unittest.TestCase):
         # As bash cuts device=c, and device=
         self.assertEqual(self.offers("lockstep", "fit", "--set", "device", "=", "c"), ["cpu", "cuda"])
         self.assertEqual(self.offers("lockstep", "fit", "--set", "device", "="), ["auto", "cpu", "cuda", "simt"])
-        self.assertEqual(self.offers("lockstep", "data", ""), ["get"])
+        self.assertEqual(self.offers("lockstep", "data", ""), ["get", "make"])
+        self.assertEqual(self.offers("lockstep", "data", "make", ""), ["captioned_digits"])
         self.assertEqual(self.offers("lockstep", "data", "get", "f"), ["fashion_mnist"])
         with tempfile.TemporaryDirectory() as folder:
             (pathlib.Path(folder) / "job.yaml").touch()

@@ -104,6 +104,7 @@ TEST_F(CaptionedDigitsSet, InMemoryIsItsFirstEpoch) {
     ASSERT_EQ(pixels(*memory, 0, i), pixels(*set, 0, i));
     ASSERT_EQ(pixels(*memory, 9, i), pixels(*set, 0, i));
     ASSERT_EQ(memory->label(i), set->label(i));
+    ASSERT_EQ(memory->captions_of(9, i), set->captions_of(0, i));
   }
   // A model of grey images is shown grey ones.
   DatasetShape grey = set->shape();
@@ -111,6 +112,13 @@ TEST_F(CaptionedDigitsSet, InMemoryIsItsFirstEpoch) {
   const auto converted = open_dataset(c, 1, &grey);
   EXPECT_EQ(converted->sample_bytes(), 1024);
   EXPECT_EQ(converted->content_hash, set->content_hash);
+}
+
+TEST_F(CaptionedDigitsSet, TakesNoOtherCaptions) {
+  DatasetConfig c = config("test");
+  c.captions.pattern = "a {}";
+  testing::expect_error(
+      Exit::config, [&] { open_dataset(c); }, "captions of their own");
 }
 
 TEST_F(CaptionedDigitsSet, NeedsMnist) {
