@@ -11,6 +11,8 @@
 #include "runtime/data/dataset.h"
 #include "runtime/data/digit_caption.h"
 #include "runtime/data/scene_reading.h"
+#include "runtime/text/clip_tokenizer.h"
+#include "tests/support/files.h"
 #include "tests/support/own_cache.h"
 
 namespace lockstep {
@@ -211,17 +213,12 @@ TEST_F(DigitScenes, TheDigitComesBackAsMnistHasIt) {
   EXPECT_LT(off.back(), 0.15);
 }
 
-const std::set<std::string>& known_words() {
-  static const std::set<std::string> words = [] {
-    std::istringstream in(
-        "zero one two three four five six seven eight nine 0 1 2 3 4 5 6 7 8 9 "
-        "red orange yellow green blue purple pink white black small large big tiny little huge "
-        "top bottom left right upper lower center centre middle corner in at on the of a an and with "
-        "background paper ink digit number handwritten drawn written picture image painted colour color "
-        "page");
-    return std::set<std::string>(std::istream_iterator<std::string>(in), {});
-  }();
-  return words;
+const char* const kTokenizer = LOCKSTEP_SOURCE_DIR "/configs/data/clip_small";
+
+// Those that the small tokenizer was made for.
+std::set<std::string> known_words() {
+  std::istringstream in(testing::read_file(std::string(kTokenizer) + "/words.txt"));
+  return {std::istream_iterator<std::string>(in), {}};
 }
 
 // The words of a caption, commas among them.
@@ -239,6 +236,9 @@ std::vector<std::string> words_of(const std::string& caption) {
 
 TEST(DigitCaptions, UseTheirWordsAndAllOfThem) {
   std::map<std::string, int> used;
+  const std::set<std::string> known = known_words();
+  const ClipTokenizer tokenizer(kTokenizer);
+  std::array<int32_t, 24> tokens{};
   size_t longest = 0;
   for (int i = 0; i < 20000; ++i) {
     const DigitScene s = scene_of(9, 0, i, i % 10, ScenePairs::all);
@@ -250,14 +250,16 @@ TEST(DigitCaptions, UseTheirWordsAndAllOfThem) {
         ASSERT_TRUE(words[w - 1] != "a" || !kVowels.contains(words[w])) << caption;
       }
       longest = std::max(longest, words.size());
+      ASSERT_EQ(tokenizer.encode(caption).size(), words.size()) << caption;  // one each
+      ASSERT_EQ(tokenizer.tokens(caption, tokens), "");
       for (const std::string& word : words) {
-        EXPECT_TRUE(word == "," || known_words().contains(word)) << caption;
+        EXPECT_TRUE(word == "," || known.contains(word)) << caption;
         ++used[word];
       }
     }
   }
   EXPECT_LE(longest, 22u);
-  for (const std::string& word : known_words()) EXPECT_TRUE(word == "and" || used[word] > 20) << word;
+  for (const std::string& word : known) EXPECT_TRUE(word == "and" || used[word] > 20) << word;
 }
 
 TEST(DigitCaptions, SayWhatTheSceneShows) {
