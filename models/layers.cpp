@@ -163,7 +163,7 @@ ValueId add_layers(ModelContext& c, const std::vector<LayerSpec>& layers, ValueI
       // The innermost layer is the one at fault: add_place keeps the first.
       e.add_place("layer",
                   fmt::format("{}{} ({}{})", prefix, i, l.type, l.name.empty() ? "" : " '" + l.name + "'"));
-      if (!l.where.empty()) e.add_place("place", l.where);
+      if (!l.where.empty()) e.add_place("job", l.where);
       throw;
     }
   }

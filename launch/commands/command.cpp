@@ -18,6 +18,8 @@
 #include "launch/commands/version.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/together.h"
+#include "runtime/device/memory.h"
+#include "runtime/files/path.h"
 #include "runtime/telemetry/say.h"
 
 namespace po = boost::program_options;
@@ -68,6 +70,19 @@ Error output_error() {
   return Error(Exit::io, "E_OUTPUT", "cannot write all of the output: standard output is closed or full");
 }
 
+// A shell leaves ~ as it is behind "--output=".
+void expand_path(const Command& command, const po::options_description& known, po::option& option) {
+  const auto* described = known.find_nothrow(option.string_key, false);
+  if (!described || option.value.size() != 1) return;
+  const std::string kind = described->format_parameter();
+  if (kind != "DIR" && kind != "FOLDER" && kind != "FILE" && kind != "RUN2") return;
+  std::string& path = option.value.front();
+  if (const char* why = why_not_at_home(path))
+    throw Error(Exit::usage, "E_OPTION",
+                fmt::format("{}: --{}={} {}", command.name, option.string_key, path, why));
+  path = at_home(path);
+}
+
 int run_command(int argc, char** argv) {
   try {
     apply_cpu_level_from_environment();
@@ -80,6 +95,10 @@ int run_command(int argc, char** argv) {
       report_error(e.what());
     else
       std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    return e.code();
+  } catch (const std::bad_alloc&) {
+    const Error e = out_of_memory();
+    report_error(e.what());
     return e.code();
   } catch (const std::exception& e) {
     if (std::ferror(stdout) != 0 && !went_on_without(stdout))
@@ -134,7 +153,9 @@ std::optional<po::variables_map> parse_arguments(const Command& command, const U
   all.add(usage.visible).add(usage.hidden).add(help);
   po::variables_map vm;
   try {
-    po::store(po::command_line_parser(arguments.words).options(all).positional(usage.positional).run(), vm);
+    auto parsed = po::command_line_parser(arguments.words).options(all).positional(usage.positional).run();
+    for (po::option& option : parsed.options) expand_path(command, all, option);
+    po::store(parsed, vm);
     if (vm.count("help")) {
       std::ostringstream text;
       text << usage.visible;

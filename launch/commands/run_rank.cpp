@@ -18,6 +18,7 @@
 #include "runtime/comm/agree.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/comm/together.h"
+#include "runtime/device/memory.h"
 #include "runtime/device/stop_signal.h"
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/run_folder.h"
@@ -218,6 +219,8 @@ int run_rank(const Job& job, const FitOptions& options, Communicator& comm, Rank
     return leave(e.code());
   } catch (const Error& e) {
     return fail_alone(e);
+  } catch (const std::bad_alloc&) {
+    return fail_alone(out_of_memory());
   } catch (const std::exception& e) {
     return fail_alone(Error(Exit::internal, "E_INTERNAL", e.what()));
   }

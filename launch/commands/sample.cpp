@@ -30,7 +30,8 @@ struct Options {
 };
 
 // By name, "none" for no class where the model has that, or by number where it knows no such name.
-int64_t class_number(const ModelDescription& d, const std::string& word) {
+int64_t class_number(const SamplingModel& m, const std::string& word) {
+  const ModelDescription& d = m.description();
   const auto& names = d.class_names;
   if (const auto found = std::find(names.begin(), names.end(), word); found != names.end())
     return found - names.begin();
@@ -43,6 +44,7 @@ int64_t class_number(const ModelDescription& d, const std::string& word) {
     return number;
   throw Error(Exit::config, "E_SAMPLE_CLASS",
               fmt::format("sample: --class: the model knows no class '{}'", word))
+      .at("folder", m.trained.folder)
       .hint(names.empty() ? fmt::format("0 to {}", numbers - 1) : fmt::format("{}", fmt::join(names, ", ")));
 }
 
@@ -51,7 +53,7 @@ void set_class(SamplingModel& m, const std::string& word) {
   if (r.labels.empty())
     throw Error(Exit::config, "E_SAMPLE_CLASS", "sample: --class, but the model knows no classes")
         .at("folder", m.trained.folder);
-  r.labels.assign(r.labels.size(), static_cast<int32_t>(class_number(m.description(), word)));
+  r.labels.assign(r.labels.size(), static_cast<int32_t>(class_number(m, word)));
 }
 
 std::vector<int64_t> shape_of(const SamplingModel& m) {

@@ -9,6 +9,7 @@
 
 #include "launch/job/scalar.h"
 #include "runtime/files/path.h"
+#include "runtime/files/utf8.h"
 
 namespace lockstep::job {
 namespace {
@@ -249,16 +250,10 @@ std::string Reader::read_string(const Key& key, const Node& node, const std::str
   }
   if (find_invalid_utf8(node.text) != std::string_view::npos)
     refuse("is not UTF-8, which the run's job.yaml must be; a link of another name can stand for the folder");
-  std::string text = node.text;
-  if (text[0] == '~') {
-    const char* home = std::getenv("HOME");
-    if (text.size() > 1 && text[1] != '/') refuse("names another user's home folder; write the path out");
-    if (home == nullptr || *home == '\0') refuse("asks for the home folder, but HOME is not set");
-    text = home + text.substr(1);
-  }
+  if (const char* why = why_not_at_home(node.text)) refuse(why);
   const bool from_file = node.place.in_file() && key.text == Text::path;
   const std::filesystem::path base = from_file ? folder_.string() : absolute_path(".");
-  const std::string path_text = (base / text).lexically_normal().string();
+  const std::string path_text = (base / at_home(node.text)).lexically_normal().string();
   if (find_invalid_utf8(path_text) != std::string_view::npos)
     refuse(
         "lies below a folder whose name is not UTF-8, which the run's job.yaml must be; a link can stand for "
@@ -367,7 +362,7 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
 
 void Reader::read_dataset(const Key& key, const Node& node, DatasetConfig& config, const std::string& path) {
   expect_kind(key, node, path, Node::Kind::map, "a map");
-  config.where = node.key_place.text();
+  config.where = node.key_place.text(), config.key = path;
   // What is evaluated is normalised and fitted as what was trained on, and a test set is that of the training
   // set, unless the job says otherwise.
   bool complete = false;

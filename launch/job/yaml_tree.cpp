@@ -13,6 +13,8 @@
 #include <sstream>
 #include <unordered_set>
 
+#include "runtime/files/utf8.h"
+
 namespace lockstep::job {
 
 std::string Place::text() const {
@@ -69,31 +71,6 @@ std::string shown(std::string_view text) { return fmt::format("\"{}\"", printabl
 std::string join_path(std::string_view prefix, std::string_view name) {
   if (prefix.empty() || name.empty()) return std::string(prefix.empty() ? name : prefix);
   return fmt::format("{}.{}", prefix, name);
-}
-
-// Unicode 15, table 3-7.
-size_t find_invalid_utf8(std::string_view s) {
-  for (size_t i = 0; i < s.size();) {
-    const auto lead = static_cast<unsigned char>(s[i]);
-    size_t length = lead < 0x80   ? 1
-                    : lead < 0xc2 ? 0
-                    : lead < 0xe0 ? 2
-                    : lead < 0xf0 ? 3
-                    : lead < 0xf5 ? 4
-                                  : 0;
-    if (length == 0 || i + length > s.size()) return i;
-    for (size_t k = 1; k < length; ++k) {
-      const auto c = static_cast<unsigned char>(s[i + k]);
-      unsigned low = 0x80, high = 0xbf;
-      if (k == 1 && lead == 0xe0) low = 0xa0;
-      if (k == 1 && lead == 0xed) high = 0x9f;
-      if (k == 1 && lead == 0xf0) low = 0x90;
-      if (k == 1 && lead == 0xf4) high = 0x8f;
-      if (c < low || c > high) return i;
-    }
-    i += length;
-  }
-  return std::string_view::npos;
 }
 
 namespace {

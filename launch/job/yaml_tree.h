@@ -52,7 +52,4 @@ std::string join_path(std::string_view prefix, std::string_view name);
 Node parse_yaml(std::string_view text, const std::string& source, bool is_file,
                 const std::string& key_prefix = "");
 
-// The offset of the first byte that is not part of well-formed UTF-8, or npos.
-size_t find_invalid_utf8(std::string_view s);
-
 }  // namespace lockstep::job

@@ -13,6 +13,7 @@
 #include "runtime/data/hash.h"
 #include "runtime/data/idx.h"
 #include "runtime/data/image_folder.h"
+#include "runtime/device/memory.h"
 
 namespace lockstep {
 namespace {
@@ -219,8 +220,13 @@ auto located(const DatasetConfig& config, F f) {
   try {
     return f();
   } catch (Error& e) {
-    if (!config.where.empty()) e.add_place("job", config.where);
+    if (!config.where.empty()) e.add_place("job", config.where), e.add_place("key", config.key);
     throw;
+  } catch (const std::bad_alloc&) {
+    Error e = out_of_memory();
+    e.add_place("file", config.path);
+    if (!config.where.empty()) e.add_place("job", config.where), e.add_place("key", config.key);
+    throw e;
   }
 }
 

@@ -66,7 +66,7 @@ struct DatasetConfig {
   std::string on_bad_image = "stop";  // stop: error data (65); skip: left out, see ImageSet::skipped
   CaptionConfig captions;
   int64_t max_pixels = kMaxPixels;  // height x width of a picture at most
-  std::string where;                // file:line:column of the entry, for messages
+  std::string where, key;           // file:line:column and name of the entry, for messages
 };
 
 // Bytes that are either owned, like a vector's, or a read-only part of a mapped file.

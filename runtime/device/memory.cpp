@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/device/memory.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -72,6 +73,18 @@ int64_t usable_memory() {
     if (int64_t allowed = 0; limit >> allowed) bytes = std::min(bytes, allowed);  // "max" is no number
   });
   return bytes;
+}
+
+Error out_of_memory() {
+  rusage use{};
+  ::getrusage(RUSAGE_SELF, &use);
+  rlimit space{};
+  const bool limited = ::getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY;
+  return Error(
+      Exit::io, "E_MEMORY",
+      fmt::format("memory ran out: this process has held {} MB; the machine lets it have {} MB{}",
+                  use.ru_maxrss >> 10, usable_memory() >> 20,
+                  limited ? fmt::format(", its limit of addresses is {} MB", space.rlim_cur >> 20) : ""));
 }
 
 int64_t allocated_bytes() { return held; }

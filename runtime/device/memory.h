@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "kernels/core/error.h"
+
 namespace lockstep {
 
 class AlignedBuffer {
@@ -34,6 +36,9 @@ class AlignedBuffer {
 
 // What this process may have of the host's memory: all of it, or what its cgroups allow.
 int64_t usable_memory();
+
+// For std::bad_alloc, which does not say what was asked for: what this process holds of what it may have.
+Error out_of_memory();
 
 // Bytes that AlignedBuffers hold now, and the most they ever held.
 int64_t allocated_bytes();

@@ -71,6 +71,17 @@ std::string absolute_path(const std::string& path) {
   return absolute.lexically_normal().string();
 }
 
+const char* why_not_at_home(const std::string& path) {
+  const char* home = std::getenv("HOME");
+  if (!path.starts_with('~')) return nullptr;
+  if (path.size() > 1 && path[1] != '/') return "names another user's home folder; write the path out";
+  return home == nullptr || *home == '\0' ? "asks for the home folder, but HOME is not set" : nullptr;
+}
+
+std::string at_home(const std::string& path) {
+  return path.starts_with('~') && !why_not_at_home(path) ? std::getenv("HOME") + path.substr(1) : path;
+}
+
 void expect_writable(const std::string& folder) {
   std::string there = absolute_path(folder);
   while (there.size() > 1 && !is_there(there)) there = std::filesystem::path(there).parent_path().string();

@@ -23,6 +23,10 @@ std::vector<std::string> names_in(const std::string& folder);
 // The path from the root, without "." and "..". Links stay as they are.
 std::string absolute_path(const std::string& path);
 
+// "~" and "~/x" as the shell has them: below HOME. Other paths stay as they are.
+std::string at_home(const std::string& path);
+const char* why_not_at_home(const std::string& path);  // null: at_home knows the folder
+
 // Whether a folder can be made, or written to where it is there. Errors: cannot_create (73) with what hinders.
 void expect_writable(const std::string& folder);
 

@@ -12,6 +12,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/notice.h"
+#include "runtime/files/utf8.h"
 
 namespace lockstep {
 namespace {
@@ -36,6 +37,24 @@ class PersonSink : public spdlog::sinks::base_sink<std::mutex> {
   void flush_() override { std::fflush(stderr); }
 };
 
+// A line of a file that is UTF-8, whatever names of files it holds.
+class Utf8Formatter : public spdlog::formatter {
+ public:
+  explicit Utf8Formatter(std::unique_ptr<spdlog::formatter> line) : line_(std::move(line)) {}
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    spdlog::memory_buf_t line;
+    line_->format(message, line);
+    const std::string text = escape_invalid_utf8({line.data(), line.size()});
+    out.append(text.data(), text.data() + text.size());
+  }
+  std::unique_ptr<spdlog::formatter> clone() const override {
+    return std::make_unique<Utf8Formatter>(line_->clone());
+  }
+
+ private:
+  std::unique_ptr<spdlog::formatter> line_;
+};
+
 void report_once(const std::string& message) {
   static std::atomic<bool> reported{false};
   if (!reported.exchange(true)) std::fprintf(stderr, "warning: the log is incomplete: %s\n", message.c_str());
@@ -56,8 +75,8 @@ void open_log(const std::string& file, int rank, int ranks) {
     } catch (const spdlog::spdlog_ex& e) {
       throw Error(Exit::cannot_create, "E_CANNOT_CREATE", e.what()).at("file", file);
     }
-    sinks.back()->set_formatter(std::make_unique<spdlog::pattern_formatter>(
-        fmt::format("%Y-%m-%dT%H:%M:%S.%eZ [rank {}] %l: %v", rank), spdlog::pattern_time_type::utc));
+    sinks.back()->set_formatter(std::make_unique<Utf8Formatter>(std::make_unique<spdlog::pattern_formatter>(
+        fmt::format("%Y-%m-%dT%H:%M:%S.%eZ [rank {}] %l: %v", rank), spdlog::pattern_time_type::utc)));
   }
   auto logger = std::make_shared<spdlog::logger>(kLogName, sinks.begin(), sinks.end());
   logger->set_level(spdlog::level::info);

@@ -79,7 +79,7 @@ OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTa
       for (const auto& e : table.parameters) names += (names.empty() ? "" : ", ") + e.name;
       throw Error(Exit::config, "E_PARAM_GROUP",
                   fmt::format("param_groups: '{}' decides for no tensor", config.param_groups[i].match))
-          .at("place", config.param_groups[i].where)
+          .at("job", config.param_groups[i].where)
           .hint("the model's tensors are " + names);
     }
   return p;

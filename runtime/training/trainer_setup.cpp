@@ -213,12 +213,13 @@ void Trainer::open_outputs() {
 
 void expect_size(const DatasetConfig& config, const DatasetShape& data, const InputShape& input) {
   if (data.height == input.height && data.width == input.width) return;
-  throw Error(Exit::data, "E_DATA_SHAPE",
+  Error error(Exit::data, "E_DATA_SHAPE",
               fmt::format("expected images of {}x{}, the size that is trained, found {}x{}", input.height,
-                          input.width, data.height, data.width))
-      .at("file", config.path)
-      .at("job", config.where)
-      .hint("resize and crop make pictures of a folder one size");
+                          input.width, data.height, data.width));
+  error.add_place("file", config.path);
+  if (!config.where.empty()) error.add_place("job", config.where), error.add_place("key", config.key);
+  error.set_hint("resize and crop make pictures of a folder one size");
+  throw error;
 }
 
 InputShape input_shape(const DatasetConfig& config, const DatasetShape& data) {

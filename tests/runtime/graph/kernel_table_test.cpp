@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -14,6 +15,7 @@
 
 #include "kernels/timestep_embedding/timestep_embedding.h"
 #include "models/objectives/classification.h"
+#include "runtime/files/file_lock.h"
 #include "runtime/graph/op.h"
 #include "runtime/training/session.h"
 #include "tests/runtime/graph/nets.h"
@@ -178,6 +180,40 @@ TEST_F(CacheTest, JobsThatChooseAtTheSameTimeKeepEachOthersChoices) {
   job.join();
   EXPECT_GT(chosen, 0u);
   EXPECT_EQ(nlohmann::json::parse(read_file(file_)).size(), chosen + 1);
+}
+
+int without_flock(int /*descriptor*/, int /*operation*/) {
+  errno = ENOLCK;
+  return -1;
+}
+
+// The same where the file system has no flock: a file beside it is the lock, which a dead job has left here.
+TEST_F(CacheTest, IsLockedByAFileWhereThereIsNoFlock) {
+  std::filesystem::create_directories(folder_.file("below"));
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  const auto holds = [&](pid_t pid) {
+    write_file(file_ + ".lock.held", fmt::format("pid {} on {}\n", pid, host));
+  };
+  const pid_t dead = ::fork();
+  if (dead == 0) ::_exit(0);
+  ::waitpid(dead, nullptr, 0);
+  lock_call = without_flock;
+  holds(dead);
+  const size_t chosen = choose(how()).size();
+  EXPECT_EQ(nlohmann::json::parse(read_file(file_)).size(), chosen);
+  EXPECT_FALSE(std::filesystem::exists(file_ + ".lock.held"));
+
+  std::filesystem::remove(file_);
+  holds(::getpid());  // another job chooses
+  std::thread job([&] { EXPECT_EQ(choose(how()).size(), chosen); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // enough to choose, were it not for the lock
+  write_file(file_, R"({"another's node": "simd"})");
+  std::filesystem::remove(file_ + ".lock.held");
+  job.join();
+  lock_call = ::flock;
+  EXPECT_EQ(nlohmann::json::parse(read_file(file_)).size(), chosen + 1);
+  EXPECT_FALSE(std::filesystem::exists(file_ + ".lock.held"));
 }
 
 // The host's memory, that gives none to some candidates' workspaces.

@@ -45,6 +45,13 @@ TEST_F(Log, AllGoesToTheFileAndWarningsToThePerson) {
   EXPECT_EQ(without_times, "[rank 2] info: started\n[rank 2] warning: slow\n[rank 2] error: failed\n");
 }
 
+TEST_F(Log, TheFileIsUtf8WhateverFilesAreCalled) {
+  open_log(folder_.file("log.txt"), 0, 1);
+  spdlog::info("read d\xf6g\xe2\x82.png and dög.png");
+  const std::string text = read_file(folder_.file("log.txt"));
+  EXPECT_TRUE(text.ends_with("] info: read d\\xf6g\\xe2\\x82.png and dög.png\n")) << text;
+}
+
 TEST_F(Log, RanksShareTheFile) {
   const std::string path = folder_.file("log.txt");
   for (int rank : {0, 1, 0}) {

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/files/utf8.h"
+
+#include <fmt/format.h>
+
+namespace lockstep {
+
+// Unicode 15, table 3-7.
+size_t find_invalid_utf8(std::string_view s) {
+  for (size_t i = 0; i < s.size();) {
+    const auto lead = static_cast<unsigned char>(s[i]);
+    size_t length = lead < 0x80   ? 1
+                    : lead < 0xc2 ? 0
+                    : lead < 0xe0 ? 2
+                    : lead < 0xf0 ? 3
+                    : lead < 0xf5 ? 4
+                                  : 0;
+    if (length == 0 || i + length > s.size()) return i;
+    for (size_t k = 1; k < length; ++k) {
+      const auto c = static_cast<unsigned char>(s[i + k]);
+      unsigned low = 0x80, high = 0xbf;
+      if (k == 1 && lead == 0xe0) low = 0xa0;
+      if (k == 1 && lead == 0xed) high = 0x9f;
+      if (k == 1 && lead == 0xf0) low = 0x90;
+      if (k == 1 && lead == 0xf4) high = 0x8f;
+      if (c < low || c > high) return i;
+    }
+    i += length;
+  }
+  return std::string_view::npos;
+}
+
+std::string escape_invalid_utf8(std::string_view s) {
+  std::string text;
+  for (size_t bad = 0; (bad = find_invalid_utf8(s)) != std::string_view::npos; s.remove_prefix(bad + 1)) {
+    text += s.substr(0, bad);
+    text += fmt::format("\\x{:02x}", static_cast<unsigned char>(s[bad]));
+  }
+  return text += s;
+}
+
+}  // namespace lockstep

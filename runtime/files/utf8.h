@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Text that may be any bytes, as names of files are.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace lockstep {
+
+// The offset of the first byte that is not part of well-formed UTF-8, or npos.
+size_t find_invalid_utf8(std::string_view s);
+
+// Every such byte as "\xf6", in text that is UTF-8 otherwise.
+std::string escape_invalid_utf8(std::string_view s);
+
+}  // namespace lockstep
