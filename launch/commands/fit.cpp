@@ -7,6 +7,9 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <sstream>
 
 #include "launch/commands/command.h"
@@ -63,15 +66,21 @@ Arguments with_resume_alone(Arguments arguments) {
   return arguments;
 }
 
-int run_fit(const Arguments& arguments) {
-  note_start();
-  namespace po = boost::program_options;
+// The command line.
+struct FitArguments {
   std::string file;
-  FitOptions o;
-  std::string resume, allow_change;
   std::vector<std::string> set;
+  FitOptions options;
+};
+
+// None: it asked for help, which is given.
+std::optional<FitArguments> read_fit_arguments(const Arguments& arguments) {
+  namespace po = boost::program_options;
+  FitArguments a;
+  FitOptions& o = a.options;
+  std::string resume, allow_change;
   po::options_description visible("Options"), hidden;
-  visible.add_options()("set", po::value(&set)->value_name("KEY=VALUE"),
+  visible.add_options()("set", po::value(&a.set)->value_name("KEY=VALUE"),
                         "override a key of the job (repeatable)")(
       "output", po::value(&o.output)->value_name("DIR"),
       "the run folder itself, instead of a numbered one below output.dir")(
@@ -86,7 +95,7 @@ int run_fit(const Arguments& arguments) {
       "write what all ranks do in ten steps as a Chrome trace")("profile", po::bool_switch(&o.profile),
                                                                 "print the most expensive work of ten steps")(
       "help-keys", "what a job file may say");
-  hidden.add_options()("job", po::value(&file))("help-keys-markdown", "the same for docs/job-keys.md");
+  hidden.add_options()("job", po::value(&a.file))("help-keys-markdown", "the same for docs/job-keys.md");
   po::positional_options_description positional;
   positional.add("job", 1);
   const auto vm =
@@ -94,12 +103,12 @@ int run_fit(const Arguments& arguments) {
                       {"JOB", "lockstep fit configs/mnist_cnn.yaml --set hyperparameters.optimizer.lr=0.1",
                        visible, hidden, positional},
                       with_resume_alone(arguments));
-  if (!vm) return 0;
+  if (!vm) return std::nullopt;
   if (vm->count("help-keys") || vm->count("help-keys-markdown")) {
     fmt::print("{}", key_reference(vm->count("help-keys-markdown") > 0));
-    return 0;
+    return std::nullopt;
   }
-  if (file.empty()) missing_argument(fit_command, "JOB");
+  if (a.file.empty()) missing_argument(fit_command, "JOB");
   if (!resume.empty()) o.resume = read_resume(resume);
   o.allow_change = split_commas(allow_change);
   if (o.resume == Resume::never)
@@ -107,11 +116,11 @@ int run_fit(const Arguments& arguments) {
       if (vm->count(option) && !vm->at(option).defaulted())
         throw Error(Exit::usage, "E_OPTION", fmt::format("fit: --{} goes with --resume", option));
 
-  const char* handed = std::getenv(kJobVariable);
-  const Job job = handed ? read_resolved_job(handed, file) : read_job(file, set);
-  const LauncherEnvironment environment = launcher_environment();
-  // What a rank's machine lacks it says when the ranks have met (run_rank): the others may not lack it.
-  environment.present ? require_built(job) : require_available(job);
+  return a;
+}
+
+// --trace and --profile.
+void expect_traceable(const Job& job, const FitOptions& o) {
   if ((o.profile || !o.trace_file.empty()) && device_of(job) == Device::cuda)
     throw Error(Exit::config, "E_TRACE_DEVICE",
                 "fit: --trace and --profile see what the host computes, not a GPU")
@@ -121,13 +130,40 @@ int run_fit(const Arguments& arguments) {
       throw Error(Exit::cannot_create, "E_CANNOT_CREATE",
                   "cannot create the trace: no such folder, or not writable")
           .at("file", o.trace_file);
-  // A pipe's job stands in the run folder alone, with what --set said.
-  const std::string run = o.output.empty() ? "RUN" : shell_word(o.output);
-  o.resume_command = "lockstep fit " + (job.piped ? run + "/job.yaml" : shell_word(file));
+}
+
+// What the user types to go on. A pipe's job stands in the run folder alone, with what --set said.
+std::string resume_command(const Job& job, const FitArguments& a) {
+  const std::string run = a.options.output.empty() ? "RUN" : shell_word(a.options.output);
+  std::string command = "lockstep fit " + (job.piped ? run + "/job.yaml" : shell_word(a.file));
   if (!job.piped)
-    for (const auto& s : set) o.resume_command += " --set " + shell_word(s);
-  if (!o.output.empty() || job.piped) o.resume_command += " --output " + run;
-  o.resume_command += " --resume";
+    for (const auto& s : a.set) command += " --set " + shell_word(s);
+  if (!a.options.output.empty() || job.piped) command += " --output " + run;
+  return command + " --resume";
+}
+
+std::unique_ptr<Communicator> make_communicator(const Job& job, const LauncherEnvironment& environment,
+                                                const std::function<void(const std::string&)>& on_peer_lost) {
+  if (!environment.present || environment.size == 1) return make_self_communicator();
+  CommOptions c;
+  c.deadline_seconds = job.deadline_seconds;
+  c.on_peer_lost = on_peer_lost;
+  c.fixed_order = job.hyperparameters.shards.has_value();
+  return make_mpi_communicator(c);
+}
+
+int run_fit(const Arguments& arguments) {
+  note_start();
+  std::optional<FitArguments> a = read_fit_arguments(arguments);
+  if (!a) return 0;
+  FitOptions& o = a->options;
+  const char* handed = std::getenv(kJobVariable);
+  const Job job = handed ? read_resolved_job(handed, a->file) : read_job(a->file, a->set);
+  const LauncherEnvironment environment = launcher_environment();
+  // What a rank's machine lacks it says when the ranks have met (run_rank): the others may not lack it.
+  environment.present ? require_built(job) : require_available(job);
+  expect_traceable(job, o);
+  o.resume_command = resume_command(job, *a);
 
   if (!environment.present && (job.instance_count > 1 || !job.hosts.empty() || !job.hostfile.empty())) {
     std::vector<std::string> words = {"fit"};
@@ -149,16 +185,7 @@ int run_fit(const Arguments& arguments) {
                              environment.rank, report.step(), what, o.resume_command));
     report.exit_code(static_cast<int>(Exit::try_again));
   };
-  std::unique_ptr<Communicator> comm;
-  if (environment.present && environment.size > 1) {
-    CommOptions c;
-    c.deadline_seconds = job.deadline_seconds;
-    c.on_peer_lost = o.on_peer_lost;
-    c.fixed_order = job.hyperparameters.shards.has_value();
-    comm = make_mpi_communicator(c);
-  } else {
-    comm = make_self_communicator();
-  }
+  const std::unique_ptr<Communicator> comm = make_communicator(job, environment, o.on_peer_lost);
   return run_rank(job, o, *comm, report);
 }
 

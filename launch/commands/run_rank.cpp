@@ -100,129 +100,167 @@ bool agree_on_nccl(const Job& job, Communicator& comm, Device device) {
   return all != 0;
 }
 
-}  // namespace
+// One rank's part in a run, from its folder to the status it ends with.
+class RankRun {
+ public:
+  RankRun(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report)
+      : job_(job), options_(options), comm_(comm), report_(report) {}
 
-int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report) {
-  const bool root = comm.rank() == 0;
-  Run run;
-  std::vector<std::string> warnings;
-  int64_t step = 0;
-  // All ranks leave together. mpirun takes a second or two over ranks that leave with anything but 0, and our
-  // launcher has the code already.
-  auto leave = [&](int code) { return report.exit_code(code) ? 0 : code; };
-  // Its own end stands again.
-  auto leave_finished = [&](const TrainingResult& result) {
-    if (root) {
-      write_status(run.path, run.before);
-      const std::string how = run.before.cause.empty() ? "" : ", " + run.before.cause;
-      spdlog::info("finished before, nothing to do");
-      say(stdout, fmt::format("The run in {} is finished: step {} of {}{}\n", run.path, result.step,
-                              result.steps, how));
-    }
-    return leave(0);
-  };
-  // A failure of this rank's own: the others wait in a collective, so nothing orderly can follow. The
-  // launcher ends them.
-  auto fail_alone = [&](Error e) {
-    e.add_place("rank", std::to_string(comm.rank()));
-    report_error(e.what());
-    note_failure(run, failure(e, comm.rank(), step));
-    report.exit_code(e.code());
-    if (comm.size() > 1) {
-      std::fflush(nullptr);
-      ::_exit(e.code());
-    }
-    return e.code();
-  };
-  try {
-    require_agreement(comm, {{"build", build()}, {"resolved job", job_hash(job)}});
-    together(comm, [&] { require_available(job); });
-    const std::string opened = on_root(comm, [&] {
-      warnings = check_job(job).warnings;  // what is wrong with the job is said before anything is touched
-      open_run(job, options, run);
-      return (run.resumes ? "+" : "-") + run.path;
+  // Before anything is touched: one program, one job, and a machine that can do it. Then the folder and its log.
+  void open() {
+    require_agreement(comm_, {{"build", build()}, {"resolved job", job_hash(job_)}});
+    together(comm_, [&] { require_available(job_); });
+    std::vector<std::string> warnings;
+    const std::string opened = on_root(comm_, [&] {
+      warnings = check_job(job_).warnings;  // what is wrong with the job is said before anything is touched
+      open_run(job_, options_, run_);
+      return (run_.resumes ? "+" : "-") + run_.path;
     });
-    run.path = opened.substr(1), run.resumes = opened[0] == '+';
+    run_.path = opened.substr(1), run_.resumes = opened[0] == '+';
     // From here on status.json is this run's, not that of one it resumes.
-    report.run_folder(run.path, !run.resumes, root ? run.folder->made() : "");
+    report_.run_folder(run_.path, !run_.resumes, is_root() ? run_.folder->made() : "");
     // Only rank 0's host is known to hold the folder; the other ranks' warnings go to stderr.
-    open_log(root ? run.path + "/log.txt" : "", comm.rank(), comm.size());
-    spdlog::info("{} rank {} of {}, job {}", run.resumes ? "resumes" : "starts", comm.rank(), comm.size(),
-                 job.file);
+    open_log(is_root() ? run_.path + "/log.txt" : "", comm_.rank(), comm_.size());
+    spdlog::info("{} rank {} of {}, job {}", run_.resumes ? "resumes" : "starts", comm_.rank(), comm_.size(),
+                 job_.file);
     for (const std::string& warning : warnings) spdlog::warn("{}", warning);
+  }
 
+  TrainingResult train() {
     const auto environment = launcher_environment();
-    const int local_size = environment.present ? environment.local_size : 1;
-    TrainerOptions o = trainer_options(job, kernel_choice(job, local_size));
+    TrainerOptions o =
+        trainer_options(job_, kernel_choice(job_, environment.present ? environment.local_size : 1));
     std::unique_ptr<DeviceRuntime> gpu;
     std::unique_ptr<DeviceCollectives> collectives;
-    const bool over_nccl = agree_on_nccl(job, comm, o.kernels.device);
+    const bool over_nccl = agree_on_nccl(job_, comm_, o.kernels.device);
     if (o.kernels.device == Device::cuda) {
       gpu = make_cuda_runtime(environment.local_rank);
       o.kernels.processor = gpu->name();
-      if (over_nccl)
-        collectives = make_nccl_collectives(
-            *gpu, comm, {job.deadline_seconds, options.on_peer_lost, gradient_dtype(job)});
-      spdlog::info("rank {} computes on {}{}", comm.rank(), gpu->name(),
-                   collectives ? fmt::format(", gradients over NCCL in {}", name(gradient_dtype(job))) : "");
+      if (over_nccl) collectives = connect(*gpu);
+      spdlog::info("rank {} computes on {}{}", comm_.rank(), gpu->name(),
+                   collectives ? fmt::format(", gradients over NCCL in {}", name(gradient_dtype(job_))) : "");
       for (const std::string& library : gpu_library_descriptions()) spdlog::info("{}", library);
     }
     o.device = gpu.get(), o.collectives = collectives.get();
-    o.run_folder = run.path;
-    o.trace_file = options.trace_file, o.profile = options.profile;
-    o.resume = run.resumes, o.retune = options.retune;
-    o.allow_change = options.allow_change;
-    o.was_completed = run.before.state == "completed";
+    o.run_folder = run_.path;
+    o.trace_file = options_.trace_file, o.profile = options_.profile;
+    o.resume = run_.resumes, o.retune = options_.retune;
+    o.allow_change = options_.allow_change;
+    o.was_completed = run_.before.state == "completed";
     o.stop_requested = stop_requested;
-    o.start_seconds = report.launcher_seconds();
+    o.start_seconds = report_.launcher_seconds();
     o.on_ready = [&](int64_t done) {
-      if (root && run.resumes) write_file_atomically(run.folder->file("job.yaml"), to_yaml(job));
-      run.begun = true;
-      report.step(step = done);
+      if (is_root() && run_.resumes) write_file_atomically(run_.folder->file("job.yaml"), to_yaml(job_));
+      run_.begun = true;
+      report_.step(step_ = done);
     };
-    auto last_status = Clock::now();
-    o.on_step = [&](int64_t done, int64_t steps) {
-      step = done;
-      report.step(done);
-      if (root && Clock::now() - last_status > std::chrono::seconds(2)) {
-        Status s;
-        s.step = done, s.steps = steps;
-        write_status(run.path, s);
-        last_status = Clock::now();
-      }
-    };
-    const TrainingResult result = train(o, comm);
+    last_status_ = Clock::now();
+    o.on_step = [&](int64_t done, int64_t steps) { note_step(done, steps); };
+    return lockstep::train(o, comm_);
+  }
+
+  int finish(const TrainingResult& result) {
     if (result.was_finished) return leave_finished(result);
     Status s;
     s.step = result.step, s.steps = result.steps;
     s.skipped_images = result.skipped_images;
     s.state = result.interrupted ? "interrupted" : "completed";
     s.code = result.interrupted ? static_cast<int>(Exit::try_again) : 0;
-    if (result.interrupted) s.cause = "stopped on request", s.hint = "resume with: " + options.resume_command;
+    if (result.interrupted)
+      s.cause = "stopped on request", s.hint = "resume with: " + options_.resume_command;
     if (!result.stopped_early.empty()) s.cause = "stopped early: " + result.stopped_early;
     spdlog::info("{} at step {} of {}", s.state, s.step, s.steps);
-    if (root) {
-      write_status(run.path, s);
+    if (is_root()) {
+      write_status(run_.path, s);
       if (!result.profile.empty()) say(stdout, "\n" + result.profile);
-      if (!options.trace_file.empty())
-        say(stdout, fmt::format("Trace          {} (ui.perfetto.dev opens it)\n", options.trace_file));
+      if (!options_.trace_file.empty())
+        say(stdout, fmt::format("Trace          {} (ui.perfetto.dev opens it)\n", options_.trace_file));
       if (result.interrupted)
         say(stderr, fmt::format("stopped at step {} of {}; a checkpoint stands in {}; resume with: {}\n",
-                                result.step, result.steps, run.path, options.resume_command));
+                                result.step, result.steps, run_.path, options_.resume_command));
     }
     return leave(s.code);
-  } catch (const AgreedError& e) {
-    if (root) {
+  }
+
+  // All ranks know of it and leave together.
+  int fail_together(const AgreedError& e) {
+    if (is_root()) {
       report_error(e.what());
-      note_failure(run, failure(e, -1, step));
+      note_failure(run_, failure(e, -1, step_));
     }
     return leave(e.code());
+  }
+
+  // A failure of this rank's own: the others wait in a collective, so nothing orderly can follow. The launcher
+  // ends them.
+  int fail_alone(Error e) {
+    e.add_place("rank", std::to_string(comm_.rank()));
+    report_error(e.what());
+    note_failure(run_, failure(e, comm_.rank(), step_));
+    report_.exit_code(e.code());
+    if (comm_.size() > 1) {
+      std::fflush(nullptr);
+      ::_exit(e.code());
+    }
+    return e.code();
+  }
+
+ private:
+  bool is_root() const { return comm_.rank() == 0; }
+
+  // mpirun takes a second or two over ranks that leave with anything but 0, and our launcher has the code already.
+  int leave(int code) { return report_.exit_code(code) ? 0 : code; }
+
+  // Its own end stands again.
+  int leave_finished(const TrainingResult& result) {
+    if (is_root()) {
+      write_status(run_.path, run_.before);
+      const std::string how = run_.before.cause.empty() ? "" : ", " + run_.before.cause;
+      spdlog::info("finished before, nothing to do");
+      say(stdout, fmt::format("The run in {} is finished: step {} of {}{}\n", run_.path, result.step,
+                              result.steps, how));
+    }
+    return leave(0);
+  }
+
+  std::unique_ptr<DeviceCollectives> connect(DeviceRuntime& gpu) const {
+    return make_nccl_collectives(gpu, comm_,
+                                 {job_.deadline_seconds, options_.on_peer_lost, gradient_dtype(job_)});
+  }
+
+  void note_step(int64_t done, int64_t steps) {
+    report_.step(step_ = done);
+    if (!is_root() || Clock::now() - last_status_ <= std::chrono::seconds(2)) return;
+    Status s;
+    s.step = done, s.steps = steps;
+    write_status(run_.path, s);
+    last_status_ = Clock::now();
+  }
+
+  const Job& job_;
+  const FitOptions& options_;
+  Communicator& comm_;
+  RankReport& report_;
+  Run run_;
+  int64_t step_ = 0;
+  Clock::time_point last_status_;
+};
+
+}  // namespace
+
+int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report) {
+  RankRun rank(job, options, comm, report);
+  try {
+    rank.open();
+    return rank.finish(rank.train());
+  } catch (const AgreedError& e) {
+    return rank.fail_together(e);
   } catch (const Error& e) {
-    return fail_alone(e);
+    return rank.fail_alone(e);
   } catch (const std::bad_alloc&) {
-    return fail_alone(out_of_memory());
+    return rank.fail_alone(out_of_memory());
   } catch (const std::exception& e) {
-    return fail_alone(Error(Exit::internal, "E_INTERNAL", e.what()));
+    return rank.fail_alone(Error(Exit::internal, "E_INTERNAL", e.what()));
   }
 }
 

@@ -7,7 +7,7 @@
 namespace lockstep {
 namespace {
 
-// One rank, and as many others as it takes itself for: with none every sum is what it was.
+// The only process of a job. `size` above 1: of ranks that do not exist and add nothing, so every sum stays what it was.
 class SelfCommunicator final : public Communicator {
  public:
   explicit SelfCommunicator(int size) : size_(size) {}
