@@ -195,6 +195,7 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
     EXPECT_NE(o.text.find(words), std::string::npos) << words << " in " << o.text;
   };
   expect(path, {"--class", "11"}, 78, "the model knows no class '11'");
+  expect(path, {"--class", "11"}, 78, "folder=");
   // As diffusers has it, a folder's table has a class a row, and nothing is known of 'no class'.
   std::filesystem::remove(alone + "/model.json");
   expect(alone, {"--count", "11", "--guidance", "1.5", "--steps", "2"}, 78, "row for 'no class'");

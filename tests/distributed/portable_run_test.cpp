@@ -96,6 +96,7 @@ TEST_F(PortableRun, HoldsADataSetAgainstTheModel) {
   fs::rename(folder_.file("data/test"), folder_.file("old"));
   fs::rename(folder_.file("smaller/test"), folder_.file("data/test"));
   expect_says(lockstep({"evaluate", path}), 65, "E_DATA_SHAPE");
+  expect_says(lockstep({"evaluate", path}), 65, "key=inputs.test");
 }
 
 TEST_F(PortableRun, ExportedWeightsAreProtectedByTheirHash) {

@@ -74,6 +74,35 @@ TEST_F(FailuresTest, ModelWhoseShapesDoNotFit) {
   expect(lockstep("fit job.yaml --output run2 --set instance_count=2"), Exit::config, "E_SHAPE", "big");
 }
 
+TEST_F(FailuresTest, ATildeInAnOptionIsTheHomeFolder) {
+  const std::string home = "env HOME='" + folder_.path() + "' " LOCKSTEP_BINARY " ";
+  expect(shell(home + "fit job.yaml '--output=~/run' '--trace=~/trace.json'"), Exit::ok);
+  EXPECT_TRUE(fs::exists(folder_.file("run/model.json")));
+  EXPECT_TRUE(fs::exists(folder_.file("trace.json")));
+  expect(shell(home + "evaluate run '--data=~'"), Exit::ok, "48 images");
+  expect(shell(home + "evaluate run '--data=~nobody/x'"), Exit::usage, "--data=~nobody/x", "another user");
+  expect(shell("env -u HOME " LOCKSTEP_BINARY " fit job.yaml '--output=~/run'"), Exit::usage,
+         "HOME is not set");
+  EXPECT_FALSE(fs::exists(folder_.file("~")));
+}
+
+#ifndef LOCKSTEP_SANITIZED  // which take addresses of their own
+// Fewer addresses than the images take: the program says what ran out, and for what.
+TEST_F(FailuresTest, MemoryThatRunsOut) {
+  expect(lockstep("fit job.yaml --output run"), Exit::ok);
+  constexpr uint32_t kImages = 4096, kLargeSide = 1024;  // 4 GB, none of which is written
+  const std::string images = folder_.file("large/t10k-images-idx3-ubyte");
+  fs::create_directory(folder_.file("large"));
+  write_file(images,
+             big_endian(0x803) + big_endian(kImages) + big_endian(kLargeSide) + big_endian(kLargeSide));
+  fs::resize_file(images, 16 + uint64_t{kImages} * kLargeSide * kLargeSide);
+  write_file(folder_.file("large/t10k-labels-idx1-ubyte"),
+             big_endian(0x801) + big_endian(kImages) + std::string(kImages, '\0'));
+  expect(shell("sh -c 'ulimit -v 3000000; exec " LOCKSTEP_BINARY " evaluate run --data large'"), Exit::io,
+         "E_MEMORY", "memory ran out", "limit of addresses is 2929 MB", "file=large");
+}
+#endif
+
 TEST_F(FailuresTest, MissingData) {
   for (const std::string command : {"check", "fit", "plan"})
     expect(lockstep(command + " job.yaml --set inputs.training.path=nowhere"), Exit::no_input,
