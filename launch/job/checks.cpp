@@ -107,6 +107,22 @@ void check_normalize(const Job& job, const Reader& reader) {
           .hint("leave it out: a model normalises all its images as it was trained to");
 }
 
+void check_captions(const Job& job, const Reader& reader) {
+  const std::pair<const char*, const DatasetConfig*> sets[] = {
+      {"inputs.training", &job.training},
+      {"inputs.validation", job.validation ? &*job.validation : nullptr},
+      {"inputs.test", job.test ? &*job.test : nullptr}};
+  for (const auto& [key, set] : sets)
+    if (set && !set->captions.pattern.empty() && set->captions.pattern.find("{}") == std::string::npos)
+      throw conflict(reader, fmt::format("{}.captions.template", key),
+                     "expected {} where the class's name goes")
+          .hint("for example \"a photo of a {}\"");
+  if (const CaptionConfig& captions = job.training.captions;
+      captions.dropout > 0 && captions.column.empty() && captions.pattern.empty())
+    throw conflict(reader, "inputs.training.captions.dropout",
+                   "there are no captions: give captions.column or .template");
+}
+
 void check_loss(const Job& job, const Reader& reader) {
   if (job.hyperparameters.loss != "nll") return;
   const std::vector<LayerSpec> layers = layers_of(job.model);
@@ -202,6 +218,7 @@ void check_job(const Job& job, const Reader& reader) {
   check_diffusion(job, reader);
   check_loss(job, reader);
   check_normalize(job, reader);
+  check_captions(job, reader);
   if (job.hyperparameters.recompute == "auto" && job.hyperparameters.memory_budget_mb == 0)
     throw job_error(reader.place_of("hyperparameters.recompute"), "hyperparameters.memory_budget_mb",
                     "E_JOB_REQUIRED", "missing key: recompute auto needs it");

@@ -78,12 +78,33 @@ const Table& dataset_keys() {
        .choices = {"stop", "skip"},
        .when = folder,
        .change = Change::by_content},
+      {.path = "captions.column",
+       .slot = FIELD(DatasetConfig, captions.column),
+       .help = "Pictures have captions: in this column of metadata.jsonl in their folder, beside file_name, "
+               "a text "
+               "or a list of texts; or, where there is no such file, in x.txt for x.png.",
+       .example = "text",
+       .absent = "as for training; there none",
+       .when = folder},
+      {.path = "captions.template",
+       .slot = FIELD(DatasetConfig, captions.pattern),
+       .help = "Instead, captions made of the names of classes, each of which takes the place of {}.",
+       .example = "\"a photo of a {}\"",
+       .absent = "as for training; there none"},
   };
   return table;
 }
 
 const Table& augment_keys() {
   static const Table table = {
+      // First, beside the captions' other keys: a resolved job writes one map of neighbours.
+      {.path = "captions.dropout",
+       .slot = FIELD(DatasetConfig, captions.dropout),
+       .help = "The share of samples that are shown with an empty caption, other ones in each epoch. "
+               "Guidance needs "
+               "some.",
+       .example = "0.1",
+       .range = {0, 1}},
       {.path = "augment.flip",
        .slot = FIELD(DatasetConfig, augment.flip),
        .help = "Mirror every second image left to right, another one at each step.",

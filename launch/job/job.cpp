@@ -121,6 +121,7 @@ void fill_defaults(Job& job, const job::Reader& reader) {
     job.test = job.training;
     job.test->limit = 0;
     job.test->augment = {};
+    job.test->captions.dropout = 0;
   }
   job.hyperparameters.diffusion = diffusion_config(job);
   if (job.hyperparameters.diffusion) {

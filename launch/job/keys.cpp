@@ -462,6 +462,9 @@ const std::vector<Exclusive>& exclusive_keys() {
       {"checkpoint.every_steps", "checkpoint.every_epochs", false},
       {"inputs.validation", "validation_fraction", false},
       {"stop.at", "stop.patience", false},
+      {"inputs.training.captions.column", "inputs.training.captions.template", false},
+      {"inputs.validation.captions.column", "inputs.validation.captions.template", false},
+      {"inputs.test.captions.column", "inputs.test.captions.template", false},
       {"stop.every_steps", "stop.every_epochs", false},
   };
   return rows;

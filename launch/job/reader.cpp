@@ -370,6 +370,12 @@ void Reader::read_dataset(const Key& key, const Node& node, DatasetConfig& confi
     config.mean = training_->mean;
     config.std = training_->std;
     config.fit = training_->fit;
+    config.captions.column = training_->captions.column;
+    config.captions.pattern = training_->captions.pattern;
+    if (const Node* captions = node.find("captions")) {  // of two sources the one that is given
+      if (captions->find("column")) config.captions.pattern.clear();
+      if (captions->find("template")) config.captions.column.clear();
+    }
     complete = key.path == "inputs.test" && has_test_half(training_->dataset) && !node.find("dataset") &&
                !node.find("path");
     if (complete) {

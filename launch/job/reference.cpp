@@ -105,7 +105,8 @@ std::vector<Section> job::reference_sections() {
   all.push_back({"Data sets", "Keys of inputs.training, inputs.validation and inputs.test.",
                  rows_of(dataset_keys(), &dataset)});
   all.push_back({"Augmentation",
-                 "Keys of inputs.training alone. Drawn by seed, step and sample, whatever the rank count.",
+                 "Keys of inputs.training alone. Drawn by seed, step (captions: epoch) and sample, whatever "
+                 "the rank count.",
                  rows_of(augment_keys(), &dataset)});
   all.push_back({"Parameter groups", "Keys of each item of hyperparameters.param_groups.",
                  rows_of(group_keys(), &group)});

@@ -45,11 +45,12 @@ struct ImageFit {
 // Of one picture, unless the job says otherwise. What claims to be larger is refused before memory is taken for it.
 inline constexpr int64_t kMaxPixels = 64'000'000;
 
-// Where captions come from: one of the first two. None: the set has no captions.
+// Where captions come from: column or pattern. Neither: the set has no captions.
 struct CaptionConfig {
   std::string
       column;  // of an image_folder: metadata.jsonl's column, or x.txt beside x.png (runtime/data/captions.h)
   std::string pattern;  // `template`: "a photo of a {}", of a set with classes
+  double dropout = 0;   // of inputs.training: how many samples are shown without, see caption_of()
 };
 
 // `inputs.training`, `.validation`, `.test` of the job file.

@@ -36,8 +36,8 @@ model:
     - log_softmax
   init_from: weights.safetensors
 inputs:
-  training: {dataset: image_folder, path: pictures, limit: 1000, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}, resize: 72, crop: [64, 60], on_bad_image: skip, augment: {flip: true, crop_padding: 4, random_crop: [56, 48]}}
-  validation: {dataset: image_folder, path: /abs/held_out, crop: 48}
+  training: {dataset: image_folder, path: pictures, limit: 1000, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}, resize: 72, crop: [64, 60], on_bad_image: skip, captions: {column: text, dropout: 0.1}, augment: {flip: true, crop_padding: 4, random_crop: [56, 48]}}
+  validation: {dataset: image_folder, path: /abs/held_out, crop: 48, captions: {template: "a {}"}}
   test: {dataset: idx, path: ../t10k, normalize: {mean: [0.4914, 0.4822, 0.4465], std: 0.25}}
 hyperparameters:
   steps: 1000
@@ -81,12 +81,18 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.training.where, folder.file() + ":29:3");
   EXPECT_EQ(job.training.fit.text(), "resize 72x0 crop 64x60");
   EXPECT_EQ(job.training.on_bad_image, "skip");
+  EXPECT_EQ(job.training.captions.column, "text");
+  EXPECT_EQ(job.training.captions.pattern, "");
+  EXPECT_EQ(job.training.captions.dropout, 0.1);
   EXPECT_TRUE(job.training.augment.flip);
   EXPECT_EQ(job.training.augment.crop_padding, 4);
   EXPECT_EQ(job.training.augment.random_crop.height, 56);
   EXPECT_EQ(job.training.augment.random_crop.width, 48);
   ASSERT_TRUE(job.validation && job.test);
   EXPECT_EQ(job.validation->fit.text(), "resize 72x0 crop 48x0") << "fitted as the training samples";
+  EXPECT_EQ(job.validation->captions.column, "") << "instead of the training samples'";
+  EXPECT_EQ(job.validation->captions.pattern, "a {}");
+  EXPECT_EQ(job.validation->captions.dropout, 0);
   EXPECT_EQ(job.validation->on_bad_image, "stop");
   EXPECT_FALSE(job.validation->augment.any());
   EXPECT_EQ(job.validation->path, "/abs/held_out");
@@ -95,6 +101,7 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.validation->limit, 0);
   EXPECT_EQ(job.test->path, std::filesystem::path(folder.path()).parent_path() / "t10k");
   EXPECT_EQ(job.test->mean, job.training.mean);
+  EXPECT_EQ(job.test->captions.column, "text") << "as the training samples";
   EXPECT_EQ(job.test->split, "test");
   const TrainingConfig& h = job.hyperparameters;
   EXPECT_FALSE(h.epochs);
