@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "models/clip_text.h"
 #include "models/model.h"
 #include "models/objectives/diffusion.h"
 #include "models/resnet.h"
 #include "models/unet2d.h"
+#include "models/unet2d_condition.h"
 
 namespace lockstep {
 namespace {
@@ -33,7 +35,15 @@ LayerSpec dropout(bool channelwise) {
 }
 LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
 
-DiffusionNetworks diffusion_networks(const ModelSpec& spec) { return {make_unet2d(spec.unet), {}}; }
+DiffusionNetworks diffusion_networks(const ModelSpec& spec) {
+  if (!spec.reads_text()) return {make_unet2d(spec.unet), {}};
+  const TextToImageConfig& config = spec.text_to_image;
+  const auto encode = [text = config.text_encoder](ModelContext& context, ValueId tokens) {
+    return clip_text(text, context, tokens);
+  };
+  return {make_unet2d_condition(config.unet),
+          TextEncoder{encode, config.text_length, config.text_encoder.hidden_size}};
+}
 
 }  // namespace
 
@@ -52,7 +62,7 @@ std::vector<Program> make_programs(const ModelSpec& spec, const InputShape& inpu
 std::vector<std::string> builtin_models() {
   std::vector<std::string> names = {"mnist_convnet", "mnist_convnet_dropout"};
   for (const auto& name : resnet_models()) names.push_back(name);
-  names.emplace_back("unet2d");
+  for (const char* drawer : {"unet2d", kTextToImage}) names.emplace_back(drawer);
   return names;
 }
 

@@ -5,24 +5,11 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
-#include <string>
 
+#include "models/spec.h"
 #include "runtime/graph/program.h"
 
 namespace lockstep {
-
-// Under transformers' own names, with its defaults.
-struct ClipTextConfig {
-  int64_t vocab_size = 49408;
-  int64_t hidden_size = 512;
-  int64_t intermediate_size = 2048;
-  int64_t num_hidden_layers = 12;
-  int64_t num_attention_heads = 8;
-  int64_t max_position_embeddings = 77;
-  std::string hidden_act = "quick_gelu";  // or gelu, the exact one
-  double layer_norm_eps = 1e-5;
-  double initializer_factor = 1;
-};
 
 // Throws Error(Exit::config, "E_TEXT_ENCODER") naming the key and its values where the configuration is none
 // that can be built.

@@ -23,6 +23,7 @@ using Denoiser = std::function<ValueId(ModelContext&, const DenoiserInputs&)>;
 struct TextEncoder {
   // Adds the network's nodes: tokens i32 [N, T] -> f32 [N, T, width].
   std::function<ValueId(ModelContext&, ValueId tokens)> network;
+  int64_t length = 0;  // T: tokens of a text
   int64_t width = 0;
 };
 

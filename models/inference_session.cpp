@@ -186,9 +186,10 @@ void InferenceSession::run_batch(const Asked& a, int64_t batch, int64_t at, int6
   }
 }
 
-Score InferenceSession::evaluate(const SampleSource& images, const std::vector<int64_t>& subset) {
+Score InferenceSession::evaluate(const SampleSource& images, const std::vector<int64_t>& subset,
+                                 const ClipTokenizer* tokenizer) {
   const std::lock_guard one_at_a_time(mutex_);
-  return lockstep::evaluate(*session_, images, subset);
+  return lockstep::evaluate(*session_, images, subset, tokenizer);
 }
 
 }  // namespace lockstep

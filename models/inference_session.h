@@ -6,7 +6,9 @@
 //   classify  images u8 [C, H, W]                                  -> log_probabilities f32 [classes],
 //             and of a model with a linear layer what its last one reads: features f32 [K]
 //   denoise   images f32 [C, H, W], timesteps f32 [], and of a
-//             model with classes labels i32 []                      -> prediction f32 [C, H, W]
+//             model with classes labels i32 [], of one that reads
+//             text text f32 [T, W]                                  -> prediction f32 [C, H, W]
+//   encode_text  tokens i32 [T]                                     -> text f32 [T, W]
 #pragma once
 
 #include <map>
@@ -72,7 +74,8 @@ class InferenceSession {
   int64_t largest_batch(std::string_view program) const { return asked(program).ladder.back(); }
 
   // runtime's evaluate() of these weights. Collective.
-  Score evaluate(const SampleSource& images, const std::vector<int64_t>& subset = {});
+  Score evaluate(const SampleSource& images, const std::vector<int64_t>& subset = {},
+                 const ClipTokenizer* tokenizer = nullptr);
 
  private:
   // A program and the batches that it was compiled for.

@@ -23,7 +23,7 @@ Classifier make_classifier(const ModelSpec& spec, int64_t classes);
 // `spec.layers`, or those of the built-in model of that name. Throws Error(Exit::config) for an unknown one.
 std::vector<LayerSpec> layers_of(const ModelSpec& spec);
 // mnist_convnet and mnist_convnet_dropout: the nets of PyTorch's MNIST example (conv1, conv2[, fc1, fc2]);
-// resnet18, resnet34 and resnet50 (resnet.h); unet2d, which is no list of layers.
+// resnet18, resnet34 and resnet50 (resnet.h); unet2d and text_to_image, which are no lists of layers.
 std::vector<std::string> builtin_models();
 
 }  // namespace lockstep

@@ -20,6 +20,7 @@ struct SamplingDefaults {
   int64_t steps = 50;
   double eta = 0, guidance = 1;
   int64_t count = 16;
+  std::vector<std::string> prompts = {};  // of a model that reads text; empty: it is told nothing
 };
 
 struct ModelDescription {
@@ -35,11 +36,11 @@ struct ModelDescription {
   SamplingDefaults sampling;
   std::string program;                      // the version that trained it; empty: not known
   std::string dataset;                      // the kind of data set that it saw: mnist, image_folder, ...
-  std::map<std::string, std::string> data;  // content hashes of training, validation, test
+  std::map<std::string, std::string> data;  // content hashes of training, validation, test, tokenizer
 
   bool diffusion() const { return config.diffusion.has_value(); }
   // Whether its answers depend on a class.
-  bool conditional() const { return !diffusion() || model.unet.conditional(); }
+  bool conditional() const { return !diffusion() || (!model.reads_text() && model.unet.conditional()); }
   // Whether it was trained to answer without one, under the number input.classes.
   bool no_class_row() const { return diffusion() && config.diffusion->label_dropout > 0; }
   // "class 3", or its name.

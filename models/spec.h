@@ -121,13 +121,73 @@ struct UNet2DConfig {
   bool conditional() const { return class_embed_type || num_class_embeds; }
 };
 
+// unet2d_condition: diffusers' UNet2DConditionModel (models/unet2d_condition.h).
+// Under diffusers' own names, with its defaults. Lists of numbers have one for each level, from the full size
+// down, or one for all. Left out there and here: classes, additional embeddings (SDXL), time conditions
+// (LCM), other kinds of blocks and attention.
+struct UNet2DConditionConfig {
+  std::vector<int64_t> sample_size;  // [height, width], or one number for both: a default, inputs may differ
+  int64_t in_channels = 4, out_channels = 4;
+  bool center_input_sample = false;  // the input is 2x - 1
+  bool flip_sin_to_cos = true;
+  double freq_shift = 0;
+  std::vector<std::string> down_block_types = {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
+                                               "CrossAttnDownBlock2D", "DownBlock2D"};
+  std::optional<std::string> mid_block_type = "UNetMidBlock2DCrossAttn";  // none: no mid block
+  std::vector<std::string> up_block_types = {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D",
+                                             "CrossAttnUpBlock2D"};
+  std::vector<int64_t> block_out_channels = {320, 640, 1280, 1280};
+  std::vector<int64_t> layers_per_block = {2};
+  int64_t downsample_padding = 1;  // 0: one row below and one column to the right
+  double mid_block_scale_factor = 1;
+  double dropout = 0;           // of the resnets
+  std::string act_fn = "silu";  // or swish (the same), relu, gelu
+  int64_t norm_num_groups = 32;
+  double norm_eps = 1e-5;
+  int64_t cross_attention_dim = 1280;  // width of the text's tokens
+  std::vector<int64_t> transformer_layers_per_block = {1};
+  std::vector<int64_t> attention_head_dim = {8};    // the number of heads, whatever its name says
+  bool use_linear_projection = false;               // the shape of proj_in's and proj_out's weights
+  bool upcast_attention = false;                    // scores are sums in f32 either way
+  std::string resnet_time_scale_shift = "default";  // or scale_shift
+  std::optional<int64_t> time_embedding_dim;        // none: 4 * block_out_channels[0]
+};
+
+// clip_text: transformers' CLIPTextModel (models/clip_text.h).
+// Under transformers' own names, with its defaults.
+struct ClipTextConfig {
+  int64_t vocab_size = 49408;
+  int64_t hidden_size = 512;
+  int64_t intermediate_size = 2048;
+  int64_t num_hidden_layers = 12;
+  int64_t num_attention_heads = 8;
+  int64_t max_position_embeddings = 77;
+  std::string hidden_act = "quick_gelu";  // or gelu, the exact one
+  double layer_norm_eps = 1e-5;
+  double initializer_factor = 1;
+};
+
+// text_to_image: a text encoder, and a UNet that reads what it makes of a text.
+struct TextToImageConfig {
+  UNet2DConditionConfig unet;
+  ClipTextConfig text_encoder;
+  std::string tokenizer;    // folder of a CLIP tokenizer
+  int64_t text_length = 0;  // tokens of a text, at most text_encoder.max_position_embeddings
+};
+
+inline constexpr const char* kTextToImage = "text_to_image";
+
 struct ModelSpec {
   std::string name;               // a built-in model; or empty, with layers
   std::string stem = "imagenet";  // of a resnet: imagenet, cifar
   std::vector<LayerSpec> layers;
-  UNet2DConfig unet;      // of the model unet2d
+  UNet2DConfig unet;  // of the model unet2d
+  TextToImageConfig text_to_image;
   std::string init_from;  // safetensors file, checkpoint, run or diffusers folder; empty: fresh
   std::string where;
+
+  bool reads_text() const { return name == kTextToImage; }
+  bool draws() const { return reads_text() || name == "unet2d"; }  // a diffusion model
 };
 
 }  // namespace lockstep

@@ -58,6 +58,10 @@ std::string job_key_words() {
   add("inputs.validation.", job::dataset_keys(), &dataset);
   add("inputs.test.", job::dataset_keys(), &dataset);
   add("model.config.", job::unet_keys(), &unet);
+  UNet2DConditionConfig unet_condition;
+  ClipTextConfig text_encoder;
+  add("model.unet.", job::unet_condition_keys(), &unet_condition);
+  add("model.text_encoder.", job::clip_text_keys(), &text_encoder);
   return fmt::format("{}", fmt::join(words, " "));
 }
 

@@ -6,6 +6,8 @@
 
 #include "launch/commands/version.h"
 #include "launch/job/model_file.h"
+#include "launch/job/tokenizer.h"
+#include "models/denoiser.h"
 #include "models/diffusion/folder.h"
 #include "models/diffusion/generate.h"
 #include "models/model.h"
@@ -46,12 +48,12 @@ int64_t training_samples(const Job& job, const DatasetShape& data) {
 // What the trainer of a diffusion model does beside training: grids of samples, and the folder for diffusers.
 void add_diffusion(TrainerOptions& o, const Job& job) {
   o.sample_every = job.sampling.every;
-  o.preview = [job](Session& session, const InputShape& in, int64_t step, const std::string& run,
-                    TensorBoardWriter* events) {
+  o.preview = [job, tokenizer = o.tokenizer](Session& session, const InputShape& in, int64_t step,
+                                             const std::string& run, TensorBoardWriter* events) {
     const Extent size = in.training_images();
     const ModelDescription model =
         describe(job, {0, in.channels, size.height, size.width, in.classes, {}, {}});
-    const diffusion::GenerateRequest request = diffusion::default_request(model);
+    const diffusion::GenerateRequest request = diffusion::default_request(model, tokenizer.get());
     InferenceSession drawer(session, model, diffusion::largest_batch(request, session.comm().size()));
     const auto images = diffusion::generate(drawer, job.scheduler, request);
     if (!events) return;
@@ -61,11 +63,12 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
     write_png(fmt::format("{}/step-{:08}.png", folder, step), grid);
     events->image_png("samples", step, grid.height, grid.width, grid.channels, encode_png(grid));
   };
-  o.exported = {{"unet/diffusion_pytorch_model.safetensors", ""}};
+  o.exported = {{"unet/diffusion_pytorch_model.safetensors", job.model.reads_text() ? kUNet : ""}};
+  if (job.model.reads_text()) o.exported.push_back({"text_encoder/model.safetensors", kTextEncoder});
   o.export_configuration = [job](const InputShape& in, const std::string& run) {
-    UNet2DConfig unet = job.model.unet;
-    unet.sample_size = {in.height, in.width};
-    diffusion::write_configuration(run, unet, job.scheduler);
+    ModelSpec model = job.model;
+    model.unet.sample_size = model.text_to_image.unet.sample_size = {in.height, in.width};
+    diffusion::write_configuration(run, model, job.scheduler);
   };
 }
 
@@ -123,16 +126,20 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   o.describe = [job](const DatasetShape& training, const std::map<std::string, std::string>& data) {
     return model_file(job, training, data, version());
   };
+  o.tokenizer = open_tokenizer(job);
   if (job.objective.name == "diffusion") add_diffusion(o, job);
   return o;
 }
 
 namespace {
 
+bool asks_classes(const Job& job) {
+  return !job.model.draws() || (job.model.name == "unet2d" && job.model.unet.conditional());
+}
+
 // Pictures that lie in no folders of classes serve a model that asks for none.
 void check_classes(const Job& job, const DatasetShape& data) {
-  if (data.classes > 0) return;
-  if (job.objective.name == "diffusion" && !job.model.unet.conditional()) return;
+  if (data.classes > 0 || !asks_classes(job)) return;
   throw Error(Exit::data, "E_DATA_CLASSES",
               "the model learns classes, but the pictures lie in no folders of classes")
       .at("file", job.training.path)
@@ -144,7 +151,7 @@ void check_classes(const Job& job, const DatasetShape& data) {
 std::vector<std::string> class_warnings(const Job& job, const DatasetShape& data) {
   const auto& names = data.class_names;
   std::vector<std::string> warnings;
-  if (names.empty() || (job.hyperparameters.diffusion && !job.model.unet.conditional())) return warnings;
+  if (names.empty() || !asks_classes(job)) return warnings;
   if (names.size() == 1)
     warnings.push_back(fmt::format(
         "there is one class alone; is {} the folder that holds the classes' folders?", job.training.path));
@@ -247,6 +254,7 @@ CheckedJob check_placed(const Job& job) {
   CheckedJob c;
   c.data = probe_dataset(job.training);
   check_classes(job, c.data);
+  open_tokenizer(job);
   const InputShape input = input_shape(job.training, c.data);
   for (const auto& other : {job.validation, job.test}) {
     if (!other) continue;

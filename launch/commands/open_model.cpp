@@ -6,6 +6,7 @@
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
 #include "launch/job/model_file.h"
+#include "launch/job/tokenizer.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/communicator.h"
@@ -92,6 +93,7 @@ TrainedModel open_trained(const std::string& folder, bool say) {
     m.description = describe_run(m.run, say);
   else
     m.description = describe_folder(diffusion::expect_files(folder));
+  m.tokenizer = open_tokenizer(m.description, home);
   return m;
 }
 

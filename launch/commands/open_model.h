@@ -7,6 +7,7 @@
 
 #include "launch/job/job.h"
 #include "models/inference_session.h"
+#include "runtime/text/clip_tokenizer.h"
 
 namespace lockstep {
 
@@ -16,6 +17,7 @@ struct TrainedModel {
   ModelDescription description;
   std::string description_hash;                    // SHA-256 of its model.json; empty: there is none
   std::shared_ptr<const SafetensorsFile> weights;  // hashes verified, where they have some
+  std::shared_ptr<const ClipTokenizer> tokenizer;  // of a model that reads text; else null
 };
 
 // By the model.json beside the weights; of runs that have none by their job and its data or, where these

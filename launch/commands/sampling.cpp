@@ -15,16 +15,16 @@ SamplingModel open_sampling_model(const std::string& folder, bool say) {
   m.trained = open_trained(folder, say);
   if (!m.description().diffusion())
     throw Error(Exit::config, "E_SAMPLE_MODEL", "a classifier draws nothing").at("folder", folder);
-  m.request = diffusion::default_request(m.description());
+  m.request = diffusion::default_request(m.description(), m.trained.tokenizer.get());
   return m;
 }
 
 boost::program_options::options_description SamplingOptions::description() {
   namespace po = boost::program_options;
   po::options_description d("Sampling");
-  d.add_options()("count", po::value(&count)->value_name("N"),
-                  "images; of a model with classes, of each in turn")(
-      "guidance", po::value(&guidance)->value_name("W"), "how far towards the class; 1: as the model has it")(
+  d.add_options()("count", po::value(&count)->value_name("N"), "images; of each class or prompt in turn")(
+      "guidance", po::value(&guidance)->value_name("W"),
+      "how far towards the class or prompt; 1: as the model has it")(
       "sampler", po::value(&sampler)->value_name("NAME"), "ddpm, ddim, dpm_solver, euler, euler_ancestral")(
       "steps", po::value(&steps)->value_name("N"), "evaluations of the model")(
       "compat", po::value(&compat)->value_name("NAME"),
@@ -38,7 +38,8 @@ boost::program_options::options_description SamplingOptions::description() {
 void set_count(SamplingModel& m, int64_t count) {
   auto& r = m.request;
   r.count = count;
-  if (!r.labels.empty()) r.labels = diffusion::labels_in_turn(count, m.description().input.classes);
+  // null_label comes after the classes or prompts.
+  if (!r.labels.empty()) r.labels = diffusion::labels_in_turn(count, r.null_label);
 }
 
 void apply(const std::string& command, const boost::program_options::variables_map& vm,
@@ -54,7 +55,7 @@ void apply(const std::string& command, const boost::program_options::variables_m
   if (r.guidance != 1 && r.labels.empty())
     throw Error(Exit::config, "E_SAMPLE_GUIDANCE",
                 command + ": guidance goes between classes, and the model knows none");
-  if (r.guidance != 1 && !m.description().no_class_row())
+  if (r.guidance != 1 && !m.trained.tokenizer && !m.description().no_class_row())
     throw Error(Exit::config, "E_SAMPLE_GUIDANCE",
                 command +
                     ": guidance goes from no class to a class, and nothing says that the model has a row for "

@@ -5,8 +5,10 @@
 #include <bit>
 
 #include "launch/job/scalar.h"
+#include "models/clip_text.h"
 #include "models/model.h"
 #include "models/unet2d.h"
+#include "models/unet2d_condition.h"
 
 namespace lockstep::job {
 namespace {
@@ -60,12 +62,56 @@ void check_optimizer(const TrainingConfig& training, const Reader& reader) {
         fmt::format("{} warm-up steps in a job of {}", training.lr_schedule.warmup_steps, *training.steps));
 }
 
+// A network's own check, of the map at that path.
+template <class Config>
+void check_network(const Config& config, const std::string& path, const Reader& reader) {
+  try {
+    check(config);
+  } catch (const Error& e) {
+    std::string key = path;
+    for (const auto& [name, value] : e.places())
+      if (name == "key") key = path + "." + value;
+    throw job_error(reader.place_of(key), key, e.id(), e.message());
+  }
+}
+
+void check_unet2d(const Job& job, const Reader& reader) {
+  const UNet2DConfig& config = job.model.unet;
+  check_network(config, "model.config", reader);
+  if (job.objective.label_dropout > 0 && !config.num_class_embeds)
+    throw conflict(reader, "objective.label_dropout", "the UNet has no table of classes (num_class_embeds)");
+  if (job.sampling.guidance != 1 && job.objective.label_dropout == 0)
+    throw conflict(reader, "sampling.guidance",
+                   "guidance needs a model trained with objective.label_dropout");
+}
+
+void check_text_to_image(const Job& job, const Reader& reader) {
+  const auto& [unet, text_encoder, tokenizer, length] = job.model.text_to_image;
+  check_network(unet, "model.unet", reader);
+  check_network(text_encoder, "model.text_encoder", reader);
+  if (tokenizer.empty())
+    throw job_error(reader.place_of("model.tokenizer"), "model.tokenizer", "E_JOB_REQUIRED",
+                    "missing key: text_to_image needs it")
+        .hint("model.tokenizer: data/clip_small");
+  if (unet.cross_attention_dim != text_encoder.hidden_size)
+    throw conflict(reader, "model.unet.cross_attention_dim",
+                   fmt::format("{}, but model.text_encoder.hidden_size is {}", unet.cross_attention_dim,
+                               text_encoder.hidden_size));
+  if (job.objective.label_dropout > 0)
+    throw conflict(reader, "objective.label_dropout", "text_to_image reads captions, not classes")
+        .hint("inputs.training.captions.dropout hides them");
+  if (job.sampling.guidance != 1 && job.training.captions.dropout == 0)
+    throw conflict(reader, "sampling.guidance",
+                   "guidance needs a model trained with inputs.training.captions.dropout");
+}
+
 void check_diffusion(const Job& job, const Reader& reader) {
-  const bool unet = job.model.name == "unet2d", diffusion = job.objective.name == "diffusion";
-  if (unet != diffusion)
-    throw conflict(reader, unet ? "model.name" : "objective.name",
-                   unet ? "unet2d is a diffusion model" : "diffusion wants the model unet2d")
-        .hint(unet ? "objective: diffusion" : "model: {name: unet2d, config: {...}}");
+  const bool draws = job.model.draws(), diffusion = job.objective.name == "diffusion";
+  if (draws != diffusion)
+    throw conflict(reader, draws ? "model.name" : "objective.name",
+                   draws ? job.model.name + " is a diffusion model"
+                         : "diffusion wants the model unet2d or text_to_image")
+        .hint(draws ? "objective: diffusion" : "model: {name: unet2d, config: {...}}");
   if (!diffusion) return;
   if (job.checkpoint.best_by == "validation_accuracy")
     throw conflict(reader, "checkpoint.best_by", "diffusion has no accuracy").hint("validation_loss");
@@ -73,21 +119,10 @@ void check_diffusion(const Job& job, const Reader& reader) {
     if (job.training.mean.size() != 1 || job.training.std.size() != 1 || x != 0.5f)
       throw conflict(reader, "inputs.training.normalize", "diffusion trains on pixels in [-1, 1]")
           .hint("leave normalize out, or give mean 0.5 and std 0.5");
-  const UNet2DConfig& config = job.model.unet;
-  try {
-    check(config);
-  } catch (const Error& e) {
-    std::string key;
-    for (const auto& [name, value] : e.places())
-      if (name == "key") key = value;
-    throw job_error(reader.place_of("model.config." + key), "model.config." + key, e.id(), e.message());
-  }
-  const bool can_hide = config.num_class_embeds.has_value();
-  if (job.objective.label_dropout > 0 && !can_hide)
-    throw conflict(reader, "objective.label_dropout", "the UNet has no table of classes (num_class_embeds)");
-  if (job.sampling.guidance != 1 && job.objective.label_dropout == 0)
-    throw conflict(reader, "sampling.guidance",
-                   "guidance needs a model trained with objective.label_dropout");
+  if (job.model.reads_text())
+    check_text_to_image(job, reader);
+  else
+    check_unet2d(job, reader);
   // What the sampler cannot do is said now and not after the training.
   try {
     diffusion::make_sampler(job.sampling.sampler, job.scheduler, job.sampling.steps, job.sampling.eta);
@@ -107,18 +142,26 @@ void check_normalize(const Job& job, const Reader& reader) {
           .hint("leave it out: a model normalises all its images as it was trained to");
 }
 
+bool has_captions(const DatasetConfig& set) {
+  return set.dataset == "captioned_digits" || !set.captions.column.empty() || !set.captions.pattern.empty();
+}
+
 void check_captions(const Job& job, const Reader& reader) {
   const std::pair<const char*, const DatasetConfig*> sets[] = {
       {"inputs.training", &job.training},
       {"inputs.validation", job.validation ? &*job.validation : nullptr},
       {"inputs.test", job.test ? &*job.test : nullptr}};
   for (const auto& [key, set] : sets)
+    if (set && job.model.reads_text() && !has_captions(*set))
+      throw job_error(reader.place_of(key), fmt::format("{}.captions", key), "E_JOB_REQUIRED",
+                      "missing key: text_to_image reads captions")
+          .hint("captions.column names them, captions.template makes them of the classes' names");
+  for (const auto& [key, set] : sets)
     if (set && !set->captions.pattern.empty() && set->captions.pattern.find("{}") == std::string::npos)
       throw conflict(reader, fmt::format("{}.captions.template", key),
                      "expected {} where the class's name goes")
           .hint("for example \"a photo of a {}\"");
-  if (const CaptionConfig& captions = job.training.captions;
-      captions.dropout > 0 && captions.column.empty() && captions.pattern.empty())
+  if (job.training.captions.dropout > 0 && !has_captions(job.training))
     throw conflict(reader, "inputs.training.captions.dropout",
                    "there are no captions: give captions.column or .template");
 }

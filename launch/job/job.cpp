@@ -97,6 +97,20 @@ void merge_backend(job::Node& root) {
                                      job::shown(backend->text), backend->key_place.text()));
 }
 
+// What the folder that training starts from says, where the job does not.
+void fill_text_to_image(ModelSpec& model, const job::Reader& reader) {
+  TextToImageConfig& config = model.text_to_image;
+  const std::string &from = model.init_from, unet = from + "/unet/config.json",
+                    text_encoder = from + "/text_encoder/config.json", tokenizer = from + "/tokenizer";
+  if (!from.empty()) {
+    if (!reader.given("model.unet") && is_there(unet)) config.unet = read_unet_condition_config(unet);
+    if (!reader.given("model.text_encoder") && is_there(text_encoder))
+      config.text_encoder = read_clip_text_config(text_encoder);
+    if (config.tokenizer.empty() && is_there(tokenizer)) config.tokenizer = absolute_path(tokenizer);
+  }
+  config.text_length = config.text_encoder.max_position_embeddings;
+}
+
 void fill_defaults(Job& job, const job::Reader& reader) {
   if (job.job_name.empty()) {
     const std::string stem = std::filesystem::path(job.file).stem().string();
@@ -112,6 +126,7 @@ void fill_defaults(Job& job, const job::Reader& reader) {
   if (job.model.name == "unet2d" && !reader.given("model.config") && !job.model.init_from.empty())
     if (const auto files = diffusion::find_files(job.model.init_from); !files.unet_config.empty())
       job.model.unet = read_unet_config(files.unet_config);
+  if (job.model.reads_text()) fill_text_to_image(job.model, reader);
   job.model.where = reader.place_of(job.model.layers.empty() ? "model.name" : "model.layers").text();
   if (job.hyperparameters.optimizer.name == "adamw" &&
       !reader.given("hyperparameters.optimizer.weight_decay"))

@@ -30,6 +30,7 @@ struct SamplingConfig {
   int64_t steps = 50;
   double eta = 0, guidance = 1;
   int64_t count = 64;
+  std::vector<std::string> prompts;  // of a model that reads text; empty: it is told nothing
 };
 
 struct Job {

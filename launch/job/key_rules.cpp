@@ -51,7 +51,7 @@ struct TypeText {
   std::string operator()(std::optional<std::string>*) const {
     return key.choices.empty() ? "string" : fmt::format("{}", fmt::join(key.choices, ", "));
   }
-  std::string operator()(UNet2DConfig*) const { return "map"; }
+  std::string operator()(const KeyMap&) const { return "map"; }
   std::string operator()(DatasetConfig*) const { return "map"; }
   std::string operator()(std::optional<DatasetConfig>*) const { return "map"; }
   std::string operator()(std::vector<ParamGroupConfig>*) const { return "list of maps"; }
@@ -82,7 +82,7 @@ struct IsEmpty {
   bool operator()(Extent* value) const { return !value->given(); }
   bool operator()(Betas) const { return false; }
   bool operator()(DatasetConfig*) const { return false; }
-  bool operator()(UNet2DConfig*) const { return false; }
+  bool operator()(const KeyMap&) const { return false; }
   template <class T>
   bool operator()(std::optional<T>* value) const {
     return !value->has_value();

@@ -19,11 +19,17 @@ namespace lockstep::job {
 
 // Where a key's value lives. Its type is the key's type.
 using Betas = std::array<double*, 2>;
+struct Key;
+// A map with keys of its own.
+struct KeyMap {
+  const std::vector<Key>& (*keys)();
+  void* object;
+};
 using Slot = std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std::optional<int64_t>*,
                           std::optional<double>*, std::optional<std::string>*, Pair*, Extent*, Betas,
                           std::vector<float>*, std::vector<int64_t>*, std::vector<std::string>*,
                           DatasetConfig*, std::optional<DatasetConfig>*, std::vector<ParamGroupConfig>*,
-                          std::vector<LayerSpec>*, UNet2DConfig*>;
+                          std::vector<LayerSpec>*, KeyMap>;
 
 struct Range {
   double min = -std::numeric_limits<double>::infinity(), max = std::numeric_limits<double>::infinity();
@@ -76,14 +82,16 @@ struct LayerWord {
   Table keys;           // slots take a LayerSpec
 };
 
-const Table& job_keys();       // slots take a Job
-const Table& dataset_keys();   // DatasetConfig
-const Table& augment_keys();   // the same, of inputs.training only
-const Table& training_keys();  // both
-const Table& group_keys();     // ParamGroupConfig
-const Table& unet_keys();      // UNet2DConfig
-Table diffusion_keys();        // a part of job_keys(), ...
-Table stop_keys();             // ... and another
+const Table& job_keys();             // slots take a Job
+const Table& dataset_keys();         // DatasetConfig
+const Table& augment_keys();         // the same, of inputs.training only
+const Table& training_keys();        // both
+const Table& group_keys();           // ParamGroupConfig
+const Table& unet_keys();            // UNet2DConfig
+const Table& unet_condition_keys();  // UNet2DConditionConfig
+const Table& clip_text_keys();       // ClipTextConfig
+Table diffusion_keys();              // a part of job_keys(), ...
+Table stop_keys();                   // ... and another
 const std::vector<LayerWord>& layer_words();
 const LayerWord* find_layer_word(std::string_view word);
 

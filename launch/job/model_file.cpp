@@ -32,7 +32,7 @@ struct Facts {
   std::vector<std::string> class_names;
   bool no_class_row = false;
   int64_t evaluation_batch = 0;
-  std::string dataset, training, validation, test;
+  std::string dataset, training, validation, test, tokenizer;
 };
 
 #define FACT(member) [](void* object) -> job::Slot { return &static_cast<Facts*>(object)->member; }
@@ -59,6 +59,7 @@ const job::Table& fact_keys() {
       {.path = "data.training", .slot = FACT(training), .absent = "not known"},
       {.path = "data.validation", .slot = FACT(validation), .absent = "none"},
       {.path = "data.test", .slot = FACT(test), .absent = "none"},
+      {.path = "data.tokenizer", .slot = FACT(tokenizer), .absent = "none"},
   };
   return table;
 }
@@ -69,7 +70,7 @@ const job::Table& model_keys() {
     job::Table kept;
     const auto wanted = [](const std::string& path) {
       for (const char* part : {"model.", "objective.", "sampling."})
-        if (path.starts_with(part)) return path != "model.init_from";
+        if (path.starts_with(part)) return path != "model.init_from" && path != "model.tokenizer";
       return path == "hyperparameters.precision" || path == "hyperparameters.loss" ||
              path == "hyperparameters.seed";
     };
@@ -97,6 +98,7 @@ Facts facts_of(const ModelDescription& d, const std::map<std::string, std::strin
   f.dataset = d.dataset;
   const auto hash = [&](const char* half) { return data.contains(half) ? data.at(half) : ""; };
   f.training = hash("training"), f.validation = hash("validation"), f.test = hash("test");
+  f.tokenizer = hash("tokenizer");
   return f;
 }
 
@@ -104,6 +106,9 @@ ModelDescription description_of(const Job& job, const Facts& f) {
   ModelDescription d;
   d.model = job.model;
   d.model.init_from.clear();
+  TextToImageConfig& text = d.model.text_to_image;
+  text.tokenizer.clear();
+  text.text_length = text.text_encoder.max_position_embeddings;
   d.input = {f.channels, f.height, f.width, f.classes, f.mean, f.std, {}, {}};
   d.fit = {f.resize, f.crop};
   d.window = f.window;
@@ -114,12 +119,14 @@ ModelDescription description_of(const Job& job, const Facts& f) {
   d.config.global_batch_size = f.evaluation_batch;
   d.config.diffusion = diffusion_config(job);
   d.scheduler = job.scheduler;
-  d.sampling = {job.sampling.sampler, job.sampling.steps, job.sampling.eta, job.sampling.guidance,
-                job.sampling.count};
+  d.sampling = {job.sampling.sampler,  job.sampling.steps, job.sampling.eta,
+                job.sampling.guidance, job.sampling.count, job.sampling.prompts};
   d.program = f.program;
   d.dataset = f.dataset;
-  for (const auto& [half, hash] :
-       {std::pair{"training", f.training}, {"validation", f.validation}, {"test", f.test}})
+  for (const auto& [half, hash] : {std::pair{"training", f.training},
+                                   {"validation", f.validation},
+                                   {"test", f.test},
+                                   {"tokenizer", f.tokenizer}})
     if (!hash.empty()) d.data[half] = hash;
   return d;
 }
@@ -147,7 +154,7 @@ void check_facts(const Job& job, const Facts& f, const std::string& path) {
   const auto diffusion = diffusion_config(job);
   expect(f.no_class_row == (diffusion && diffusion->label_dropout > 0), path,
          "outputs.no_class_row and objective.label_dropout contradict each other");
-  expect(diffusion.has_value() == (job.model.name == "unet2d"), path,
+  expect(diffusion.has_value() == job.model.draws(), path,
          "model.name and objective.name contradict each other");
 }
 
@@ -233,7 +240,9 @@ ModelDescription describe(const Job& job, const DatasetShape& training) {
   f.evaluation_batch = evaluation_batch(job.hyperparameters, INT32_MAX, 1);
   f.dataset = job.training.dataset;
   ModelDescription d = description_of(job, f);
-  if (d.diffusion()) d.model.unet.sample_size = {input.height, input.width};
+  if (d.diffusion())
+    (d.model.reads_text() ? d.model.text_to_image.unet.sample_size : d.model.unet.sample_size) = {
+        input.height, input.width};
   if (!d.conditional()) d.input.classes = 0, d.class_names.clear();
   return d;
 }

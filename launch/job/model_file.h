@@ -6,7 +6,7 @@
 //    "inputs": {"channels", "height", "width", "dtype", "mean", "std", "resize", "crop", "window"},
 //    "outputs": {"classes", "class_names", "no_class_row"},
 //    "evaluation": {"batch"},
-//    "data": {"dataset", "training", "validation", "test"},     the last three: content hashes
+//    "data": {"dataset", "training", "validation", "test", "tokenizer"},     all but the first: content hashes
 //    "weights": {FILE: [SHA-256, ...]}}                         runtime/checkpoint/weights_hash.h
 #pragma once
 
@@ -24,7 +24,7 @@ inline constexpr const char* kModelFile = "model.json";
 
 // What a job trains on images of this shape.
 ModelDescription describe(const Job& job, const DatasetShape& training);
-// Without "weights".
+// Without "weights". data: content hashes.
 nlohmann::ordered_json model_file(const Job& job, const DatasetShape& training,
                                   const std::map<std::string, std::string>& data, const std::string& program);
 // Errors: data (65) at file:line:column for what does not belong there, and for a newer version by its

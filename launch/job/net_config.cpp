@@ -99,91 +99,10 @@ class ConfigFile {
 constexpr job::Range kNetWidth = {1, 65536}, kNetLayers = {1, 1024}, kNetEps = {0, 1, true, false},
                      kNetShift = {-1e6, 1e6};
 
-#define CONDITION_FIELD(member) \
-  [](void* object) -> job::Slot { return &static_cast<UNet2DConditionConfig*>(object)->member; }
-
-const job::Table& condition_keys() {
-  static const job::Table table = {
-      {.path = "sample_size",
-       .slot = CONDITION_FIELD(sample_size),
-       .example = "64",
-       .range = kNetWidth,
-       .nullable = true},
-      {.path = "in_channels", .slot = CONDITION_FIELD(in_channels), .example = "4", .range = kNetWidth},
-      {.path = "out_channels", .slot = CONDITION_FIELD(out_channels), .example = "4", .range = kNetWidth},
-      {.path = "center_input_sample", .slot = CONDITION_FIELD(center_input_sample), .example = "false"},
-      {.path = "flip_sin_to_cos", .slot = CONDITION_FIELD(flip_sin_to_cos), .example = "true"},
-      {.path = "freq_shift", .slot = CONDITION_FIELD(freq_shift), .example = "0", .range = kNetShift},
-      {.path = "down_block_types",
-       .slot = CONDITION_FIELD(down_block_types),
-       .example = "[\"CrossAttnDownBlock2D\", \"DownBlock2D\"]",
-       .choices = {"CrossAttnDownBlock2D", "DownBlock2D"}},
-      {.path = "mid_block_type",
-       .slot = CONDITION_FIELD(mid_block_type),
-       .example = "UNetMidBlock2DCrossAttn",
-       .choices = {"UNetMidBlock2DCrossAttn"},
-       .nullable = true},
-      {.path = "up_block_types",
-       .slot = CONDITION_FIELD(up_block_types),
-       .example = "[\"UpBlock2D\", \"CrossAttnUpBlock2D\"]",
-       .choices = {"CrossAttnUpBlock2D", "UpBlock2D"}},
-      {.path = "block_out_channels",
-       .slot = CONDITION_FIELD(block_out_channels),
-       .example = "[320, 640]",
-       .range = kNetWidth},
-      {.path = "layers_per_block",
-       .slot = CONDITION_FIELD(layers_per_block),
-       .example = "2",
-       .range = {1, 64}},
-      {.path = "downsample_padding",
-       .slot = CONDITION_FIELD(downsample_padding),
-       .example = "1",
-       .range = {0, 1}},
-      {.path = "mid_block_scale_factor",
-       .slot = CONDITION_FIELD(mid_block_scale_factor),
-       .example = "1",
-       .range = {0, 1e6, true, false}},
-      {.path = "dropout", .slot = CONDITION_FIELD(dropout), .example = "0", .range = {0, 1, false, true}},
-      {.path = "act_fn",
-       .slot = CONDITION_FIELD(act_fn),
-       .example = "silu",
-       .choices = {"silu", "swish", "relu", "gelu"}},
-      {.path = "norm_num_groups",
-       .slot = CONDITION_FIELD(norm_num_groups),
-       .example = "32",
-       .range = kNetWidth},
-      {.path = "norm_eps", .slot = CONDITION_FIELD(norm_eps), .example = "1e-5", .range = kNetEps},
-      {.path = "cross_attention_dim",
-       .slot = CONDITION_FIELD(cross_attention_dim),
-       .example = "768",
-       .range = kNetWidth},
-      {.path = "transformer_layers_per_block",
-       .slot = CONDITION_FIELD(transformer_layers_per_block),
-       .example = "1",
-       .range = {1, 64}},
-      {.path = "attention_head_dim",
-       .slot = CONDITION_FIELD(attention_head_dim),
-       .example = "8",
-       .range = kNetWidth},
-      {.path = "use_linear_projection", .slot = CONDITION_FIELD(use_linear_projection), .example = "false"},
-      {.path = "upcast_attention", .slot = CONDITION_FIELD(upcast_attention), .example = "false"},
-      {.path = "resnet_time_scale_shift",
-       .slot = CONDITION_FIELD(resnet_time_scale_shift),
-       .example = "default",
-       .choices = {"default", "scale_shift"}},
-      {.path = "time_embedding_dim",
-       .slot = CONDITION_FIELD(time_embedding_dim),
-       .example = "1280",
-       .range = kNetWidth,
-       .nullable = true},
-  };
-  return table;
-}
-
 const NetClass& condition_class() {
   static const NetClass net = {"UNet2DConditionModel",
                                "E_UNET",
-                               condition_keys(),
+                               job::unet_condition_keys(),
                                {{"addition_embed_type", nullptr},
                                 {"addition_time_embed_dim", nullptr},
                                 {"attention_type", "default"},
@@ -267,41 +186,11 @@ const NetClass& autoencoder_class() {
   return net;
 }
 
-#define CLIP_FIELD(member) \
-  [](void* object) -> job::Slot { return &static_cast<ClipTextConfig*>(object)->member; }
-
 const NetClass& clip_class() {
-  static const job::Table keys = {
-      {.path = "vocab_size", .slot = CLIP_FIELD(vocab_size), .example = "49408", .range = {1, 1 << 24}},
-      {.path = "hidden_size", .slot = CLIP_FIELD(hidden_size), .example = "768", .range = kNetWidth},
-      {.path = "intermediate_size",
-       .slot = CLIP_FIELD(intermediate_size),
-       .example = "3072",
-       .range = kNetWidth},
-      {.path = "num_hidden_layers",
-       .slot = CLIP_FIELD(num_hidden_layers),
-       .example = "12",
-       .range = kNetLayers},
-      {.path = "num_attention_heads",
-       .slot = CLIP_FIELD(num_attention_heads),
-       .example = "12",
-       .range = kNetWidth},
-      {.path = "max_position_embeddings",
-       .slot = CLIP_FIELD(max_position_embeddings),
-       .example = "77",
-       .range = kNetWidth},
-      {.path = "hidden_act",
-       .slot = CLIP_FIELD(hidden_act),
-       .example = "quick_gelu",
-       .choices = {"quick_gelu", "gelu"}},
-      {.path = "layer_norm_eps", .slot = CLIP_FIELD(layer_norm_eps), .example = "1e-5", .range = kNetEps},
-      {.path = "initializer_factor",
-       .slot = CLIP_FIELD(initializer_factor),
-       .example = "1",
-       .range = {0, 1e6, true, false}},
-  };
-  static const NetClass net = {
-      "CLIPTextModel", "E_TEXT_ENCODER", keys, {{"attention_dropout", 0}, {"use_attention_mask", false}}};
+  static const NetClass net = {"CLIPTextModel",
+                               "E_TEXT_ENCODER",
+                               job::clip_text_keys(),
+                               {{"attention_dropout", 0}, {"use_attention_mask", false}}};
   return net;
 }
 

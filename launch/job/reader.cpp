@@ -339,9 +339,9 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
       expect_kind(key, node, path, Node::Kind::list, "a list of maps");
       *out = reader.read_groups(node, path);
     }
-    void operator()(UNet2DConfig* out) const {
+    void operator()(const KeyMap& map) const {
       expect_kind(key, node, path, Node::Kind::map, "a map");
-      reader.read(unet_keys(), node, out, path);
+      reader.read(map.keys(), node, map.object, path);
     }
     void operator()(std::vector<LayerSpec>* out) const {
       expect_kind(key, node, path, Node::Kind::list, "a list of layers");

@@ -112,6 +112,12 @@ std::vector<Section> job::reference_sections() {
                  rows_of(group_keys(), &group)});
   UNet2DConfig unet;
   all.push_back({"UNet", "Keys of model.config of the model unet2d.", rows_of(unet_keys(), &unet)});
+  UNet2DConditionConfig unet_condition;
+  all.push_back({"UNet that reads text", "Keys of model.unet of the model text_to_image.",
+                 rows_of(unet_condition_keys(), &unet_condition)});
+  ClipTextConfig text_encoder;
+  all.push_back({"Text encoder", "Keys of model.text_encoder of the model text_to_image.",
+                 rows_of(clip_text_keys(), &text_encoder)});
   Section layers = {
       "Layers",
       "Items of model.layers. A layer without required keys may stand as a word alone. kernel, stride, "

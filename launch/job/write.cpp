@@ -19,7 +19,7 @@ void for_each_value(const job::Table& table, void* object, const Visit& visit) {
   }
 }
 
-// Every key, those of data sets and of the UNet among them: visit(path, key, slot, the default's slot, whether it says
+// Every key, those of data sets and of networks among them: visit(path, key, slot, the default's slot, whether it says
 // something).
 template <class Visit>
 void for_each_key(const job::Table& table, void* object, void* defaults, const std::string& prefix, bool here,
@@ -29,14 +29,14 @@ void for_each_key(const job::Table& table, void* object, void* defaults, const s
     const bool says = here && !job::is_left_out(key, slot) && !job::unmet(key, table, object);
     const std::string path = prefix + key.path;
     DatasetConfig no_set;
-    UNet2DConfig no_unet;
     if (const auto* dataset = std::get_if<DatasetConfig*>(&slot))
       for_each_key(job::training_keys(), *dataset, &no_set, path + ".", says, visit);
     else if (const auto* optional = std::get_if<std::optional<DatasetConfig>*>(&slot))
       for_each_key(job::dataset_keys(), (*optional)->has_value() ? &(*optional)->value() : &no_set, &no_set,
                    path + ".", says, visit);
-    else if (const auto* unet = std::get_if<UNet2DConfig*>(&slot))
-      for_each_key(job::unet_keys(), *unet, &no_unet, path + ".", says, visit);
+    else if (const auto* map = std::get_if<job::KeyMap>(&slot))
+      for_each_key(map->keys(), map->object, std::get<job::KeyMap>(key.slot(defaults)).object, path + ".",
+                   says, visit);
     else
       visit(path, key, slot, key.slot(defaults), says);
   }
@@ -103,7 +103,7 @@ struct FlowText {
     return fmt::format("[{}]", fmt::join(texts, ", "));
   }
   // Maps with keys of their own: written as blocks.
-  std::string operator()(UNet2DConfig*) const { LOCKSTEP_ASSERT(false); }
+  std::string operator()(const job::KeyMap&) const { LOCKSTEP_ASSERT(false); }
   std::string operator()(DatasetConfig*) const { LOCKSTEP_ASSERT(false); }
   std::string operator()(std::optional<DatasetConfig>*) const { LOCKSTEP_ASSERT(false); }
 };

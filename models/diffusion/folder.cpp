@@ -4,8 +4,10 @@
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 
+#include "models/clip_text.h"
 #include "models/diffusion/scheduler_config.h"
 #include "models/unet2d.h"
+#include "models/unet2d_condition.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/files/json_text.h"
@@ -41,16 +43,31 @@ FolderFiles expect_files(const std::string& folder) {
   return files;
 }
 
-void write_configuration(const std::string& folder, const UNet2DConfig& unet,
+void write_configuration(const std::string& folder, const ModelSpec& model,
                          const SchedulerConfig& scheduler) {
-  for (const char* part : {"/unet", "/scheduler"}) make_folders(folder + part);
-  const nlohmann::ordered_json index = {{"_class_name", "DDPMPipeline"},
-                                        {"_diffusers_version", "0.42.1"},
-                                        {"scheduler", {"diffusers", "DDPMScheduler"}},
-                                        {"unet", {"diffusers", "UNet2DModel"}}};
-  write_file_atomically(folder + "/model_index.json", json_text(index, 2) + "\n");
+  const auto write = [&](const std::string& part, const char* file, const nlohmann::ordered_json& json) {
+    make_folders(folder + part);
+    write_file_atomically(folder + part + "/" + file, json_text(json, 2) + "\n");
+  };
+  nlohmann::ordered_json index = {{"_class_name", "DDPMPipeline"},
+                                  {"_diffusers_version", "0.42.1"},
+                                  {"scheduler", {"diffusers", "DDPMScheduler"}},
+                                  {"unet", {"diffusers", "UNet2DModel"}}};
+  if (model.reads_text()) {
+    index["_class_name"] = "StableDiffusionPipeline";
+    index["unet"][1] = "UNet2DConditionModel";
+    // The UNet draws pixels, which diffusers gives out as output_type="latent", a height and width of 8 being one.
+    for (const char* none : {"vae", "safety_checker", "feature_extractor", "image_encoder"})
+      index[none] = {nullptr, nullptr};
+    index["requires_safety_checker"] = false;
+    index["text_encoder"] = {"transformers", "CLIPTextModel"};
+    index["tokenizer"] = {"transformers", "CLIPTokenizer"};
+    write("/text_encoder", "config.json", to_json(model.text_to_image.text_encoder));
+  }
+  write("", "model_index.json", index);
+  write("/unet", "config.json", model.reads_text() ? to_json(model.text_to_image.unet) : to_json(model.unet));
+  make_folders(folder + "/scheduler");
   write_scheduler_config(folder + "/scheduler/scheduler_config.json", "ddpm", scheduler);
-  write_file_atomically(folder + "/unet/config.json", json_text(to_json(unet), 2) + "\n");
 }
 
 }  // namespace lockstep::diffusion

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A diffusers folder: model_index.json, unet/ and scheduler/, as DDPMPipeline.from_pretrained takes it.
+// A diffusers folder: model_index.json, unet/ and scheduler/, as DDPMPipeline.from_pretrained takes it; of a model that
+// reads text its text_encoder/ and tokenizer/, too.
 #pragma once
 
 #include <string>
@@ -19,9 +20,8 @@ FolderFiles find_files(const std::string& folder);
 // The same where both are there. Errors: no_input (66) with the folder and the names that were looked for.
 FolderFiles expect_files(const std::string& folder);
 
-// All but the weights, written into `folder` beside what is there, each file replaced atomically. Errors: cannot_create (73), io
-// (74).
-void write_configuration(const std::string& folder, const UNet2DConfig& unet,
-                         const SchedulerConfig& scheduler);
+// All but weights and tokenizer, written into `folder` beside what is there, each file replaced atomically. Errors:
+// cannot_create (73), io (74).
+void write_configuration(const std::string& folder, const ModelSpec& model, const SchedulerConfig& scheduler);
 
 }  // namespace lockstep::diffusion

@@ -22,11 +22,35 @@ std::vector<float> finite(std::vector<float> images) {
 
 bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
 
-Predict predictor(InferenceSession& model) {
-  return [&model](std::span<const float> x, std::span<const float> timesteps, std::span<const int32_t> labels,
-                  std::span<float> out) {
+TextVectors::TextVectors(InferenceSession& model, std::span<const int32_t> tokens) {
+  const int64_t length = model.inputs(kEncodeText)[0].spec.shape.elements(),
+                texts = static_cast<int64_t>(tokens.size()) / length;
+  elements_ = static_cast<size_t>(model.outputs(kEncodeText)[0].spec.shape.elements());
+  vectors_.resize(static_cast<size_t>(texts) * elements_);
+  const InputTensor in = input_tensor(kTokens, tokens);
+  const OutputTensor out{kText, vectors_};
+  model.run(kEncodeText, texts, std::span(&in, 1), std::span(&out, 1));
+}
+
+void TextVectors::gather(std::span<const int32_t> numbers, std::vector<float>& out) const {
+  out.resize(numbers.size() * elements_);
+  for (size_t i = 0; i < numbers.size(); ++i)
+    std::copy_n(vectors_.data() + static_cast<size_t>(numbers[i]) * elements_, elements_,
+                out.data() + i * elements_);
+}
+
+Predict predictor(InferenceSession& model, TextVectors texts) {
+  const bool reads_text = model.has_program(kEncodeText);
+  return [&model, reads_text, texts = std::move(texts), gathered = std::vector<float>()](
+             std::span<const float> x, std::span<const float> timesteps, std::span<const int32_t> labels,
+             std::span<float> out) mutable {
     std::vector<InputTensor> inputs = {input_tensor(kImages, x), input_tensor(kTimesteps, timesteps)};
-    if (!labels.empty()) inputs.push_back(input_tensor(kLabels, labels));
+    if (reads_text) {
+      texts.gather(labels, gathered);
+      inputs.push_back(input_tensor(kText, gathered));
+    } else if (!labels.empty()) {
+      inputs.push_back(input_tensor(kLabels, labels));
+    }
     const OutputTensor prediction{"prediction", out};
     model.run(kDenoise, static_cast<int64_t>(timesteps.size()), inputs, std::span(&prediction, 1));
   };
@@ -59,7 +83,8 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   const int64_t largest = model.largest_batch(kDenoise);
   std::vector<float> part = draw_images(
       d, std::max<int64_t>(1, guided(r) ? largest / 2 : largest),
-      [&] { return make_sampler(r.sampler, scheduler, r.steps, r.eta); }, predictor(model), r.progress);
+      [&] { return make_sampler(r.sampler, scheduler, r.steps, r.eta); },
+      predictor(model, r.tokens.empty() ? TextVectors() : TextVectors(model, r.tokens)), r.progress);
   if (comm.size() == 1) return finite(std::move(part));
 
   // Parts differ by one image at most: all are sent as large as the first.
@@ -75,7 +100,7 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   return finite(std::move(images));
 }
 
-GenerateRequest default_request(const ModelDescription& model) {
+GenerateRequest default_request(const ModelDescription& model, const ClipTokenizer* tokenizer) {
   GenerateRequest r;
   r.sampler = model.sampling.sampler;
   r.steps = model.sampling.steps;
@@ -85,7 +110,26 @@ GenerateRequest default_request(const ModelDescription& model) {
   r.seed = model.config.seed;
   if (model.conditional()) r.labels = labels_in_turn(r.count, model.input.classes);
   r.null_label = static_cast<int32_t>(model.input.classes);
+  if (tokenizer) {
+    const auto& prompts = model.sampling.prompts;
+    set_prompts(r, *tokenizer, prompts.empty() ? std::vector<std::string>{""} : prompts);
+  }
   return r;
+}
+
+std::vector<std::string> set_prompts(GenerateRequest& r, const ClipTokenizer& tokenizer,
+                                     std::span<const std::string> prompts,
+                                     const std::string& negative_prompt) {
+  std::vector<std::string> left_out, texts(prompts.begin(), prompts.end());
+  texts.push_back(negative_prompt);
+  const auto length = static_cast<size_t>(tokenizer.length());
+  r.tokens.resize(texts.size() * length);
+  for (size_t i = 0; i < texts.size(); ++i)
+    left_out.push_back(
+        tokenizer.tokens(texts[i], std::span(r.tokens).subspan(i * length, length), SpecialTokens::as_text));
+  r.labels = labels_in_turn(r.count, static_cast<int64_t>(prompts.size()));
+  r.null_label = static_cast<int32_t>(prompts.size());
+  return left_out;
 }
 
 std::vector<int32_t> labels_in_turn(int64_t count, int64_t classes) {

@@ -10,6 +10,7 @@
 #include "models/diffusion/drawing.h"
 #include "models/inference_session.h"
 #include "runtime/data/dataset.h"
+#include "runtime/text/clip_tokenizer.h"
 
 namespace lockstep::diffusion {
 
@@ -18,8 +19,10 @@ struct GenerateRequest {
   int64_t steps = 50;
   double eta = 0, guidance = 1;
   int64_t count = 1;
-  std::vector<int32_t> labels;  // [count]; empty: a model without classes
-  int32_t null_label = 0;       // guidance's 'no class'
+  std::vector<int32_t> labels;  // [count]; empty: a model that is asked nothing
+  int32_t null_label = 0;       // guidance's 'no class', or no text
+  // Of a model that reads text: texts [texts, T], whose numbers the labels are.
+  std::vector<int32_t> tokens = {};
   uint64_t seed = 0;
   // [count]: an image's noise is drawn by the seed and its number. Empty: 0, 1, ...
   std::vector<int64_t> numbers = {};
@@ -37,13 +40,32 @@ bool guided(const GenerateRequest& request);
 // The largest batch that a rank of so many computes at once for it: what InferenceOptions wants.
 int64_t largest_batch(const GenerateRequest& request, int ranks);
 
-// The session's predictions. `model` outlives it.
-Predict predictor(InferenceSession& model);
+// What the text encoder makes of texts, [texts, T, W].
+class TextVectors {
+ public:
+  TextVectors() = default;  // of a model that reads none
+  // tokens [texts, T].
+  TextVectors(InferenceSession& model, std::span<const int32_t> tokens);
+  // Those of texts by their numbers, one after the other.
+  void gather(std::span<const int32_t> numbers, std::vector<float>& out) const;
 
-// What the model's own defaults say: images of each class in turn, where it knows classes.
-GenerateRequest default_request(const ModelDescription& model);
+ private:
+  std::vector<float> vectors_;
+  size_t elements_ = 0;  // T * W
+};
+
+// The session's predictions; texts: what labels are the numbers of. `model` outlives it.
+Predict predictor(InferenceSession& model, TextVectors texts = {});
+
+// What the model's own defaults say: images of each class or prompt in turn. tokenizer: of a model that reads text.
+GenerateRequest default_request(const ModelDescription& model, const ClipTokenizer* tokenizer = nullptr);
 // One label an image, of each class in turn.
 std::vector<int32_t> labels_in_turn(int64_t count, int64_t classes);
+// Images of each prompt in turn. Returns what was beyond the text encoder's tokens and left out, a text a prompt, "" where
+// all fits; the negative prompt's last. Error usage (64) where a text is not UTF-8.
+std::vector<std::string> set_prompts(GenerateRequest& request, const ClipTokenizer& tokenizer,
+                                     std::span<const std::string> prompts,
+                                     const std::string& negative_prompt = "");
 
 // The images as pictures, and as one grid that is as square as it can be.
 std::vector<Image> pictures(std::span<const float> images, const InputShape& shape);

@@ -59,7 +59,7 @@ class Diffusion : public Objective {
     const ValueId image = add_image_input(context, batch, input_);
     DenoiserInputs in;
     const auto& encoder = networks_.text_encoder;
-    const ValueId tokens = encoder ? add_token_input(context, batch, input_.tokens) : kNoValue;
+    const ValueId tokens = encoder ? add_token_input(context, batch, encoder->length) : kNoValue;
     if (!encoder)
       in.labels = add_label_input(context, batch), in.label_values = label_values(input_, config_);
     const auto noised = b.add("diffusion_noise", noise_params(config_), {image, context.step_state});
@@ -142,7 +142,7 @@ std::vector<Program> programs(const DiffusionNetworks& networks, const InputShap
         kImages, {DType::f32, {batch, input.channels, input.height, input.width}, Layout::plain}, true);
     in.timesteps = b.input(kTimesteps, {DType::f32, {batch}, Layout::plain}, true);
     if (const auto& encoder = networks.text_encoder)
-      in.text = b.input(kText, {DType::f32, {batch, input.tokens, encoder->width}, Layout::plain}, true);
+      in.text = b.input(kText, {DType::f32, {batch, encoder->length, encoder->width}, Layout::plain}, true);
     else
       in.labels = add_label_input(context, batch), in.label_values = labels;
     in.sample = b.elementwise(Elt::copy, {images});
@@ -156,9 +156,9 @@ std::vector<Program> programs(const DiffusionNetworks& networks, const InputShap
 
   Program encode;
   encode.name = kEncodeText;
-  encode.forward = [encoder = *networks.text_encoder, length = input.tokens](
-                       ModelContext& context, int64_t batch, NamedValues& values) {
-    values[kResult] = add_text(context, encoder, add_token_input(context, batch, length));
+  encode.forward = [encoder = *networks.text_encoder](ModelContext& context, int64_t batch,
+                                                      NamedValues& values) {
+    values[kResult] = add_text(context, encoder, add_token_input(context, batch, encoder.length));
   };
   encode.outputs = [](GraphBuilder& b, NamedValues& values) {
     b.set_scope("outputs");

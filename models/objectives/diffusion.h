@@ -9,7 +9,7 @@
 
 namespace lockstep::diffusion {
 
-// A batch brings kImages and kLabels, or, where there is a text encoder, kTokens i32 [N, input.tokens].
+// A batch brings kImages and kLabels, or, where there is a text encoder, kTokens i32 [N, T].
 std::shared_ptr<const Objective> objective(DiffusionNetworks networks, InputShape input,
                                            const DiffusionConfig& config);
 

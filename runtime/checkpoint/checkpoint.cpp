@@ -56,6 +56,7 @@ class TemporaryFolder {
   }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string& path() const { return path_; }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
 
   // Makes it visible. A checkpoint of the same step is exchanged in one go; where the file system cannot do
@@ -167,6 +168,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
     write_text("model.json", text);
     files["model.json"] = describe_text(text);
   }
+  contents.write_beside(temporary.path());
   write_text("manifest.json", seal_manifest(files));
   temporary.commit(path);
   prune(run_folder, step, keep, protect);
@@ -245,6 +247,7 @@ std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
   if (kind != PathKind::folder) return open_weights(path);
   if (is_there(path + "/manifest.json") || is_there(path + "/state.safetensors"))
     return load_checkpoint(path).model;
+  if (const auto networks = find_networks(path); !networks.empty()) return open_networks(path, networks);
   if (const std::string file = find_weights(path); !file.empty()) return open_weights(file);
   if (auto newest = load_newest_checkpoint(path, warn)) return newest->model;
   if (const std::string foreign = find_foreign_weights(path); !foreign.empty()) return open_weights(foreign);

@@ -5,6 +5,7 @@
 //     model.safetensors    parameters and buffers under PyTorch's names
 //     state.safetensors    optimizer state, one tensor a parameter: "momentum.conv1.weight"; "m.", "v."
 //     model.json           what the model is
+//     tokenizer/           of a model that reads text
 //     meta.json            step, epoch, resolved job, hashes and classes of its data, what changed when it was resumed, kernel
 //                          table, best metric so far, state of the rule to stop by, bit_exact
 //     manifest.json        SHA-256 of meta.json and model.json, of every tensor and of the rest of both files; sealed by one of
@@ -27,6 +28,8 @@ struct CheckpointContents {
   std::vector<StoredTensor> state;
   nlohmann::json meta;                 // has "step"
   nlohmann::ordered_json description;  // model.json; null: none is written
+  // Writes more files into the folder, whose hashes the description has.
+  std::function<void(const std::string& folder)> write_beside = [](const std::string&) {};
 };
 
 // The folder's name below RUN/checkpoints: "step-00000420".

@@ -52,14 +52,35 @@ bool is_index(const std::string& path) {
 
 }  // namespace
 
+// One file, an index or a variant of that name; "": none.
+static std::string find_stem(const std::string& folder, const std::string& stem) {
+  const std::string file = folder + "/" + stem + ".safetensors";
+  if (is_there(file)) return file;
+  if (is_there(file + ".index.json")) return file + ".index.json";
+  return find_variant(folder, stem);
+}
+
 std::string find_weights(const std::string& folder) {
-  for (const auto& [part, stem] : kStems) {
-    const std::string here = folder + part, file = here + "/" + stem + ".safetensors";
-    if (is_there(file)) return file;
-    if (is_there(file + ".index.json")) return file + ".index.json";
-    if (std::string variant = find_variant(here, stem); !variant.empty()) return variant;
-  }
+  for (const auto& [part, stem] : kStems)
+    if (std::string found = find_stem(folder + part, stem); !found.empty()) return found;
   return "";
+}
+
+std::map<std::string, std::string> find_networks(const std::string& folder) {
+  std::map<std::string, std::string> networks;
+  for (const auto& [network, stem] : {std::pair{"unet", "diffusion_pytorch_model"},
+                                      {"text_encoder", "model"},
+                                      {"vae", "diffusion_pytorch_model"}})
+    if (std::string found = find_stem(folder + "/" + network, stem); !found.empty())
+      networks[network] = found;
+  return networks.contains("unet") && networks.size() > 1 ? networks : decltype(networks)();
+}
+
+std::shared_ptr<const SafetensorsFile> open_networks(const std::string& folder,
+                                                     const std::map<std::string, std::string>& networks) {
+  std::vector<SafetensorsFile::Part> parts;
+  for (const auto& [network, file] : networks) parts.push_back({open_weights(file), network + "."});
+  return SafetensorsFile::join(folder + "/model_index.json", std::move(parts));
 }
 
 std::string find_foreign_weights(const std::string& folder) {

@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/data/hash.h"
 #include "runtime/files/json_value.h"
 #include "runtime/files/path.h"
 
@@ -262,6 +263,15 @@ ClipFiles read_clip_files(const std::string& folder) {
   }
   files.symbols = std::move(vocabulary->symbols);
   return files;
+}
+
+std::string ClipFiles::content_hash() const {
+  Digest digest("sha256");
+  for (size_t id = 0; id < symbols.size(); ++id)
+    if (!symbols[id].empty()) digest.add(fmt::format("{} {}\n", id, json_text(json(symbols[id]))));
+  for (const Merge& merge : merges) digest.add(fmt::format("{} {}\n", merge.left, merge.right));
+  digest.add(fmt::format("{} {} {} {} {}", start.id, end.id, unknown.id, pad.id, length));
+  return digest.hex();
 }
 
 void write_clip_files(const ClipFiles& files, const std::string& folder) {

@@ -21,6 +21,9 @@ struct ClipFiles {
   std::vector<Merge> merges;         // the first has the lowest rank
   Special start{"<|startoftext|>"}, end{"<|endoftext|>"}, unknown{"<|endoftext|>"}, pad{"<|endoftext|>"};
   int64_t length = 77;  // model_max_length: ids with start and end
+
+  // SHA-256 (hex) of all of it, whichever files it was read from.
+  std::string content_hash() const;
 };
 
 // What bytes look like in vocab.json: printable ones as the code point of that number, the others, in ascending order, as

@@ -42,7 +42,8 @@ size_t piece_end(const std::vector<char32_t>& text, size_t at, size_t& closing) 
 
 }  // namespace
 
-ClipTokenizer::ClipTokenizer(const std::string& folder) : files_(read_clip_files(folder)) {
+ClipTokenizer::ClipTokenizer(const std::string& folder)
+    : folder_(folder), files_(read_clip_files(folder)), content_hash_(files_.content_hash()) {
   int32_t rank = 0;
   for (const ClipFiles::Merge& merge : files_.merges)
     merges_[static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right)] = {rank++,

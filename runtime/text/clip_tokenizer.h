@@ -47,6 +47,9 @@ class ClipTokenizer {
   int32_t end_id() const { return files_.end.id; }
   int32_t pad_id() const { return files_.pad.id; }
 
+  const std::string& folder() const { return folder_; }              // that it was read from
+  const std::string& content_hash() const { return content_hash_; }  // ClipFiles::content_hash
+
   // Writes vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json, which transformers opens, into a
   // folder, made where missing. Errors: cannot_create (73), io (74).
   void save(const std::string& folder) const { write_clip_files(files_, folder); }
@@ -59,7 +62,9 @@ class ClipTokenizer {
   void encode_plain(std::string_view utf8, std::vector<int32_t>& ids) const;
   void encode_piece(std::string_view bytes, std::vector<int32_t>& ids) const;
 
+  std::string folder_;
   ClipFiles files_;
+  std::string content_hash_;
   std::unordered_map<uint64_t, Merge> merges_;      // by left id << 32 | right id
   std::array<int32_t, 256> inner_{}, last_{};       // ids of a byte within a piece, and at its end
   std::unordered_map<std::string, uint8_t> bytes_;  // by their symbols

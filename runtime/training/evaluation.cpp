@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "runtime/comm/together.h"
+#include "runtime/data/captions.h"
 #include "runtime/data/sample_order.h"
 
 namespace lockstep {
@@ -22,28 +23,35 @@ constexpr int64_t kEvaluationStep = 0xFFFFFFFF;
 
 }  // namespace
 
-Score evaluate(Session& session, const SampleSource& images, const std::vector<int64_t>& subset) {
+Score evaluate(Session& session, const SampleSource& images, const std::vector<int64_t>& subset,
+               const ClipTokenizer* tokenizer) {
   const int64_t total = subset.empty() ? images.count() : static_cast<int64_t>(subset.size());
   const int64_t batch = evaluation_batch(session.options().config, total, session.comm().size());
   session.prepare(session.evaluation(), batch);
   const Slice mine = slice_of(total, session.comm().size(), session.comm().rank());
   const auto& config = session.options().config;
   std::vector<uint8_t> pixels;
-  std::vector<int32_t> labels;
+  std::vector<int32_t> labels, tokens;
+  const int64_t length = tokenizer ? tokenizer->length() : 0;
   const Objective& objective = *session.options().objective;
   std::vector<double> sums(2 + objective.sums());
   for (int64_t at = mine.begin; at < mine.end; at += batch) {
     const int64_t n = std::min(batch, mine.end - at);
     pixels.resize(static_cast<size_t>(n * images.sample_bytes()));
     labels.resize(static_cast<size_t>(n));
+    tokens.resize(static_cast<size_t>(n * length));
     for (int64_t i = 0; i < n; ++i) {
       const int64_t index = subset.empty() ? at + i : subset[static_cast<size_t>(at + i)];
       images.copy_pixels(0, index, pixels.data() + i * images.sample_bytes());
       labels[static_cast<size_t>(i)] = images.label(index);
+      if (tokenizer)
+        tokenizer->tokens(caption_of(images, index, config.seed, 0, 0),
+                          {tokens.data() + i * length, static_cast<size_t>(length)}, SpecialTokens::as_text);
     }
     auto& plan = session.program(session.evaluation(), n);
     StepInputs inputs;
-    inputs.set(kImages, pixels), inputs.set(kLabels, labels);
+    inputs.set(kImages, pixels);
+    tokenizer ? inputs.set(kTokens, tokens) : inputs.set(kLabels, labels);
     inputs.state.seed = config.seed;
     inputs.state.step = kEvaluationStep;
     inputs.state.first_sample = at;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "runtime/data/dataset.h"
+#include "runtime/text/clip_tokenizer.h"
 #include "runtime/training/session.h"
 
 namespace lockstep {
@@ -13,7 +14,9 @@ int64_t evaluation_batch(const TrainingConfig& config, int64_t images, int ranks
 
 // `subset`: indices into the set; empty: all. Every rank takes a contiguous part; sums meet in double over
 // the control communicator, so the result is the same on all ranks. Collective. AgreedError diverged (80)
-// E_NOT_FINITE where the loss is infinite or NaN.
-Score evaluate(Session& session, const SampleSource& images, const std::vector<int64_t>& subset);
+// E_NOT_FINITE where the loss is infinite or NaN. tokenizer: of a model that reads captions, which `images` has then;
+// else null.
+Score evaluate(Session& session, const SampleSource& images, const std::vector<int64_t>& subset,
+               const ClipTokenizer* tokenizer = nullptr);
 
 }  // namespace lockstep

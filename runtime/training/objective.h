@@ -20,7 +20,6 @@ struct InputShape {
   std::vector<float> mean, std;  // one per channel
   AugmentConfig augment;         // while training
   Extent uncropped;              // of training images, where augment.random_crop makes height x width of them
-  int64_t tokens = 0;            // of a caption; 0: the samples have none
 
   Extent training_images() const { return uncropped.given() ? uncropped : Extent{height, width}; }
 };

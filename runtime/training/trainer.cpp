@@ -52,8 +52,8 @@ TrainingResult Trainer::run() {
 
 StepInputs Trainer::inputs_for(const Batch& batch, int64_t step, int64_t micro) const {
   StepInputs in;
-  in.set(kImages, batch.images), in.set(kLabels, batch.labels);
-  if (!batch.tokens.empty()) in.set(kTokens, batch.tokens);
+  in.set(kImages, batch.images);
+  o_.tokenizer ? in.set(kTokens, batch.tokens) : in.set(kLabels, batch.labels);
   in.state.seed = o_.config.seed;
   in.state.step = step;
   in.state.first_sample = schedule_->part(step, micro, comm_.rank()).begin;
@@ -278,7 +278,7 @@ void Trainer::expect_finite(std::span<const StoredTensor> tensors) const {
 
 Score Trainer::score(const SampleSource& images, const std::vector<int64_t>& subset) {
   try {
-    return evaluate(*session_, images, subset);
+    return evaluate(*session_, images, subset, o_.tokenizer.get());
   } catch (Error& e) {
     if (e.exit() != Exit::diverged) throw;
     on_root(comm_control(), [&]() -> std::string {
@@ -320,6 +320,7 @@ void Trainer::save() {
     if (best_is_new_) best_folder_ = checkpoint_name(step_);
     if (best_) c.meta["best"] = *best_, c.meta["best_folder"] = best_folder_;
     c.description = description_;
+    c.write_beside = [this](const std::string& folder) { write_tokenizer(folder); };
     write_checkpoint(o_.run_folder, c, static_cast<int>(o_.checkpoint.keep), best_folder_);
     if (o_.export_configuration) export_model();
     return "";
@@ -329,9 +330,14 @@ void Trainer::save() {
   window_start_ += Clock::now() - start;
 }
 
+void Trainer::write_tokenizer(const std::string& folder) const {
+  if (o_.tokenizer) o_.tokenizer->save(folder + "/tokenizer");
+}
+
 void Trainer::export_model() {
   if (exported_step_ == step_) return;
   if (o_.export_configuration) o_.export_configuration(input_, o_.run_folder);
+  write_tokenizer(o_.run_folder);
   const auto tensors = averaged_tensors(session_->model());
   std::vector<ExportedWeights> files;
   for (const auto& [file, network] : o_.exported) files.push_back({file, of_network(tensors, network)});

@@ -12,6 +12,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/data/dataset.h"
 #include "runtime/telemetry/metrics.h"
+#include "runtime/text/clip_tokenizer.h"
 #include "runtime/training/config.h"
 #include "runtime/training/evaluation.h"
 #include "runtime/training/resume.h"
@@ -25,7 +26,8 @@ inline int64_t loader_depth(int64_t micro_batches) { return std::max<int64_t>(4,
 struct TrainerOptions {
   // Of images of this shape.
   std::function<std::shared_ptr<const Objective>(const InputShape&)> objective;
-  std::string init_from;  // weights to start from; empty: fresh
+  std::string init_from;                           // weights to start from; empty: fresh
+  std::shared_ptr<const ClipTokenizer> tokenizer;  // of a model that reads captions; else null
   DatasetConfig training_data;
   std::optional<DatasetConfig> validation_data, test_data;
   double validation_fraction = 0;

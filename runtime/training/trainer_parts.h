@@ -72,8 +72,9 @@ class Trainer {
   Loader make_loader() const {
     return Loader(training_, training_subset_,
                   SampleOrder(schedule_samples(), o_.config.seed, o_.config.shuffle),
-                  schedule_->nominal_part(), static_cast<int>(loader_depth()));
+                  schedule_->nominal_part(), static_cast<int>(loader_depth()), caption_tokens());
   }
+  CaptionTokens caption_tokens() const;
 
   // Asks for this rank's micro-batches of a step.
   void request(Loader& loader, int64_t step) const {
@@ -139,6 +140,8 @@ class Trainer {
   // Rank 0 writes; an I/O error there is everybody's.
   void save();
 
+  // Stands beside the weights wherever they are written.
+  void write_tokenizer(const std::string& folder) const;
   // The weights in the run folder, beside what the model is.
   void export_model();
   void finish();

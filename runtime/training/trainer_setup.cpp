@@ -4,6 +4,7 @@
 #include "runtime/checkpoint/weights_hash.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
+#include "runtime/data/captions.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/hash.h"
 #include "runtime/files/json_text.h"
@@ -47,7 +48,22 @@ std::shared_ptr<const SampleSource> Trainer::load(const std::string& key, const 
                      ? fmt::format(" (and {} more such remarks in the log)", set->remarks.size() - 1)
                      : "");
   }
+  if (o_.tokenizer && !set->captioned())
+    throw Error(Exit::data, "E_CAPTIONS", "the model reads captions, and these pictures have none")
+        .at("file", config.path)
+        .at("job", config.where)
+        .at("key", config.key)
+        .hint("captions.column names them, captions.template makes them of the classes' names");
   return set;
+}
+
+CaptionTokens Trainer::caption_tokens() const {
+  if (!o_.tokenizer) return {};
+  const double dropout = o_.training_data.captions.dropout;
+  return {o_.tokenizer->length(), [this, dropout](int64_t epoch, int64_t sample, std::span<int32_t> out) {
+            o_.tokenizer->tokens(caption_of(*training_, sample, o_.config.seed, epoch, dropout), out,
+                                 SpecialTokens::as_text);
+          }};
 }
 
 void Trainer::load_data() {
@@ -61,6 +77,8 @@ void Trainer::load_data() {
       training_subset_ = training_indices(training_->count(), o_.validation_fraction, o_.config.seed);
       validation_ = training_;
     }
+    if (o_.tokenizer)
+      record_.sets["model.tokenizer"] = {o_.tokenizer->folder(), o_.tokenizer->content_hash(), {}};
     const InputShape& input = input_ = input_shape(o_.training_data, training_->shape());
     objective_ = o_.objective(input);
     if (input.augment.random_crop.given()) {
@@ -192,6 +210,7 @@ void Trainer::open_outputs() {
   std::map<std::string, std::string> data = {{"training", training_->content_hash}};
   if (o_.validation_data) data["validation"] = validation_->content_hash;
   if (test_) data["test"] = test_->content_hash;
+  if (o_.tokenizer) data["tokenizer"] = o_.tokenizer->content_hash();
   description_ = o_.describe(training_->shape(), data);
   metrics_ = std::make_unique<MetricsWriter>(o_.run_folder + "/metrics.jsonl",
                                              o_.resume ? std::optional(step_) : std::nullopt);

@@ -28,6 +28,17 @@ std::string repeated(const std::string& text, size_t count) {
 std::string add(const std::string& text) { return kSmallJob + text; }
 std::string change(const std::string& from, const std::string& to) { return replaced(kSmallJob, from, to); }
 
+// A job of a small painter, one thing changed.
+std::string painter(const std::string& from, const std::string& to) {
+  std::string job = change(
+      "{name: mnist_convnet}",
+      "{name: text_to_image, tokenizer: t, text_encoder: {hidden_size: 8, num_attention_heads: 2}, unet: "
+      "{in_channels: 3, out_channels: 3, block_out_channels: [8], down_block_types: [DownBlock2D], "
+      "up_block_types: [UpBlock2D], norm_num_groups: 4, cross_attention_dim: 8}}");
+  job = replaced(job, "dataset: mnist", "dataset: captioned_digits") + "objective: {name: diffusion}\n";
+  return from.empty() ? job : replaced(job, from, to);
+}
+
 std::string block_maps(size_t depth) {
   std::string out;
   for (size_t i = 0; i < depth; ++i) out += std::string(i, ' ') + "a:\n";
@@ -63,6 +74,16 @@ BadJobs refused_names() {
       {"objective_unknown", add("objective: ddpm\n"), "E_JOB_CHOICE", ":11:12", "objective.name", {"diffusion"}},
       {"objective_needs_unet", add("objective: diffusion\n"), "E_JOB_CONFLICT", ":11:1", "objective", {"unet2d"}},
       {"augment_in_test", change("hyperparameters:", "  test: {augment: {flip: true}}\nhyperparameters:"), "E_JOB_UNKNOWN_KEY", ":7:10", "inputs.test.augment", {"inputs.training only"}},
+      {"painter_needs_objective", change("mnist_convnet", "text_to_image, tokenizer: t"), "E_JOB_CONFLICT", ":4:9", "model.name", {"diffusion model"}},
+      {"painter_without_tokenizer", painter("tokenizer: t, ", ""), "E_JOB_REQUIRED", ":4:1", "model.tokenizer"},
+      {"painter_widths", painter("hidden_size: 8", "hidden_size: 16"), "E_JOB_CONFLICT", ":4:", "model.unet.cross_attention_dim", {"hidden_size is 16"}},
+      {"painter_heads", painter("num_attention_heads: 2", "num_attention_heads: 3"), "E_TEXT_ENCODER", ":4:", "model.text_encoder.num_attention_heads"},
+      {"painter_groups", painter("norm_num_groups: 4", "norm_num_groups: 3"), "E_UNET", ":4:", "model.unet.norm_num_groups"},
+      {"painter_block", painter("[DownBlock2D]", "[SkipDownBlock2D]"), "E_JOB_CHOICE", ":4:", "model.unet.down_block_types[0]", {"DownBlock2D"}},
+      {"painter_without_captions", painter("captioned_digits", "mnist"), "E_JOB_REQUIRED", ":6:", "inputs.training.captions", {"captions.template"}},
+      {"painter_label_dropout", painter("name: diffusion", "name: diffusion, label_dropout: 0.1"), "E_JOB_CONFLICT", ":11:", "objective.label_dropout", {"captions.dropout"}},
+      {"painter_guidance", painter("", "") + "sampling: {guidance: 2}\n", "E_JOB_CONFLICT", ":12:", "sampling.guidance", {"captions.dropout"}},
+      {"prompts_of_another", add("sampling: {prompts: [a]}\n"), "E_JOB_CONFLICT", ":11:", "sampling.prompts", {"text_to_image"}},
       {"sample_every", add("sample_every: 5\n"), "E_JOB_CONFLICT", ":11:1", "sample_every", {"belongs to objective.name diffusion"}},
   };
 }

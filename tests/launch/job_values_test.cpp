@@ -41,6 +41,10 @@ TEST(JobValues, HoldEveryKeyOfTheTables) {
   for (const job::Key& key : job::dataset_keys())
     EXPECT_TRUE(has("inputs.validation." + key.path)) << key.path;
   for (const job::Key& key : job::unet_keys()) EXPECT_TRUE(has("model.config." + key.path)) << key.path;
+  for (const job::Key& key : job::unet_condition_keys())
+    EXPECT_TRUE(has("model.unet." + key.path)) << key.path;
+  for (const job::Key& key : job::clip_text_keys())
+    EXPECT_TRUE(has("model.text_encoder." + key.path)) << key.path;
   EXPECT_TRUE(job_values(folder.read(with_layers("[relu]"))).contains("model.layers[0]"));
   EXPECT_EQ(values.at("hyperparameters.optimizer.lr").where, folder.file() + ":10:26");
 }
@@ -51,12 +55,26 @@ TEST(JobValues, FewMayChange) {
   std::set<std::string> free;
   for (const auto& [key, value] : job_values(folder.read(kSmallJob)))
     if (value.may_change && !key.starts_with("sampling.") && !key.starts_with("inputs.")) free.insert(key);
-  EXPECT_EQ(free,
-            (std::set<std::string>{
-                "job_name", "instance_count", "hosts", "hostfile", "backend", "device", "threads_per_rank",
-                "deadline_seconds", "model.init_from", "hyperparameters.epochs", "hyperparameters.steps",
-                "hyperparameters.recompute", "hyperparameters.memory_budget_mb", "checkpoint.every_steps",
-                "checkpoint.every_epochs", "checkpoint.keep", "log_every", "output.dir", "sample_every"}));
+  EXPECT_EQ(free, (std::set<std::string>{"job_name",
+                                         "instance_count",
+                                         "hosts",
+                                         "hostfile",
+                                         "backend",
+                                         "device",
+                                         "threads_per_rank",
+                                         "deadline_seconds",
+                                         "model.init_from",
+                                         "model.tokenizer",
+                                         "hyperparameters.epochs",
+                                         "hyperparameters.steps",
+                                         "hyperparameters.recompute",
+                                         "hyperparameters.memory_budget_mb",
+                                         "checkpoint.every_steps",
+                                         "checkpoint.every_epochs",
+                                         "checkpoint.keep",
+                                         "log_every",
+                                         "output.dir",
+                                         "sample_every"}));
   const auto shards = job_values(folder.read(kSmallJob, {"hyperparameters.shards=4", "threads_per_rank=1"}));
   EXPECT_FALSE(shards.at("threads_per_rank").may_change);
 }

@@ -36,9 +36,9 @@ DiffusionNetworks tiny_networks() {
   unet.norm_num_groups = 4;
   unet.cross_attention_dim = kWidth;
   unet.attention_head_dim = {2};
-  return {
-      make_unet2d_condition(unet),
-      TextEncoder{[text](ModelContext& c, ValueId tokens) { return clip_text(text, c, tokens); }, kWidth}};
+  return {make_unet2d_condition(unet),
+          TextEncoder{[text](ModelContext& c, ValueId tokens) { return clip_text(text, c, tokens); },
+                      kTokenCount, kWidth}};
 }
 
 // Four pictures of one colour each, and a text for each.
@@ -46,7 +46,6 @@ class TextObjective : public ::testing::Test {
  protected:
   TextObjective() {
     input_ = {3, kSide, kSide, 0, {0.5f, 0.5f, 0.5f}, {0.5f, 0.5f, 0.5f}};
-    input_.tokens = kTokenCount;
     diffusion_.alphas_cumprod = {1e-4};  // noise but for a hundredth
     diffusion_.prediction = "sample";
     for (int64_t i = 0; i < kBatch; ++i) {
