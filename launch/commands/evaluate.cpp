@@ -55,7 +55,7 @@ int evaluate_model(const std::string& folder, const DataChoice& choice, bool jso
       data = load_split(model, choice, root);
     });
     require_agreement(*comm, {{"the images", "content " + data.images->content_hash.substr(0, 12)}});
-    const Score s = open_session(model, 0, *comm)->evaluate(*data.images, data.subset);
+    const Score s = open_session(model, 0, *comm)->evaluate(*data.images, data.subset, model.tokenizer.get());
     if (!root) return 0;
     const auto& diffusion = model.description.config.diffusion;
     if (json)
@@ -85,7 +85,9 @@ int run_evaluate(const Arguments& arguments) {
       "judge", po::value(&judged.judge)->value_name("RUN2"),
       "of a diffusion run: samples (1000, of each class in turn) as the classifier RUN2 reads them, and "
       "their Fréchet distance "
-      "to real images of the split");
+      "to real images of the split; of a painter of captioned digits what is right of what was asked for")(
+      "verdicts", po::value(&judged.verdicts)->value_name("FILE"),
+      "with --judge, of a painter: what was asked and what was read, a JSON object a picture");
   const auto sampling = judged.sampling.description();
   visible.add(sampling);
   hidden.add_options()("run", po::value(&folder));
@@ -106,6 +108,7 @@ int run_evaluate(const Arguments& arguments) {
     judged.run = folder, judged.data = choice, judged.json = vm->count("json") > 0;
     return judge_samples(judged, *vm);
   }
+  if (vm->count("verdicts")) throw Error(Exit::usage, "E_OPTION", "evaluate: --verdicts goes with --judge");
   for (const auto& option : sampling.options())
     if (vm->count(option->long_name()))
       throw Error(Exit::usage, "E_OPTION",

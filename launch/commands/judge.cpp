@@ -91,7 +91,10 @@ int judge_samples(const JudgeRequest& o, const boost::program_options::variables
             .hint("--split test or validation");
       diffusion::make_sampler(model.request.sampler, model.description().scheduler, model.request.steps,
                               model.request.eta);
+      if (!o.verdicts.empty() && !model.trained.tokenizer)
+        throw Error(Exit::usage, "E_OPTION", "evaluate: --verdicts is for models that are told what to draw");
     });
+    if (model.trained.tokenizer) return judge_drawn_scenes(o, model, *comm), 0;
     // All that can be wrong is said before the drawing, which takes its time.
     std::unique_ptr<Communicator> alone = make_self_communicator();  // the judge is rank 0's
     std::unique_ptr<InferenceSession> classifier;

@@ -15,10 +15,15 @@ struct JudgeRequest {
   DataChoice data;         // the real images
   SamplingOptions sampling;
   bool json = false;
+  std::string verdicts;  // file that gets what was asked and read, a JSON object a picture; empty: none
 };
 
 // Draws over the ranks that a launcher started, lets rank 0 read, and prints. `vm`: which of the sampling
 // options were given. The exit code.
 int judge_samples(const JudgeRequest& request, const boost::program_options::variables_map& vm);
+
+// The same of a model of captioned digits, which is asked for scenes of pairs that it was shown and, as many, of pairs that
+// were held back (judge_scenes.cpp). Collective. Prints on rank 0.
+void judge_drawn_scenes(const JudgeRequest& request, SamplingModel& model, Communicator& comm);
 
 }  // namespace lockstep
