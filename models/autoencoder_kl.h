@@ -5,30 +5,11 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
-#include <string>
-#include <vector>
 
+#include "models/spec.h"
 #include "runtime/graph/program.h"
 
 namespace lockstep {
-
-// Under diffusers' own names, with its defaults.
-struct AutoencoderKlConfig {
-  int64_t in_channels = 3, out_channels = 3;
-  std::vector<std::string> down_block_types = {"DownEncoderBlock2D"};
-  std::vector<std::string> up_block_types = {"UpDecoderBlock2D"};
-  std::vector<int64_t> block_out_channels = {64};
-  int64_t layers_per_block = 1;  // resnets of an encoder's block; a decoder's has one more
-  std::string act_fn = "silu";   // or swish (the same), relu, gelu
-  int64_t latent_channels = 4;
-  int64_t norm_num_groups = 32;
-  std::vector<int64_t> sample_size = {32};  // of images, one number or [height, width]: inputs may differ
-  double scaling_factor = 0.18215;          // latents times this have a deviation of about 1
-  bool mid_block_add_attention = true;
-
-  // So many pixels of the image, each way, are one of the latents.
-  int64_t scale() const { return int64_t{1} << (block_out_channels.size() - 1); }
-};
 
 // Throws Error(Exit::config, "E_VAE") naming the key and its values where the configuration is none that can
 // be built.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "models/autoencoder_kl.h"
 #include "models/clip_text.h"
 #include "models/model.h"
 #include "models/objectives/diffusion.h"
@@ -36,19 +37,29 @@ LayerSpec dropout(bool channelwise) {
 LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
 
 DiffusionNetworks diffusion_networks(const ModelSpec& spec) {
-  if (!spec.reads_text()) return {make_unet2d(spec.unet), {}};
+  if (!spec.reads_text()) return {make_unet2d(spec.unet), {}, {}};
   const TextToImageConfig& config = spec.text_to_image;
   const auto encode = [text = config.text_encoder](ModelContext& context, ValueId tokens) {
     return clip_text(text, context, tokens);
   };
-  return {make_unet2d_condition(config.unet),
-          TextEncoder{encode, config.text_length, config.text_encoder.hidden_size}};
+  DiffusionNetworks networks{make_unet2d_condition(config.unet),
+                             TextEncoder{encode, config.text_length, config.text_encoder.hidden_size},
+                             {}};
+  if (config.vae) {
+    const auto decode_scaled = [vae = *config.vae](ModelContext& context, ValueId latents) {
+      const auto factor = static_cast<float>(1 / vae.scaling_factor);
+      return decode(vae, context, context.builder.elementwise(Elt::scale, {latents}, factor));
+    };
+    networks.decoder = ImageDecoder{decode_scaled, config.vae->latent_channels, config.vae->scale()};
+  }
+  return networks;
 }
 
 }  // namespace
 
 std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
                                                 const TrainingConfig& config) {
+  if (spec.text_to_image.vae && spec.reads_text()) return nullptr;
   if (config.diffusion) return diffusion::objective(diffusion_networks(spec), input, *config.diffusion);
   return classification(make_classifier(spec, input.classes), input, config);
 }

@@ -27,12 +27,21 @@ struct TextEncoder {
   int64_t width = 0;
 };
 
+// What makes an image [N, C, scale * h, scale * w] of what the denoiser draws, [N, channels, h, w].
+struct ImageDecoder {
+  // Adds the network's nodes. Latents are scaled as the denoiser has them.
+  std::function<ValueId(ModelContext&, ValueId latents)> network;
+  int64_t channels = 0, scale = 1;
+};
+
 struct DiffusionNetworks {
   Denoiser denoiser;
   std::optional<TextEncoder> text_encoder;  // of a model that draws what a text says; then the networks are
                                             // called kUNet and kTextEncoder, else the model is one network
+  std::optional<ImageDecoder> decoder;      // of one that draws latents: the network kVae
 };
 inline constexpr const char* kUNet = "unet";
 inline constexpr const char* kTextEncoder = "text_encoder";
+inline constexpr const char* kVae = "vae";
 
 }  // namespace lockstep

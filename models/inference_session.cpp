@@ -54,6 +54,7 @@ int64_t batch_to_choose_at(const Program& program) {
 SessionOptions session_options(const ModelDescription& d, const InferenceOptions& options) {
   SessionOptions s;
   s.objective = make_objective(d.model, d.input, d.config);
+  s.programs = make_programs(d.model, d.input, d.config);
   s.config = d.config;
   s.kernels = options.kernels;
   s.kernels.independent = options.independent;
@@ -188,6 +189,7 @@ void InferenceSession::run_batch(const Asked& a, int64_t batch, int64_t at, int6
 
 Score InferenceSession::evaluate(const SampleSource& images, const std::vector<int64_t>& subset,
                                  const ClipTokenizer* tokenizer) {
+  LOCKSTEP_ASSERT(session_->options().objective, "the model has programs alone");
   const std::lock_guard one_at_a_time(mutex_);
   return lockstep::evaluate(*session_, images, subset, tokenizer);
 }

@@ -9,6 +9,8 @@
 //             model with classes labels i32 [], of one that reads
 //             text text f32 [T, W]                                  -> prediction f32 [C, H, W]
 //   encode_text  tokens i32 [T]                                     -> text f32 [T, W]
+//   decode       of a model that draws latents: what denoise takes
+//             as images, f32 [c, h, w]                              -> image f32 [C, H, W]
 #pragma once
 
 #include <map>
@@ -73,7 +75,7 @@ class InferenceSession {
   // Largest batch of the program's ladder.
   int64_t largest_batch(std::string_view program) const { return asked(program).ladder.back(); }
 
-  // runtime's evaluate() of these weights. Collective.
+  // runtime's evaluate() of these weights, of a model that has an objective (make_objective). Collective.
   Score evaluate(const SampleSource& images, const std::vector<int64_t>& subset = {},
                  const ClipTokenizer* tokenizer = nullptr);
 

@@ -7,6 +7,7 @@
 
 namespace lockstep {
 
+// Null for a model that draws latents, which is asked and not trained.
 std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
                                                 const TrainingConfig& config);
 // What it answers once it is trained (models/objectives/).

@@ -2,6 +2,7 @@
 // What a trained model says of itself: all that is needed to use it, without its job and its data.
 #pragma once
 
+#include <array>
 #include <map>
 #include <string>
 #include <vector>
@@ -47,6 +48,12 @@ struct ModelDescription {
   std::string class_text(int64_t number) const {
     return number < static_cast<int64_t>(class_names.size()) ? class_names[static_cast<size_t>(number)]
                                                              : std::to_string(number);
+  }
+  // Of what is drawn step by step, {channels, height, width}: pixels, or latents that become pictures at the end.
+  std::array<int64_t, 3> drawn_shape() const {
+    const auto& vae = model.text_to_image.vae;
+    if (!model.reads_text() || !vae) return {input.channels, input.height, input.width};
+    return {vae->latent_channels, input.height / vae->scale(), input.width / vae->scale()};
   }
   // What load_dataset() holds images against.
   DatasetShape data_shape() const {

@@ -167,12 +167,32 @@ struct ClipTextConfig {
   double initializer_factor = 1;
 };
 
+// autoencoder_kl: diffusers' AutoencoderKL (models/autoencoder_kl.h), under its own names, with its defaults.
+struct AutoencoderKlConfig {
+  int64_t in_channels = 3, out_channels = 3;
+  std::vector<std::string> down_block_types = {"DownEncoderBlock2D"};
+  std::vector<std::string> up_block_types = {"UpDecoderBlock2D"};
+  std::vector<int64_t> block_out_channels = {64};
+  int64_t layers_per_block = 1;  // resnets of an encoder's block; a decoder's has one more
+  std::string act_fn = "silu";   // or swish (the same), relu, gelu
+  int64_t latent_channels = 4;
+  int64_t norm_num_groups = 32;
+  std::vector<int64_t> sample_size = {32};  // of images, one number or [height, width]: inputs may differ
+  double scaling_factor = 0.18215;          // latents times this have a deviation of about 1
+  bool mid_block_add_attention = true;
+
+  // So many pixels of the image, each way, are one of the latents.
+  int64_t scale() const { return int64_t{1} << (block_out_channels.size() - 1); }
+};
+
 // text_to_image: a text encoder, and a UNet that reads what it makes of a text.
 struct TextToImageConfig {
   UNet2DConditionConfig unet;
   ClipTextConfig text_encoder;
   std::string tokenizer;    // folder of a CLIP tokenizer
   int64_t text_length = 0;  // tokens of a text, at most text_encoder.max_position_embeddings
+  // Of a UNet that draws latents, which it makes pictures of; none: the UNet draws pixels.
+  std::optional<AutoencoderKlConfig> vae;
 };
 
 inline constexpr const char* kTextToImage = "text_to_image";

@@ -52,6 +52,9 @@ int evaluate_model(const std::string& folder, const DataChoice& choice, bool jso
     Split data;
     together(*comm, [&] {
       model = open_trained(folder, root);
+      if (model.description.model.text_to_image.vae)
+        throw Error(Exit::config, "E_EVALUATE_MODEL", "a model that draws latents has no loss on images here")
+            .at("folder", folder);
       data = load_split(model, choice, root);
     });
     require_agreement(*comm, {{"the images", "content " + data.images->content_hash.substr(0, 12)}});

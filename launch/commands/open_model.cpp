@@ -72,6 +72,15 @@ ModelDescription describe_run(const std::string& run, bool say) {
   return describe(job, shape);
 }
 
+// Nothing asks for the half of a VAE that makes latents of pictures.
+std::shared_ptr<const SafetensorsFile> without_encoder(
+    const std::shared_ptr<const SafetensorsFile>& weights) {
+  const auto used = [](const std::string& name) {
+    return name.starts_with("vae.encoder.") || name.starts_with("vae.quant_conv.") ? "" : name;
+  };
+  return SafetensorsFile::join(weights->path(), {{weights, "", used}});
+}
+
 }  // namespace
 
 TrainedModel open_trained(const std::string& folder, bool say) {
@@ -94,6 +103,7 @@ TrainedModel open_trained(const std::string& folder, bool say) {
   else
     m.description = describe_folder(diffusion::expect_files(folder));
   m.tokenizer = open_tokenizer(m.description, home);
+  if (m.description.model.text_to_image.vae) m.weights = without_encoder(m.weights);
   return m;
 }
 

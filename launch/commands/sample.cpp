@@ -109,6 +109,12 @@ void set_side(SamplingModel& m, const char* option, int64_t InputShape::*side, i
   constexpr int64_t kMost = 4096;
   if (size < 1 || size > kMost)
     throw Error(Exit::usage, "E_OPTION", fmt::format("sample: {} is 1 to {}", option, kMost));
+  const auto& vae = m.description().model.text_to_image.vae;
+  if (vae && size % vae->scale() != 0)
+    throw Error(Exit::usage, "E_OPTION",
+                fmt::format("sample: {} {} is no multiple of {}, which a latent's side is", option, size,
+                            vae->scale()))
+        .at("folder", m.trained.folder);
   if (size != in.*side && !m.description().model.reads_text())
     throw Error(Exit::config, "E_SAMPLE_SIZE",
                 fmt::format("sample: {} {}, but the model draws {}x{}", option, size, in.height, in.width))
@@ -121,10 +127,15 @@ std::vector<int64_t> shape_of(const SamplingModel& m) {
   return {m.request.count, in.channels, in.height, in.width};
 }
 
+std::vector<int64_t> noise_shape(const SamplingModel& m) {
+  const auto [channels, height, width] = m.description().drawn_shape();
+  return {m.request.count, channels, height, width};
+}
+
 std::vector<float> read_noise(const std::string& path, const SamplingModel& m) {
   const auto file = SafetensorsFile::open(path);
   const StoredTensor* t = file->find("noise");
-  const std::vector<int64_t> expected = shape_of(m);
+  const std::vector<int64_t> expected = noise_shape(m);
   if (!t || t->dtype != "F32" || t->shape != expected)
     throw Error(Exit::data, "E_SAMPLE_NOISE",
                 fmt::format("needs one tensor \"noise\", F32 [{}, {}, {}, {}]", expected[0], expected[1],
@@ -136,11 +147,11 @@ std::vector<float> read_noise(const std::string& path, const SamplingModel& m) {
 }
 
 void write_tensor(const std::string& path, const std::string& name, std::span<const float> values,
-                  const SamplingModel& m) {
+                  const std::vector<int64_t>& shape) {
   StoredTensor t;
   t.name = name;
   t.dtype = "F32";
-  t.shape = shape_of(m);
+  t.shape = shape;
   t.bytes = std::as_bytes(values);
   export_model(path, std::span(&t, 1));
 }
@@ -174,7 +185,7 @@ void write_results(const Options& o, const SamplingModel& m, std::span<const flo
     }
     if (m.trained.tokenizer) write_captions(o.each, names, o, m);
   }
-  if (!o.raw.empty()) write_tensor(o.raw, "images", images, m);
+  if (!o.raw.empty()) write_tensor(o.raw, "images", images, shape_of(m));
   write_png(o.out, diffusion::grid(pictures));
 }
 
@@ -232,13 +243,14 @@ int run_sample(const Arguments& arguments) {
       write_results(o, m, drawn.images);
       if (!o.save_noise.empty()) {
         if (noise.empty()) {
-          noise.resize(drawn.images.size());
+          const auto [channels, height, width] = m.description().drawn_shape();
+          noise.resize(static_cast<size_t>(m.request.count * channels * height * width));
           std::vector<int64_t> numbers(static_cast<size_t>(m.request.count));
           std::iota(numbers.begin(), numbers.end(), 0);
           diffusion::draw_image_noise(m.request.seed, 0,
                                       m.request.numbers.empty() ? numbers : m.request.numbers, noise);
         }
-        write_tensor(o.save_noise, "noise", noise, m);
+        write_tensor(o.save_noise, "noise", noise, noise_shape(m));
       }
       fmt::print("{}: {} images, {} in {} steps{}: {:.3f} s\n", o.out, m.request.count, m.request.sampler,
                  m.request.steps,

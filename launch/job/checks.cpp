@@ -86,7 +86,7 @@ void check_unet2d(const Job& job, const Reader& reader) {
 }
 
 void check_text_to_image(const Job& job, const Reader& reader) {
-  const auto& [unet, text_encoder, tokenizer, length] = job.model.text_to_image;
+  const auto& [unet, text_encoder, tokenizer, length, vae] = job.model.text_to_image;
   check_network(unet, "model.unet", reader);
   check_network(text_encoder, "model.text_encoder", reader);
   if (tokenizer.empty())

@@ -11,6 +11,8 @@
 #include "models/diffusion/scheduler_config.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/files/json_text.h"
+#include "runtime/files/path.h"
+#include "runtime/text/clip_tokenizer.h"
 #include "runtime/training/trainer.h"
 
 namespace lockstep {
@@ -275,7 +277,62 @@ ModelDescription read_model_file(const std::string& path) try {
   throw damaged;
 }
 
+// A StableDiffusionPipeline's. Its texts have as many tokens as its tokenizer says.
+static ModelDescription describe_pipeline(const diffusion::FolderFiles& files) {
+  ModelDescription d;
+  d.model.name = kTextToImage;
+  d.model.where = files.unet_config;
+  TextToImageConfig& config = d.model.text_to_image;
+  config.unet = read_unet_condition_config(files.unet_config);
+  config.text_encoder = read_clip_text_config(files.text_encoder_config);
+  if (files.tokenizer.empty())
+    throw Error(Exit::no_input, "E_TOKENIZER_NONE", "no tokenizer/ beside the text encoder")
+        .at("folder", parent_folder(parent_folder(files.text_encoder_config)));
+  config.text_length = ClipTokenizer(files.tokenizer).length();
+  const auto refuse = [](const std::string& file, std::string message) {
+    return Error(Exit::config, "E_PIPELINE", std::move(message)).at("file", file);
+  };
+  if (config.text_length > config.text_encoder.max_position_embeddings)
+    throw refuse(files.text_encoder_config,
+                 fmt::format("max_position_embeddings is {}, the tokenizer makes {} tokens of a text",
+                             config.text_encoder.max_position_embeddings, config.text_length));
+  if (config.unet.cross_attention_dim != config.text_encoder.hidden_size)
+    throw refuse(files.unet_config,
+                 fmt::format("cross_attention_dim is {}, the text encoder's hidden_size {}",
+                             config.unet.cross_attention_dim, config.text_encoder.hidden_size));
+  if (config.unet.in_channels != config.unet.out_channels)
+    throw refuse(files.unet_config, "in_channels and out_channels differ: a pipeline of another kind");
+  int64_t channels = config.unet.in_channels, scale = 1;
+  if (!files.vae_config.empty()) {
+    config.vae = read_autoencoder_config(files.vae_config);
+    if (config.vae->latent_channels != channels)
+      throw refuse(files.vae_config, fmt::format("latent_channels is {}, the UNet's in_channels {}",
+                                                 config.vae->latent_channels, channels));
+    channels = config.vae->out_channels, scale = config.vae->scale();
+  }
+  if (config.unet.sample_size.empty())
+    throw Error(Exit::config, "E_SAMPLE_SIZE", "the configuration says no sample_size")
+        .at("file", files.unet_config);
+  const std::vector<float> half(static_cast<size_t>(channels), 0.5f);
+  d.input = {channels,
+             config.unet.sample_size.front() * scale,
+             config.unet.sample_size.back() * scale,
+             0,
+             half,
+             half,
+             {},
+             {}};
+  const auto file = diffusion::read_scheduler_config(files.scheduler_config);
+  d.scheduler = file.config;
+  if (!file.sampler.empty()) d.sampling.sampler = file.sampler;
+  d.sampling.guidance = 7.5;  // as StableDiffusionPipeline has it
+  d.sampling.count = 1;
+  d.config.diffusion = diffusion::training_objective(d.scheduler.schedule);
+  return d;
+}
+
 ModelDescription describe_folder(const diffusion::FolderFiles& files) {
+  if (!files.text_encoder_config.empty()) return describe_pipeline(files);
   ModelDescription d;
   d.model.name = "unet2d";
   d.model.where = files.unet_config;

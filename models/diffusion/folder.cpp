@@ -27,7 +27,9 @@ std::string first_there(const std::string& folder, std::initializer_list<const c
 
 FolderFiles find_files(const std::string& folder) {
   return {first_there(folder, {"unet/config.json", "config.json"}),
-          first_there(folder, {"scheduler/scheduler_config.json", "scheduler_config.json"})};
+          first_there(folder, {"scheduler/scheduler_config.json", "scheduler_config.json"}),
+          first_there(folder, {"text_encoder/config.json"}), first_there(folder, {"vae/config.json"}),
+          first_there(folder, {"tokenizer"})};
 }
 
 FolderFiles expect_files(const std::string& folder) {

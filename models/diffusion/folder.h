@@ -12,9 +12,11 @@ namespace lockstep::diffusion {
 
 // The files of a folder that say what the model is; its weights: find_weights() of runtime/checkpoint/find_weights.h.
 struct FolderFiles {
-  std::string unet_config, scheduler_config;  // paths; empty where there is none
+  std::string unet_config, scheduler_config;                              // paths; empty where there is none
+  std::string text_encoder_config = {}, vae_config = {}, tokenizer = {};  // of a pipeline that reads text
 };
-// In unet/ and scheduler/, else at the folder's root, as repositories of one model have them.
+// In unet/ and scheduler/, else at the folder's root, as repositories of one model have them; the others in text_encoder/,
+// vae/ and tokenizer/.
 // Errors: no_permission (77), io (74).
 FolderFiles find_files(const std::string& folder);
 // The same where both are there. Errors: no_input (66) with the folder and the names that were looked for.

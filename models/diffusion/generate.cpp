@@ -18,6 +18,15 @@ std::vector<float> finite(std::vector<float> images) {
   throw AgreedError(Error(Exit::diverged, "E_NOT_FINITE", "the samples hold numbers that are not finite"));
 }
 
+// Pictures of so many latents.
+std::vector<float> decoded(InferenceSession& model, std::span<const float> latents, int64_t count) {
+  std::vector<float> images(static_cast<size_t>(count * model.outputs(kDecode)[0].spec.shape.elements()));
+  const InputTensor in = input_tensor(kImages, latents);
+  const OutputTensor out{"image", images};
+  model.run(kDecode, count, std::span(&in, 1), std::span(&out, 1));
+  return images;
+}
+
 }  // namespace
 
 bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
@@ -67,10 +76,10 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   Communicator& comm = model.comm();
   const int64_t widest = slice_of(r.count, comm.size(), 0).size();
   const Slice mine = slice_of(r.count, comm.size(), comm.rank());
-  const auto& in = model.description().input;
 
   DrawingRequest d;
-  d.elements = in.channels * in.height * in.width;
+  const auto [channels, height, width] = model.description().drawn_shape();
+  d.elements = channels * height * width;
   for (int64_t i = mine.begin; i < mine.end; ++i)
     d.numbers.push_back(r.numbers.empty() ? i : r.numbers[static_cast<size_t>(i)]);
   if (!r.labels.empty()) d.labels.assign(r.labels.begin() + mine.begin, r.labels.begin() + mine.end);
@@ -85,17 +94,20 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
       d, std::max<int64_t>(1, guided(r) ? largest / 2 : largest),
       [&] { return make_sampler(r.sampler, scheduler, r.steps, r.eta); },
       predictor(model, r.tokens.empty() ? TextVectors() : TextVectors(model, r.tokens)), r.progress);
+  if (model.has_program(kDecode)) part = decoded(model, part, mine.size());
   if (comm.size() == 1) return finite(std::move(part));
 
   // Parts differ by one image at most: all are sent as large as the first.
-  const auto padded = static_cast<size_t>(widest * d.elements);
+  const InputShape& in = model.description().input;
+  const int64_t elements = in.channels * in.height * in.width;
+  const auto padded = static_cast<size_t>(widest * elements);
   part.resize(padded);
   std::vector<float> all(padded * static_cast<size_t>(comm.size()));
   comm.all_gather(std::as_bytes(std::span(part)), std::as_writable_bytes(std::span(all)));
   std::vector<float> images;
   for (int rank = 0; rank < comm.size(); ++rank) {
     const auto begin = all.begin() + static_cast<std::ptrdiff_t>(padded * static_cast<size_t>(rank));
-    images.insert(images.end(), begin, begin + slice_of(r.count, comm.size(), rank).size() * d.elements);
+    images.insert(images.end(), begin, begin + slice_of(r.count, comm.size(), rank).size() * elements);
   }
   return finite(std::move(images));
 }

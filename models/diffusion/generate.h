@@ -26,7 +26,8 @@ struct GenerateRequest {
   uint64_t seed = 0;
   // [count]: an image's noise is drawn by the seed and its number. Empty: 0, 1, ...
   std::vector<int64_t> numbers = {};
-  std::span<const float> init_noise;  // [count, C, H, W] standard normal, instead of the seed's
+  std::span<const float>
+      init_noise;  // [count, ModelDescription::drawn_shape] standard normal, instead of the seed's
   // On every rank, of its own share.
   std::function<void(int64_t done, int64_t total)> progress = {};
 };

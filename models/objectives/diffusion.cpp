@@ -123,6 +123,40 @@ class Diffusion : public Objective {
   DiffusionConfig config_;
 };
 
+// What the denoiser draws: pixels, or latents of them.
+ValueId add_drawn_input(GraphBuilder& b, const DiffusionNetworks& networks, const InputShape& input,
+                        int64_t batch) {
+  Shape shape = {batch, input.channels, input.height, input.width};
+  if (const auto& d = networks.decoder)
+    shape = {batch, d->channels, input.height / d->scale, input.width / d->scale};
+  return b.input(kImages, {DType::f32, shape, Layout::plain}, true);
+}
+
+Program with_output(std::string_view name, ForwardFunction forward, const char* output) {
+  return {std::string(name), std::move(forward), [output](GraphBuilder& b, NamedValues& values) {
+            b.set_scope("outputs");
+            add_output(b, values.at(kResult), output);
+          }};
+}
+
+Program encode_text_program(const TextEncoder& encoder) {
+  const auto forward = [encoder](ModelContext& context, int64_t batch, NamedValues& values) {
+    values[kResult] = add_text(context, encoder, add_token_input(context, batch, encoder.length));
+  };
+  return with_output(kEncodeText, forward, kText);
+}
+
+Program decode_program(const DiffusionNetworks& networks, const InputShape& input) {
+  const auto forward = [networks, input](ModelContext& context, int64_t batch, NamedValues& values) {
+    GraphBuilder& b = context.builder;
+    const ValueId latents = b.elementwise(Elt::copy, {add_drawn_input(b, networks, input, batch)});
+    b.set_network(kVae);
+    values[kResult] = networks.decoder->network(context, latents);
+    b.set_network("");
+  };
+  return with_output(kDecode, forward, "image");
+}
+
 }  // namespace
 
 std::shared_ptr<const Objective> objective(DiffusionNetworks networks, InputShape input,
@@ -132,14 +166,11 @@ std::shared_ptr<const Objective> objective(DiffusionNetworks networks, InputShap
 
 std::vector<Program> programs(const DiffusionNetworks& networks, const InputShape& input,
                               const DiffusionConfig& config) {
-  Program denoise;
-  denoise.name = kDenoise;
-  denoise.forward = [networks, input, labels = label_values(input, config)](
-                        ModelContext& context, int64_t batch, NamedValues& values) {
+  const auto denoise = [networks, input, labels = label_values(input, config)](
+                           ModelContext& context, int64_t batch, NamedValues& values) {
     GraphBuilder& b = context.builder;
     DenoiserInputs in;
-    const ValueId images = b.input(
-        kImages, {DType::f32, {batch, input.channels, input.height, input.width}, Layout::plain}, true);
+    const ValueId images = add_drawn_input(b, networks, input, batch);
     in.timesteps = b.input(kTimesteps, {DType::f32, {batch}, Layout::plain}, true);
     if (const auto& encoder = networks.text_encoder)
       in.text = b.input(kText, {DType::f32, {batch, encoder->length, encoder->width}, Layout::plain}, true);
@@ -148,23 +179,10 @@ std::vector<Program> programs(const DiffusionNetworks& networks, const InputShap
     in.sample = b.elementwise(Elt::copy, {images});
     values[kResult] = add_prediction(context, networks, in);
   };
-  denoise.outputs = [](GraphBuilder& b, NamedValues& values) {
-    b.set_scope("outputs");
-    add_output(b, values.at(kResult), "prediction");
-  };
-  if (!networks.text_encoder) return {denoise};
-
-  Program encode;
-  encode.name = kEncodeText;
-  encode.forward = [encoder = *networks.text_encoder](ModelContext& context, int64_t batch,
-                                                      NamedValues& values) {
-    values[kResult] = add_text(context, encoder, add_token_input(context, batch, encoder.length));
-  };
-  encode.outputs = [](GraphBuilder& b, NamedValues& values) {
-    b.set_scope("outputs");
-    add_output(b, values.at(kResult), kText);
-  };
-  return {encode, denoise};
+  std::vector<Program> all = {with_output(kDenoise, denoise, "prediction")};
+  if (networks.text_encoder) all.push_back(encode_text_program(*networks.text_encoder));
+  if (networks.decoder) all.push_back(decode_program(networks, input));
+  return all;
 }
 
 }  // namespace lockstep::diffusion

@@ -13,9 +13,11 @@ namespace lockstep::diffusion {
 std::shared_ptr<const Objective> objective(DiffusionNetworks networks, InputShape input,
                                            const DiffusionConfig& config);
 
-inline constexpr std::string_view kDenoise = "denoise", kEncodeText = "encode_text";
+inline constexpr std::string_view kDenoise = "denoise", kEncodeText = "encode_text", kDecode = "decode";
 // kDenoise: kImages f32 [N, C, H, W], kTimesteps f32 [N], and kLabels i32 [N] or kText f32 [N, T, W] ->
-// prediction f32 [N, C, H, W]. kEncodeText, where there is a text encoder: kTokens i32 [N, T] -> kText.
+// prediction f32 [N, C, H, W]. kEncodeText, where there is a text encoder: kTokens i32 [N, T] -> kText. kDecode, where
+// there is a decoder: kImages f32 [N, c, H / scale, W / scale], which are what kDenoise takes and gives then -> image f32 [N, C,
+// H, W].
 std::vector<Program> programs(const DiffusionNetworks& networks, const InputShape& input,
                               const DiffusionConfig& config);
 

@@ -66,6 +66,14 @@ std::string find_weights(const std::string& folder) {
   return "";
 }
 
+// transformers 5 leaves the prefix out, before 4.31 it wrote a buffer of positions too; a whole CLIP has another half.
+static std::string text_encoder_name(const std::string& name) {
+  for (const char* other : {"vision_model.", "visual_projection.", "text_projection.", "logit_scale"})
+    if (name.starts_with(other)) return "";
+  if (name.ends_with("embeddings.position_ids")) return "";
+  return name.starts_with("text_model.") ? name : "text_model." + name;
+}
+
 std::map<std::string, std::string> find_networks(const std::string& folder) {
   std::map<std::string, std::string> networks;
   for (const auto& [network, stem] : {std::pair{"unet", "diffusion_pytorch_model"},
@@ -79,7 +87,9 @@ std::map<std::string, std::string> find_networks(const std::string& folder) {
 std::shared_ptr<const SafetensorsFile> open_networks(const std::string& folder,
                                                      const std::map<std::string, std::string>& networks) {
   std::vector<SafetensorsFile::Part> parts;
-  for (const auto& [network, file] : networks) parts.push_back({open_weights(file), network + "."});
+  for (const auto& [network, file] : networks)
+    parts.push_back(
+        {open_weights(file), network + ".", network == "text_encoder" ? text_encoder_name : nullptr});
   return SafetensorsFile::join(folder + "/model_index.json", std::move(parts));
 }
 

@@ -108,8 +108,14 @@ SafetensorsFile::SafetensorsFile(const std::string& path, std::vector<Part> part
   for (const Part& part : parts_) {
     metadata_.insert(part.file->metadata().begin(), part.file->metadata().end());
     for (StoredTensor t : part.file->tensors()) {
-      t.name = part.prefix + t.name;
-      LOCKSTEP_ASSERT(index_.emplace(t.name, tensors_.size()).second, "tensor {} is in two files", t.name);
+      const std::string name = part.rename ? part.rename(t.name) : t.name;
+      if (name.empty()) continue;
+      if (!index_.emplace(part.prefix + name, tensors_.size()).second)
+        throw Error(Exit::data, "E_SAFETENSORS",
+                    fmt::format("two tensors are called {}{}", part.prefix, name))
+            .at("file", part.file->path())
+            .at("tensor", t.name);
+      t.name = part.prefix + name;
       tensors_.push_back(std::move(t));
     }
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -61,8 +62,10 @@ class SafetensorsFile {
   struct Part {
     std::shared_ptr<const SafetensorsFile> file;
     std::string prefix = {};  // goes before its tensors' names
+    // What a tensor is called instead, before the prefix; "": it is left out. None: as it is.
+    std::function<std::string(const std::string& name)> rename = {};
   };
-  // Several files, which have no name in common then, as one that is known by `path`.
+  // Several files as one that is known by `path`. Error data (65): two tensors have the same name then.
   static std::shared_ptr<const SafetensorsFile> join(const std::string& path, std::vector<Part> parts);
   const std::string& path() const { return path_; }
   std::span<const StoredTensor> tensors() const { return tensors_; }  // as they lie in the file

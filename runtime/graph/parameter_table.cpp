@@ -2,6 +2,7 @@
 #include "runtime/graph/parameter_table.h"
 
 #include <algorithm>
+#include <set>
 
 namespace lockstep {
 namespace {
@@ -14,10 +15,21 @@ const FlatEntry* find_in(const std::vector<FlatEntry>& entries, const std::strin
   return nullptr;
 }
 
+void expect_same(const FlatEntry& entry, const Shape& shape) {
+  LOCKSTEP_ASSERT(entry.shape == shape, "{} is {} in one program and {} in another", entry.name,
+                  entry.shape.text(), shape.text());
+}
+
 }  // namespace
 
 ParameterTable make_parameter_table(const Graph& forward) {
   ParameterTable t;
+  add_parameters(t, forward);
+  return t;
+}
+
+void add_parameters(ParameterTable& t, const Graph& forward) {
+  const std::set<std::string> before(t.order.begin(), t.order.end());
   std::vector<ValueId> used;
   for (const Node& n : forward.nodes())
     for (ValueId v : n.in)
@@ -26,6 +38,10 @@ ParameterTable make_parameter_table(const Graph& forward) {
         used.push_back(v);
   for (auto it = used.rbegin(); it != used.rend(); ++it) {
     const Value& v = forward.value(*it);
+    if (before.contains(v.name)) {
+      expect_same(*t.find(v.name), v.spec.shape);
+      continue;
+    }
     if (t.find(v.name))
       throw Error(Exit::config, "E_TENSOR_NAME",
                   fmt::format("two tensors of the model are called '{}'", v.name))
@@ -41,6 +57,7 @@ ParameterTable make_parameter_table(const Graph& forward) {
   }
   for (ValueId v = 0; v < forward.value_count(); ++v) {
     const Value& value = forward.value(v);
+    if (before.contains(value.name)) continue;
     if (t.find(value.name) && value.storage == Storage::buffer) continue;  // its value after an update
     if (value.storage == Storage::buffer) {
       t.buffers.push_back({value.name, value.spec.shape, value.init, t.buffer_length});
@@ -49,7 +66,6 @@ ParameterTable make_parameter_table(const Graph& forward) {
     if (value.storage == Storage::buffer || value.storage == Storage::parameter)
       t.order.push_back(value.name);
   }
-  return t;
 }
 
 const FlatEntry* ParameterTable::find(const std::string& name) const {

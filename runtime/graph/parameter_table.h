@@ -41,5 +41,7 @@ struct ParameterTable {
 };
 
 ParameterTable make_parameter_table(const Graph& forward);
+// Those of a further graph behind the others; what has a name that is there already is the same tensor.
+void add_parameters(ParameterTable& table, const Graph& forward);
 
 }  // namespace lockstep

@@ -10,7 +10,7 @@ namespace lockstep {
 
 Session::Session(SessionOptions options, Communicator& comm)
     : options_(std::move(options)),
-      evaluation_(evaluation_program(options_.objective)),
+      evaluation_(options_.objective ? evaluation_program(options_.objective) : Program()),
       comm_(comm),
       table_(options_.pinned) {
   if (!options_.device) {
@@ -23,8 +23,11 @@ Session::Session(SessionOptions options, Communicator& comm)
   options_.kernels.recorded = comm.size() == 1 || options_.collectives;
   statistics_ = comm.duplicate("statistics");
   control_ = comm.duplicate("control");
-  ParameterTable parameters =
-      make_parameter_table(build_forward(forward_of(*options_.objective), spec(1), true).graph);
+  ParameterTable parameters;
+  if (options_.objective)
+    add_parameters(parameters, build_forward(forward_of(*options_.objective), spec(1), true).graph);
+  for (const Program& p : options_.programs)
+    add_parameters(parameters, build_forward(p.forward, spec(1), false).graph);
   const ModelArrays arrays =
       options_.training ? model_arrays(options_.config, parameters, comm_.size()) : ModelArrays{false};
   model_ = std::make_unique<ModelState>(std::move(parameters), arrays, comm_);

@@ -15,7 +15,8 @@
 namespace lockstep {
 
 struct SessionOptions {
-  std::shared_ptr<const Objective> objective;  // what is trained and evaluated
+  std::shared_ptr<const Objective> objective;  // what is trained and evaluated; null: only programs run
+  std::vector<Program> programs = {};          // whose parameters the session has beside the objective's
   TrainingConfig config;
   KernelChoice kernels;
   // What kernels.device is here; null: the host's memory. Both outlive the session.

@@ -107,6 +107,13 @@ void copy(const StoredTensor& from, void* to) {
     std::memcpy(to, from.bytes.data(), from.bytes.size());
 }
 
+// A convolution 1x1 and a linear layer have the same numbers: [N, M, 1, 1] is [N, M].
+bool same_matrix(std::vector<int64_t> a, std::vector<int64_t> b) {
+  for (auto* shape : {&a, &b})
+    if (shape->size() == 4 && (*shape)[2] == 1 && (*shape)[3] == 1) shape->resize(2);
+  return a == b;
+}
+
 // Compares names, dtypes and shapes. Returns the prefix that the file's names have.
 std::string match(const std::vector<StoredTensor>& into, const SafetensorsFile& file,
                   const std::string& path) {
@@ -132,7 +139,7 @@ std::string match(const std::vector<StoredTensor>& into, const SafetensorsFile& 
     }
     used.insert(t->name);
     const bool fits = t->dtype == target->dtype || (target->dtype == "F32" && converts_to_f32(t->dtype));
-    if (!fits || t->shape != target->shape)
+    if (!fits || !same_matrix(t->shape, target->shape))
       complain(fmt::format("\"{}\" is {}, expected {}", name, shape_text(*t), shape_text(*target)));
     converted += t->dtype != target->dtype;
   }
