@@ -82,7 +82,10 @@ InferenceSession::InferenceSession(const ModelDescription& description, const Sa
       own_(std::make_unique<Session>(session_options(description, options), comm)),
       session_(own_.get()) {
   agree_on(weights);
-  together(session_->control(), [&] { load_model_tensors(session_->model(), weights, weights.path()); });
+  together(session_->control(), [&] {
+    load_model_tensors(session_->model(), weights, weights.path());
+    weights.await_verified();  // before kernels are timed, which wants a machine that does nothing else
+  });
   session_->executor().upload_model();
   compile_programs(options.largest_batch);
 }

@@ -51,8 +51,8 @@ InputTensor input_tensor(std::string_view port, const Values& values) {
 class InferenceSession {
  public:
   // Collective over `comm`, which outlives the session: ranks choose the same kernels. Throws on all ranks
-  // what load_model_tensors() throws for weights of another model, and Error(Exit::disagree) where ranks have
-  // other models.
+  // what load_model_tensors() throws for weights of another model, what `weights` are found to be
+  // (await_verified()), and Error(Exit::disagree) where ranks have other models.
   InferenceSession(const ModelDescription& description, const SafetensorsFile& weights,
                    const InferenceOptions& options, Communicator& comm);
   // The weights of a session in training as they are now. Collective at first use.

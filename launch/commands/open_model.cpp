@@ -91,9 +91,10 @@ TrainedModel open_trained(const std::string& folder, bool say) {
   TrainedModel m;
   m.folder = folder;
   m.run = run_of(folder);
-  m.weights = open_model(folder, [&](const std::string& warning) {
+  const auto warn = [&](const std::string& warning) {
     if (say) report_error("warning: " + warning);
-  });
+  };
+  m.weights = open_model(folder, warn, Verification::in_background);
   std::string home = parent_folder(m.weights->path());
   if (home == "unet" || home.ends_with("/unet")) home = parent_folder(home);
   if (const std::string file = home + "/" + kModelFile; is_there(file))

@@ -16,7 +16,7 @@ struct TrainedModel {
   std::string run;     // the run whose job.yaml is there; empty: none
   ModelDescription description;
   std::string description_hash;                    // SHA-256 of its model.json; empty: there is none
-  std::shared_ptr<const SafetensorsFile> weights;  // hashes verified, where they have some
+  std::shared_ptr<const SafetensorsFile> weights;  // open_session() awaits the verdict on their hashes
   std::shared_ptr<const ClipTokenizer> tokenizer;  // of a model that reads text; else null
 };
 

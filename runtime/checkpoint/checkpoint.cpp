@@ -13,7 +13,6 @@
 
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/file_io.h"
-#include "runtime/checkpoint/find_weights.h"
 #include "runtime/checkpoint/manifest.h"
 #include "runtime/files/file_lock.h"
 #include "runtime/files/json_text.h"
@@ -239,16 +238,18 @@ std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& run_fo
 }
 
 std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
-                                                  const std::function<void(const std::string&)>& warn) {
+                                                  const std::function<void(const std::string&)>& warn,
+                                                  Verification verification) {
   const char* const hint = "`lockstep fit JOB --output DIR` trains a model and leaves it in DIR";
   const PathKind kind = path_kind(path);
   if (kind == PathKind::none)
     throw Error(Exit::no_input, "E_NO_MODEL", "no such file or folder").at("file", path).hint(hint);
-  if (kind != PathKind::folder) return open_weights(path);
+  if (kind != PathKind::folder) return open_weights(path, verification);
   if (is_there(path + "/manifest.json") || is_there(path + "/state.safetensors"))
     return load_checkpoint(path).model;
-  if (const auto networks = find_networks(path); !networks.empty()) return open_networks(path, networks);
-  if (const std::string file = find_weights(path); !file.empty()) return open_weights(file);
+  if (const auto networks = find_networks(path); !networks.empty())
+    return open_networks(path, networks, verification);
+  if (const std::string file = find_weights(path); !file.empty()) return open_weights(file, verification);
   if (auto newest = load_newest_checkpoint(path, warn)) return newest->model;
   if (const std::string foreign = find_foreign_weights(path); !foreign.empty()) return open_weights(foreign);
   throw Error(Exit::no_input, "E_NO_MODEL",

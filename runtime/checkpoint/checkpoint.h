@@ -19,6 +19,7 @@
 #include <optional>
 #include <string_view>
 
+#include "runtime/checkpoint/find_weights.h"
 #include "runtime/checkpoint/safetensors.h"
 
 namespace lockstep {
@@ -60,9 +61,10 @@ std::vector<std::string> list_checkpoints(const std::string& run_folder);
 
 // Weights to start from: a safetensors file, an index of several, a checkpoint, a run folder (its model.safetensors,
 // else its newest good checkpoint, see above) or a diffusers folder (find_weights.h). Errors: no_input (66), data (65),
-// no_permission (77), io (74).
+// no_permission (77), io (74). A checkpoint is always verified at once.
 std::shared_ptr<const SafetensorsFile> open_model(const std::string& path,
-                                                  const std::function<void(const std::string&)>& warn = {});
+                                                  const std::function<void(const std::string&)>& warn = {},
+                                                  Verification verification = Verification::at_once);
 // Weights as they are laid out in a file: what PyTorch's loaders look for is in its metadata.
 SafetensorsWriter model_writer(std::span<const StoredTensor> tensors);
 // Weights as one file, replaced atomically. Errors: cannot_create (73), io (74).

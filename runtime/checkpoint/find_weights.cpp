@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
@@ -43,6 +44,18 @@ std::string find_variant(const std::string& folder, const std::string& stem) {
         .at("file", folder)
         .hint("name the file, or leave one in the folder");
   return variants.empty() ? "" : folder + "/" + variants.front();
+}
+
+constexpr size_t kLargeBytes = size_t{256} << 20;
+
+void hold_against_hashes(const SafetensorsFile& file) {
+  verify_recorded_hash(file);
+  verify_weights(file);
+}
+
+std::shared_ptr<const SafetensorsFile> open_held(const std::string& path, Verification verification) {
+  return SafetensorsFile::open(path, hold_against_hashes,
+                               verification == Verification::in_background ? kLargeBytes : SIZE_MAX);
 }
 
 bool is_index(const std::string& path) {
@@ -85,11 +98,12 @@ std::map<std::string, std::string> find_networks(const std::string& folder) {
 }
 
 std::shared_ptr<const SafetensorsFile> open_networks(const std::string& folder,
-                                                     const std::map<std::string, std::string>& networks) {
+                                                     const std::map<std::string, std::string>& networks,
+                                                     Verification verification) {
   std::vector<SafetensorsFile::Part> parts;
   for (const auto& [network, file] : networks)
-    parts.push_back(
-        {open_weights(file), network + ".", network == "text_encoder" ? text_encoder_name : nullptr});
+    parts.push_back({open_weights(file, verification), network + ".",
+                     network == "text_encoder" ? text_encoder_name : nullptr});
   return SafetensorsFile::join(folder + "/model_index.json", std::move(parts));
 }
 
@@ -120,21 +134,13 @@ std::map<std::string, std::string> parse_weight_map(std::string_view text, const
   return files;
 }
 
-std::shared_ptr<const SafetensorsFile> open_weights(const std::string& path) {
-  if (!is_index(path)) {
-    auto file = SafetensorsFile::open(path);
-    verify_recorded_hash(*file);
-    verify_weights(*file);
-    return file;
-  }
+std::shared_ptr<const SafetensorsFile> open_weights(const std::string& path, Verification verification) {
+  if (!is_index(path)) return open_held(path, verification);
   const MappedFile index(path);
   const auto file_of = parse_weight_map(index.text(), path);
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> parts;
   for (const auto& [tensor, name] : file_of)
-    if (!parts.contains(name)) {
-      const auto& part = parts[name] = SafetensorsFile::open(parent_folder(path) + "/" + name);
-      verify_recorded_hash(*part);
-    }
+    if (!parts.contains(name)) parts[name] = open_held(parent_folder(path) + "/" + name, verification);
   std::vector<SafetensorsFile::Part> files;
   for (const auto& [name, part] : parts) {
     for (const StoredTensor& t : part->tensors())

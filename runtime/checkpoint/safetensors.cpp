@@ -98,6 +98,22 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::string& 
   return std::shared_ptr<const SafetensorsFile>(new SafetensorsFile(path));
 }
 
+std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::string& path,
+                                                             void (*verify)(const SafetensorsFile&),
+                                                             size_t in_background_from) {
+  std::shared_ptr<SafetensorsFile> file(new SafetensorsFile(path));
+  if (file->bytes().size() < in_background_from)
+    verify(*file);
+  else
+    file->verdict_ = std::async(std::launch::async, [verify, f = file.get()] { verify(*f); }).share();
+  return file;
+}
+
+void SafetensorsFile::await_verified() const {
+  for (const Part& part : parts_) part.file->await_verified();
+  if (verdict_.valid()) verdict_.get();
+}
+
 std::shared_ptr<const SafetensorsFile> SafetensorsFile::join(const std::string& path,
                                                              std::vector<Part> parts) {
   return std::shared_ptr<const SafetensorsFile>(new SafetensorsFile(path, std::move(parts)));

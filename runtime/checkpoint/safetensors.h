@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -59,6 +60,11 @@ inline void write_safetensors(const std::string& path, std::span<const StoredTen
 class SafetensorsFile {
  public:
   static std::shared_ptr<const SafetensorsFile> open(const std::string& path);
+  // `verify` throws what is wrong with the file: at once, or of so many bytes and more in a thread of its own, for
+  // await_verified().
+  static std::shared_ptr<const SafetensorsFile> open(const std::string& path,
+                                                     void (*verify)(const SafetensorsFile&),
+                                                     size_t in_background_from);
   struct Part {
     std::shared_ptr<const SafetensorsFile> file;
     std::string prefix = {};  // goes before its tensors' names
@@ -71,6 +77,8 @@ class SafetensorsFile {
   std::span<const StoredTensor> tensors() const { return tensors_; }  // as they lie in the file
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const StoredTensor* find(const std::string& name) const;  // null: not there
+  // Waits for the verdict on the file, or on all its parts, and throws it where it is bad. Any number of times.
+  void await_verified() const;
   // Of one file: every byte, and those before the tensors, as SafetensorsWriter::header.
   std::span<const std::byte> bytes() const { return file_->bytes(); }
   std::span<const std::byte> header() const { return header_; }
@@ -85,6 +93,7 @@ class SafetensorsFile {
   std::vector<StoredTensor> tensors_;
   std::map<std::string, std::string> metadata_;
   std::unordered_map<std::string, size_t> index_;
+  std::shared_future<void> verdict_;  // last, as what it waits for reads all the others
 };
 
 }  // namespace lockstep

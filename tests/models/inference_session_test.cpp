@@ -6,12 +6,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "models/model.h"
 #include "models/objectives/diffusion.h"
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/data/hash.h"
 #include "runtime/training/state_io.h"
+#include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lockstep::testing {
@@ -119,6 +123,51 @@ TEST(Batches, AreTheLaddersAndWasteAQuarterAtMost) {
     EXPECT_GE(sum, n);
     EXPECT_LE(4 * (sum - n), sum) << n;
   }
+}
+
+// Weights of more than 256 MB, zeros: their hash is told while they are read, and awaited before anything is given out.
+TEST(InferenceSession, LargeWeightsAreVerifiedBeforeAResult) {
+  ModelDescription d = classifier();
+  layer::Linear wide;
+  wide.out_features = int64_t{1} << 21;
+  const auto last = d.model.layers.back();
+  d.model.layers = {named("flatten", layer::Flatten{}), named("linear", wide), last};
+  const int64_t counts[] = {kSampleBytes * wide.out_features, wide.out_features,
+                            kClassCount * wide.out_features, kClassCount};
+  const std::vector<int64_t> shapes[] = {{wide.out_features, kSampleBytes},
+                                         {wide.out_features},
+                                         {kClassCount, wide.out_features},
+                                         {kClassCount}};
+  const char* const names[] = {"1.weight", "1.bias", "2.weight", "2.bias"};
+  nlohmann::ordered_json header;
+  int64_t bytes = 0;
+  for (int i = 0; i < 4; ++i) {
+    const int64_t end = bytes + 4 * counts[i];
+    header[names[i]] = {{"dtype", "F32"}, {"shape", shapes[i]}, {"data_offsets", {bytes, end}}};
+    bytes = end;
+  }
+  std::string text = header.dump();
+  text.resize(400, ' ');
+  const TestFolder folder;
+  const std::string path = folder.file("model.safetensors");
+  write_file(path, std::string("\x90\x01\0\0\0\0\0\0", 8) + text);
+  std::filesystem::resize_file(path, 8 + text.size() + static_cast<uint64_t>(bytes));
+  const auto comm = make_self_communicator();
+  const auto open = [&](const std::string& hash) {
+    write_file(folder.file("SHA256SUMS"), hash + "  model.safetensors\n");
+    const auto weights = open_model(folder.path(), {}, Verification::in_background);
+    InferenceOptions options;
+    options.kernels.threads = 1;
+    return std::make_unique<InferenceSession>(d, *weights, options, *comm);
+  };
+  EXPECT_NE(id_of([&] { open(std::string(64, '0')); }).find("65 E_WEIGHTS_HASH"), std::string::npos);
+  const auto model = open(sha256_hex(MappedFile(path).bytes()));
+  const auto pixels = some_pixels(1);
+  std::vector<float> log_p(kClassCount);
+  const InputTensor images = input_tensor(kImages, pixels);
+  const OutputTensor out{"log_probabilities", log_p};
+  model->run(kClassify, 1, std::span(&images, 1), std::span(&out, 1));
+  for (float p : log_p) EXPECT_NEAR(p, -std::log(float{kClassCount}), 1e-6);
 }
 
 TEST(InferenceSession, ASamplesBitsDoNotDependOnWhatSharesItsBatch) {

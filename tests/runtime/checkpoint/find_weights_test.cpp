@@ -185,5 +185,33 @@ TEST_F(FindWeights, ABlobOfTheHubsCacheHasItsHashForAName) {
   }
 }
 
+// Of zeros, which take no room on the disk.
+TEST_F(FindWeights, ALargeFileIsVerifiedInTheBackground) {
+  constexpr uint64_t kBytes = uint64_t{256} << 20;
+  const std::string path = folder_.file("model.safetensors");
+  std::string header =
+      fmt::format(R"({{"zeros": {{"dtype": "U8", "shape": [{0}], "data_offsets": [0, {0}]}}}})", kBytes);
+  header.resize(120, ' ');
+  write_file(path, std::string("\x78\0\0\0\0\0\0\0", 8) + header);
+  std::filesystem::resize_file(path, 8 + header.size() + kBytes);
+  const auto in_background = [&] { return open_model(folder_.path(), {}, Verification::in_background); };
+
+  write_file(folder_.file("SHA256SUMS"), std::string(64, '0') + "  model.safetensors\n");
+  const auto wrong = in_background();
+  for (int again = 0; again < 2; ++again)
+    expect_error(
+        Exit::data, [&] { wrong->await_verified(); }, "expected SHA-256 000", "SHA256SUMS");
+  const auto joined = SafetensorsFile::join("all", {{wrong}});
+  expect_error(
+      Exit::data, [&] { joined->await_verified(); }, "expected SHA-256 000");
+  in_background();  // whoever leaves it alone waits, as the hash reads the file
+  expect_error(
+      Exit::data, [&] { open_model(folder_.path()); }, "expected SHA-256 000");
+
+  write_file(folder_.file("SHA256SUMS"), sha256(path) + "  model.safetensors\n");
+  EXPECT_NO_THROW(in_background()->await_verified());
+  EXPECT_NO_THROW(open_model(folder_.path())->await_verified());
+}
+
 }  // namespace
 }  // namespace lockstep::testing
