@@ -57,6 +57,14 @@ std::optional<ForeignFile> foreign_file(std::span<const std::byte> bytes) {
   for (const Signature& s : kSignatures)
     if (text.starts_with(s.bytes) || (s.bytes[0] == '<' && lower.starts_with(s.bytes)))
       return ForeignFile{s.what, s.hint};
+  if (text.size() > 262 && text.substr(257, 5) == "ustar")
+    return ForeignFile{"a tar archive", "unpack it first"};
+  // The length that a safetensors file begins with has zeros in it.
+  const auto begin = text.substr(0, 64);
+  if (!begin.empty() && std::all_of(begin.begin(), begin.end(), [](unsigned char c) {
+        return std::isprint(c) != 0 || std::isspace(c) != 0;
+      }))
+    return ForeignFile{"a text, as servers answer instead of a file", "download the file again"};
   return std::nullopt;
 }
 

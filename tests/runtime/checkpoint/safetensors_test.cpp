@@ -114,6 +114,9 @@ TEST_F(Safetensors, WhatAFileIsInstead) {
   refused("\x08\x08\x12\x07pytorch\x1a\x05"s + "1.0.0" + std::string(20, 'x'), "ONNX");
   refused("\n<!DOCTYPE html><html><head></head></html>", "an HTML page");
   refused("{\"metadata\": {}, \"weight_map\": {}}", "a JSON file");
+  refused("Entry not found", "a text, as servers answer");
+  refused("model.safetensors"s + std::string(240, '\0') + "ustar\00000"s + std::string(300, '\0'),
+          "a tar archive");
 }
 
 TEST_F(Safetensors, BadJson) {
