@@ -49,23 +49,6 @@ Error job_error(const Place& place, std::string_view key, std::string_view id, s
   return error;
 }
 
-std::string printable(std::string_view text, size_t longest) {
-  size_t end = text.size();
-  if (end > longest) {
-    end = longest;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // whole characters only
-  }
-  std::string out;
-  for (const char c : text.substr(0, end)) {
-    const auto u = static_cast<unsigned char>(c);
-    if (u < 0x20 || u == 0x7f)
-      out += fmt::format("\\x{:02x}", u);
-    else
-      out += c;
-  }
-  return end < text.size() ? out + "..." : out;
-}
-
 std::string shown(std::string_view text) { return fmt::format("\"{}\"", printable(text, 60)); }
 
 std::string join_path(std::string_view prefix, std::string_view name) {
@@ -281,6 +264,7 @@ class Lexer {
       --depth_;
     }
   }
+  bool quoted() const { return quote_ != 0; }
   bool plain() const { return !comment_ && quote_ == 0; }
   // Whether nothing but white space stands before this character in its line, outside quotes.
   bool leads(std::string_view text, size_t i) const {
@@ -340,17 +324,22 @@ std::optional<std::pair<uint32_t, std::string>> invisible_character(std::string_
 }
 
 void refuse_bad_bytes(std::string_view text, const Builder& builder, const std::string& key) {
-  if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos)
-    throw job_error(
+  if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos) {
+    Error error = job_error(
         builder.place(bad), key, "E_JOB_UTF8",
         fmt::format("byte 0x{:02x} at offset {} is not UTF-8", static_cast<unsigned char>(text[bad]), bad));
+    if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
+      error.set_hint("it is UTF-16: save it as UTF-8");
+    throw error;
+  }
   Lexer lexer;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
     lexer.next(text, i);
     if (c == '\t' && lexer.indents(text, i))
       throw job_error(builder.place(i), key, "E_JOB_CHARACTER", "a tab: YAML indents with spaces");
-    if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+    if ((c < 0x20 && c != '\n' && c != '\t') ||
+        (c == 0x7f && !lexer.quoted()))  // within quotes as JSON has it
       throw job_error(builder.place(i), key, "E_JOB_CHARACTER", fmt::format("control character 0x{:02x}", c));
     if (lexer.plain())
       if (const auto invisible = invisible_character(text.substr(i)))

@@ -41,9 +41,7 @@ struct Node {
 
 // An Error(Exit::config) that names the place and the key path.
 Error job_error(const Place& place, std::string_view key, std::string_view id, std::string message);
-// User text for a message: control characters escaped, long text cut.
-std::string printable(std::string_view text, size_t longest);
-// The same in quotes, for values.
+// User text for a message, printable and in quotes.
 std::string shown(std::string_view text);
 // "a.b" from "a" and "b".
 std::string join_path(std::string_view prefix, std::string_view name);

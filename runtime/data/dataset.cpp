@@ -14,6 +14,7 @@
 #include "runtime/data/idx.h"
 #include "runtime/data/image_folder.h"
 #include "runtime/device/memory.h"
+#include "runtime/files/utf8.h"
 
 namespace lockstep {
 namespace {
@@ -116,6 +117,7 @@ Source find(const DatasetConfig& c, int threads) {
                   fmt::format("{} {} {}", c.fit.text(), c.on_bad_image, c.max_pixels)};
     if (captioned) source.options += " captions " + c.captions.column;
     source.files.insert(source.files.end(), folder->caption_files.begin(), folder->caption_files.end());
+    if (!folder->remark.empty()) source.remarks.push_back(folder->remark);
     const char* why = captioned ? ": without caption, passed over" : ": in no class's folder, passed over";
     for (const std::string& file : folder->passed_over)
       source.remarks.push_back(file + (looks_like_picture(file) ? why : ": no picture, passed over"));
@@ -153,7 +155,7 @@ std::string quoted(const std::vector<std::string>& names) {
   constexpr size_t kMost = 8;
   std::string text;
   for (size_t i = 0; i < std::min(kMost, names.size()); ++i)
-    text += fmt::format("{}\"{}\"", i ? ", " : "", names[i]);
+    text += fmt::format("{}\"{}\"", i ? ", " : "", printable(names[i]));
   if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
   return text;
 }

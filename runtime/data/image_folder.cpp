@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/data/image_folder.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <cctype>
 #include <filesystem>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <string_view>
 #include <thread>
 
 #include "runtime/data/captions.h"
@@ -16,13 +21,21 @@
 #include "runtime/data/input_file.h"
 #include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
+#include "runtime/text/unicode.h"
 
 namespace lockstep {
 namespace {
 
 namespace fs = std::filesystem;
 
-bool hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
+// What systems and tools put beside people's files: some of it holds pictures.
+bool hidden(const fs::path& path) {
+  static constexpr std::array<std::string_view, 7> kOfSystems = {
+      "__MACOSX",   "@eaDir",     "#recycle", "$RECYCLE.BIN", "System Volume Information",
+      "lost+found", "__pycache__"};
+  const std::string name = path.filename().string();
+  return name.starts_with('.') || std::find(kOfSystems.begin(), kOfSystems.end(), name) != kOfSystems.end();
+}
 
 // What stands directly below, sorted, without hidden names.
 std::vector<fs::path> entries(const fs::path& folder) {
@@ -45,7 +58,8 @@ template <class F>
 bool each_file(const fs::path& folder, const F& f, int depth = 0) {
   if (depth > 32)
     throw Error(Exit::data, "E_IMAGE_FOLDER", "expected at most 32 levels of folders")
-        .at("file", folder.string());
+        .at("file", folder.string())
+        .hint("a link may lead back to a folder that it lies in");
   for (const fs::path& path : entries(folder))
     if (!(is_folder(path.string()) ? each_file(path, f, depth + 1) : f(path.string()))) return false;
   return true;
@@ -66,6 +80,29 @@ bool has_halves(const fs::path& base) {
     if (!half && is_folder(path.string()) && has_pictures(path)) return false;
   }
   return true;
+}
+
+// Folders that are called as parts of a data set are, more than one of them and not the halves that we know: were they
+// classes, what is learned would be which part a picture is in.
+void refuse_parts_as_classes(const fs::path& base) {
+  static constexpr std::array<std::string_view, 8> kParts = {"train", "training", "test",       "testing",
+                                                             "val",   "valid",    "validation", "eval"};
+  std::vector<std::string> parts;
+  for (const fs::path& path : entries(base)) {
+    std::string name = path.filename().string();
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+    if (std::find(kParts.begin(), kParts.end(), name) != kParts.end() && is_folder(path.string()))
+      parts.push_back(path.filename().string());
+  }
+  if (parts.size() < 2) return;
+  throw Error(
+      Exit::data, "E_IMAGE_FOLDER",
+      fmt::format("folders called {} are parts of a data set or classes of pictures: which is not to be told",
+                  fmt::join(parts, ", ")))
+      .at("file", base.string())
+      .hint(
+          "the halves are train/ and test/, with nothing beside them but validation/; or name one part as "
+          "the path");
 }
 
 Error other_size(const std::string& path, int64_t height, int64_t width, const std::string& first,
@@ -176,13 +213,17 @@ struct Survey {
 
 ImageFolder find_image_folder(const std::string& path, bool test) {
   fs::path base = path;
-  if (has_halves(base)) base /= test ? "test" : "train";
+  if (has_halves(base))
+    base /= test ? "test" : "train";
+  else if (is_folder(path))
+    refuse_parts_as_classes(base);
   ImageFolder folder;
   const auto add = [&](const std::string& file) {
     (looks_like_picture(file) ? folder.files : folder.passed_over).push_back(file);
     return true;
   };
   std::vector<std::string> loose;
+  std::set<std::string> nested;
   for (const fs::path& entry : entries(base)) {
     if (!is_folder(entry.string())) {
       loose.push_back(entry.string());
@@ -190,11 +231,15 @@ ImageFolder find_image_folder(const std::string& path, bool test) {
     }
     const size_t before = folder.files.size();
     each_file(entry, add);
+    for (size_t i = before; i < folder.files.size(); ++i)
+      if (fs::path inner = fs::path(folder.files[i]).parent_path(); inner != entry)
+        nested.insert(inner.string());
     if (folder.files.size() == before)
       throw Error(Exit::data, "E_IMAGE_FOLDER", "expected images of this class, found none")
           .at("file", entry.string());
     folder.labels.resize(folder.files.size(), static_cast<int32_t>(folder.classes.size()));
-    const std::string name = utf8_text(entry.filename().string());
+    // Systems differ in how they write an accent.
+    const std::string name = nfc_text(utf8_text(entry.filename().string()));
     if (std::find(folder.classes.begin(), folder.classes.end(), name) != folder.classes.end())
       throw Error(Exit::data, "E_IMAGE_FOLDER", "two classes have the same name, as far as it is UTF-8")
           .at("file", entry.string());
@@ -206,6 +251,10 @@ ImageFolder find_image_folder(const std::string& path, bool test) {
   } else {
     folder.passed_over.insert(folder.passed_over.end(), loose.begin(), loose.end());
   }
+  if (!nested.empty())
+    folder.remark = fmt::format(
+        "{}: {} within those of the classes; the classes are the folders directly in {}", *nested.begin(),
+        nested.size() == 1 ? "a folder" : fmt::format("one of {} folders", nested.size()), base.string());
   if (folder.files.empty())
     throw Error(Exit::no_input, "E_DATA_MISSING",
                 "expected a folder per class with PNG or JPEG files, found none")
@@ -218,6 +267,7 @@ ImageFolder find_captioned_folder(const std::string& path, bool test, const std:
   if (!is_there((base / kMetadataName).string()) && has_halves(base)) base /= test ? "test" : "train";
   const fs::path metadata = base / kMetadataName;
   const bool has_metadata = is_there(metadata.string());
+  if (!has_metadata && base == path && is_folder(path)) refuse_parts_as_classes(base);
   ImageFolder folder;
   if (has_metadata) {
     CaptionedFiles listed = read_metadata(base.string(), column);

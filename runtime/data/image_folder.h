@@ -18,12 +18,14 @@ struct ImageFolder {
   std::vector<std::vector<std::string>> captions = {};  // of each file; empty: none were asked for
   std::vector<std::string> caption_files = {};          // that they were read from
   std::vector<std::string> passed_over;  // files that are no pictures, or lie beside the classes' folders
+  std::string remark = {};               // what of its layout might be meant otherwise; empty: nothing
 };
 
 // Where train/ or test/ stand below `path`, and nothing with pictures beside them but a validation half, the one that
-// `test` says is read. Names that begin with a dot are passed over, and so are files that neither by their name nor by
-// their content are meant to be pictures (looks_like_picture). Error no_input (66): the folder is missing, or holds no
-// pictures; data (65): a class without images.
+// `test` says is read. A class's pictures may lie in folders of its folder. Names that begin with a dot and what systems
+// leave are passed over, and so are files that neither by their name nor by their content are meant to be pictures
+// (looks_like_picture). Error no_input (66): the folder is missing, or holds no pictures; data (65): a class without
+// images, folders that may be halves or classes.
 ImageFolder find_image_folder(const std::string& path, bool test);
 // The same where captions are wanted (runtime/data/captions.h), which are instead of classes. Where there is a metadata.jsonl,
 // pictures that it does not list are passed over. Errors: no_input (66) where nothing has captions, data (65).

@@ -39,4 +39,21 @@ std::string escape_invalid_utf8(std::string_view s) {
   return text += s;
 }
 
+std::string printable(std::string_view text, size_t longest) {
+  size_t end = text.size();
+  if (end > longest) {
+    end = longest;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // whole characters only
+  }
+  std::string out;
+  for (const char c : text.substr(0, end)) {
+    const auto u = static_cast<unsigned char>(c);
+    if (u < 0x20 || u == 0x7f)
+      out += fmt::format("\\x{:02x}", u);
+    else
+      out += c;
+  }
+  return end < text.size() ? out + "..." : out;
+}
+
 }  // namespace lockstep

@@ -13,4 +13,7 @@ size_t find_invalid_utf8(std::string_view s);
 // Every such byte as "\xf6", in text that is UTF-8 otherwise.
 std::string escape_invalid_utf8(std::string_view s);
 
+// User text for a line that a person reads: control characters as "\x1b", long text cut.
+std::string printable(std::string_view text, size_t longest = std::string_view::npos);
+
 }  // namespace lockstep

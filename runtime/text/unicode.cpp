@@ -75,6 +75,12 @@ std::vector<char32_t> nfc(std::string_view utf8) {
   return {points.begin(), points.end()};
 }
 
+std::string nfc_text(std::string_view utf8) {
+  std::string text;
+  for (char32_t c : nfc(utf8)) append_utf8(c, text);
+  return text;
+}
+
 void append_lower(char32_t c, std::vector<char32_t>& to) {
   constexpr char32_t kCapitalDottedI = 0x130, kDotAbove = 0x307;
   if (c == kCapitalDottedI) {

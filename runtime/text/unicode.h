@@ -17,6 +17,8 @@ std::optional<size_t> first_bad_utf8(std::string_view bytes);
 // Code points of valid UTF-8 in normal form C. Takes linear time but for sorting the marks of one letter.
 std::vector<char32_t> nfc(std::string_view utf8);
 
+std::string nfc_text(std::string_view utf8);
+
 // One code point's lower case, as the default mapping of Unicode has it: only U+0130 becomes two. Of a word's place
 // (a final sigma) nothing is known.
 void append_lower(char32_t c, std::vector<char32_t>& to);

@@ -256,6 +256,65 @@ TEST_F(OddFiles, PicturesBesideTheClassesAreInNone) {
   EXPECT_NE(set->remarks[0].find("loose.png"), std::string::npos);
 }
 
+// Halves by other names, or with more beside them, are no classes: which part a picture is in would be learned, and the
+// pictures to test with too.
+TEST_F(OddFiles, PartsOfASetAreNoClasses) {
+  const std::vector<std::vector<std::string>> all = {
+      {"Train", "Test"}, {"training", "testing"}, {"train", "test", "extra"}, {"VAL", "train", "unlabelled"}};
+  for (size_t i = 0; i < all.size(); ++i) {
+    const std::string set = "set" + std::to_string(i);
+    for (const std::string& part : all[i])
+      for (const char* picture : {"/cat/1.png", "/dog/1.png"}) put(set + "/" + part + picture, red_blue());
+    expect_error(
+        Exit::data, [&] { probe_dataset(config(set)); }, all[i][0], all[i][1], folder.file(set), "hint");
+    DatasetConfig part = config(set + "/" + all[i][0]);
+    EXPECT_EQ(probe_dataset(part).class_names, (std::vector<std::string>{"cat", "dog"}));
+  }
+  // One such name alone is a word like others.
+  for (const char* name : {"words/Test/1.png", "words/exam/1.png"}) put(name, red_blue());
+  EXPECT_EQ(probe_dataset(config("words")).class_names, (std::vector<std::string>{"Test", "exam"}));
+}
+
+TEST_F(OddFiles, FoldersWithinClassesAreSaid) {
+  for (const char* name : {"set/bus/2019/1.png", "set/bus/2020/1.png", "set/car/1.png"})
+    put(name, red_blue());
+  const auto set = load_dataset(config("set"));
+  EXPECT_EQ(set->labels, (std::vector<int32_t>{0, 0, 1}));
+  ASSERT_EQ(set->remarks.size(), 1u);
+  EXPECT_NE(set->remarks[0].find("bus/2019: one of 2 folders within"), std::string::npos) << set->remarks[0];
+}
+
+TEST_F(OddFiles, WhatSystemsLeaveIsNoClassAndNoPicture) {
+  for (const char* name : {"set/a/1.png", "set/b/1.png", "set/a/@eaDir/1.png/thumb.png", "set/@eaDir/x.png",
+                           "set/b/__MACOSX/._1.png", "set/__MACOSX/a/._1.png", "set/a/._1.png",
+                           "set/.DS_Store", "set/lost+found/1.png"})
+    put(name, red_blue());
+  const DatasetShape shape = probe_dataset(config("set"));
+  EXPECT_EQ(shape.class_names, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(shape.class_counts, (std::vector<int64_t>{1, 1}));
+}
+
+TEST_F(OddFiles, LinksThatLeadBackAreRefused) {
+  for (const char* name : {"set/a/1.png", "set/b/1.png"}) put(name, red_blue());
+  fs::create_symlink("..", folder.file("set/a/up"));
+  expect_error(
+      Exit::data, [&] { probe_dataset(config("set")); }, "32 levels", folder.file("set/a/up"), "a link");
+}
+
+// A composed accent and a letter with an accent behind it: one name, as another system writes it.
+TEST_F(OddFiles, NamesOfClassesAreInNormalForm) {
+  for (const char* name : {"train/caf\xc3\xa9/1.png", "train/tea/1.png", "test/cafe\xcc\x81/1.png"})
+    put(name, red_blue());
+  const DatasetShape seen = probe_dataset(config());
+  EXPECT_EQ(seen.class_names, (std::vector<std::string>{"caf\xc3\xa9", "tea"}));
+  DatasetConfig c = config();
+  c.split = "test";
+  EXPECT_EQ(load_dataset(c, 1, &seen)->labels, (std::vector<int32_t>{0}));
+  put("train/cafe\xcc\x81/1.png", red_blue());
+  expect_error(
+      Exit::data, [&] { probe_dataset(config()); }, "the same name");
+}
+
 TEST_F(OddFiles, LabelsFollowTheNamesOfClasses) {
   for (const char* name : {"train/cat/1.png", "train/dog/1.png", "train/fox/1.png"}) put(name, red_blue());
   put("test/dog/1.png", png(2, 1, 8, PNG_COLOR_TYPE_GRAY, {7, 9}));
