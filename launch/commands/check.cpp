@@ -11,6 +11,7 @@
 #include "launch/job/availability.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/files/path.h"
+#include "runtime/files/utf8.h"
 #include "runtime/training/state_io.h"
 
 namespace lockstep {
@@ -26,7 +27,7 @@ void print_classes(const DatasetShape& data) {
   if (names.empty()) return;
   std::string text;
   for (size_t i = 0; i < std::min(kMost, names.size()); ++i)
-    text += fmt::format("{}{}{}", i ? ", " : "", names[i],
+    text += fmt::format("{}{}{}", i ? ", " : "", printable(names[i]),
                         data.class_counts.empty() ? "" : fmt::format(" {}", data.class_counts[i]));
   if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
   fmt::print("classes: {}\n", text);
@@ -38,7 +39,7 @@ std::vector<std::string> check_files(const Job& job, const ParameterTable& table
       check_model_tensors(table, *open_model(job.model.init_from), job.model.init_from);
     } catch (Error& e) {
       if (const auto where = job.where.find("model.init_from"); where != job.where.end())
-        e.add_place("job", where->second);
+        e.add_place("job", where->second), e.add_place("key", "model.init_from");
       throw;
     }
   expect_writable(job.output_dir);

@@ -93,14 +93,14 @@ int run_data(const Arguments& arguments) {
   std::string action, name, folder;
   FetchOptions options;
   DigitsRequest digits;
+  int64_t seed = 0;
   po::options_description visible("Options"), hidden;
   visible.add_options()("to", po::value(&folder)->value_name("DIR"),
                         "get: folder to put it in (default: data/NAME)")(
       "mirror", po::value(&options.mirrors)->value_name("URL")->composing(),
       "get: take the files from below this address; several are tried in turn")(
       "count", po::value(&digits.count)->value_name("N"), "make: how many pictures")(
-      "seed", po::value(&digits.seed)->value_name("N"),
-      "make: of the job that would train on them (default: 0)")(
+      "seed", po::value(&seed)->value_name("N"), "make: of the job that would train on them (default: 0)")(
       "split", po::value(&digits.split)->default_value("training")->value_name("NAME"),
       "make: training, or test, whose pictures show what training never does, too")(
       "from", po::value(&digits.mnist)->default_value("configs/data/mnist")->value_name("DIR"),
@@ -142,6 +142,8 @@ int run_data(const Arguments& arguments) {
     if (name != "captioned_digits")
       throw Error(Exit::usage, "E_DATASET_NAME",
                   fmt::format("data make: no data set '{}', but captioned_digits", name));
+    if (seed < 0) throw Error(Exit::usage, "E_OPTION", "data make: --seed is at least 0");
+    digits.seed = static_cast<uint64_t>(seed);
     make(digits, *vm);
   }
   return 0;

@@ -89,8 +89,7 @@ int judge_samples(const JudgeRequest& o, const boost::program_options::variables
         throw Error(Exit::usage, "E_OPTION",
                     "evaluate: --judge compares with images that are not training images")
             .hint("--split test or validation");
-      diffusion::make_sampler(model.request.sampler, model.description().scheduler, model.request.steps,
-                              model.request.eta);
+      expect_sampler(model);
       if (!o.verdicts.empty() && !model.trained.tokenizer)
         throw Error(Exit::usage, "E_OPTION", "evaluate: --verdicts is for models that are told what to draw");
     });

@@ -16,6 +16,7 @@
 #include "runtime/comm/together.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/files/json_text.h"
+#include "runtime/files/utf8.h"
 
 namespace lockstep {
 
@@ -39,12 +40,12 @@ class PredictionLines {
       for (int64_t c : order) p[model_.class_text(c)] = std::exp(double{at(c)});
       return json_text(nlohmann::json{{"file", file}, {"class", best}, {"probabilities", p}}) + "\n";
     }
-    std::string line = fmt::format("{}: {}", file, best);
+    std::string line = fmt::format("{}: {}", printable(file), printable(best));
     const int64_t shown = std::min(top_, static_cast<int64_t>(order.size()));
     for (int64_t i = 0; i < shown; ++i) {
       const int64_t c = order[static_cast<size_t>(i)];
-      line +=
-          fmt::format("{}{} {:.2f}%", i ? ", " : "  (", model_.class_text(c), 100 * std::exp(double{at(c)}));
+      line += fmt::format("{}{} {:.2f}%", i ? ", " : "  (", printable(model_.class_text(c)),
+                          100 * std::exp(double{at(c)}));
     }
     return line + ")\n";
   }
@@ -129,7 +130,11 @@ int predict(const std::string& folder, const std::vector<std::string>& files, bo
       code = predict_files(*model, part, PredictionLines(trained.description, json, top), print);
     });
     const std::vector<std::string> all = comm->gather_text(lines);
+    // The first file's that could not be used, as one rank has it: that of the lowest rank.
+    constexpr int64_t kCodes = 256;
+    if (code != 0) code += kCodes * (comm->size() - comm->rank());
     comm->allreduce(std::span(&code, 1), Reduce::max);
+    code %= kCodes;
     if (root)
       for (const std::string& text : all) fmt::print("{}", text);
     return static_cast<int>(code);

@@ -18,6 +18,7 @@
 #include "runtime/comm/together.h"
 #include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
+#include "runtime/text/unicode.h"
 
 namespace lockstep {
 
@@ -40,7 +41,8 @@ struct Options {
 int64_t class_number(const SamplingModel& m, const std::string& word) {
   const ModelDescription& d = m.description();
   const auto& names = d.class_names;
-  if (const auto found = std::find(names.begin(), names.end(), word); found != names.end())
+  if (const auto found = std::find(names.begin(), names.end(), nfc_text(utf8_text(word)));
+      found != names.end())
     return found - names.begin();
   if (word == "none" && d.no_class_row()) return d.input.classes;
   const int64_t rows = d.model.unet.num_class_embeds.value_or(d.input.classes);
@@ -234,7 +236,7 @@ int run_sample(const Arguments& arguments) {
       apply("sample", *vm, o.sampling, m);
       if (vm->count("class")) set_class(m, o.label);
       if (vm->count("eta")) m.request.eta = o.eta;
-      diffusion::make_sampler(m.request.sampler, m.description().scheduler, m.request.steps, m.request.eta);
+      expect_sampler(m);
       if (!o.init_noise.empty()) noise = read_noise(o.init_noise, m);
     });
     m.request.init_noise = noise;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 
 #include "runtime/telemetry/say.h"
 
@@ -51,7 +52,8 @@ void apply(const std::string& command, const boost::program_options::variables_m
     set_count(m, o.count);
   }
   if (vm.count("guidance")) r.guidance = o.guidance;
-  if (r.guidance < 0) throw Error(Exit::usage, "E_OPTION", command + ": --guidance is at least 0");
+  if (!(r.guidance >= 0) || !std::isfinite(r.guidance))
+    throw Error(Exit::usage, "E_OPTION", command + ": --guidance is a number, at least 0");
   if (r.guidance != 1 && r.labels.empty())
     throw Error(Exit::config, "E_SAMPLE_GUIDANCE",
                 command + ": guidance goes between classes, and the model knows none");
@@ -65,13 +67,22 @@ void apply(const std::string& command, const boost::program_options::variables_m
   if (vm.count("sampler")) r.sampler = o.sampler;
   if (vm.count("steps")) r.steps = o.steps;
   if (vm.count("compat")) m.description().scheduler.compat = o.compat;
-  if (vm.count("seed")) r.seed = o.seed;
+  if (o.seed < 0) throw Error(Exit::usage, "E_OPTION", command + ": --seed is at least 0");
+  if (vm.count("seed")) r.seed = static_cast<uint64_t>(o.seed);
   if (vm.count("precision")) {
     if (o.precision != "fp32" && o.precision != "bf16")
       throw Error(Exit::usage, "E_OPTION",
                   fmt::format("{}: --precision is fp32 or bf16, not '{}'", command, o.precision));
     m.description().config.precision = o.precision;
   }
+}
+
+void expect_sampler(const SamplingModel& m) try {
+  const auto& r = m.request;
+  diffusion::make_sampler(r.sampler, m.description().scheduler, r.steps, r.eta);
+} catch (Error& e) {
+  e.add_place("folder", m.trained.folder);
+  throw;
 }
 
 Drawn draw(const SamplingModel& m, Communicator& comm) {

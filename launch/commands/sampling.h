@@ -26,7 +26,7 @@ struct SamplingOptions {
   int64_t count = 0, steps = 0;
   double guidance = 0;
   std::string sampler, precision, compat;
-  uint64_t seed = 0;
+  int64_t seed = 0;
 
   boost::program_options::options_description description();  // parsing writes to this object
 };
@@ -34,6 +34,8 @@ struct SamplingOptions {
 // `command`: of the user's, for messages.
 void apply(const std::string& command, const boost::program_options::variables_map& vm,
            const SamplingOptions& options, SamplingModel& model);
+// Throws what the sampler cannot do with the model's schedule, naming the model's folder.
+void expect_sampler(const SamplingModel& model);
 // So many images; of a model with classes, of each in turn.
 void set_count(SamplingModel& model, int64_t count);
 

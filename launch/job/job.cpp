@@ -138,7 +138,11 @@ void fill_defaults(Job& job, const job::Reader& reader) {
     job.test->augment = {};
     job.test->captions.dropout = 0;
   }
-  job.hyperparameters.diffusion = diffusion_config(job);
+  try {
+    job.hyperparameters.diffusion = diffusion_config(job);
+  } catch (const Error& e) {
+    throw job::job_error(reader.place_of("objective"), "objective", e.id(), e.message()).hint(e.hint());
+  }
   if (job.hyperparameters.diffusion) {
     // Pixels in [-1, 1].
     for (DatasetConfig* data :

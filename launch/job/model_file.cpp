@@ -13,6 +13,7 @@
 #include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 #include "runtime/text/clip_tokenizer.h"
+#include "runtime/text/unicode.h"
 #include "runtime/training/trainer.h"
 
 namespace lockstep {
@@ -169,7 +170,7 @@ std::vector<std::string> class_names_in(const nlohmann::json& json, const std::s
   expect(list.is_array(), path, "outputs.class_names is no list");
   for (const auto& name : list) {
     expect(name.is_string(), path, "outputs.class_names holds what is no string");
-    names.push_back(name.get<std::string>());
+    names.push_back(nfc_text(name.get<std::string>()));  // as a folder's are
   }
   return names;
 }
@@ -273,6 +274,7 @@ ModelDescription read_model_file(const std::string& path) try {
   if (e.exit() != Exit::config) throw;
   Error damaged(Exit::data, "E_MODEL_FILE", e.message());
   for (const auto& [key, value] : e.places()) damaged.add_place(key == "job" ? "file" : key, value);
+  damaged.add_place("file", path);  // unless one of them was
   damaged.set_hint(e.hint());
   throw damaged;
 }
@@ -348,7 +350,12 @@ ModelDescription describe_folder(const diffusion::FolderFiles& files) {
   const int64_t classes = unet.num_class_embeds.value_or(unet.class_embed_type ? 1 : 0);
   d.input = {
       unet.in_channels, unet.sample_size.front(), unet.sample_size.back(), classes, half, half, {}, {}};
-  d.config.diffusion = diffusion::training_objective(d.scheduler.schedule);
+  try {
+    d.config.diffusion = diffusion::training_objective(d.scheduler.schedule);
+  } catch (Error& e) {
+    e.add_place("file", files.scheduler_config);
+    throw;
+  }
   return d;
 }
 

@@ -59,7 +59,9 @@ Error refuse_schedule(std::string message) {
 
 std::vector<float> make_betas(const ScheduleConfig& c) {
   const int64_t count = c.num_train_timesteps;
-  if (count < 1) throw refuse_schedule(fmt::format("num_train_timesteps={}: expected at least 1", count));
+  constexpr int64_t kMost = 1'000'000;  // as a job may have; a file may say any number
+  if (count < 1 || count > kMost)
+    throw refuse_schedule(fmt::format("num_train_timesteps={}: expected 1 to {}", count, kMost));
   if (!c.trained_betas.empty()) {
     if (static_cast<int64_t>(c.trained_betas.size()) != count)
       throw refuse_schedule(

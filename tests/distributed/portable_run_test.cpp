@@ -75,6 +75,21 @@ TEST_F(PortableRun, NamesClassesAsItWasTrainedWhateverBecomesOfTheData) {
   expect_says(lockstep({"evaluate", folder_.file("copied")}), 66, "data");
 }
 
+// A folder may be called anything; a line stays a line.
+TEST_F(PortableRun, ClassesOfAnyName) {
+  const std::vector<std::string> names = {"a\n\"b\\", "c\x01\x7f", "\xc2\xa0"};
+  fs::remove_all(folder_.file("data"));
+  write_colours(folder_.file("data"), names);
+  const std::string path = train();
+  for (const std::string& name : names) {
+    const Ended e = lockstep({"predict", path, picture(name), "--json"});
+    ASSERT_EQ(e.code, 0) << e.output;
+    EXPECT_EQ(nlohmann::json::parse(e.output).at("class"), name) << e.output;
+  }
+  expect_says(lockstep({"predict", path, picture(names[0]), "--top", "1"}), 0, ": a\\x0a\"b\\  (a\\x0a");
+  expect_says(lockstep({"evaluate", path}), 0, "accuracy 100.00% (6 of 6 images)");
+}
+
 TEST_F(PortableRun, HoldsADataSetAgainstTheModel) {
   const std::string path = train();
   const auto evaluate = [&](const std::string& data) {
@@ -148,6 +163,13 @@ TEST_F(PortableRun, SeveralRanksShareTheWorkAndSayItOnce) {
                                         picture("blue"), "--json"};
   EXPECT_EQ(lockstep(ask, 2).output, lockstep(ask).output);
   EXPECT_EQ(lockstep({"evaluate", path, "--json"}, 2).output, lockstep({"evaluate", path, "--json"}).output);
+  write_file(folder_.file("broken.png"), "no picture");
+  for (int ranks : {1, 2}) {
+    EXPECT_EQ(lockstep({"predict", path, folder_.file("broken.png"), folder_.file("none.png")}, ranks).code,
+              65);
+    EXPECT_EQ(lockstep({"predict", path, folder_.file("none.png"), folder_.file("broken.png")}, ranks).code,
+              66);
+  }
   expect_says(lockstep({"evaluate", folder_.file("nothing")}, 2), 66, "no such run or folder");
 }
 

@@ -75,7 +75,7 @@ TEST_F(Check, ComparesTheWeightsToStartFrom) {
   expect_both(
       65,
       "--set model.init_from=before --set 'model.layers=[flatten, {linear: {out_features: 2, bias: false}}]'",
-      {"E_TENSORS", "surplus"});
+      {"E_TENSORS", "surplus", "job=--set model.init_from", "key=model.init_from"});
   expect_both(66, "--set model.init_from=nothing", {"nothing"});
   write_file(folder_.file("w.safetensors"), "version https://git-lfs.github.com/spec/v1\n");
   expect_both(65, "--set model.init_from=w.safetensors", {"LFS pointer"});
@@ -101,11 +101,13 @@ TEST_F(Check, ShowsWhatFitWouldRemark) {
   }
   write_file(folder_.file("data/cat/Thumbs.db"), "x");
   write_file(folder_.file("data/dog/2.png"), "no picture");
+  std::filesystem::rename(folder_.file("data/dog"), folder_.file("data/d\nog"));
   const Ended e = shell(
       "sed -i '2s/.*/inputs: {training: {dataset: image_folder, path: data, on_bad_image: skip}}/' job.yaml; "
       "$L check job.yaml");
   EXPECT_EQ(e.code, 0) << e.output;
-  for (const char* word : {"Thumbs.db", "dog/2.png", "4 training images", "does not decode"})
+  for (const char* word :
+       {"Thumbs.db", "og/2.png", "classes: cat 2, d\\x0aog 2", "4 training images", "does not decode"})
     EXPECT_NE(e.output.find(word), std::string::npos) << word << "\n" << e.output;
 }
 

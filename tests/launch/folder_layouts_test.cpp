@@ -86,5 +86,32 @@ TEST_F(FolderLayouts, WhatIsMissingIsNamed) {
       << e.output;
 }
 
+// A schedule that cannot be is said with its file, before memory is taken for it; what an option asks for with the folder.
+TEST_F(FolderLayouts, SchedulesThatCannotBeAreNamed) {
+  const std::string folder = make("model", "", ""), file = folder + "/scheduler_config.json";
+  fs::copy_file(kModel + kWeights, folder + kWeights);
+  const auto config = nlohmann::json::parse(read_file(file));
+  const auto expect_said = [&](const Ended& e, const std::string& id, const std::string& place) {
+    EXPECT_EQ(e.code, 78) << e.output;
+    EXPECT_NE(e.output.find(id), std::string::npos) << e.output;
+    EXPECT_NE(e.output.find(place), std::string::npos) << e.output;
+  };
+  for (const auto& [key, value] : {std::pair<std::string, nlohmann::json>{"num_train_timesteps", 1000000000},
+                                   {"beta_schedule", "none"},
+                                   {"beta_end", 2}}) {
+    auto changed = config;
+    changed[key] = value;
+    write_file(file, changed.dump());
+    expect_said(sample(folder), "E_NOISE_SCHEDULE", "file=" + file);
+  }
+  write_file(file, config.dump());
+  const auto with = [&](const char* option, const char* value) {
+    return run({LOCKSTEP_BINARY, "sample", folder, option, value, "--out", folder_.file("grid.png")}, {});
+  };
+  expect_said(with("--steps", "2000"), "E_SAMPLER", "folder=" + folder);
+  for (const char* value : {"-1", "1e3"}) EXPECT_EQ(with("--seed", value).code, 64);
+  EXPECT_EQ(with("--guidance", "nan").code, 64);
+}
+
 }  // namespace
 }  // namespace lockstep::testing
