@@ -232,7 +232,17 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& m) {
 }
 
 void check_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path) {
-  match(tensors_of(table, {}), file, path);
+  const auto wanted = tensors_of(table, {});
+  const std::string prefix = match(wanted, file, path);
+  std::vector<float> numbers;
+  for (StoredTensor target : wanted) {
+    const StoredTensor* t = find(file, prefix, target.name);
+    if (!t || target.dtype != "F32") continue;
+    numbers.resize(t->bytes.size() / static_cast<size_t>(safetensors_dtype_size(t->dtype)));
+    copy(*t, numbers.data());
+    target.bytes = std::as_bytes(std::span(numbers));
+    expect_finite_weights(std::span(&target, 1), path);
+  }
 }
 
 void load_model_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
@@ -253,6 +263,13 @@ const StoredTensor* first_non_finite(std::span<const StoredTensor> tensors) {
            !all_finite({reinterpret_cast<const float*>(t.bytes.data()), t.bytes.size() / 4});
   });
   return found == tensors.end() ? nullptr : &*found;
+}
+
+void expect_finite_weights(std::span<const StoredTensor> tensors, const std::string& file) {
+  if (const StoredTensor* t = first_non_finite(tensors))
+    throw Error(Exit::data, "E_NOT_FINITE", "a tensor holds numbers that are not finite in F32")
+        .at("file", file)
+        .at("tensor", t->name);
 }
 
 }  // namespace lockstep

@@ -24,13 +24,15 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& model);
 // F16, BF16 and F64 become F32 (the nearest, F16 and BF16 exactly). A prefix that wrappers put before all names (module.,
 // _orig_mod., ema_model.) is left out with a word in the log; num_batches_tracked may be missing. Throws Error(Exit::data,
 // "E_TENSORS") naming each tensor that is missing, surplus or of another shape or dtype; nothing is written then.
-// What load_model_tensors would say, without loading. Errors: data (65).
-void check_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path);
 void load_model_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_averaged_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_optimizer_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 
 // The first F32 tensor that holds an infinity or NaN; null: none does.
 const StoredTensor* first_non_finite(std::span<const StoredTensor> tensors);
+// Training does not start from such: error data (65), "E_NOT_FINITE", naming the file and the tensor.
+void expect_finite_weights(std::span<const StoredTensor> tensors, const std::string& file);
+// What load_model_tensors and then expect_finite_weights would say, without a model.
+void check_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path);
 
 }  // namespace lockstep

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <spdlog/spdlog.h>
 
+#include <functional>
+
 #include "runtime/checkpoint/weights_hash.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
@@ -20,12 +22,16 @@ using nlohmann::json;
 
 std::string hash_of(const std::string& text) { return sha256_hex(std::as_bytes(std::span(text))); }
 
-// Training does not start from what is infinite or NaN, a number beyond F32's range included.
-void expect_finite_weights(const std::vector<StoredTensor>& tensors, const std::string& file) {
-  if (const StoredTensor* t = first_non_finite(tensors))
-    throw Error(Exit::data, "E_NOT_FINITE", "a tensor holds numbers that are not finite in F32")
-        .at("file", file)
-        .at("tensor", t->name);
+// Adds where the job names the weights to start from to what is wrong with them.
+void of_init_from(const TrainerOptions& o, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (Error& e) {
+    const std::string key = "model.init_from";
+    if (const auto row = o.job.find(key); row != o.job.end()) e.add_place("job", row->second.where);
+    e.add_place("key", key);
+    throw;
+  }
 }
 
 }  // namespace
@@ -107,7 +113,7 @@ void Trainer::agree_on_inputs() {
     // Rank 0 reads the weights for all; where others see such a file too, it is the same.
     together(comm_, [&] {
       if (!root() && !is_there(o_.init_from)) return;
-      weights_ = open_model(o_.init_from);
+      of_init_from(o_, [&] { weights_ = open_model(o_.init_from); });
       record_.init_from = hash_of_weights(*weights_);
     });
     facts.emplace_back(fmt::format("init_from ({})", o_.init_from),
@@ -160,11 +166,12 @@ void Trainer::restore() {
       expect_finite_weights(optimizer_tensors(m), checkpoint_->folder + "/state.safetensors");
     } else {
       m.initialise(o_.config.seed);
-      if (!weights_ && !o_.init_from.empty()) weights_ = open_model(o_.init_from);
-      if (weights_) {
-        load_model_tensors(m, *weights_, o_.init_from);
-        expect_finite_weights(model_tensors(m), o_.init_from);
-      }
+      if (!o_.init_from.empty())
+        of_init_from(o_, [&] {
+          if (!weights_) weights_ = open_model(o_.init_from);
+          load_model_tensors(m, *weights_, o_.init_from);
+          expect_finite_weights(model_tensors(m), o_.init_from);
+        });
       m.batches_tracked = 0;
       m.start_ema();
     }

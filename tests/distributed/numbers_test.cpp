@@ -256,8 +256,11 @@ TEST_F(NotFiniteTest, WeightsToStartFrom) {
       {"last.weight", "F32", {2, 16}, std::as_bytes(std::span(weight))},
       {"last.bias", "F32", {2}, std::as_bytes(std::span(bias))}};
   export_model(file("start.safetensors"), tensors);
-  expect(fit("run", {"model.init_from=" + file("start.safetensors")}), 65,
-         {"error[E_NOT_FINITE]", "start.safetensors", "tensor=last.bias"});
+  const std::string from = "model.init_from=" + file("start.safetensors");
+  const std::vector<std::string> words = {"error[E_NOT_FINITE]", "start.safetensors", "tensor=last.bias",
+                                          "key=model.init_from"};
+  expect(fit("run", {from}), 65, words);
+  expect(lockstep({"check", file("job.yaml"), "--set", from}), 65, words);
 }
 
 TEST_F(NotFiniteTest, Predictions) {
