@@ -37,9 +37,7 @@ inputs:
 hyperparameters: {epochs: 60, global_batch_size: 8, optimizer: {name: adam, lr: 0.05}, seed: 1}
 )");
   ASSERT_TRUE(fit(folder.file("job.yaml"), folder.file("run"), {}));
-  const auto test = test_line(folder.file("run"));
-  EXPECT_EQ(test.at("count"), 4);
-  EXPECT_EQ(test.at("accuracy"), 1.0);
+  EXPECT_EQ(test_line(folder.file("run")).at("accuracy"), 1.0);
 }
 
 class FoundWeights : public ::testing::Test {
@@ -132,8 +130,7 @@ TEST_F(FoundWeights, DataOfSeveralGzipMembersAreTheSame) {
   const double expected = test_loss("base");
   for (const char* name : {"a-images-idx3-ubyte", "a-labels-idx1-ubyte"}) {
     const std::string path = folder_.file(name), bytes = read_file(path);
-    write_file(path + ".gz", gzip(bytes.substr(0, 30)) + gzip("") + gzip(bytes.substr(30)));
-    fs::remove(path);
+    write_file(path, gzip(bytes.substr(0, 30)) + gzip("") + gzip(bytes.substr(30)));
   }
   fs::remove_all(folder_.file("run-base"));
   EXPECT_EQ(test_loss("base"), expected);
