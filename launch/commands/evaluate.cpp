@@ -56,6 +56,7 @@ int evaluate_model(const std::string& folder, const DataChoice& choice, bool jso
         throw Error(Exit::config, "E_EVALUATE_MODEL", "a model that draws latents has no loss on images here")
             .at("folder", folder);
       data = load_split(model, choice, root);
+      if (model.description.conditional()) expect_classes(data.config, data.images->shape());
     });
     require_agreement(*comm, {{"the images", "content " + data.images->content_hash.substr(0, 12)}});
     const Score s = open_session(model, 0, *comm)->evaluate(*data.images, data.subset, model.tokenizer.get());

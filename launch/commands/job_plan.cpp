@@ -137,14 +137,8 @@ bool asks_classes(const Job& job) {
   return !job.model.draws() || (job.model.name == "unet2d" && job.model.unet.conditional());
 }
 
-// Pictures that lie in no folders of classes serve a model that asks for none.
-void check_classes(const Job& job, const DatasetShape& data) {
-  if (data.classes > 0 || !asks_classes(job)) return;
-  throw Error(Exit::data, "E_DATA_CLASSES",
-              "the model learns classes, but the pictures lie in no folders of classes")
-      .at("file", job.training.path)
-      .at("job", job.training.where)
-      .hint("a folder per class, its name being the class's");
+void check_classes(const Job& job, const DatasetConfig& config, const DatasetShape& data) {
+  if (asks_classes(job)) expect_classes(config, data);
 }
 
 // Classes that training would not see; classes that no model asks for are nobody's loss.
@@ -253,12 +247,13 @@ CheckedJob check_placed(const Job& job) {
   check_carried_precision(job);
   CheckedJob c;
   c.data = probe_dataset(job.training);
-  check_classes(job, c.data);
+  check_classes(job, job.training, c.data);
   open_tokenizer(job);
   const InputShape input = input_shape(job.training, c.data);
   for (const auto& other : {job.validation, job.test}) {
     if (!other) continue;
     DatasetShape data = probe_dataset(*other, &c.data);
+    check_classes(job, *other, data);
     if (input.augment.random_crop.given() && data.height >= input.height && data.width >= input.width)
       data.height = input.height, data.width = input.width;  // the middle of them
     expect_size(*other, data, input);

@@ -117,7 +117,12 @@ std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_
   o.kernels = kernel_choice(job, environment.present ? environment.local_size : 1);
   o.largest_batch = largest_batch;
   o.independent = independent;
-  return std::make_unique<InferenceSession>(model.description, *model.weights, o, comm);
+  try {
+    return std::make_unique<InferenceSession>(model.description, *model.weights, o, comm);
+  } catch (Error& e) {
+    if (e.exit() == Exit::config) e.add_place("folder", model.folder);  // what its description says cannot be
+    throw;
+  }
 }
 
 Job read_run_job(const std::string& run_folder) {

@@ -53,7 +53,7 @@ Split load_split(const TrainedModel& model, const DataChoice& choice, bool say) 
   const DatasetConfig config =
       choice.path.empty() ? data_of_job(model, name, validation_fraction) : data_in(choice, d);
   const DatasetShape like = d.data_shape();
-  Split split{name, open_dataset(config, usable_cores(), &like), {}};
+  Split split{name, open_dataset(config, usable_cores(), &like), {}, config};
   if (say) {
     for (const std::string& remark : split.images->remarks) report_error("note: " + remark);
     for (const std::string& skipped : split.images->skipped) report_error("skipped " + skipped);

@@ -21,6 +21,7 @@ struct Split {
   std::string name;
   std::shared_ptr<const SampleSource> images;
   std::vector<int64_t> subset;  // indices into `images`; empty: all
+  DatasetConfig config;         // where they are from
   int64_t count() const { return subset.empty() ? images->count() : static_cast<int64_t>(subset.size()); }
 };
 

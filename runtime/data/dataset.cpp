@@ -210,7 +210,7 @@ void conform(ImageSet& set, const DatasetShape& like, const std::string& path) {
     if (const auto missing = names_missing_in(like.class_names, set.class_names); !missing.empty())
       set.remarks.push_back(fmt::format("{}: no images of {}", path, quoted(missing)));
   }
-  if (!set.class_names.empty() || like.class_names.empty()) {
+  if (set.classes > 0 || like.classes == 0) {  // else they stay pictures in no class
     set.class_names = like.class_names;
     set.classes = like.classes;
   }
@@ -322,6 +322,16 @@ DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like
       shape.channels = like->channels;
     }
     return shape;
+  });
+}
+
+void expect_classes(const DatasetConfig& config, const DatasetShape& data) {
+  if (data.classes > 0) return;
+  located(config, [&]() -> void {
+    throw Error(Exit::data, "E_DATA_CLASSES",
+                "the model learns classes, but the pictures lie in no folders of classes")
+        .at("file", config.path)
+        .hint("a folder per class, its name being the class's");
   });
 }
 

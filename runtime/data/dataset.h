@@ -160,6 +160,8 @@ std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int th
 // Reads only headers, labels and folder listings: what `check` and `plan` need, without decoding. The same
 // errors as open_dataset, as far as headers show them; so may on_bad_image: skip still leave out more.
 DatasetShape probe_dataset(const DatasetConfig& config, const DatasetShape* like = nullptr);
+// Error data (65) where a model that asks for classes is given pictures in none: their labels mean nothing.
+void expect_classes(const DatasetConfig& config, const DatasetShape& data);
 // Names of a kind of set's classes, where the kind says them: numbers of mnist and idx, none of image_folder.
 std::vector<std::string> class_names_of(const std::string& dataset, int64_t classes);
 // Looks further than the headers: whether files are as long as these say, what load_dataset would remark.

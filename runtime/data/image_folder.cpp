@@ -41,6 +41,9 @@ bool hidden(const fs::path& path) {
 std::vector<fs::path> entries(const fs::path& folder) {
   std::error_code failed;
   fs::directory_iterator it(folder, failed), end;
+  if (failed && is_file(folder.string()))
+    throw Error(Exit::no_input, "E_DATA_MISSING", "expected a folder, found a file")
+        .at("file", folder.string());
   if (failed) throw cannot_read(folder.string(), failed.value());
   std::vector<fs::path> paths;
   for (; it != end; it.increment(failed)) {

@@ -101,6 +101,10 @@ TEST_F(PortableRun, HoldsADataSetAgainstTheModel) {
   expect_says(evaluate("smaller"), 65, "E_DATA_SHAPE");
   write_colours(folder_.file("unknown"), {"blue", "yak"});
   expect_says(evaluate("unknown"), 65, "\"yak\" is not among the classes");
+  // Pictures of one class, by the wrong folder: their labels would be the first class's.
+  expect_says(evaluate("data/test/blue"), 65, "in no folders of classes");
+  expect_says(evaluate("data/test/green"), 65, "in no folders of classes");
+  expect_says(evaluate("data/test/blue/1.png"), 66, "expected a folder, found a file");
   // Classes by name, though their numbers differ: green and red are 1 and 2 of the model.
   write_colours(folder_.file("fewer"), {"grey", "green", "red"});
   for (const char* half : {"/train/grey", "/test/grey"}) fs::remove_all(folder_.file("fewer") + half);
@@ -112,6 +116,11 @@ TEST_F(PortableRun, HoldsADataSetAgainstTheModel) {
   fs::rename(folder_.file("smaller/test"), folder_.file("data/test"));
   expect_says(lockstep({"evaluate", path}), 65, "E_DATA_SHAPE");
   expect_says(lockstep({"evaluate", path}), 65, "key=inputs.test");
+  // Nor does a job take such a half.
+  for (const std::string command : {"check", "fit"})
+    expect_says(lockstep({command, folder_.file("job.yaml"), "--set",
+                          "inputs.test.path=" + folder_.file("old/blue")}),
+                65, "E_DATA_CLASSES] file=" + folder_.file("old/blue") + " job=");
 }
 
 TEST_F(PortableRun, ExportedWeightsAreProtectedByTheirHash) {
@@ -131,6 +140,10 @@ TEST_F(PortableRun, ExportedWeightsAreProtectedByTheirHash) {
   j["weights"]["model.safetensors"].insert(j["weights"]["model.safetensors"].begin(), std::string(64, '0'));
   write_file(path + "/model.json", j.dump());
   expect_says(lockstep({"predict", path, picture("red")}), 0, "red");
+  auto other = j;
+  other["model"]["layers"][1]["linear"]["out_features"] = 4;
+  write_file(path + "/model.json", other.dump());
+  expect_says(lockstep({"predict", path, picture("red")}), 78, "E_SHAPE] folder=" + path);
   j["format_version"] = 7;
   write_file(path + "/model.json", j.dump());
   expect_says(lockstep({"predict", path, picture("red")}), 65, "format_version 7");
