@@ -20,6 +20,7 @@ namespace {
 void print_score_json(const std::string& split, const Score& s) {
   nlohmann::json j{{"split", split}, {"loss", s.loss}, {"count", s.count}};
   if (s.accuracy) j["accuracy"] = *s.accuracy;
+  if (!s.confusion.empty()) j["confusion"] = s.confusion;
   if (s.bands)
     for (const auto& band : *s.bands) j["bands"].push_back({{"loss", band.loss}, {"count", band.count}});
   fmt::print("{}\n", json_text(j));

@@ -46,6 +46,30 @@ class Classification : public Objective {
                     {result, values.at(kLabels), values.at(kStepState)}, {{b.spec(result), true, true}})[0];
   }
 
+  // A copy, as the result may be a view of another value.
+  void outputs(GraphBuilder& b, NamedValues& values) const override {
+    if (sums() > 0) add_output(b, b.elementwise(Elt::copy, {values.at(kResult)}), "scores");
+  }
+  // The confusion matrix, as Score has it. The class is the first of equal maxima, as cross_entropy counts it.
+  size_t sums() const override {
+    const int64_t c = input_.classes;
+    return c <= Score::kConfusionClasses ? static_cast<size_t>(c * c) : 0;
+  }
+  void add(const Output& output, std::span<const int32_t> labels, std::span<double> sums) const override {
+    if (sums.empty()) return;
+    const auto classes = static_cast<size_t>(input_.classes);
+    const float* scores = output("scores").as<float>();
+    for (size_t i = 0; i < labels.size(); ++i, scores += classes) {
+      const auto taken_for = static_cast<size_t>(std::max_element(scores, scores + classes) - scores);
+      sums[static_cast<size_t>(labels[i]) * classes + taken_for] += 1;
+    }
+  }
+  void finish(std::span<const double> sums, Score& score) const override {
+    const auto classes = static_cast<std::ptrdiff_t>(input_.classes);
+    for (auto row = sums.begin(); row != sums.end(); row += classes)
+      score.confusion.emplace_back(row, row + classes);
+  }
+
  private:
   Classifier network_;
   InputShape input_;

@@ -93,7 +93,7 @@ class Diffusion : public Objective {
   }
   // Squared errors by timestep: sums in [0, kBands), counts behind them.
   size_t sums() const override { return 2 * Score::kBands; }
-  void add(const Output& output, std::span<double> sums) const override {
+  void add(const Output& output, std::span<const int32_t>, std::span<double> sums) const override {
     const View &p = output("prediction"), &t = output("target");
     const auto* steps = output("timesteps").as<int32_t>();
     const auto timesteps = static_cast<int64_t>(config_.alphas_cumprod.size());

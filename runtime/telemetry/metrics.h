@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace lockstep {
 
@@ -20,10 +21,11 @@ struct MetricsLine {
   std::optional<double> lr;        // training only, as all below
   std::optional<double> samples_per_second, data_wait_percent, allreduce_exposed_percent;
   double seconds = 0;  // since the run began, earlier parts of a resumed run included
+  std::vector<std::vector<int64_t>> confusion;  // Score::confusion; validation and test
 };
 
-// Appends one JSON object a line, keys as below and in that order, those without a value left out, non-finite
-// numbers as null; flushed per line. A fresh run empties the file. On resume, lines past `resume_step` are
+// Appends one JSON object a line, keys as above and in that order, those without a value left out, non-finite
+// numbers as null, `confusion` as a list of rows; flushed per line. A fresh run empties the file. On resume, lines past `resume_step` are
 // cut off first (they will be written again), and so is a torn last line. Errors: cannot_create (73), io
 // (74).
 class MetricsWriter {

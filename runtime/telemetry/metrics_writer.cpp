@@ -60,6 +60,7 @@ void MetricsWriter::write(const MetricsLine& line) {
   add("data_wait_percent", line.data_wait_percent);
   add("allreduce_exposed_percent", line.allreduce_exposed_percent);
   json["seconds"] = line.seconds;
+  if (!line.confusion.empty()) json["confusion"] = line.confusion;
   const std::string text = json_text(json) + "\n";  // what is not finite becomes null
   if (std::fwrite(text.data(), 1, text.size(), file_) != text.size() || std::fflush(file_) != 0)
     throw_io(IoStage::writing, "cannot write", path_, errno);

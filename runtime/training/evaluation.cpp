@@ -63,7 +63,7 @@ Score evaluate(Session& session, const SampleSource& images, const std::vector<i
     };
     const float* metrics = output("metrics").as<float>();
     sums[0] += double{metrics[0]}, sums[1] += double{metrics[1]};
-    objective.add(output, std::span(sums).subspan(2));
+    objective.add(output, labels, std::span(sums).subspan(2));
   }
   session.control().allreduce(std::span<double>(sums), Reduce::sum);
   Score score;

@@ -37,6 +37,10 @@ struct Score {
   };
   static constexpr int kBands = 10;
   std::optional<std::array<Band, kBands>> bands;
+  // Classification: confusion[i][j] samples of class i were taken for class j. Empty of other objectives, and of more
+  // classes than kConfusionClasses.
+  static constexpr int64_t kConfusionClasses = 100;
+  std::vector<std::vector<int64_t>> confusion;
 };
 
 class Objective {
@@ -58,7 +62,7 @@ class Objective {
   // ... which are summed, so many numbers, over batches and ranks, ...
   virtual size_t sums() const { return 0; }
   using Output = std::function<const View&(const std::string& name)>;
-  virtual void add(const Output&, std::span<double>) const {}
+  virtual void add(const Output&, std::span<const int32_t> /*labels*/, std::span<double>) const {}
   // ... and become part of the score.
   virtual void finish(std::span<const double>, Score&) const {}
 };

@@ -356,7 +356,7 @@ void Trainer::finish() {
 
 MetricsLine Trainer::line_of(const std::string& split, const Score& s) const {
   MetricsLine l = line_of(split, Sums{});
-  l.loss = s.loss, l.accuracy = s.accuracy;
+  l.loss = s.loss, l.accuracy = s.accuracy, l.confusion = s.confusion;
   return l;
 }
 

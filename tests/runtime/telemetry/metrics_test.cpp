@@ -43,14 +43,16 @@ class Metrics : public ::testing::Test {
 TEST_F(Metrics, OneObjectALineInTheStatedOrder) {
   MetricsWriter writer(path(), {});
   writer.write(training_line(3));
-  writer.write(validation_line(4));
+  MetricsLine evaluated = validation_line(4);
+  evaluated.confusion = {{3, 1}, {0, 4}};
+  writer.write(evaluated);
   // Read while the writer lives: each line is flushed.
   EXPECT_EQ(
       read_file(path()),
       R"({"step":3,"epoch":1.0,"split":"training","loss":0.5,"accuracy":0.25,"lr":0.1,"samples_per_second":1000.0,)"
       R"("data_wait_percent":1.5,"allreduce_exposed_percent":0.0,"seconds":2.0})"
       "\n"
-      R"({"step":4,"epoch":1.0,"split":"validation","loss":0.5,"accuracy":0.25,"seconds":2.0})"
+      R"({"step":4,"epoch":1.0,"split":"validation","loss":0.5,"accuracy":0.25,"seconds":2.0,"confusion":[[3,1],[0,4]]})"
       "\n");
 }
 
