@@ -127,6 +127,11 @@ std::vector<double> log_ticks(double low, double high) {
         if (const double v = factor * std::pow(10, e); v >= low && v <= high) ticks.push_back(v);
   };
   collect({1});
+  if (const size_t each = ticks.size() / 8 + 1; each > 1) {
+    std::vector<double> some;
+    for (size_t i = 0; i < ticks.size(); i += each) some.push_back(ticks[i]);
+    return some;
+  }
   if (ticks.size() < 3) collect({1, 2, 5});
   return ticks;
 }

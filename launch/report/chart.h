@@ -33,7 +33,7 @@ std::string figure(const Chart& chart);
 
 // Multiples of 1, 2 or 5 times a power of ten within [low, high], so that there are `most` at most. low < high.
 std::vector<double> linear_ticks(double low, double high, int most);
-// Powers of ten within [low, high], with 2 and 5 times these where there are too few. 0 < low < high.
+// Powers of ten within [low, high], eight at most, with 2 and 5 times these where there are too few. 0 < low < high.
 std::vector<double> log_ticks(double low, double high);
 
 // Not more than `most` points: neighbours become one, at the last one's x. Its y is the mean of those that are finite.

@@ -35,7 +35,7 @@ p { margin: .4rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { border-bottom-width: 2px; white-space: nowrap; }
-tbody th { font-weight: 400; color: var(--quiet); min-width: 6.5rem; overflow-wrap: anywhere; }
+tbody th { font-weight: 400; color: var(--quiet); min-width: 8.2rem; overflow-wrap: anywhere; }
 td.number, th.number { text-align: right; }
 td.long { overflow-wrap: anywhere; min-width: 5.5rem; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .2em; margin-right: .4em; background: currentColor; }
@@ -58,7 +58,7 @@ svg path.band { fill: currentColor; fill-opacity: .16; } .dot { fill: currentCol
 .matrices > div { min-width: 0; max-width: 100%; }
 .matrix td, .matrix th { padding: .15rem .3rem; text-align: right; font-size: .8rem; border: 0; color: inherit; }
 .matrix thead th { white-space: nowrap; } .matrix tbody th { color: inherit; min-width: 0; }
-.matrix td { min-width: 1.4rem; } .matrix td.zero { color: var(--quiet); } .matrix .share { color: var(--quiet); }
+.matrix td { min-width: 1.4rem; } .matrix td.zero { color: var(--quiet); } .matrix td.share { color: var(--quiet); padding-left: .5rem; white-space: nowrap; }
 @media (max-width: 30rem) { .matrix td, .matrix th { padding: .1rem .12rem; font-size: .7rem; min-width: 0; } }
 details { margin: .6rem 0; } summary { cursor: pointer; }
 :focus-visible { outline: 3px solid var(--c0); outline-offset: 2px; }
@@ -76,10 +76,24 @@ std::vector<std::string> titles_of(Runs runs) {
   return titles;
 }
 
+// A job's key, which may be broken behind its dots and underscores.
+std::string breakable(const std::string& key) {
+  std::string out;
+  for (const char c : key) {
+    out += c;
+    if (c == '.' || c == '_') out += "<wbr>";
+  }
+  return out;
+}
+
 // "2026-11-29 10:45:37Z", which may be broken between date and time.
 std::string readable(std::string time) {
   std::replace(time.begin(), time.end(), 'T', ' ');
   return time;
+}
+
+std::string loss_text(double loss) {
+  return std::fabs(loss) < 1e6 ? fmt::format("{:.4f}", loss) : short_number(loss);
 }
 
 // Older plans say less.
@@ -122,7 +136,7 @@ class Page {
     for (const Row& r : rows) {
       if (std::all_of(r.cells.begin(), r.cells.end(), [](const std::string& c) { return c.empty(); }))
         continue;
-      out += fmt::format("<tr><th scope=\"row\">{}</th>", html(r.name));
+      out += fmt::format("<tr><th scope=\"row\">{}</th>", breakable(html(r.name)));
       for (const std::string& c : r.cells) out += fmt::format("<td class=\"long\">{}</td>", html(c));
       out += "</tr>\n";
     }
@@ -163,7 +177,9 @@ class Page {
     };
     std::vector<Row> rows = {
         row("state", of_status([](const Status& s) { return s.state; })),
-        row("steps", of_status([](const Status& s) { return fmt::format("{} of {}", s.step, s.steps); })),
+        row("steps", of_status([](const Status& s) {
+              return s.steps > 0 ? fmt::format("{} of {}", s.step, s.steps) : std::to_string(s.step);
+            })),
         row("images skipped", of_status([](const Status& s) {
               return s.skipped_images > 0 ? std::to_string(s.skipped_images) : std::string();
             })),
@@ -180,7 +196,7 @@ class Page {
       }));
       rows.push_back(row(fmt::format("{} loss", split), [&](const RunRecord& run) {
         const MetricsLine* l = last_of(run, split);
-        return l ? fmt::format("{:.4f}", l->loss) : std::string();
+        return l ? loss_text(l->loss) : std::string();
       }));
     }
     const auto typical_row = [&](const char* name, Field field, const char* unit) {

@@ -44,7 +44,7 @@ std::string html(std::string_view text) {
 std::string short_number(double value) {
   double scaled = value;
   const char* suffix = "";
-  if (std::fabs(value) >= 1e4)
+  if (std::fabs(value) >= 1e4 && std::fabs(value) < 1e15)
     for (const char* larger : {"k", "M", "G", "T"}) {
       if (std::fabs(scaled) < 999.95) break;  // in four digits
       scaled /= 1000, suffix = larger;

@@ -38,7 +38,8 @@ TEST(ReportText, NumbersAreShort) {
   EXPECT_EQ(short_number(93512), "93.51k");
   EXPECT_EQ(short_number(999900), "999.9k") << "not 1000k";
   EXPECT_EQ(short_number(-2.5e6), "-2.5M");
-  EXPECT_EQ(short_number(3e15), "3000T");
+  EXPECT_EQ(short_number(3e14), "300T");
+  EXPECT_EQ(short_number(3e15), "3e+15");
 }
 
 TEST(ReportChart, LinearTicksAreRoundAndWithin) {
@@ -56,6 +57,9 @@ TEST(ReportChart, LinearTicksAreRoundAndWithin) {
 
 TEST(ReportChart, LogTicksAreDecadesOrFiner) {
   EXPECT_EQ(log_ticks(0.5, 2000), (Values{1, 10, 100, 1000}));
+  const Values far = log_ticks(0.5, 2e26);
+  ASSERT_EQ(far.size(), 7u);
+  EXPECT_EQ(far[1] / far[0], 1e4);
   const Values fine = log_ticks(0.06, 2.4);
   ASSERT_EQ(fine.size(), 5u);
   for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(fine[i], (Values{0.1, 0.2, 0.5, 1, 2})[i], 1e-15);
