@@ -42,6 +42,7 @@ RUN = [
     ("lockstep evaluate runs/mnist-cnn-001 --data configs/data/mnist", ""),
     ("mpirun -n 2 lockstep evaluate runs/mnist-cnn-001", ""),
     (f"{FIT} --set hyperparameters.optimizer.lr=0.1", SHORT),
+    ("lockstep report runs/mnist-cnn-001 runs/mnist-cnn-002", ""),
     (f"{FIT} --profile", SHORT),
     (f"{FIT} --trace trace.json", SHORT),
     (f"mpirun -n 2 {FIT}", SHORT),
@@ -79,6 +80,9 @@ NOT_RUN = {
     "curl --data-binary @tests/golden/digits/test-0.png -H 'Content-Type: image/png' localhost:8080/invocations": SERVES,
     "curl -d '{\"class\": \"3\", \"num_images_per_prompt\": 2, \"seed\": 5}' -H 'Content-Type: application/json' "
     "localhost:8080/invocations": SERVES,
+    "pip install ./launch/python": "fetches setuptools; tests/launch/python_client_test.py installs it with what is here",
+    "from lockstep import Estimator": "tests/launch/python_client_test.py trains and asks small models so",
+    "from lockstep import decode_base64_image, deploy": "tests/launch/python_client_test.py draws so",
     "bench/peers/install": "installs PyTorch from the network",
     "bench/run": "takes hours, and needs PyTorch; .ci/run runs bench/run --quick",
     "bench/run --only unet": "takes an hour, and needs PyTorch; .ci/run runs bench/run --quick",
