@@ -31,6 +31,7 @@ import weakref
 __all__ = ["Estimator", "LockstepError", "Picture", "Predictor", "decode_base64_image", "deploy"]
 
 _ERROR = re.compile(r"^error\[(E_\w+)\]")
+_TOKEN = "LOCKSTEP_SERVE_TOKEN"  # the server reads it too
 _SERVED = re.compile(r" is served on (http://\S+)")
 
 
@@ -148,7 +149,7 @@ def deploy(run, port=0, seconds=60, program=None):
                 raise _failure(last, process.wait())
             if served := _SERVED.search(line):
                 ready.set()
-                return Predictor(served[1], process=process)
+                return Predictor(served[1], token=os.environ.get(_TOKEN), process=process)
     except BaseException:
         _stop(process)
         raise
@@ -237,8 +238,9 @@ def _program(path):
 
 
 def _start(command):
+    """In a session of its own: a terminal's Ctrl-C reaches Python alone, which then ends the program in its own way, once."""
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            encoding="utf-8", errors="replace")
+                            encoding="utf-8", errors="replace", start_new_session=True)
 
 
 def _failure(lines, code):

@@ -350,7 +350,7 @@ class Page {
     std::vector<Row> rows;  // in the order in which keys first appear
     for (size_t i = 0; i < runs_.size(); ++i)
       for (const auto& [key, value] : described(runs_[i])) {
-        auto r = std::find_if(rows.begin(), rows.end(), [&](const Row& x) { return x.name == key; });
+        auto r = std::find_if(rows.begin(), rows.end(), [&key = key](const Row& x) { return x.name == key; });
         if (r == rows.end()) r = rows.insert(r, {key, std::vector<std::string>(runs_.size())});
         r->cells[i] = value;
       }

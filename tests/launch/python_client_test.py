@@ -11,12 +11,14 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 import urllib.parse
 import zlib
 
@@ -144,15 +146,21 @@ class Fit(Folder):
         self.assertIn("fit()", self.fails(None, None, self.estimator(CLASSIFIER).deploy))
 
     def test_an_interrupt_stops_the_program_with_a_checkpoint(self):
-        class Interrupting(io.StringIO):
-            def write(self, text):
-                if "step" in text:
-                    raise KeyboardInterrupt
-                return super().write(text)
-
-        estimator = self.estimator(CLASSIFIER, hyperparameters={"epochs": 1000000}, output="stopped")
-        with self.assertRaises(KeyboardInterrupt), contextlib.redirect_stdout(Interrupting()):
-            estimator.fit({"training": "data"})
+        job = self.estimator(CLASSIFIER).job
+        script = (
+            f"import lockstep; e = lockstep.Estimator({job!r}, instance_count=2, hyperparameters={{'epochs': 1000000}}, "
+            f"output='stopped', program={str(PROGRAM)!r}); e.fit({{'training': 'data'}})"
+        )
+        # As a terminal does it: all processes of the group get the signal.
+        process = subprocess.Popen(
+            [sys.executable, "-B", "-u", "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT / "launch/python")},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )
+        with process:
+            said = next(line for line in process.stdout if "epoch" in line or "rror" in line)
+            os.killpg(process.pid, signal.SIGINT)
+            said += process.stdout.read()
+        self.assertIn("KeyboardInterrupt", said)
         status = json.loads((self.folder / "stopped/status.json").read_text())
         self.assertEqual(status["state"], "interrupted")
         self.assertTrue(any((self.folder / "stopped/checkpoints").iterdir()))
@@ -217,6 +225,12 @@ class Deploy(Folder):
         ).stdout
         with socket.socket() as s:
             self.assertNotEqual(s.connect_ex(("127.0.0.1", urllib.parse.urlsplit(url.strip()).port)), 0)
+
+    def test_a_token_of_the_environment_is_the_servers_and_the_clients(self):
+        with unittest.mock.patch.dict(os.environ, {"LOCKSTEP_SERVE_TOKEN": "secret"}), self.classifier.deploy() as predictor:
+            self.assertIn("class", predictor.predict(png(1)))
+            self.assertIn("class", Predictor(predictor.url, token="secret").predict(png(1)))
+            self.fails(401, None, lambda: Predictor(predictor.url).predict(png(1)))
 
     def test_servers_that_do_not_start(self):
         message = self.fails(66, "E_RUN_NONE", lambda: lockstep.deploy("nowhere", program=PROGRAM))

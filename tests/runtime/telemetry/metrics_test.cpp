@@ -90,14 +90,14 @@ TEST_F(Metrics, ResumeCutsWhatWillBeWrittenAgain) {
   for (const auto& [step, kept] :
        {std::pair<int64_t, size_t>{4, 5}, {3, 4}, {2, 3}, {1, 1}, {0, 0}, {9, 5}}) {
     write_file(path(), whole);
-    MetricsWriter(path(), step);
+    const MetricsWriter cut(path(), step);
     EXPECT_EQ(read_file(path()), lines(kept)) << "step " << step;
   }
   // Wherever a crash has torn the last line, and whatever it has left behind it.
   for (size_t size = 0; size < whole.size(); ++size) {
     for (const std::string& tail : {std::string(), std::string(100, '\0'), std::string("\n{}\n")}) {
       write_file(path(), whole.substr(0, size) + tail);
-      MetricsWriter(path(), 9);
+      const MetricsWriter cut(path(), 9);
       const std::string kept = read_file(path());
       const auto whole_lines =
           std::count(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size), '\n');
