@@ -35,7 +35,7 @@ p { margin: .4rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { border-bottom-width: 2px; white-space: nowrap; }
-tbody th { font-weight: 400; color: var(--quiet); min-width: 8.2rem; overflow-wrap: anywhere; }
+tbody th { font-weight: 400; color: var(--quiet); min-width: 8.6rem; overflow-wrap: anywhere; }
 td.number, th.number { text-align: right; }
 td.long { overflow-wrap: anywhere; min-width: 5.5rem; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .2em; margin-right: .4em; background: currentColor; }
