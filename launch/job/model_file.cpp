@@ -279,6 +279,18 @@ ModelDescription read_model_file(const std::string& path) try {
   throw damaged;
 }
 
+static void take_scheduler(ModelDescription& d, const std::string& path) {
+  const auto file = diffusion::read_scheduler_config(path);
+  d.scheduler = file.config;
+  if (!file.sampler.empty()) d.sampling.sampler = file.sampler;
+  try {
+    d.config.diffusion = diffusion::training_objective(d.scheduler.schedule);
+  } catch (Error& e) {
+    e.add_place("file", path);
+    throw;
+  }
+}
+
 // A StableDiffusionPipeline's. Its texts have as many tokens as its tokenizer says.
 static ModelDescription describe_pipeline(const diffusion::FolderFiles& files) {
   ModelDescription d;
@@ -324,12 +336,9 @@ static ModelDescription describe_pipeline(const diffusion::FolderFiles& files) {
              half,
              {},
              {}};
-  const auto file = diffusion::read_scheduler_config(files.scheduler_config);
-  d.scheduler = file.config;
-  if (!file.sampler.empty()) d.sampling.sampler = file.sampler;
+  take_scheduler(d, files.scheduler_config);
   d.sampling.guidance = 7.5;  // as StableDiffusionPipeline has it
   d.sampling.count = 1;
-  d.config.diffusion = diffusion::training_objective(d.scheduler.schedule);
   return d;
 }
 
@@ -339,9 +348,7 @@ ModelDescription describe_folder(const diffusion::FolderFiles& files) {
   d.model.name = "unet2d";
   d.model.where = files.unet_config;
   const UNet2DConfig& unet = d.model.unet = read_unet_config(files.unet_config);
-  const auto file = diffusion::read_scheduler_config(files.scheduler_config);
-  d.scheduler = file.config;
-  if (!file.sampler.empty()) d.sampling.sampler = file.sampler;
+  take_scheduler(d, files.scheduler_config);
   if (unet.sample_size.empty())
     throw Error(Exit::config, "E_SAMPLE_SIZE", "the configuration says no sample_size")
         .at("file", files.unet_config);
@@ -350,12 +357,6 @@ ModelDescription describe_folder(const diffusion::FolderFiles& files) {
   const int64_t classes = unet.num_class_embeds.value_or(unet.class_embed_type ? 1 : 0);
   d.input = {
       unet.in_channels, unet.sample_size.front(), unet.sample_size.back(), classes, half, half, {}, {}};
-  try {
-    d.config.diffusion = diffusion::training_objective(d.scheduler.schedule);
-  } catch (Error& e) {
-    e.add_place("file", files.scheduler_config);
-    throw;
-  }
   return d;
 }
 

@@ -14,6 +14,8 @@ SHORT_DIFFUSION = (
 )
 FIT = "lockstep fit configs/mnist_cnn.yaml"
 DDPM = "runs/ddpm-mnist-001"
+PAINTER = "runs/painter-digits-001"
+PROMPT = '--prompt "a small red seven at the top left on a blue background"'
 
 RUN = [
     ("lockstep --version", ""),
@@ -55,6 +57,17 @@ RUN = [
     (f"lockstep evaluate {DDPM}", ""),
     (f"lockstep evaluate {DDPM} --judge runs/mnist-cnn-001", "--count 20"),
     (f"mpirun -n 2 lockstep evaluate {DDPM} --judge runs/mnist-cnn-001 --guidance 1.5", "--count 20"),
+    ("lockstep fit configs/painter_digits.yaml", SHORT_DIFFUSION),
+    (f"lockstep sample {PAINTER} {PROMPT}", "--steps 2"),
+    (f"lockstep sample {PAINTER} {PROMPT} --out seven.png", "--steps 2"),
+    (
+        f'lockstep sample {PAINTER} --prompt "a green two" --prompt "a pink nine" --negative-prompt "small" --each pictures',
+        "--steps 2",
+    ),
+    (
+        f"lockstep evaluate {PAINTER} --judge runs/mnist-cnn-001 --count 2000 --verdicts verdicts.jsonl",
+        [("--count 2000", "--count 4")],
+    ),
 ]
 
 BUILDS = "builds the whole project; .ci/run runs it"
