@@ -12,24 +12,25 @@
 #include "runtime/telemetry/say.h"
 
 namespace lockstep::serve {
+
+struct Api::Route {
+  const char *path, *method;
+  bool open;  // without the token
+};
+
+// A request, until it is answered.
+struct Api::Call {
+  HttpRequest request;
+  std::shared_ptr<Reply> reply;
+  Clock::time_point start = Clock::now();
+  const Route* route = nullptr;  // null: there is none
+  std::string name;              // of a model, in the path
+  std::string version;           // of the model that answers, once it is known
+};
+
 namespace {
 
 using nlohmann::ordered_json;
-
-struct Route {
-  const char *path, *methods;
-  bool open;  // without the token
-};
-constexpr Route kRoutes[] = {{"/", "GET", true},         {"/ping", "GET", true},
-                             {"/healthz", "GET", true},  {"/readyz", "GET", true},
-                             {"/metrics", "GET", false}, {"/execution-parameters", "GET", true},
-                             {"/model", "GET", false},   {"/invocations", "POST", false}};
-
-const Route* find_route(const std::string& path) {
-  for (const Route& r : kRoutes)
-    if (path == r.path) return &r;
-  return nullptr;
-}
 
 HttpResponse json_answer(const ordered_json& json) { return {200, "application/json", json_text(json)}; }
 
@@ -43,138 +44,217 @@ bool same(const std::string& a, const std::string& b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
-}  // namespace
-
-Api::Api(Service& service, ApiOptions options) : service_(service), options_(std::move(options)) {}
-
-void Api::operator()(HttpRequest request, const std::shared_ptr<Reply>& reply) {
-  const auto start = Clock::now();
-  const Route* const known = find_route(request.path);
-  const auto respond = [this, reply, start, route = std::string(known ? known->path : "other"),
-                        method = request.method, peer = request.peer](HttpResponse r) {
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    metrics_.count(route, r.status, seconds);
-    say(stdout, json_text(ordered_json{{"peer", peer},
-                                       {"method", method.size() > 16 ? "?" : method},
-                                       {"route", route},
-                                       {"status", r.status},
-                                       {"bytes", r.body.size()},
-                                       {"seconds", std::round(seconds * 1e6) / 1e6}}) +
-                    "\n");
-    reply->send(std::move(r));
-  };
-  Call call{std::move(request), respond, [reply] { return reply->gone(); }};
-  HttpResponse answer;
-  try {
-    answer = route(call);
-  } catch (const Refusal& r) {
-    answer = answer_of(r);
-    if (r.status == 401) answer.headers.emplace_back("WWW-Authenticate", "Bearer");
-  } catch (const std::exception& e) {
-    say(stderr, fmt::format("{}\n", e.what()));
-    answer = error_answer(500, "the server failed");
-  }
-  if (answer.status != 0) respond(std::move(answer));
+// Whether a path has the form of "/models/NAME/invoke"; NAME in it, which has no slash.
+bool matches(const std::string& form, const std::string& path, std::string& name) {
+  const size_t at = form.find("NAME");
+  if (at == std::string::npos) return form == path;
+  const std::string rest = form.substr(at + 4);
+  if (path.size() <= at + rest.size() || path.substr(0, at) != form.substr(0, at) || !path.ends_with(rest))
+    return false;
+  name = path.substr(at, path.size() - at - rest.size());
+  return name.find('/') == std::string::npos;
 }
 
-void Api::refuse_strangers(const HttpRequest& request, bool open) const {
+}  // namespace
+
+Api::Api(Models& models, ApiOptions options) : models_(models), options_(std::move(options)) {}
+
+void Api::operator()(HttpRequest request, const std::shared_ptr<Reply>& reply) {
+  static constexpr Route kRoutes[] = {{"/", "GET", true},
+                                      {"/ping", "GET", true},
+                                      {"/healthz", "GET", true},
+                                      {"/readyz", "GET", true},
+                                      {"/metrics", "GET", false},
+                                      {"/execution-parameters", "GET", true},
+                                      {"/model", "GET", false},
+                                      {"/models", "GET", false},
+                                      {"/models/reload", "POST", false},
+                                      {"/models/NAME", "GET", false},
+                                      {"/models/NAME/invoke", "POST", false},
+                                      {"/invocations", "POST", false}};
+  const auto call = std::make_shared<Call>();
+  call->request = std::move(request);
+  call->reply = reply;
+  for (const Route& r : kRoutes)
+    if (!call->route && matches(r.path, call->request.path, call->name)) call->route = &r;
+  HttpResponse response;
+  try {
+    response = answer(call);
+  } catch (const Refusal& r) {
+    response = answer_of(r);
+    if (r.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  } catch (const std::exception& e) {
+    say(stderr, fmt::format("{}\n", e.what()));
+    response = error_answer(500, "the server failed");
+  }
+  if (response.status != 0) respond(*call, std::move(response));
+}
+
+void Api::respond(const Call& call, HttpResponse r) {
+  const std::string route = call.route ? call.route->path : "other", &method = call.request.method;
+  const double seconds = std::chrono::duration<double>(Clock::now() - call.start).count();
+  metrics_.count(route, r.status, seconds);
+  ordered_json line = {{"peer", call.request.peer},
+                       {"method", method.size() > 16 ? "?" : method},
+                       {"route", route},
+                       {"status", r.status},
+                       {"bytes", r.body.size()},
+                       {"seconds", std::round(seconds * 1e6) / 1e6}};
+  if (!call.version.empty()) {
+    line["model"] = call.version;
+    r.headers.emplace_back("X-Model", call.version);
+  }
+  say(stdout, json_text(line) + "\n");
+  call.reply->send(std::move(r));
+}
+
+void Api::refuse_strangers(const Call& call) const {
+  const HttpRequest& request = call.request;
   const bool health = request.path == "/ping" || request.path == "/healthz" || request.path == "/readyz";
   if (options_.loopback && !health) {
     const std::string host = host_name(request.header("host"));
     if (!host.empty() && host != "localhost" && host != "127.0.0.1" && host != "[::1]")
       throw Refusal{403, "this server listens on the loopback address and knows no such host"};
   }
-  if (open || options_.token.empty()) return;
+  if (call.route->open || options_.token.empty()) return;
   const std::string& given = request.header("authorization");
   if (!given.starts_with("Bearer ") || !same(given.substr(7), options_.token))
     throw Refusal{401, "a token is asked for: Authorization: Bearer TOKEN"};
 }
 
-HttpResponse Api::route(Call& call) {
-  const HttpRequest& r = call.request;
-  const Route* const known = find_route(r.path);
-  if (!known) throw Refusal{404, "there is no such route"};
-  refuse_strangers(r, known->open);
-  const std::string method = r.method == "HEAD" ? "GET" : r.method;
-  if (method != known->methods)
-    return error_answer(405, fmt::format("this route takes {}", known->methods), {{"Allow", known->methods}});
-  if (r.path == "/ping" || r.path == "/healthz" || r.path == "/readyz") return health(r.path);
-  if (r.path == "/") return {200, "text/html; charset=utf-8", page(), {{"Cache-Control", "no-cache"}}};
-  if (r.path == "/metrics")
-    return {200, "text/plain; version=0.0.4",
-            metrics_.text() +
-                fmt::format("# TYPE lockstep_queue_length gauge\nlockstep_queue_length {}\n"
-                            "# TYPE lockstep_pictures_total counter\nlockstep_pictures_total {}\n"
-                            "# TYPE lockstep_evaluations_total counter\nlockstep_evaluations_total {}\n",
-                            service_.waiting(), service_.pictures(), service_.evaluations())};
-  if (r.path == "/execution-parameters")
+HttpResponse Api::answer(const std::shared_ptr<Call>& call) {
+  const HttpRequest& r = call->request;
+  if (!call->route) throw Refusal{404, "there is no such route"};
+  refuse_strangers(*call);
+  const std::string method = r.method == "HEAD" ? "GET" : r.method, path = call->route->path;
+  if (method != call->route->method)
+    return error_answer(405, fmt::format("this route takes {}", call->route->method),
+                        {{"Allow", call->route->method}});
+  if (path == "/ping" || path == "/healthz" || path == "/readyz") return health(path);
+  if (path == "/") return {200, "text/html; charset=utf-8", page(), {{"Cache-Control", "no-cache"}}};
+  if (path == "/metrics") return metrics();
+  if (path == "/execution-parameters")
     return json_answer({{"MaxConcurrentTransforms", 1},
                         {"BatchStrategy", "SINGLE_RECORD"},
                         {"MaxPayloadInMB", options_.body_megabytes}});
-  if (service_.state() != Service::State::ready) throw Refusal{503, "the model is not loaded", "", 5};
-  if (r.path == "/model") return json_answer(describe_for_clients(service_));
-  return invocations(call);
+  if (models_.state() != Service::State::ready) throw Refusal{503, "the model is not loaded", "", 5};
+  if (path == "/models/reload") return reload(call);
+  if (path == "/models") {
+    auto all = ordered_json::array();
+    for (const Served& s : models_.all()) all.push_back({{"name", s.name}, {"model", s.version()}});
+    return json_answer({{"models", all}});
+  }
+  if (path == "/model" || path == "/models/NAME") {
+    const Served served = models_.find(call->name);
+    if (!served.service) throw Refusal{404, "no model of this name is served"};
+    return json_answer(describe_for_clients(served));
+  }
+  return invoke(call);
 }
 
 HttpResponse Api::health(const std::string& path) const {
   if (path == "/healthz") return {200, "", ""};
-  const bool fit = service_.state() == Service::State::ready && !draining_;
+  const bool fit = models_.state() == Service::State::ready && !draining_;
   return fit ? HttpResponse{200, "", ""}
              : error_answer(503, draining_ ? "draining" : "the model is not loaded");
 }
 
-HttpResponse Api::invocations(Call& call) {
-  return service_.model().diffusion() ? draw(call) : classify(call);
+HttpResponse Api::metrics() const {
+  std::string text = metrics_.text();
+  const auto counts = models_.counts();
+  const auto of_models = [&](const char* name, const char* type, auto member) {
+    text += fmt::format("# TYPE {} {}\n", name, type);
+    for (const Models::Counts& c : counts)
+      text += fmt::format("{}{{model=\"{}\"}} {}\n", name, utf8_text(c.name), c.*member);
+  };
+  of_models("lockstep_queue_length", "gauge", &Models::Counts::waiting);
+  of_models("lockstep_pictures_total", "counter", &Models::Counts::pictures);
+  of_models("lockstep_evaluations_total", "counter", &Models::Counts::evaluations);
+  if (models_.state() == Service::State::ready) {
+    text += "# TYPE lockstep_model_info gauge\n";
+    for (const Served& s : models_.all())
+      text += fmt::format("lockstep_model_info{{model=\"{}\",version=\"{}\"}} 1\n", utf8_text(s.name),
+                          s.version());
+  }
+  return {200, "text/plain; version=0.0.4", text};
 }
 
-HttpResponse Api::classify(Call& call) {
-  auto job = std::make_unique<ClassifyJob>();
-  const bool several = read_pictures(call.request, service_.limits(), job->pictures);
+HttpResponse Api::reload(const std::shared_ptr<Call>& call) {
+  // Whoever could ask for it could keep this machine busy with it.
+  if (!options_.loopback && options_.token.empty())
+    throw Refusal{403, "beyond this machine models are loaded again with a token only"};
+  models_.reload([this, call](const Models::Reloaded& result) {
+    if (result.stopped) return respond(*call, answer_of({503, "the server is being stopped", "", 5}));
+    if (!result.failed.empty())
+      return respond(*call,
+                     error_answer(500, fmt::format("could not be loaded, and the one before is served: {}",
+                                                   fmt::join(result.failed, ", "))));
+    auto all = ordered_json::array();
+    for (const Served& s : models_.all()) all.push_back({{"name", s.name}, {"model", s.version()}});
+    respond(*call, json_answer({{"models", all}}));
+  });
+  return {0, "", ""};
+}
+
+HttpResponse Api::invoke(const std::shared_ptr<Call>& call) {
+  const nlohmann::json body = read_json(call->request);
+  const std::string named = named_model(body);
+  if (!named.empty() && !call->name.empty() && named != call->name)
+    throw Refusal{400, "is not the one of the path", "model"};
+  const Served served = models_.find(named.empty() ? call->name : named);
+  if (!served.service) {
+    if (named.empty()) throw Refusal{404, "no model of this name is served"};
+    throw Refusal{400, "is no model that is served", "model"};
+  }
+  Service& service = *served.service;
+  call->version = served.version();
+  std::unique_ptr<Job> job =
+      service.model().diffusion() ? draw(call, body, service) : classify(call, body, service);
   job->deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                     std::chrono::duration<double>(service_.limits().seconds));
-  job->gone = call.gone;
-  job->refused = [respond = call.respond](const Refusal& r) { respond(answer_of(r)); };
-  job->done = [respond = call.respond, several, &service = service_](const std::vector<Scores>& scores) {
+                                     std::chrono::duration<double>(service.limits().seconds));
+  job->gone = [reply = call->reply] { return reply->gone(); };
+  job->refused = [this, call](const Refusal& r) { respond(*call, answer_of(r)); };
+  service.take(std::move(job));
+  return {0, "", ""};
+}
+
+std::unique_ptr<Job> Api::classify(const std::shared_ptr<Call>& call, const nlohmann::json& body,
+                                   const Service& service) {
+  auto job = std::make_unique<ClassifyJob>();
+  const bool several = read_pictures(call->request, body, service.limits(), job->pictures);
+  job->done = [this, call, several](const std::vector<Scores>& scores) {
     auto answers = ordered_json::array();
     for (const Scores& s : scores) {
       ordered_json p = ordered_json::object();
       for (const auto& [name, value] : s.probabilities) p[name] = value;
       answers.push_back({{"class", s.best}, {"probabilities", p}});
     }
-    HttpResponse r = json_answer(several ? ordered_json{{"predictions", answers}} : answers[0]);
-    r.headers.emplace_back("X-Model", model_version(service));
-    respond(std::move(r));
+    respond(*call, json_answer(several ? ordered_json{{"predictions", answers}} : answers[0]));
   };
-  service_.take(std::move(job));
-  return {0, "", ""};
+  return job;
 }
 
-HttpResponse Api::draw(Call& call) {
-  const DrawBody body = read_draw_request(call.request, service_);
+std::unique_ptr<Job> Api::draw(const std::shared_ptr<Call>& call, const nlohmann::json& body,
+                               const Service& service) {
+  const DrawBody drawn = read_draw_request(call->request, body, service);
   auto job = std::make_unique<DrawJob>();
-  job->request = body.request;
-  job->deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                     std::chrono::duration<double>(service_.limits().seconds));
-  job->gone = call.gone;
-  job->refused = [respond = call.respond](const Refusal& r) { respond(answer_of(r)); };
-  job->done = [respond = call.respond, body, &service = service_](const std::vector<Image>& images) {
+  job->request = drawn.request;
+  job->done = [this, call, drawn](const std::vector<Image>& images) {
     HttpResponse r;
-    if (body.raw) {
+    if (drawn.raw) {
       r = {200, "image/png", encode_png(images[0])};
     } else {
       auto pictures = ordered_json::array();
       for (const Image& image : images) pictures.push_back(base64(encode_png(image)));
       r = json_answer({{"generated_images", pictures},
                        {"format", "png"},
-                       {"seed", body.request.seed},
-                       {"model", model_version(service)}});
+                       {"seed", drawn.request.seed},
+                       {"model", call->version}});
     }
-    r.headers.emplace_back("X-Seed", std::to_string(body.request.seed));
-    r.headers.emplace_back("X-Model", model_version(service));
-    respond(std::move(r));
+    r.headers.emplace_back("X-Seed", std::to_string(drawn.request.seed));
+    respond(*call, std::move(r));
   };
-  service_.take(std::move(job));
-  return {0, "", ""};
+  return job;
 }
 
 }  // namespace lockstep::serve

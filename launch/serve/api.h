@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // What clients ask: routes, their bodies, their answers.
 //
-//   GET  /ping                   200 once the model is loaded (SageMaker)
-//   GET  /healthz, /readyz       200 while the process lives; 503 while the model is loaded or drained
+//   GET  /ping                   200 once the models are loaded (SageMaker)
+//   GET  /healthz, /readyz       200 while the process lives; 503 while models are loaded or drained
 //   GET  /execution-parameters   for batch transform (SageMaker)
 //   GET  /metrics                Prometheus' text
+//   GET  /model, /models, /models/NAME   what is served
+//   POST /models/reload          opens the folders again, and answers when the models have changed places
 //   POST /invocations            a picture, or JSON: a class with probabilities, or pictures in base64
+//   POST /models/NAME/invoke     the same of a certain model (SageMaker)
 //   GET  /                       a page to try it on
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "launch/serve/metrics.h"
-#include "launch/serve/service.h"
+#include "launch/serve/models.h"
 
 namespace lockstep::serve {
 
@@ -27,25 +31,26 @@ struct ApiOptions {
 
 class Api {
  public:
-  Api(Service& service, ApiOptions options);
+  Api(Models& models, ApiOptions options);
   void operator()(HttpRequest request, const std::shared_ptr<Reply>& reply);
   void drain() { draining_ = true; }
 
  private:
-  using Respond = std::function<void(HttpResponse)>;
-  struct Call {
-    HttpRequest request;
-    Respond respond;
-    std::function<bool()> gone;
-  };
-  HttpResponse route(Call& call);  // status 0: answered later
-  HttpResponse invocations(Call& call);
-  HttpResponse classify(Call& call);
-  HttpResponse draw(Call& call);
+  struct Route;
+  struct Call;
+  HttpResponse answer(const std::shared_ptr<Call>& call);  // status 0: answered later
+  HttpResponse invoke(const std::shared_ptr<Call>& call);
+  std::unique_ptr<Job> classify(const std::shared_ptr<Call>& call, const nlohmann::json& body,
+                                const Service& service);
+  std::unique_ptr<Job> draw(const std::shared_ptr<Call>& call, const nlohmann::json& body,
+                            const Service& service);
   HttpResponse health(const std::string& path) const;
-  void refuse_strangers(const HttpRequest& request, bool open) const;
+  HttpResponse metrics() const;
+  HttpResponse reload(const std::shared_ptr<Call>& call);
+  void refuse_strangers(const Call& call) const;
+  void respond(const Call& call, HttpResponse response);
 
-  Service& service_;
+  Models& models_;
   const ApiOptions options_;
   Metrics metrics_;
   std::atomic<bool> draining_ = false;

@@ -52,7 +52,7 @@ class Fields {
       if (!p->is_object()) throw Refusal{400, "is no object", "parameters"};
       parameters_ = *p;
     }
-    known_.emplace_back("parameters");
+    known_ = {"parameters", "model"};  // the second is read by named_model()
   }
   // Null: not given.
   const json* find(const char* name) {
@@ -179,7 +179,13 @@ std::string from_base64(const std::string& text, const std::string& field) {
   return bytes;
 }
 
-bool read_pictures(const HttpRequest& request, const ServiceLimits& limits,
+json read_json(const HttpRequest& request) {
+  return content_type(request) == "application/json" ? parse_body(request.body) : json();
+}
+
+std::string named_model(const json& body) { return body.is_null() ? "" : Fields(body).text("model", ""); }
+
+bool read_pictures(const HttpRequest& request, const json& body, const ServiceLimits& limits,
                    std::vector<std::string>& pictures) {
   const std::string type = content_type(request);
   if (type == "image/png" || type == "image/jpeg" || type == "application/x-image" ||
@@ -187,9 +193,8 @@ bool read_pictures(const HttpRequest& request, const ServiceLimits& limits,
     pictures.push_back(request.body);
     return false;
   }
-  if (type != "application/json")
+  if (body.is_null())
     throw Refusal{415, "a picture (image/png, image/jpeg) or application/json is read here"};
-  const json body = parse_body(request.body);
   Fields fields(body);
   const json* inputs = fields.find("inputs");
   fields.expect_no_others();
@@ -199,11 +204,10 @@ bool read_pictures(const HttpRequest& request, const ServiceLimits& limits,
   return inputs->is_array();
 }
 
-DrawBody read_draw_request(const HttpRequest& request, const Service& service) {
-  if (content_type(request) != "application/json") throw Refusal{415, "application/json is read here"};
+DrawBody read_draw_request(const HttpRequest& request, const json& body, const Service& service) {
+  if (body.is_null()) throw Refusal{415, "application/json is read here"};
   const ModelDescription& m = service.model();
   const ServiceLimits& limits = service.limits();
-  const json body = parse_body(request.body);
   Fields fields(body);
   DrawBody d;
   d.raw = wants_picture(request);
@@ -246,16 +250,10 @@ DrawBody read_draw_request(const HttpRequest& request, const Service& service) {
   return d;
 }
 
-std::string model_version(const Service& service) {
-  const TrainedModel& t = service.trained();
-  std::string folder = t.folder;
-  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
-  return utf8_text(folder.substr(folder.rfind('/') + 1)) + "@" + t.description_hash.substr(0, 12);
-}
-
-ordered_json describe_for_clients(const Service& service) {
+ordered_json describe_for_clients(const Served& served) {
+  const Service& service = *served.service;
   const ModelDescription& m = service.model();
-  ordered_json j = {{"model", model_version(service)},
+  ordered_json j = {{"model", served.version()},
                     {"task", m.diffusion() ? "draw" : "classify"},
                     {"channels", m.input.channels},
                     {"height", m.input.height},

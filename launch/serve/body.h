@@ -7,12 +7,17 @@
 #include <vector>
 
 #include "launch/serve/http.h"
-#include "launch/serve/service.h"
+#include "launch/serve/models.h"
 
 namespace lockstep::serve {
 
+// A body of application/json, an object; null where it is of another type.
+nlohmann::json read_json(const HttpRequest& request);
+// "model" in it; "" where it names none.
+std::string named_model(const nlohmann::json& body);
+
 // A picture (image/png, image/jpeg) or JSON {"inputs": base64 or a list of it}. Whether it is a list.
-bool read_pictures(const HttpRequest& request, const ServiceLimits& limits,
+bool read_pictures(const HttpRequest& request, const nlohmann::json& body, const ServiceLimits& limits,
                    std::vector<std::string>& pictures);
 
 struct DrawBody {
@@ -21,15 +26,13 @@ struct DrawBody {
 };
 // {"class": name or list, "num_images_per_prompt", "height", "width", "num_inference_steps", "guidance_scale",
 // "seed", "sampler"}, also under "parameters".
-DrawBody read_draw_request(const HttpRequest& request, const Service& service);
+DrawBody read_draw_request(const HttpRequest& request, const nlohmann::json& body, const Service& service);
 
 std::string base64(const std::string& bytes);
 // Error as Refusal where it is none.
 std::string from_base64(const std::string& text, const std::string& field);
 
 // What a client may know: kind, size, classes, defaults, limits.
-nlohmann::ordered_json describe_for_clients(const Service& service);
-// The folder's name and the beginning of its model.json's hash.
-std::string model_version(const Service& service);
+nlohmann::ordered_json describe_for_clients(const Served& served);
 
 }  // namespace lockstep::serve

@@ -5,72 +5,12 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "runtime/data/dataset.h"
-#include "tests/launch/small_run.h"
-#include "tests/support/process.h"
-#include "tests/support/raw_client.h"
+#include "tests/launch/serve_support.h"
 
 namespace lockstep::testing {
 namespace {
 
 using nlohmann::json;
-
-std::string from_base64(const std::string& text) {
-  static const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string bytes;
-  uint32_t bits = 0;
-  int count = 0;
-  for (const char c : text) {
-    if (c == '=') break;
-    bits = bits << 6 | static_cast<uint32_t>(digits.find(c));
-    count += 6;
-    if (count >= 8) bytes += static_cast<char>(bits >> (count -= 8));
-  }
-  return bytes;
-}
-
-class Serve : public SmallRun {
- protected:
-  void fit() { ASSERT_EQ(lockstep("fit job.yaml --output run").code, 0); }
-  void fit_painter() {
-    write_file(
-        folder_.file("job.yaml"),
-        "job_name: test\nmodel:\n  name: unet2d\n  config: {in_channels: 1, out_channels: 1, "
-        "block_out_channels: [4, 8], down_block_types: [DownBlock2D, AttnDownBlock2D], up_block_types: "
-        "[AttnUpBlock2D, UpBlock2D], layers_per_block: 1, attention_head_dim: 4, norm_num_groups: 2, "
-        "num_class_embeds: 11}\nobjective: {name: diffusion, label_dropout: 0.1}\n"
-        "inputs: {training: {dataset: mnist, path: .}}\n"
-        "sampling: {count: 1, steps: 4}\n"
-        "hyperparameters: {steps: 4, global_batch_size: 12, optimizer: {name: sgd, lr: 0.01}}\n");
-    fit();
-  }
-  void serve(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> command = {LOCKSTEP_BINARY, "serve", folder_.file("run"), "--port", "0"};
-    command.insert(command.end(), more.begin(), more.end());
-    server_ = std::make_unique<Process>(
-        command, std::map<std::string, std::string>{{"XDG_CACHE_HOME", folder_.file("cache")}});
-    ASSERT_TRUE(server_->wait_for("is served on http://")) << server_->output();
-    ASSERT_TRUE(server_->wait_for("/\n"));
-    const std::string& said = server_->output();
-    port_ = std::atoi(said.c_str() + said.rfind(':') + 1);
-    ASSERT_GT(port_, 0) << said;
-  }
-  std::string picture(int shade = 9) const {
-    Image image{1, kSide, kSide, std::vector<uint8_t>(kSide * kSide)};
-    for (size_t i = 0; i < image.pixels.size(); ++i)
-      image.pixels[i] = static_cast<uint8_t>(i * static_cast<size_t>(shade));
-    return encode_png(image);
-  }
-  static std::string message(const RawClient::Answer& a) {
-    const json j = json::parse(a.body, nullptr, false);
-    if (!j.is_object() || !j.contains("error")) return a.body;
-    const json& e = j["error"];
-    return std::to_string(a.status) + " " + (e.contains("field") ? e["field"].get<std::string>() + " " : "") +
-           e["message"].get<std::string>();
-  }
-  int port_ = 0;
-  std::unique_ptr<Process> server_;
-};
 
 TEST_F(Serve, AClassifierAnswersAsPredictDoes) {
   fit();
@@ -84,20 +24,7 @@ TEST_F(Serve, AClassifierAnswersAsPredictDoes) {
   EXPECT_EQ(json::parse(raw.body)["class"], predicted["class"]);
   EXPECT_EQ(json::parse(raw.body)["probabilities"], predicted["probabilities"]);
   // Two in one request, in their order.
-  const auto coded = [&](int shade) {
-    static const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    std::string bytes = picture(shade), text;
-    const size_t rest = bytes.size() % 3, padding = rest ? 3 - rest : 0;
-    bytes.append(padding, '\0');
-    for (size_t i = 0; i < bytes.size(); i += 3) {
-      const auto byte = [&](size_t k) { return static_cast<uint32_t>(static_cast<uint8_t>(bytes[i + k])); };
-      const uint32_t bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-      for (int shift : {18, 12, 6, 0}) text += digits[bits >> shift & 63];
-    }
-    std::fill_n(text.rbegin(), padding, '=');
-    return text;
-  };
-  const auto both = client.post(json{{"inputs", {coded(3), coded(9)}}}.dump());
+  const auto both = client.post(json{{"inputs", {to_base64(picture(3)), to_base64(picture(9))}}}.dump());
   ASSERT_EQ(both.status, 200) << both.body;
   const json predictions = json::parse(both.body)["predictions"];
   ASSERT_EQ(predictions.size(), 2U);
@@ -252,8 +179,10 @@ TEST_F(Serve, AnswersWhatItHasTakenBeforeItStops) {
       if (own.post(R"({"num_inference_steps": 300})").status == 200) ++drawn;
     });
   RawClient watch(port_);
-  ASSERT_TRUE(eventually(
-      [&] { return watch.get("/metrics").body.find("lockstep_evaluations_total 0") == std::string::npos; }));
+  ASSERT_TRUE(eventually([&] {
+    return watch.get("/metrics").body.find("lockstep_evaluations_total{model=\"run\"} 0") ==
+           std::string::npos;
+  }));
   server_->signal(SIGTERM);
   EXPECT_TRUE(eventually([&] {
     const int status = RawClient(port_).get("/readyz").status;

@@ -74,8 +74,8 @@ class RawClient {
     return ask("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n" + more + "\r\n");
   }
   Answer post(const std::string& body, const std::string& type = "application/json",
-              const std::string& more = "") {
-    return ask("POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + type +
+              const std::string& more = "", const std::string& path = "/invocations") {
+    return ask("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + type +
                "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n" + more + "\r\n" + body);
   }
 

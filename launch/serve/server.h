@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The server as a program: from its options to its end by a signal.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "launch/serve/models.h"
+
+namespace lockstep::serve {
+
+struct ServerOptions {
+  std::vector<ModelSource> models;  // one at least
+  std::string host = "127.0.0.1";
+  int port = 8080;  // 0: any free one
+  std::string token;
+  int64_t body_megabytes = 6;
+  ServiceLimits limits;
+  double drain_seconds = 30;
+};
+
+bool is_loopback(const std::string& host);
+// What a folder's model is called: the folder's name, with _ for what is no letter, digit, point or dash.
+std::string model_name(const std::string& folder);
+
+// SIGTERM, SIGINT: health checks fail, requests that are there are answered, then it returns; a second signal, or
+// drain_seconds: at once. SIGHUP: the models are loaded again. Errors: those of Service and HttpServer.
+void serve_until_stopped(const ServerOptions& options);
+
+}  // namespace lockstep::serve
