@@ -58,6 +58,7 @@ int run_serve(const Arguments& arguments) {
   serve::ServerOptions o;
   std::string folder, token_file;
   std::vector<std::string> models;
+  serve::TlsFiles tls;
   po::options_description visible("Options"), hidden;
   visible.add_options()("host", po::value(&o.host)->value_name("ADDRESS"),
                         "where to listen (127.0.0.1); another machine's clients need 0.0.0.0, and a token")(
@@ -66,6 +67,9 @@ int run_serve(const Arguments& arguments) {
       "a model by a name that requests choose it by; several are served beside each other")(
       "token-file", po::value(&token_file)->value_name("FILE"),
       "its first line is asked for as `Authorization: Bearer`; else that of LOCKSTEP_SERVE_TOKEN")(
+      "cert", po::value(&tls.certificate)->value_name("FILE"),
+      "certificate for HTTPS, in PEM form, with those that lead to it; read again on SIGHUP")(
+      "key", po::value(&tls.key)->value_name("FILE"), "its key, in PEM form without a passphrase")(
       "no-token", "listen beyond this machine without one")(
       "queue", po::value(&o.limits.waiting)->value_name("N"), "requests that may wait (64)")(
       "batch", po::value(&o.limits.batch)->value_name("N"), "samples of one evaluation of the model (16)")(
@@ -99,6 +103,8 @@ int run_serve(const Arguments& arguments) {
   expect_option(o.body_megabytes >= 1 && o.body_megabytes <= 1024, "--max-body-mb is 1 to 1024");
   expect_option(o.limits.seconds > 0 && o.limits.seconds <= 86400, "--seconds is above 0, and 86400 at most");
   expect_option(o.drain_seconds >= 0 && o.drain_seconds <= 86400, "--drain-seconds is 0 to 86400");
+  expect_option(tls.certificate.empty() == tls.key.empty(), "--cert and --key go together");
+  if (!tls.certificate.empty()) o.tls = tls;
   o.token = token_of(token_file);
   if (o.token.empty() && !serve::is_loopback(o.host) && !vm->count("no-token"))
     throw Error(Exit::config, "E_SERVE_TOKEN",

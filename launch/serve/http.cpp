@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/serve/http.h"
 
-#include <sys/socket.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <poll.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/ssl/context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <boost/beast/ssl.hpp>
 #include <cctype>
 #include <chrono>
 #include <condition_variable>
@@ -17,9 +23,11 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <type_traits>
 
 #include "kernels/core/error.h"
 #include "launch/serve/answers.h"
+#include "runtime/files/path.h"
 
 namespace lockstep::serve {
 namespace {
@@ -58,13 +66,50 @@ std::string decoded(const std::string& text) {
   return out;
 }
 
+using PlainStream = beast::tcp_stream;
+using TlsStream = beast::ssl_stream<beast::tcp_stream>;
+
+constexpr size_t kMostPem = 1 << 20;  // bytes of a certificate's file
+
+std::shared_ptr<asio::ssl::context> tls_context(const TlsFiles& files) {
+  auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
+  SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_2_VERSION);
+  SSL_CTX_set_options(context->native_handle(), SSL_OP_NO_RENEGOTIATION);
+  error_code error;
+  // Else OpenSSL asks the terminal.
+  context->set_password_callback([](size_t, asio::ssl::context::password_purpose) { return ""; }, error);
+  const std::string certificate = read_text_file(files.certificate, kMostPem),
+                    key = read_text_file(files.key, kMostPem);
+  context->use_certificate_chain(asio::buffer(certificate), error);
+  if (error) throw Error(Exit::data, "E_TLS", "no certificate in PEM form").at("file", files.certificate);
+  context->use_private_key(asio::buffer(key), asio::ssl::context::pem, error);
+  // OpenSSL holds it against the certificate as soon as it has both.
+  if (error.value() != 0 &&
+      ERR_GET_REASON(static_cast<unsigned long>(error.value())) == X509_R_KEY_VALUES_MISMATCH)
+    throw Error(Exit::config, "E_TLS", "this key is not the certificate's")
+        .at("file", files.key)
+        .at("certificate", files.certificate);
+  if (error)
+    throw Error(Exit::data, "E_TLS", "no private key in PEM form without a passphrase").at("file", files.key);
+  return context;
+}
+
 }  // namespace
 
 struct HttpServer::Impl {
-  class Connection;
+  class Connection {
+   public:
+    virtual ~Connection() = default;
+    virtual void start(bool too_many) = 0;
+    virtual void drain() = 0;  // ends where no request is there
+  };
+  template <class Stream>
+  class ConnectionOver;
 
-  Impl(const std::string& address, int port, const HttpLimits& l, HttpHandler h)
-      : limits(l), handler(std::move(h)), acceptor(io), retry(io) {
+  Impl(const std::string& address, int port, const HttpLimits& l, HttpHandler h,
+       const std::optional<TlsFiles>& files)
+      : limits(l), handler(std::move(h)), tls_files(files), acceptor(io), retry(io) {
+    if (tls_files) tls = tls_context(*tls_files);
     error_code error;
     const auto where = asio::ip::make_address(address, error);
     if (error)
@@ -99,6 +144,8 @@ struct HttpServer::Impl {
 
   const HttpLimits limits;
   const HttpHandler handler;
+  const std::optional<TlsFiles> tls_files;
+  std::shared_ptr<asio::ssl::context> tls;  // null: plain; the thread's own once it runs
   asio::io_context io{1};
   tcp::acceptor acceptor;
   asio::steady_timer retry;
@@ -112,35 +159,66 @@ struct HttpServer::Impl {
 };
 
 // All members but gone_ belong to the server's thread.
-class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connection> {
+template <class Stream>
+class HttpServer::Impl::ConnectionOver : public Connection,
+                                         public std::enable_shared_from_this<ConnectionOver<Stream>> {
  public:
-  Connection(Impl& server, tcp::socket socket)
-      : server_(server), stream_(std::move(socket)), buffer_(kBufferBytes) {
+  static constexpr bool kTls = std::is_same_v<Stream, TlsStream>;
+
+  // context: of a stream over TLS; it stays as long as the connection.
+  ConnectionOver(Impl& server, tcp::socket socket, std::shared_ptr<asio::ssl::context> context)
+      : server_(server),
+        context_(std::move(context)),
+        stream_(make_stream(std::move(socket), context_.get())),
+        buffer_(kBufferBytes),
+        look_again_(server.io) {
     error_code ignored;
-    stream_.socket().set_option(tcp::no_delay(true), ignored);
-    const auto peer = stream_.socket().remote_endpoint(ignored);
+    tcp_layer().socket().set_option(tcp::no_delay(true), ignored);
+    const auto peer = tcp_layer().socket().remote_endpoint(ignored);
     if (!ignored) peer_ = peer.address().to_string();
   }
 
-  void start(bool too_many) {
-    if (too_many)
-      answer(error_answer(503, "too many connections", {{"Retry-After", "1"}}), false);
-    else
-      read_head(server_.limits.head_seconds);
+  void start(bool too_many) override {
+    if constexpr (kTls) {
+      state_ = State::reading;
+      tcp_layer().expires_after(span_of(server_.limits.head_seconds));
+      stream_.async_handshake(asio::ssl::stream_base::server,
+                              [self = this->shared_from_this(), too_many](error_code e) {
+                                if (e) return self->close();
+                                self->begin(too_many);
+                              });
+    } else {
+      begin(too_many);
+    }
   }
 
-  void drain() {
+  void drain() override {
     if (state_ == State::idle) close();
   }
 
  private:
   // Pipelined requests, and what a parser may see at once of chunk extensions and trailers.
   static constexpr size_t kBufferBytes = 64 << 10;
-  enum class State : uint8_t { idle, reading, answering };
+  enum class State : uint8_t { idle, reading, answering, ending };
+
+  static Stream make_stream(tcp::socket socket, asio::ssl::context* context) {
+    if constexpr (kTls)
+      return Stream(std::move(socket), *context);
+    else
+      return Stream(std::move(socket));
+  }
+  beast::tcp_stream& tcp_layer() { return beast::get_lowest_layer(stream_); }
+
+  void begin(bool too_many) {
+    if (too_many)
+      answer(error_answer(503, "too many connections", {{"Retry-After", "1"}}), false);
+    else
+      read_head(server_.limits.head_seconds);
+  }
 
   class Answer : public Reply {
    public:
-    explicit Answer(std::shared_ptr<Connection> c) : connection_(std::move(c)) {}
+    explicit Answer(std::shared_ptr<ConnectionOver> c) : connection_(std::move(c)) {}
     ~Answer() override {
       if (!sent_) send(error_answer(500, "no answer was made"));
     }
@@ -152,7 +230,7 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
     bool gone() const override { return connection_->gone_; }
 
    private:
-    std::shared_ptr<Connection> connection_;
+    std::shared_ptr<ConnectionOver> connection_;
     std::atomic<bool> sent_ = false;
   };
 
@@ -161,9 +239,10 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
     parser_->header_limit(static_cast<std::uint32_t>(server_.limits.header_bytes));
     parser_->body_limit(static_cast<std::uint64_t>(server_.limits.body_bytes));
     state_ = buffer_.size() > 0 ? State::reading : State::idle;
-    stream_.expires_after(span_of(seconds));
-    http::async_read_header(stream_, buffer_, *parser_,
-                            [self = shared_from_this()](error_code e, size_t) { self->head_is_read(e); });
+    tcp_layer().expires_after(span_of(seconds));
+    http::async_read_header(
+        stream_, buffer_, *parser_,
+        [self = this->shared_from_this()](error_code e, size_t) { self->head_is_read(e); });
   }
 
   void head_is_read(error_code e) {
@@ -199,17 +278,17 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
     const std::string expect = lower(request_.header("expect"));
     if (!expect.empty() && expect != "100-continue")
       return answer(error_answer(417, "only 100-continue is expected here"), false);
-    stream_.expires_after(span_of(server_.limits.body_seconds));
+    tcp_layer().expires_after(span_of(server_.limits.body_seconds));
     if (expect.empty() || parser_->is_done()) return read_body();
     go_on_.emplace(http::status::continue_, 11);
-    http::async_write(stream_, *go_on_, [self = shared_from_this()](error_code error, size_t) {
+    http::async_write(stream_, *go_on_, [self = this->shared_from_this()](error_code error, size_t) {
       if (error) return self->close();
       self->read_body();
     });
   }
 
   void read_body() {
-    http::async_read(stream_, buffer_, *parser_, [self = shared_from_this()](error_code e, size_t) {
+    http::async_read(stream_, buffer_, *parser_, [self = this->shared_from_this()](error_code e, size_t) {
       if (e) return self->refuse(e);
       self->request_.body = std::move(self->parser_->get().body());
       self->handle();
@@ -218,9 +297,9 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
 
   void handle() {
     state_ = State::answering;
-    stream_.expires_never();
+    tcp_layer().expires_never();
     watch();
-    const auto reply = std::make_shared<Answer>(shared_from_this());
+    const auto reply = std::make_shared<Answer>(this->shared_from_this());
     try {
       server_.handler(std::move(request_), reply);
     } catch (const std::exception&) {
@@ -228,13 +307,23 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
     }
   }
 
-  // A client that closes its end while it is answered has gone; data is its next request.
+  // A client that closes its end while it is answered has gone. Data is its next request, or the alert by which TLS
+  // ends: what comes behind it is looked for from time to time.
   void watch() {
-    stream_.socket().async_wait(tcp::socket::wait_read, [self = shared_from_this()](error_code e) {
-      if (e || self->state_ != State::answering) return;
-      char byte;
-      if (::recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
-        self->gone_ = true;
+    tcp_layer().socket().async_wait(tcp::socket::wait_read,
+                                    [self = this->shared_from_this(), turn = turn_](error_code e) {
+                                      if (!e && turn == self->turn_) self->look();
+                                    });
+  }
+  void look() {
+    pollfd p{tcp_layer().socket().native_handle(), POLLRDHUP, 0};
+    if (::poll(&p, 1, 0) > 0) {
+      gone_ = true;
+      return;
+    }
+    look_again_.expires_after(std::chrono::milliseconds(100));
+    look_again_.async_wait([self = this->shared_from_this(), turn = turn_](error_code e) {
+      if (!e && turn == self->turn_) self->look();
     });
   }
 
@@ -259,8 +348,10 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
   void answer(HttpResponse r, bool whole) {
     if (closed_) return;
     state_ = State::answering;
+    ++turn_;  // no more watching
+    look_again_.cancel();
     error_code ignored;
-    stream_.socket().cancel(ignored);  // no more watching
+    tcp_layer().socket().cancel(ignored);
     const bool keep = whole && keep_alive_ && !server_.draining && !gone_;
     response_.emplace(static_cast<http::status>(r.status), old_ ? 10 : 11);
     response_->set(http::field::server, "lockstep");
@@ -273,9 +364,10 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
     head_only_ = request_.method == "HEAD";
     serializer_.emplace(*response_);
     serializer_->split(head_only_);
-    stream_.expires_after(span_of(server_.limits.write_seconds));
-    const auto written = [self = shared_from_this(), keep](error_code e, size_t) {
-      if (e || !keep) return self->close();
+    tcp_layer().expires_after(span_of(server_.limits.write_seconds));
+    const auto written = [self = this->shared_from_this(), keep](error_code e, size_t) {
+      if (e) return self->close();
+      if (!keep) return self->end();
       self->request_ = {};
       self->read_head(self->server_.limits.idle_seconds);
     };
@@ -285,18 +377,48 @@ class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connect
       http::async_write(stream_, *serializer_, written);
   }
 
+  // The answer is the last. What the client still sends is read for a while and thrown away: were the socket closed with
+  // it, TCP would take back the answer too.
+  void end() {
+    state_ = State::ending;
+    tcp_layer().expires_after(std::chrono::seconds(1));
+    if constexpr (kTls)
+      stream_.async_shutdown([self = this->shared_from_this()](error_code) { self->linger(); });
+    else
+      linger();
+  }
+  void linger() {
+    error_code error;
+    tcp_layer().socket().shutdown(tcp::socket::shutdown_send, error);
+    if (error || server_.open.size() > 2 * static_cast<size_t>(server_.limits.connections)) return close();
+    throw_away();
+  }
+  void throw_away() {
+    tcp_layer().async_read_some(asio::buffer(thrown_away_),
+                                [self = this->shared_from_this()](error_code e, size_t) {
+                                  if (e) return self->close();
+                                  self->throw_away();
+                                });
+  }
+
   void close() {
     if (std::exchange(closed_, true)) return;
     gone_ = true;
+    ++turn_;
+    look_again_.cancel();
     error_code ignored;
-    stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
-    stream_.close();
-    server_.ended(shared_from_this());
+    tcp_layer().socket().shutdown(tcp::socket::shutdown_both, ignored);
+    tcp_layer().close();
+    server_.ended(this->shared_from_this());
   }
 
   Impl& server_;
-  beast::tcp_stream stream_;
+  const std::shared_ptr<asio::ssl::context> context_;
+  Stream stream_;
   beast::flat_buffer buffer_;
+  asio::steady_timer look_again_;
+  int64_t turn_ = 0;  // of watching
+  std::array<char, 4096> thrown_away_;
   std::optional<http::request_parser<http::string_body>> parser_;
   std::optional<http::response<http::string_body>> response_;
   std::optional<http::response_serializer<http::string_body>> serializer_;
@@ -319,7 +441,11 @@ void HttpServer::Impl::accept() {
       return;
     }
     const bool too_many = static_cast<int64_t>(open.size()) >= limits.connections;
-    const auto c = std::make_shared<Connection>(*this, std::move(socket));
+    std::shared_ptr<Connection> c;
+    if (tls)
+      c = std::make_shared<ConnectionOver<TlsStream>>(*this, std::move(socket), tls);
+    else
+      c = std::make_shared<ConnectionOver<PlainStream>>(*this, std::move(socket), nullptr);
     open.insert(c);
     count = static_cast<int64_t>(open.size());
     c->start(too_many);
@@ -327,11 +453,18 @@ void HttpServer::Impl::accept() {
   });
 }
 
-HttpServer::HttpServer(const std::string& address, int port, const HttpLimits& limits, HttpHandler handler)
-    : impl_(std::make_unique<Impl>(address, port, limits, std::move(handler))) {}
+HttpServer::HttpServer(const std::string& address, int port, const HttpLimits& limits, HttpHandler handler,
+                       const std::optional<TlsFiles>& tls)
+    : impl_(std::make_unique<Impl>(address, port, limits, std::move(handler), tls)) {}
 HttpServer::~HttpServer() = default;
 
 int HttpServer::port() const { return impl_->bound_port; }
+
+void HttpServer::renew_tls() {
+  if (!impl_->tls_files) return;
+  asio::post(impl_->io,
+             [impl = impl_.get(), context = tls_context(*impl_->tls_files)] { impl->tls = context; });
+}
 
 void HttpServer::drain() {
   asio::post(impl_->io, [impl = impl_.get()] {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -55,12 +56,21 @@ struct HttpLimits {
   double idle_seconds = 60;  // between requests of a connection
 };
 
+// PEM files: a certificate with those that lead to it, and its key, without a passphrase. TLS 1.2 and 1.3.
+struct TlsFiles {
+  std::string certificate, key;
+};
+
 class HttpServer {
  public:
-  // Listens from here on. port 0: any free one. Error unavailable (69).
-  HttpServer(const std::string& address, int port, const HttpLimits& limits, HttpHandler handler);
+  // Listens from here on, over TLS where there are files for it. port 0: any free one. Errors: usage (64),
+  // unavailable (69); of the files no_input (66), no_permission (77), data (65), config (78) where the key is another's.
+  HttpServer(const std::string& address, int port, const HttpLimits& limits, HttpHandler handler,
+             const std::optional<TlsFiles>& tls = std::nullopt);
   ~HttpServer();  // closes everything
   int port() const;
+  // Reads the files for TLS again, for connections from here on. Errors as above; the ones before then stay.
+  void renew_tls();
   // Connections end with the answer that they wait for; idle ones now. New ones are still answered.
   void drain();
   // Takes no more connections, and returns when the last has ended, or after so many seconds.

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <csignal>
 
+#include "launch/commands/report_error.h"
 #include "launch/serve/api.h"
 #include "runtime/files/path.h"
 #include "runtime/telemetry/say.h"
@@ -39,6 +40,15 @@ void say_what_was_reloaded(const Models::Reloaded& result) {
                                                   fmt::join(result.failed, ", ")));
 }
 
+void reload(Models& models, HttpServer& server) {
+  try {
+    server.renew_tls();
+  } catch (const Error& e) {
+    report_error(e.what());
+  }
+  models.reload(say_what_was_reloaded);
+}
+
 }  // namespace
 
 bool is_loopback(const std::string& host) { return host == "::1" || host.starts_with("127."); }
@@ -59,19 +69,21 @@ void serve_until_stopped(const ServerOptions& o) {
   Api api(models, {o.token, is_loopback(o.host), o.body_megabytes});
   HttpLimits http;
   http.body_bytes = o.body_megabytes << 20;
-  HttpServer server(o.host, o.port, http,
-                    [&](HttpRequest r, const std::shared_ptr<Reply>& reply) { api(std::move(r), reply); });
+  HttpServer server(
+      o.host, o.port, http,
+      [&](HttpRequest r, const std::shared_ptr<Reply>& reply) { api(std::move(r), reply); }, o.tls);
   bool stop = false;
   while (!stop && models.state() == Service::State::opening) stop = asks_to_stop(next_signal(signals, 20ms));
   if (models.state() == Service::State::failed) models.rethrow_failure();
-  const std::string url = fmt::format(
-      "http://{}:{}/", o.host.find(':') == std::string::npos ? o.host : "[" + o.host + "]", server.port());
+  const std::string url =
+      fmt::format("{}://{}:{}/", o.tls ? "https" : "http",
+                  o.host.find(':') == std::string::npos ? o.host : "[" + o.host + "]", server.port());
   for (const ModelSource& m : o.models)
     if (!stop) say(stdout, fmt::format("{} is served on {}\n", m.folder, url));
   while (!stop) {
     const int signal = next_signal(signals, 60s);
     stop = asks_to_stop(signal);
-    if (signal == SIGHUP) models.reload(say_what_was_reloaded);
+    if (signal == SIGHUP) reload(models, server);
   }
 
   // Health checks fail from here on, so that nobody sends more; what is there is answered.

@@ -14,6 +14,7 @@ struct ServerOptions {
   std::string host = "127.0.0.1";
   int port = 8080;  // 0: any free one
   std::string token;
+  std::optional<TlsFiles> tls;
   int64_t body_megabytes = 6;
   ServiceLimits limits;
   double drain_seconds = 30;
@@ -24,7 +25,7 @@ bool is_loopback(const std::string& host);
 std::string model_name(const std::string& folder);
 
 // SIGTERM, SIGINT: health checks fail, requests that are there are answered, then it returns; a second signal, or
-// drain_seconds: at once. SIGHUP: the models are loaded again. Errors: those of Service and HttpServer.
+// drain_seconds: at once. SIGHUP: the models and the certificate are loaded again. Errors: those of Service and HttpServer.
 void serve_until_stopped(const ServerOptions& options);
 
 }  // namespace lockstep::serve
