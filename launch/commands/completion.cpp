@@ -137,6 +137,9 @@ _lockstep() {{
       fi
       mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
       ;;
+    sagemaker)
+      mapfile -t COMPREPLY < <(compgen -W serve -- "$current")
+      ;;
     completion)
       mapfile -t COMPREPLY < <(compgen -W bash -- "$current")
       ;;

@@ -74,7 +74,7 @@ int run_serve(const Arguments& arguments) {
       "queue", po::value(&o.limits.waiting)->value_name("N"), "requests that may wait (64)")(
       "batch", po::value(&o.limits.batch)->value_name("N"), "samples of one evaluation of the model (16)")(
       "pictures", po::value(&o.limits.pictures)->value_name("N"), "pictures of a request at most (16)")(
-      "max-body-mb", po::value(&o.body_megabytes)->value_name("N"), "a request's body at most (6)")(
+      "max-body-mb", po::value(&o.api.body_megabytes)->value_name("N"), "a request's body at most (6)")(
       "seconds", po::value(&o.limits.seconds)->value_name("S"),
       "from a request to its answer at most (60); what would take longer is refused at once")(
       "drain-seconds", po::value(&o.drain_seconds)->value_name("S"),
@@ -100,13 +100,13 @@ int run_serve(const Arguments& arguments) {
   expect_option(o.limits.waiting >= 1 && o.limits.waiting <= 1 << 20, "--queue is 1 to 1048576");
   expect_option(o.limits.batch >= 1 && o.limits.batch <= 4096, "--batch is 1 to 4096");
   expect_option(o.limits.pictures >= 1 && o.limits.pictures <= 4096, "--pictures is 1 to 4096");
-  expect_option(o.body_megabytes >= 1 && o.body_megabytes <= 1024, "--max-body-mb is 1 to 1024");
+  expect_option(o.api.body_megabytes >= 1 && o.api.body_megabytes <= 1024, "--max-body-mb is 1 to 1024");
   expect_option(o.limits.seconds > 0 && o.limits.seconds <= 86400, "--seconds is above 0, and 86400 at most");
   expect_option(o.drain_seconds >= 0 && o.drain_seconds <= 86400, "--drain-seconds is 0 to 86400");
   expect_option(tls.certificate.empty() == tls.key.empty(), "--cert and --key go together");
   if (!tls.certificate.empty()) o.tls = tls;
-  o.token = token_of(token_file);
-  if (o.token.empty() && !serve::is_loopback(o.host) && !vm->count("no-token"))
+  o.api.token = token_of(token_file);
+  if (o.api.token.empty() && !serve::is_loopback(o.host) && !vm->count("no-token"))
     throw Error(Exit::config, "E_SERVE_TOKEN",
                 fmt::format("serve: on {} anybody who reaches this machine could ask", o.host))
         .hint("--token-file FILE, or --no-token where that is meant");

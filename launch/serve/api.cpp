@@ -8,6 +8,7 @@
 
 #include "launch/serve/body.h"
 #include "launch/serve/page.h"
+#include "launch/serve/parts.h"
 #include "runtime/files/json_text.h"
 #include "runtime/telemetry/say.h"
 
@@ -26,6 +27,7 @@ struct Api::Call {
   const Route* route = nullptr;  // null: there is none
   std::string name;              // of a model, in the path
   std::string version;           // of the model that answers, once it is known
+  bool part = false;             // of a request, which is counted as a whole
 };
 
 namespace {
@@ -91,6 +93,7 @@ void Api::operator()(HttpRequest request, const std::shared_ptr<Reply>& reply) {
 }
 
 void Api::respond(const Call& call, HttpResponse r) {
+  if (call.part) return call.reply->send(std::move(r));
   const std::string route = call.route ? call.route->path : "other", &method = call.request.method;
   const double seconds = std::chrono::duration<double>(Clock::now() - call.start).count();
   metrics_.count(route, r.status, seconds);
@@ -134,8 +137,8 @@ HttpResponse Api::answer(const std::shared_ptr<Call>& call) {
   if (path == "/") return {200, "text/html; charset=utf-8", page(), {{"Cache-Control", "no-cache"}}};
   if (path == "/metrics") return metrics();
   if (path == "/execution-parameters")
-    return json_answer({{"MaxConcurrentTransforms", 1},
-                        {"BatchStrategy", "SINGLE_RECORD"},
+    return json_answer({{"MaxConcurrentTransforms", options_.transforms},
+                        {"BatchStrategy", options_.batch_strategy},
                         {"MaxPayloadInMB", options_.body_megabytes}});
   if (models_.state() != Service::State::ready) throw Refusal{503, "the model is not loaded", "", 5};
   if (path == "/models/reload") return reload(call);
@@ -149,6 +152,7 @@ HttpResponse Api::answer(const std::shared_ptr<Call>& call) {
     if (!served.service) throw Refusal{404, "no model of this name is served"};
     return json_answer(describe_for_clients(served));
   }
+  if (is_json_lines(r)) return invoke_lines(call);
   return invoke(call);
 }
 
@@ -196,7 +200,31 @@ HttpResponse Api::reload(const std::shared_ptr<Call>& call) {
   return {0, "", ""};
 }
 
+HttpResponse Api::invoke_lines(const std::shared_ptr<Call>& call) {
+  auto requests = requests_in_lines(call->request, models_.find("").service->limits().waiting);
+  const auto replies = replies_in_lines(
+      requests.size(), [this, call](HttpResponse whole) { respond(*call, std::move(whole)); },
+      [reply = call->reply] { return reply->gone(); });
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const auto line = std::make_shared<Call>();
+    line->request = std::move(requests[i]);
+    line->reply = replies[i];
+    line->name = call->name;
+    line->part = true;
+    HttpResponse refused;
+    try {
+      refused = invoke(line);
+    } catch (const Refusal& r) {
+      refused = answer_of(r);
+    }
+    call->version = line->version;
+    if (refused.status != 0) respond(*line, std::move(refused));
+  }
+  return {0, "", ""};
+}
+
 HttpResponse Api::invoke(const std::shared_ptr<Call>& call) {
+  if (call->request.header("accept").empty()) call->request.headers["accept"] = options_.accept;
   const nlohmann::json body = read_json(call->request);
   const std::string named = named_model(body);
   if (!named.empty() && !call->name.empty() && named != call->name)

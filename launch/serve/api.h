@@ -7,7 +7,8 @@
 //   GET  /metrics                Prometheus' text
 //   GET  /model, /models, /models/NAME   what is served
 //   POST /models/reload          opens the folders again, and answers when the models have changed places
-//   POST /invocations            a picture, or JSON: a class with probabilities, or pictures in base64
+//   POST /invocations            a picture, or JSON: a class with probabilities, or pictures in base64; of JSON lines
+//                                an answer a line
 //   POST /models/NAME/invoke     the same of a certain model (SageMaker)
 //   GET  /                       a page to try it on
 #pragma once
@@ -27,6 +28,10 @@ struct ApiOptions {
   std::string token;     // asked for as "Authorization: Bearer TOKEN"; empty: none
   bool loopback = true;  // Host must be this machine's, so that no other page's name leads here
   int64_t body_megabytes = 6;
+  std::string accept = "application/json";  // of a request that says none
+  // What a batch transform is told: requests at once, and records of a request.
+  int64_t transforms = 1;
+  std::string batch_strategy = "SINGLE_RECORD";
 };
 
 class Api {
@@ -39,6 +44,7 @@ class Api {
   struct Route;
   struct Call;
   HttpResponse answer(const std::shared_ptr<Call>& call);  // status 0: answered later
+  HttpResponse invoke_lines(const std::shared_ptr<Call>& call);
   HttpResponse invoke(const std::shared_ptr<Call>& call);
   std::unique_ptr<Job> classify(const std::shared_ptr<Call>& call, const nlohmann::json& body,
                                 const Service& service);

@@ -23,14 +23,6 @@ using nlohmann::ordered_json;
 
 constexpr int kDepth = 32;  // of nested arrays and objects
 
-std::string content_type(const HttpRequest& r) {
-  std::string type = r.header("content-type").substr(0, r.header("content-type").find(';'));
-  std::erase_if(type, [](unsigned char c) { return std::isspace(c) != 0; });
-  std::transform(type.begin(), type.end(), type.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return type;
-}
-
 json parse_body(const std::string& text) {
   bool deep = false;
   const auto shallow = [&](int depth, json::parse_event_t, json&) {
@@ -153,6 +145,14 @@ bool wants_picture(const HttpRequest& r) {
 }
 
 }  // namespace
+
+std::string content_type(const HttpRequest& r) {
+  std::string type = r.header("content-type").substr(0, r.header("content-type").find(';'));
+  std::erase_if(type, [](unsigned char c) { return std::isspace(c) != 0; });
+  std::transform(type.begin(), type.end(), type.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return type;
+}
 
 std::string base64(const std::string& bytes) {
   std::string text(4 * ((bytes.size() + 2) / 3) + 1, '\0');

@@ -11,6 +11,8 @@
 
 namespace lockstep::serve {
 
+// In lower case, without parameters.
+std::string content_type(const HttpRequest& request);
 // A body of application/json, an object; null where it is of another type.
 nlohmann::json read_json(const HttpRequest& request);
 // "model" in it; "" where it names none.

@@ -66,9 +66,11 @@ void serve_until_stopped(const ServerOptions& o) {
   using namespace std::chrono_literals;
   const sigset_t signals = block_signals();
   Models models(o.models, o.limits);
-  Api api(models, {o.token, is_loopback(o.host), o.body_megabytes});
+  ApiOptions options = o.api;
+  options.loopback = is_loopback(o.host);
+  Api api(models, options);
   HttpLimits http;
-  http.body_bytes = o.body_megabytes << 20;
+  http.body_bytes = o.api.body_megabytes << 20;
   HttpServer server(
       o.host, o.port, http,
       [&](HttpRequest r, const std::shared_ptr<Reply>& reply) { api(std::move(r), reply); }, o.tls);

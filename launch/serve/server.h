@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/serve/models.h"
+#include "launch/serve/api.h"
 
 namespace lockstep::serve {
 
@@ -13,9 +13,8 @@ struct ServerOptions {
   std::vector<ModelSource> models;  // one at least
   std::string host = "127.0.0.1";
   int port = 8080;  // 0: any free one
-  std::string token;
   std::optional<TlsFiles> tls;
-  int64_t body_megabytes = 6;
+  ApiOptions api;  // its loopback follows from host
   ServiceLimits limits;
   double drain_seconds = 30;
 };
