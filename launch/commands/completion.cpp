@@ -137,7 +137,7 @@ _lockstep() {{
       fi
       mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
       ;;
-    sagemaker)
+    sagemaker | bench)
       mapfile -t COMPREPLY < <(compgen -W serve -- "$current")
       ;;
     completion)

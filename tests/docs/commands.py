@@ -90,6 +90,7 @@ NOT_RUN = {
     "sbatch --nodes=2 --ntasks-per-node=4 --wrap 'srun --mpi=pmix lockstep fit configs/mnist_cnn.yaml "
     "--set instance_count=8'": "needs Slurm; tests/runtime/comm/on_ranks_test.cpp tests what ranks read of it",
     "lockstep serve runs/mnist-cnn-001 --port 8080": SERVES,
+    "lockstep bench serve http://127.0.0.1:8080 --clients 8 --seconds 20": "tests/launch/bench_serve_test.cpp runs it",
     "tar -C runs/mnist-cnn-001 -czf model.tar.gz .": "tests/launch/sagemaker_test.cpp packs and serves one",
     "curl --data-binary @tests/golden/digits/test-0.png -H 'Content-Type: image/png' localhost:8080/invocations": SERVES,
     "curl -d '{\"class\": \"3\", \"num_images_per_prompt\": 2, \"seed\": 5}' -H 'Content-Type: application/json' "
