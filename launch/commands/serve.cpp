@@ -36,6 +36,15 @@ void expect_option(bool holds, const std::string& message) {
   if (!holds) throw Error(Exit::usage, "E_OPTION", "serve: " + message);
 }
 
+// As a browser says it: scheme, host, perhaps a port, and nothing behind.
+bool is_origin(const std::string& text) {
+  const size_t at = text.starts_with("https://") ? 8 : text.starts_with("http://") ? 7 : text.size();
+  return at < text.size() &&
+         std::all_of(text.begin() + static_cast<std::ptrdiff_t>(at), text.end(), [](unsigned char c) {
+           return std::isalnum(c) != 0 || c == '.' || c == '-' || c == ':' || c == '[' || c == ']';
+         });
+}
+
 // "NAME=FOLDER"
 serve::ModelSource model_source(const std::string& word) {
   const size_t at = word.find('=');
@@ -73,6 +82,10 @@ int run_serve(const Arguments& arguments) {
       "no-token", "listen beyond this machine without one")(
       "queue", po::value(&o.limits.waiting)->value_name("N"), "requests that may wait (64)")(
       "batch", po::value(&o.limits.batch)->value_name("N"), "samples of one evaluation of the model (16)")(
+      "per-client", po::value(&o.api.per_client)->value_name("N"),
+      "requests of one address at once, more are refused with 429 (0: any number)")(
+      "cors", po::value(&o.api.origins)->value_name("ORIGIN")->composing(),
+      "whose pages may ask from a browser, as https://example.org; several may be given")(
       "pictures", po::value(&o.limits.pictures)->value_name("N"), "pictures of a request at most (16)")(
       "max-body-mb", po::value(&o.api.body_megabytes)->value_name("N"), "a request's body at most (6)")(
       "seconds", po::value(&o.limits.seconds)->value_name("S"),
@@ -105,6 +118,9 @@ int run_serve(const Arguments& arguments) {
   expect_option(o.drain_seconds >= 0 && o.drain_seconds <= 86400, "--drain-seconds is 0 to 86400");
   expect_option(tls.certificate.empty() == tls.key.empty(), "--cert and --key go together");
   if (!tls.certificate.empty()) o.tls = tls;
+  expect_option(o.api.per_client >= 0 && o.api.per_client <= 1 << 20, "--per-client is 0 to 1048576");
+  for (const std::string& origin : o.api.origins)
+    expect_option(is_origin(origin), "--cors is an origin as https://example.org, not '" + origin + "'");
   o.api.token = token_of(token_file);
   if (o.api.token.empty() && !serve::is_loopback(o.host) && !vm->count("no-token"))
     throw Error(Exit::config, "E_SERVE_TOKEN",

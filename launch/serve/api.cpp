@@ -3,6 +3,7 @@
 
 #include <openssl/crypto.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -28,6 +29,7 @@ struct Api::Call {
   std::string name;              // of a model, in the path
   std::string version;           // of the model that answers, once it is known
   bool part = false;             // of a request, which is counted as a whole
+  std::shared_ptr<void> place;   // among those of its address, until it is answered or given up
 };
 
 namespace {
@@ -40,6 +42,12 @@ HttpResponse json_answer(const ordered_json& json) { return {200, "application/j
 std::string host_name(const std::string& host) {
   const size_t end = host.rfind(':');
   return end == std::string::npos || host.find(']', end) != std::string::npos ? host : host.substr(0, end);
+}
+
+// "http://localhost:8080" -> "localhost:8080"
+std::string host_of(const std::string& origin) {
+  const size_t at = origin.find("://");
+  return at == std::string::npos ? "" : origin.substr(at + 3);
 }
 
 bool same(const std::string& a, const std::string& b) {
@@ -92,8 +100,14 @@ void Api::operator()(HttpRequest request, const std::shared_ptr<Reply>& reply) {
   if (response.status != 0) respond(*call, std::move(response));
 }
 
-void Api::respond(const Call& call, HttpResponse r) {
+void Api::respond(Call& call, HttpResponse r) {
   if (call.part) return call.reply->send(std::move(r));
+  call.place.reset();
+  if (is_friend(call.request.header("origin"))) {
+    r.headers.emplace_back("Access-Control-Allow-Origin", call.request.header("origin"));
+    r.headers.emplace_back("Access-Control-Expose-Headers", "X-Model, X-Seed, X-Line, Retry-After");
+    r.headers.emplace_back("Vary", "Origin");
+  }
   const std::string route = call.route ? call.route->path : "other", &method = call.request.method;
   const double seconds = std::chrono::duration<double>(Clock::now() - call.start).count();
   metrics_.count(route, r.status, seconds);
@@ -119,6 +133,11 @@ void Api::refuse_strangers(const Call& call) const {
     if (!host.empty() && host != "localhost" && host != "127.0.0.1" && host != "[::1]")
       throw Refusal{403, "this server listens on the loopback address and knows no such host"};
   }
+  // A page of another site may send some requests without asking first; its answer it would not see.
+  const std::string& origin = request.header("origin");
+  if (request.method != "GET" && request.method != "HEAD" && !origin.empty() && !is_friend(origin) &&
+      host_of(origin) != request.header("host"))
+    throw Refusal{403, "pages of this origin may not ask here"};
   if (call.route->open || options_.token.empty()) return;
   const std::string& given = request.header("authorization");
   if (!given.starts_with("Bearer ") || !same(given.substr(7), options_.token))
@@ -128,6 +147,14 @@ void Api::refuse_strangers(const Call& call) const {
 HttpResponse Api::answer(const std::shared_ptr<Call>& call) {
   const HttpRequest& r = call->request;
   if (!call->route) throw Refusal{404, "there is no such route"};
+  if (r.method == "OPTIONS" &&
+      is_friend(r.header("origin")))  // a browser asks before a page's request, without a token
+    return {204,
+            "",
+            "",
+            {{"Access-Control-Allow-Methods", call->route->method},
+             {"Access-Control-Allow-Headers", "Authorization, Content-Type, Accept"},
+             {"Access-Control-Max-Age", "600"}}};
   refuse_strangers(*call);
   const std::string method = r.method == "HEAD" ? "GET" : r.method, path = call->route->path;
   if (method != call->route->method)
@@ -152,8 +179,26 @@ HttpResponse Api::answer(const std::shared_ptr<Call>& call) {
     if (!served.service) throw Refusal{404, "no model of this name is served"};
     return json_answer(describe_for_clients(served));
   }
+  enter(*call);
   if (is_json_lines(r)) return invoke_lines(call);
   return invoke(call);
+}
+
+bool Api::is_friend(const std::string& origin) const {
+  return std::find(options_.origins.begin(), options_.origins.end(), origin) != options_.origins.end();
+}
+
+void Api::enter(Call& call) {
+  if (options_.per_client == 0) return;
+  const std::lock_guard lock(crowd_->mutex);
+  int64_t& asking = crowd_->of_address[call.request.peer];
+  if (asking >= options_.per_client)
+    throw Refusal{429, fmt::format("an address has {} requests at once at most", options_.per_client), "", 1};
+  ++asking;
+  call.place = std::shared_ptr<void>(nullptr, [crowd = crowd_, peer = call.request.peer](void*) {
+    const std::lock_guard again(crowd->mutex);
+    if (const auto it = crowd->of_address.find(peer); --it->second == 0) crowd->of_address.erase(it);
+  });
 }
 
 HttpResponse Api::health(const std::string& path) const {
@@ -268,14 +313,18 @@ std::unique_ptr<Job> Api::draw(const std::shared_ptr<Call>& call, const nlohmann
   auto job = std::make_unique<DrawJob>();
   job->request = drawn.request;
   job->done = [this, call, drawn](const std::vector<Image>& images) {
+    const std::string format = drawn.jpeg ? "jpeg" : "png";
+    const auto encoded = [&](const Image& image) {
+      return drawn.jpeg ? encode_jpeg(image) : encode_png(image);
+    };
     HttpResponse r;
     if (drawn.raw) {
-      r = {200, "image/png", encode_png(images[0])};
+      r = {200, "image/" + format, encoded(images[0])};
     } else {
       auto pictures = ordered_json::array();
-      for (const Image& image : images) pictures.push_back(base64(encode_png(image)));
+      for (const Image& image : images) pictures.push_back(base64(encoded(image)));
       r = json_answer({{"generated_images", pictures},
-                       {"format", "png"},
+                       {"format", format},
                        {"seed", drawn.request.seed},
                        {"model", call->version}});
     }

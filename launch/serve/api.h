@@ -28,6 +28,8 @@ struct ApiOptions {
   std::string token;     // asked for as "Authorization: Bearer TOKEN"; empty: none
   bool loopback = true;  // Host must be this machine's, so that no other page's name leads here
   int64_t body_megabytes = 6;
+  int64_t per_client = 0;                   // requests of an address at once; more: 429; 0: any number
+  std::vector<std::string> origins;         // whose pages may ask from a browser, as "https://HOST"
   std::string accept = "application/json";  // of a request that says none
   // What a batch transform is told: requests at once, and records of a request.
   int64_t transforms = 1;
@@ -54,12 +56,20 @@ class Api {
   HttpResponse metrics() const;
   HttpResponse reload(const std::shared_ptr<Call>& call);
   void refuse_strangers(const Call& call) const;
-  void respond(const Call& call, HttpResponse response);
+  void respond(Call& call, HttpResponse response);
+  bool is_friend(const std::string& origin) const;
+  // Counts it as one of its address, until it is answered or given up. Refusal (429) where that has too many.
+  void enter(Call& call);
 
   Models& models_;
   const ApiOptions options_;
   Metrics metrics_;
   std::atomic<bool> draining_ = false;
+  struct Crowd {
+    std::mutex mutex;
+    std::map<std::string, int64_t> of_address;  // requests that are being answered
+  };
+  const std::shared_ptr<Crowd> crowd_ = std::make_shared<Crowd>();  // calls hold it too
 };
 
 }  // namespace lockstep::serve

@@ -134,14 +134,19 @@ int32_t class_of(const ModelDescription& m, const std::string& word) {
   return static_cast<int32_t>(number);
 }
 
-bool wants_picture(const HttpRequest& r) {
-  const std::string& accept = r.header("accept");
-  if (accept.find("image/png") != std::string::npos)
-    return accept.find("application/json") == std::string::npos;
-  if (accept.empty() || accept.find("*/*") != std::string::npos ||
-      accept.find("application/json") != std::string::npos)
-    return false;
-  throw Refusal{406, "answers are application/json or image/png"};
+// What Accept asks for.
+struct Wanted {
+  bool raw = false;         // a picture, not JSON
+  std::string format = {};  // "png" or "jpeg"; "": either
+};
+Wanted wanted_of(const std::string& accept) {
+  const auto at = [&](const char* type) { return accept.find(type); };
+  if (at("application/json") != std::string::npos) return {};
+  const size_t png = at("image/png"), jpeg = at("image/jpeg");
+  if (png != std::string::npos || jpeg != std::string::npos) return {true, png < jpeg ? "png" : "jpeg"};
+  if (at("image/*") != std::string::npos) return {true};
+  if (accept.empty() || at("*/*") != std::string::npos) return {};
+  throw Refusal{406, "answers are application/json, image/png or image/jpeg"};
 }
 
 }  // namespace
@@ -210,7 +215,8 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
   const ServiceLimits& limits = service.limits();
   Fields fields(body);
   DrawBody d;
-  d.raw = wants_picture(request);
+  const Wanted wanted = wanted_of(request.header("accept"));
+  d.raw = wanted.raw;
   diffusion::GenerateRequest& r = d.request = diffusion::default_request(m);
   r.labels.clear();
   const int64_t each = fields.whole("num_images_per_prompt", 1, 1, limits.pictures);
@@ -239,8 +245,11 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
     throw Refusal{400, "is 1 for a model that was trained without hiding classes", "guidance_scale"};
   r.seed = seed_of(fields);
   r.sampler = fields.text("sampler", r.sampler);
-  if (const std::string format = fields.text("format", "png"); format != "png")
-    throw Refusal{400, "is png", "format"};
+  const std::string format = fields.text("format", wanted.format.empty() ? "png" : wanted.format);
+  if (format != "png" && format != "jpeg") throw Refusal{400, "is png or jpeg", "format"};
+  if (!wanted.format.empty() && format != wanted.format)
+    throw Refusal{400, "is not what Accept asks for", "format"};
+  d.jpeg = format == "jpeg";
   fields.expect_no_others();
   try {
     diffusion::make_sampler(r.sampler, m.scheduler, r.steps, r.eta);

@@ -24,10 +24,11 @@ bool read_pictures(const HttpRequest& request, const nlohmann::json& body, const
 
 struct DrawBody {
   diffusion::GenerateRequest request;
-  bool raw = false;  // Accept asks for a picture instead of JSON
+  bool raw = false;   // Accept asks for a picture instead of JSON
+  bool jpeg = false;  // else PNG
 };
 // {"class": name or list, "num_images_per_prompt", "height", "width", "num_inference_steps", "guidance_scale",
-// "seed", "sampler"}, also under "parameters".
+// "seed", "sampler", "format"}, also under "parameters".
 DrawBody read_draw_request(const HttpRequest& request, const nlohmann::json& body, const Service& service);
 
 std::string base64(const std::string& bytes);

@@ -185,5 +185,8 @@ Image decode_image(const std::string& path, std::span<const uint8_t> bytes, int6
 // Writes to a temporary name, then renames. Error cannot_create (73) or io (74).
 void write_png(const std::string& path, const Image& image);
 std::string encode_png(const Image& image);  // the bytes of such a file
+// A baseline JPEG file's: colour as YCbCr with half of its chroma either way. Quality as libjpeg counts it, 1 to 100.
+// Error io (74) where memory runs out.
+std::string encode_jpeg(const Image& image, int quality = 75);
 
 }  // namespace lockstep

@@ -5,6 +5,7 @@
 #include <jpeglib.h>
 
 #include <csetjmp>
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/core/error.h"
@@ -113,6 +114,59 @@ bool decode(JpegReader& r, Image& image) {
   return true;
 }
 
+// As JpegReader, of a file that is made.
+struct JpegWriter {
+  jpeg_compress_struct jpeg{};
+  jpeg_error_mgr errors{};
+  std::jmp_buf jump;
+  char message[JMSG_LENGTH_MAX] = "";
+  unsigned char* bytes = nullptr;  // libjpeg's, by malloc
+  unsigned long size = 0;
+  std::vector<uint8_t> row;
+
+  JpegWriter() = default;
+  ~JpegWriter() {
+    jpeg_destroy_compress(&jpeg);
+    std::free(bytes);
+  }
+  JpegWriter(const JpegWriter&) = delete;
+};
+
+void on_write_exit(j_common_ptr info) {
+  auto* writer = static_cast<JpegWriter*>(info->client_data);
+  info->err->format_message(info, writer->message);
+  std::longjmp(writer->jump, 1);
+}
+
+// False: libjpeg could not; the writer's message says why.
+bool encode(JpegWriter& w, const Image& image, int quality) {
+  w.jpeg.err = jpeg_std_error(&w.errors);
+  w.errors.error_exit = on_write_exit;
+  w.jpeg.client_data = &w;
+  if (setjmp(w.jump) != 0) return false;
+  jpeg_create_compress(&w.jpeg);
+  w.jpeg.client_data = &w;
+  jpeg_mem_dest(&w.jpeg, &w.bytes, &w.size);
+  w.jpeg.image_width = static_cast<JDIMENSION>(image.width);
+  w.jpeg.image_height = static_cast<JDIMENSION>(image.height);
+  w.jpeg.input_components = static_cast<int>(image.channels);
+  w.jpeg.in_color_space = image.channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  jpeg_set_defaults(&w.jpeg);
+  jpeg_set_quality(&w.jpeg, quality, TRUE);
+  jpeg_start_compress(&w.jpeg, TRUE);
+  const int64_t plane = image.height * image.width;
+  for (int64_t y = 0; y < image.height; ++y) {
+    for (int64_t x = 0; x < image.width; ++x)
+      for (int64_t c = 0; c < image.channels; ++c)
+        w.row[static_cast<size_t>(x * image.channels + c)] =
+            image.pixels[static_cast<size_t>(c * plane + y * image.width + x)];
+    JSAMPROW row = w.row.data();
+    jpeg_write_scanlines(&w.jpeg, &row, 1);
+  }
+  jpeg_finish_compress(&w.jpeg);
+  return true;
+}
+
 Error damaged(const std::string& path, const JpegReader& r, std::span<const uint8_t> bytes) {
   if (r.out_of_memory) return out_of_memory(path);
   const int64_t left = r.jpeg.src ? static_cast<int64_t>(r.jpeg.src->bytes_in_buffer) : 0;
@@ -169,6 +223,20 @@ Image decode_jpeg(const std::string& path, std::span<const uint8_t> bytes, int64
   Image picture = upright(std::move(image), turned);
   if (r.oddities > 0) picture.remark = remark_of("libjpeg", r.message, r.oddities);
   return picture;
+}
+
+std::string encode_jpeg(const Image& image, int quality) {
+  LOCKSTEP_ASSERT((image.channels == 1 || image.channels == 3) && image.height > 0 && image.width > 0 &&
+                      image.height <= kMaxImageSide && image.width <= kMaxImageSide && quality >= 1 &&
+                      quality <= 100 &&
+                      image.pixels.size() == static_cast<size_t>(image.channels * image.height * image.width),
+                  "[{}, {}, {}] of {} bytes, quality {}", image.channels, image.height, image.width,
+                  image.pixels.size(), quality);
+  JpegWriter w;
+  w.row.resize(static_cast<size_t>(image.channels * image.width));
+  if (!encode(w, image, quality))
+    throw Error(Exit::io, "E_MEMORY", fmt::format("no JPEG file could be made: {}", w.message));
+  return {reinterpret_cast<const char*>(w.bytes), w.size};
 }
 
 }  // namespace lockstep

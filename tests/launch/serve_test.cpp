@@ -132,6 +132,142 @@ TEST_F(Serve, RefusesWhatAProxyMightReadOtherwise) {
   EXPECT_EQ(status(get + "Host: localhost\r\n\r\n"), 200);
 }
 
+// What the facts of the parser are; each row by itself is harmless or refused.
+TEST_F(Serve, LivesThroughHostileRequests) {
+  fit();
+  serve({"--max-body-mb", "1"});
+  const std::string post = "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n";
+  const auto status = [&](const std::string& bytes) {
+    RawClient c(port_);
+    return c.ask(bytes).status;
+  };
+  const auto get = [](const std::string& fields) {
+    return "GET /ping HTTP/1.1\r\nHost: localhost\r\n" + fields + "\r\n";
+  };
+  // Lengths that are none, or two.
+  for (const std::string length : {"+5", "-1", "0x5", "", "18446744073709551616", "5, 6"})
+    EXPECT_EQ(status(post + "Content-Length: " + length + "\r\n\r\n12345"), 400) << length;
+  EXPECT_EQ(status(post + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n12345"), 400);
+  EXPECT_EQ(status(post + "Content-Length: 5, 5\r\n\r\n12345"), 400);
+  EXPECT_EQ(status(post + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400);
+  EXPECT_EQ(status(post + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"), 400);
+  EXPECT_EQ(status(post + "Transfer-Encoding: identity\r\n\r\n"), 400);
+  EXPECT_EQ(status(post + "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"), 400);
+  // Lines and fields that are none.
+  EXPECT_EQ(status("GET /ping HTTP/1.1\r\nHost : localhost\r\n\r\n"), 400);
+  EXPECT_EQ(status("GET /ping HTTP/1.1\nHost: localhost\n\n"), 400);
+  EXPECT_EQ(status("GET /ping HTTP/1.1\rHost: localhost\r\r"), 400);
+  EXPECT_EQ(status("GET /pi" + std::string(1, '\0') + "ng HTTP/1.1\r\nHost: localhost\r\n\r\n"), 400);
+  EXPECT_EQ(status("\r\nGET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"), 400);
+  EXPECT_EQ(status("GET /ping HTTP/1.2\r\nHost: localhost\r\n\r\n"), 400);
+  EXPECT_EQ(status("GET /ping HTTP/2.0\r\nHost: localhost\r\n\r\n"), 400);
+  EXPECT_EQ(status(get("X: a\r\n Host: evil\r\n")), 200) << "a field over two lines is one";
+  EXPECT_EQ(status("GET http://elsewhere.example/model HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n"), 404);
+  EXPECT_EQ(status("GET /" + std::string(9000, 'a') + " HTTP/1.1\r\nHost: localhost\r\n\r\n"), 431);
+  // Chunks: extensions and trailers without end, a size that is none, too much in all, a byte at a time.
+  const std::string chunked = post + "Transfer-Encoding: chunked\r\n\r\n";
+  EXPECT_EQ(status(chunked + "1;" + std::string(100'000, 'x') + "\r\nx\r\n0\r\n\r\n"), 431);
+  EXPECT_EQ(status(chunked + "0\r\nX: " + std::string(100'000, 'x') + "\r\n\r\n"), 431);
+  EXPECT_EQ(status(chunked + "zz\r\nx\r\n0\r\n\r\n"), 400);
+  EXPECT_EQ(status(chunked + "100001\r\n" + std::string(0x100001, 'x') + "\r\n0\r\n\r\n"), 413);
+  std::string bytes;
+  for (const char c : picture()) bytes += std::string("1\r\n") + c + "\r\n";
+  EXPECT_EQ(status(chunked + bytes + "0\r\n\r\n"), 200);
+  // A body that is refused for its length while it comes: its sender still reads why.
+  EXPECT_EQ(status(post + "Content-Length: 2000000\r\n\r\n" + std::string(2'000'000, 'x')), 413);
+  // Slow connections: more than the server takes, which says nothing but to those that speak.
+  std::vector<std::unique_ptr<RawClient>> slow;
+  for (int i = 0; i < 250; ++i) {
+    slow.push_back(std::make_unique<RawClient>(port_));
+    slow.back()->send("GET /pi");
+  }
+  EXPECT_EQ(status(get("")), 200);
+  for (int i = 0; i < 20; ++i) slow.push_back(std::make_unique<RawClient>(port_));
+  RawClient late(port_);
+  EXPECT_EQ(late.receive().status, 503);
+  slow.clear();
+  EXPECT_TRUE(eventually([&] { return status(get("")) == 200; }));
+  EXPECT_EQ(status(post + "Content-Length: " + std::to_string(picture().size()) + "\r\n\r\n" + picture()),
+            200);
+}
+
+TEST_F(Serve, PicturesAreJpegWhereThatIsAskedFor) {
+  fit_painter();
+  serve();
+  RawClient c(port_);
+  const auto ask = [&](const std::string& more, const std::string& accept = "") {
+    return c.post(R"({"num_inference_steps": 2, "seed": 1)" + more + "}", "application/json",
+                  accept.empty() ? "" : "Accept: " + accept + "\r\n");
+  };
+  const auto raw = ask("", "image/jpeg");
+  EXPECT_EQ(raw.header("Content-Type"), "image/jpeg");
+  EXPECT_EQ(raw.body.substr(0, 3), "\xFF\xD8\xFF");
+  const auto coded = ask(R"(, "format": "jpeg")");
+  EXPECT_EQ(json::parse(coded.body)["format"], "jpeg");
+  EXPECT_EQ(from_base64(json::parse(coded.body)["generated_images"][0]), raw.body);
+  EXPECT_EQ(ask("", "image/*").header("Content-Type"), "image/png");
+  EXPECT_EQ(ask(R"(, "format": "jpeg")", "image/*").body, raw.body);
+  EXPECT_EQ(ask("", "image/jpeg, image/png;q=0.5").body, raw.body);
+  EXPECT_EQ(ask("", "image/jpeg, application/json").header("Content-Type"), "application/json");
+  EXPECT_EQ(message(ask(R"(, "format": "jpeg")", "image/png")), "400 format is not what Accept asks for");
+  EXPECT_EQ(message(ask(R"(, "format": "webp")")), "400 format is png or jpeg");
+  EXPECT_EQ(message(ask("", "image/webp")), "406 answers are application/json, image/png or image/jpeg");
+}
+
+TEST_F(Serve, PagesOfOtherSitesAskOnlyWhereTheyMay) {
+  fit();
+  serve({"--cors", "https://friend.example", "--cors", "http://localhost:3000"});
+  RawClient c(port_);
+  const auto preflight = c.ask(
+      "OPTIONS /invocations HTTP/1.1\r\nHost: localhost\r\nOrigin: https://friend.example\r\n"
+      "Access-Control-Request-Method: POST\r\n\r\n");
+  EXPECT_EQ(preflight.status, 204);
+  EXPECT_EQ(preflight.header("Access-Control-Allow-Origin"), "https://friend.example");
+  EXPECT_EQ(preflight.header("Access-Control-Allow-Methods"), "POST");
+  EXPECT_EQ(preflight.header("Vary"), "Origin");
+  const auto friendly = c.post(picture(), "image/png", "Origin: http://localhost:3000\r\n");
+  EXPECT_EQ(friendly.status, 200);
+  EXPECT_EQ(friendly.header("Access-Control-Allow-Origin"), "http://localhost:3000");
+  const auto other = c.post(picture(), "image/png", "Origin: https://friend.example.evil\r\n");
+  EXPECT_EQ(other.status, 403);
+  EXPECT_EQ(other.header("Access-Control-Allow-Origin"), "");
+  EXPECT_EQ(c.post(picture(), "image/png", "Origin: null\r\n").status, 403);
+  EXPECT_EQ(c.post("", "text/plain", "Origin: https://evil.example\r\n", "/models/reload").status, 403);
+  EXPECT_EQ(c.get("/model", "Origin: https://evil.example\r\n").header("Access-Control-Allow-Origin"), "");
+  EXPECT_EQ(c.ask("OPTIONS /invocations HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n\r\n")
+                .status,
+            403);
+  // The server's own page.
+  EXPECT_EQ(c.post(picture(), "image/png", "Origin: http://localhost\r\n").status, 200);
+  for (const std::string origin : {"*", "friend.example", "https://", "https://friend.example/"})
+    expect(lockstep("serve run --cors '" + origin + "'"), Exit::usage, "--cors");
+}
+
+TEST_F(Serve, OneAddressHasItsShare) {
+  fit_painter();
+  serve({"--per-client", "2"});
+  const auto long_one = [&] { return RawClient(port_).post(R"({"num_inference_steps": 300})").status; };
+  std::vector<std::thread> clients;
+  std::atomic<int> drawn = 0;
+  for (int i = 0; i < 2; ++i) clients.emplace_back([&] { drawn += long_one() == 200; });
+  RawClient c(port_);
+  ASSERT_TRUE(eventually([&] { return c.post("{}").status == 429; }));
+  const auto refused = c.post("{}");
+  EXPECT_EQ(message(refused), "429 an address has 2 requests at once at most");
+  EXPECT_EQ(refused.header("Retry-After"), "1");
+  EXPECT_EQ(c.get("/model").status, 200);
+  for (auto& client : clients) client.join();
+  EXPECT_EQ(drawn, 2);
+  // Also where clients go away, their share is free again.
+  for (int i = 0; i < 4; ++i) {
+    RawClient leaves(port_);
+    leaves.send(
+        "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+        "29\r\n\r\n{\"num_inference_steps\": 1000 }");
+  }
+  EXPECT_TRUE(eventually([&] { return c.post(R"({"num_inference_steps": 2})").status == 200; }));
+}
+
 TEST_F(Serve, AsksForItsToken) {
   fit();
   write_file(folder_.file("token"), "s3cret\n");
