@@ -27,6 +27,7 @@ constexpr Variable kEnvironment[] = {
      "themselves "
      "over MPI. 1 sends everything over MPI."},
     {"LOCKSTEP_SERVE_TOKEN", "What lockstep serve asks its clients for, where --token-file names no file."},
+    {"SAGEMAKER_BASE_DIR", "What lockstep sagemaker takes for /opt/ml."},
     {"XDG_CACHE_HOME",
      "Kernel choices and decoded data sets are kept in lockstep below it, or below ~/.cache. They may be "
      "deleted "
