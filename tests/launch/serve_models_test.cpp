@@ -103,7 +103,7 @@ TEST_F(ServeModels, ADrawingThatIsUnderWayIsFinishedByItsModel) {
   const int before = evaluations();
   RawClient::Answer drawn;
   std::thread client([&] { drawn = RawClient(port_).post(ask); });
-  ASSERT_TRUE(eventually([&] { return evaluations() > before; }));
+  ASSERT_TRUE(soon([&] { return evaluations() > before; }));
   write_job(kLayers);
   fit("b");
   lead_to("b");  // a classifier

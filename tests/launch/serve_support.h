@@ -90,6 +90,14 @@ class Serve : public SmallRun {
     return std::to_string(a.status) + " " + (e.contains("field") ? e["field"].get<std::string>() + " " : "") +
            e["message"].get<std::string>();
   }
+  // Whether the condition comes true. What the server says meanwhile is read: a pipe that is full would stop it.
+  template <class Condition>
+  bool soon(Condition&& condition) {
+    return eventually([&] {
+      server_->wait_for("what it never says", std::chrono::milliseconds(5));
+      return condition();
+    });
+  }
   int port_ = 0;
   std::unique_ptr<Process> server_;
 };

@@ -186,7 +186,7 @@ TEST_F(Serve, LivesThroughHostileRequests) {
   RawClient late(port_);
   EXPECT_EQ(late.receive().status, 503);
   slow.clear();
-  EXPECT_TRUE(eventually([&] { return status(get("")) == 200; }));
+  EXPECT_TRUE(soon([&] { return status(get("")) == 200; }));
   EXPECT_EQ(status(post + "Content-Length: " + std::to_string(picture().size()) + "\r\n\r\n" + picture()),
             200);
 }
@@ -251,7 +251,7 @@ TEST_F(Serve, OneAddressHasItsShare) {
   std::atomic<int> drawn = 0;
   for (int i = 0; i < 2; ++i) clients.emplace_back([&] { drawn += long_one() == 200; });
   RawClient c(port_);
-  ASSERT_TRUE(eventually([&] { return c.post("{}").status == 429; }));
+  ASSERT_TRUE(soon([&] { return c.post("{}").status == 429; }));
   const auto refused = c.post("{}");
   EXPECT_EQ(message(refused), "429 an address has 2 requests at once at most");
   EXPECT_EQ(refused.header("Retry-After"), "1");
@@ -265,7 +265,7 @@ TEST_F(Serve, OneAddressHasItsShare) {
         "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
         "29\r\n\r\n{\"num_inference_steps\": 1000 }");
   }
-  EXPECT_TRUE(eventually([&] { return c.post(R"({"num_inference_steps": 2})").status == 200; }));
+  EXPECT_TRUE(soon([&] { return c.post(R"({"num_inference_steps": 2})").status == 200; }));
 }
 
 TEST_F(Serve, AsksForItsToken) {
@@ -315,12 +315,12 @@ TEST_F(Serve, AnswersWhatItHasTakenBeforeItStops) {
       if (own.post(R"({"num_inference_steps": 300})").status == 200) ++drawn;
     });
   RawClient watch(port_);
-  ASSERT_TRUE(eventually([&] {
+  ASSERT_TRUE(soon([&] {
     return watch.get("/metrics").body.find("lockstep_evaluations_total{model=\"run\"} 0") ==
            std::string::npos;
   }));
   server_->signal(SIGTERM);
-  EXPECT_TRUE(eventually([&] {
+  EXPECT_TRUE(soon([&] {
     const int status = RawClient(port_).get("/readyz").status;
     return status == 503 || status == 0;
   }));
