@@ -10,6 +10,7 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "runtime/data/hash.h"
 #include "runtime/files/json_text.h"
@@ -209,6 +210,30 @@ bool read_pictures(const HttpRequest& request, const json& body, const ServiceLi
   return inputs->is_array();
 }
 
+// "prompt": text or a list of them, and "negative_prompt". Returns their numbers.
+static std::vector<int32_t> read_prompts(Fields& fields, const ClipTokenizer& tokenizer,
+                                         const ServiceLimits& limits, diffusion::GenerateRequest& request) {
+  const json* given = fields.find("prompt");
+  if (!given) throw Refusal{400, "is missing: what to draw", "prompt"};
+  const std::vector<std::string> prompts = strings(*given, "prompt", limits.pictures);
+  const std::string negative = fields.text("negative_prompt", "");
+  const auto bound = [&](const std::string& text, const char* field) {
+    if (static_cast<int64_t>(text.size()) > limits.prompt_bytes)
+      throw Refusal{400, fmt::format("has more than {} bytes", limits.prompt_bytes), field};
+  };
+  for (const std::string& prompt : prompts) bound(prompt, "prompt");
+  bound(negative, "negative_prompt");
+  try {
+    diffusion::set_prompts(request, tokenizer, prompts, negative);
+  } catch (const Error& e) {
+    throw Refusal{400, e.message(), "prompt"};
+  }
+  request.labels.clear();
+  std::vector<int32_t> numbers(prompts.size());
+  std::iota(numbers.begin(), numbers.end(), 0);
+  return numbers;
+}
+
 DrawBody read_draw_request(const HttpRequest& request, const json& body, const Service& service) {
   if (body.is_null()) throw Refusal{415, "application/json is read here"};
   const ModelDescription& m = service.model();
@@ -217,7 +242,8 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
   DrawBody d;
   const Wanted wanted = wanted_of(request.header("accept"));
   d.raw = wanted.raw;
-  diffusion::GenerateRequest& r = d.request = diffusion::default_request(m);
+  const ClipTokenizer* tokenizer = service.trained().tokenizer.get();
+  diffusion::GenerateRequest& r = d.request = diffusion::default_request(m, tokenizer);
   r.labels.clear();
   const int64_t each = fields.whole("num_images_per_prompt", 1, 1, limits.pictures);
   std::vector<int32_t> asked;
@@ -228,6 +254,7 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
     else
       asked.push_back(0);
   }
+  if (tokenizer) asked = read_prompts(fields, *tokenizer, limits, r);
   r.count = each * std::max<int64_t>(1, static_cast<int64_t>(asked.size()));
   if (r.count > limits.pictures)
     throw Refusal{400, fmt::format("there are {} pictures in an answer at most", limits.pictures),
@@ -241,7 +268,7 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
   const auto most = std::min<int64_t>(limits.steps, m.scheduler.schedule.num_train_timesteps);
   r.steps = fields.whole("num_inference_steps", r.steps, 1, most);
   r.guidance = fields.number("guidance_scale", r.guidance, 0, 100);
-  if (r.guidance != 1 && !m.no_class_row())
+  if (r.guidance != 1 && !tokenizer && !m.no_class_row())
     throw Refusal{400, "is 1 for a model that was trained without hiding classes", "guidance_scale"};
   r.seed = seed_of(fields);
   r.sampler = fields.text("sampler", r.sampler);
@@ -271,6 +298,7 @@ ordered_json describe_for_clients(const Served& served) {
   if (m.conditional())
     for (int64_t c = 0; c < m.input.classes; ++c) classes.push_back(m.class_text(c));
   j["classes"] = classes;
+  j["prompts"] = service.trained().tokenizer != nullptr;
   if (m.diffusion())
     j["defaults"] = {{"num_inference_steps", m.sampling.steps},
                      {"guidance_scale", m.sampling.guidance},

@@ -27,7 +27,7 @@ struct DrawBody {
   bool raw = false;   // Accept asks for a picture instead of JSON
   bool jpeg = false;  // else PNG
 };
-// {"class": name or list, "num_images_per_prompt", "height", "width", "num_inference_steps", "guidance_scale",
+// {"prompt": text or list, "negative_prompt", "class": name or list, "num_images_per_prompt", "height", "width", "num_inference_steps", "guidance_scale",
 // "seed", "sampler", "format"}, also under "parameters".
 DrawBody read_draw_request(const HttpRequest& request, const nlohmann::json& body, const Service& service);
 

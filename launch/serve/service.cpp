@@ -38,8 +38,17 @@ std::vector<Scores> scores_of(const ModelDescription& model, std::span<const flo
 
 }  // namespace
 
-// A drawing under way.
+// A drawing under way. Its texts are there as long as it is.
 struct Service::Active {
+  explicit Active(diffusion::TextVectors* kept) : texts(kept) {}
+  ~Active() {
+    if (texts) texts->drop(numbers);
+  }
+  Active(const Active&) = delete;
+  Active& operator=(const Active&) = delete;
+
+  diffusion::TextVectors* texts;  // null: the model reads none
+  std::vector<int32_t> numbers;   // there, of the request's texts
   std::unique_ptr<DrawJob> job;
   std::unique_ptr<diffusion::Drawing> drawing;
 };
@@ -110,8 +119,9 @@ void Service::open() {
   trained_ = open_trained(folder_);
   alone_ = make_self_communicator();
   session_ = open_session(trained_, limits_.batch, *alone_, trained_.description.diffusion());
-  if (trained_.description.diffusion())
-    evaluation_ = std::make_unique<diffusion::Evaluation>(diffusion::predictor(*session_));
+  if (!trained_.description.diffusion()) return;
+  if (trained_.tokenizer) texts_ = std::make_unique<diffusion::TextVectors>(*session_);
+  evaluation_ = std::make_unique<diffusion::Evaluation>(diffusion::predictor(*session_, texts_.get()));
 }
 
 // As many waiting jobs as there is room for, in their order; the first whatever it needs.
@@ -219,21 +229,31 @@ void Service::classify(std::vector<std::unique_ptr<Job>> jobs) {
 void Service::begin(std::unique_ptr<Job> job) {
   auto& draw = dynamic_cast<DrawJob&>(*job);
   const diffusion::GenerateRequest& r = draw.request;
-  auto a = std::make_unique<Active>();
-  try {
-    const InputShape& in = trained_.description.input;
-    a->drawing = std::make_unique<diffusion::Drawing>(
-        diffusion::make_sampler(r.sampler, trained_.description.scheduler, r.steps, r.eta),
-        diffusion::DrawingRequest{.elements = in.channels * in.height * in.width,
-                                  .numbers = r.numbers,
-                                  .labels = r.labels,
-                                  .guidance = r.guidance,
-                                  .null_label = r.null_label,
-                                  .seed = r.seed});
-  } catch (const Error& e) {
-    draw.refused({400, e.message()});
+  auto a = std::make_unique<Active>(texts_.get());
+  const auto refuse = [&](const Refusal& why) {
+    draw.refused(why);
     --working_;
-    return;
+  };
+  const auto [channels, height, width] = trained_.description.drawn_shape();
+  diffusion::DrawingRequest request{.elements = channels * height * width,
+                                    .numbers = r.numbers,
+                                    .labels = r.labels,
+                                    .guidance = r.guidance,
+                                    .null_label = r.null_label,
+                                    .seed = r.seed};
+  try {
+    if (texts_) {
+      a->numbers = texts_->add(r.tokens);
+      for (int32_t& label : request.labels) label = a->numbers[static_cast<size_t>(label)];
+      request.null_label = a->numbers[static_cast<size_t>(r.null_label)];
+    }
+    a->drawing = std::make_unique<diffusion::Drawing>(
+        diffusion::make_sampler(r.sampler, trained_.description.scheduler, r.steps, r.eta), request);
+  } catch (const Error& e) {
+    return refuse({400, e.message()});
+  } catch (const std::exception& e) {
+    say(stderr, fmt::format("{}\n", e.what()));
+    return refuse({500, "the model failed"});
   }
   a->job.reset(dynamic_cast<DrawJob*>(job.release()));
   active_.push_back(std::move(a));
@@ -268,16 +288,25 @@ void Service::step() {
   }
   std::erase_if(active_, [&](const std::unique_ptr<Active>& a) {
     if (!a->drawing->done()) return false;
-    const auto images = a->drawing->images();
-    if (std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); })) {
-      pictures_ += a->job->request.count;
-      a->job->done(diffusion::pictures(images, trained_.description.input));
-    } else {
-      a->job->refused({500, "the picture holds numbers that are not finite"});
-    }
+    finish(*a);
     --working_;
     return true;
   });
+}
+
+void Service::finish(Active& a) {
+  const int64_t count = a.job->request.count;
+  std::vector<float> images(a.drawing->images().begin(), a.drawing->images().end());
+  try {
+    if (session_->has_program(diffusion::kDecode)) images = diffusion::decoded(*session_, images, count);
+  } catch (const std::exception& e) {
+    say(stderr, fmt::format("{}\n", e.what()));
+    return a.job->refused({500, "the model failed"});
+  }
+  if (!std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }))
+    return a.job->refused({500, "the picture holds numbers that are not finite"});
+  pictures_ += count;
+  a.job->done(diffusion::pictures(images, trained_.description.input));
 }
 
 }  // namespace lockstep::serve

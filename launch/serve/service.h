@@ -30,6 +30,7 @@ struct ServiceLimits {
   int64_t pictures = 16;  // of a request
   int64_t batch = 16;     // samples of one evaluation
   int64_t steps = 1000;
+  int64_t prompt_bytes = 10000;
   double seconds = 60;  // from its arrival to its answer; what would take longer is refused at once: 503
 };
 
@@ -96,6 +97,7 @@ class Service {
   void classify(std::vector<std::unique_ptr<Job>> jobs);
   void begin(std::unique_ptr<Job> job);
   void step();
+  void finish(Active& active);
   // Why the job cannot be taken now. The mutex is held.
   std::optional<Refusal> refusal_of(const Job& job) const;
   // Whether nobody waits for its answer any more: refused where its time is over, counted out.
@@ -119,6 +121,7 @@ class Service {
 
   // The thread's own.
   std::vector<std::unique_ptr<Active>> active_;
+  std::unique_ptr<diffusion::TextVectors> texts_;  // of a model that reads text
   std::unique_ptr<diffusion::Evaluation> evaluation_;
   std::atomic<int64_t> working_ = 0, pictures_ = 0, evaluations_ = 0;
   std::thread thread_;

@@ -18,44 +18,51 @@ std::vector<float> finite(std::vector<float> images) {
   throw AgreedError(Error(Exit::diverged, "E_NOT_FINITE", "the samples hold numbers that are not finite"));
 }
 
-// Pictures of so many latents.
-std::vector<float> decoded(InferenceSession& model, std::span<const float> latents, int64_t count) {
-  std::vector<float> images(static_cast<size_t>(count * model.outputs(kDecode)[0].spec.shape.elements()));
-  const InputTensor in = input_tensor(kImages, latents);
-  const OutputTensor out{"image", images};
-  model.run(kDecode, count, std::span(&in, 1), std::span(&out, 1));
-  return images;
-}
-
 }  // namespace
 
 bool guided(const GenerateRequest& r) { return !r.labels.empty() && r.guidance != 1; }
 
-TextVectors::TextVectors(InferenceSession& model, std::span<const int32_t> tokens) {
-  const int64_t length = model.inputs(kEncodeText)[0].spec.shape.elements(),
-                texts = static_cast<int64_t>(tokens.size()) / length;
-  elements_ = static_cast<size_t>(model.outputs(kEncodeText)[0].spec.shape.elements());
-  vectors_.resize(static_cast<size_t>(texts) * elements_);
+std::vector<int32_t> TextVectors::add(std::span<const int32_t> tokens) {
+  const int64_t length = model_.inputs(kEncodeText)[0].spec.shape.elements(),
+                texts = static_cast<int64_t>(tokens.size()) / length,
+                elements = model_.outputs(kEncodeText)[0].spec.shape.elements();
+  std::vector<float> all(static_cast<size_t>(texts * elements));
   const InputTensor in = input_tensor(kTokens, tokens);
-  const OutputTensor out{kText, vectors_};
-  model.run(kEncodeText, texts, std::span(&in, 1), std::span(&out, 1));
+  const OutputTensor out{kText, all};
+  model_.run(kEncodeText, texts, std::span(&in, 1), std::span(&out, 1));
+  std::vector<int32_t> numbers;
+  for (auto at = all.begin(); at != all.end(); at += elements) {
+    if (free_.empty()) {
+      free_.push_back(static_cast<int32_t>(vectors_.size()));
+      vectors_.emplace_back();
+    }
+    numbers.push_back(free_.back());
+    free_.pop_back();
+    vectors_[static_cast<size_t>(numbers.back())].assign(at, at + elements);
+  }
+  return numbers;
+}
+
+void TextVectors::drop(std::span<const int32_t> numbers) {
+  for (int32_t number : numbers) vectors_[static_cast<size_t>(number)] = {};
+  free_.insert(free_.end(), numbers.begin(), numbers.end());
 }
 
 void TextVectors::gather(std::span<const int32_t> numbers, std::vector<float>& out) const {
-  out.resize(numbers.size() * elements_);
-  for (size_t i = 0; i < numbers.size(); ++i)
-    std::copy_n(vectors_.data() + static_cast<size_t>(numbers[i]) * elements_, elements_,
-                out.data() + i * elements_);
+  out.clear();
+  for (int32_t number : numbers) {
+    const std::vector<float>& v = vectors_[static_cast<size_t>(number)];
+    out.insert(out.end(), v.begin(), v.end());
+  }
 }
 
-Predict predictor(InferenceSession& model, TextVectors texts) {
-  const bool reads_text = model.has_program(kEncodeText);
-  return [&model, reads_text, texts = std::move(texts), gathered = std::vector<float>()](
+Predict predictor(InferenceSession& model, const TextVectors* texts) {
+  return [&model, texts, gathered = std::vector<float>()](
              std::span<const float> x, std::span<const float> timesteps, std::span<const int32_t> labels,
              std::span<float> out) mutable {
     std::vector<InputTensor> inputs = {input_tensor(kImages, x), input_tensor(kTimesteps, timesteps)};
-    if (reads_text) {
-      texts.gather(labels, gathered);
+    if (texts) {
+      texts->gather(labels, gathered);
       inputs.push_back(input_tensor(kText, gathered));
     } else if (!labels.empty()) {
       inputs.push_back(input_tensor(kLabels, labels));
@@ -63,6 +70,14 @@ Predict predictor(InferenceSession& model, TextVectors texts) {
     const OutputTensor prediction{"prediction", out};
     model.run(kDenoise, static_cast<int64_t>(timesteps.size()), inputs, std::span(&prediction, 1));
   };
+}
+
+std::vector<float> decoded(InferenceSession& model, std::span<const float> latents, int64_t count) {
+  std::vector<float> images(static_cast<size_t>(count * model.outputs(kDecode)[0].spec.shape.elements()));
+  const InputTensor in = input_tensor(kImages, latents);
+  const OutputTensor out{"image", images};
+  model.run(kDecode, count, std::span(&in, 1), std::span(&out, 1));
+  return images;
 }
 
 int64_t largest_batch(const GenerateRequest& r, int ranks) {
@@ -89,11 +104,13 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
   if (!r.init_noise.empty())
     d.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * d.elements),
                                         static_cast<size_t>(mine.size() * d.elements));
+  TextVectors texts(model);
+  if (!r.tokens.empty()) texts.add(r.tokens);
   const int64_t largest = model.largest_batch(kDenoise);
   std::vector<float> part = draw_images(
       d, std::max<int64_t>(1, guided(r) ? largest / 2 : largest),
       [&] { return make_sampler(r.sampler, scheduler, r.steps, r.eta); },
-      predictor(model, r.tokens.empty() ? TextVectors() : TextVectors(model, r.tokens)), r.progress);
+      predictor(model, r.tokens.empty() ? nullptr : &texts), r.progress);
   if (model.has_program(kDecode)) part = decoded(model, part, mine.size());
   if (comm.size() == 1) return finite(std::move(part));
 

@@ -41,22 +41,26 @@ bool guided(const GenerateRequest& request);
 // The largest batch that a rank of so many computes at once for it: what InferenceOptions wants.
 int64_t largest_batch(const GenerateRequest& request, int ranks);
 
-// What the text encoder makes of texts, [texts, T, W].
+// What the text encoder makes of texts, by numbers that it gives them. `model` outlives it.
 class TextVectors {
  public:
-  TextVectors() = default;  // of a model that reads none
-  // tokens [texts, T].
-  TextVectors(InferenceSession& model, std::span<const int32_t> tokens);
+  explicit TextVectors(InferenceSession& model) : model_(model) {}
+  // tokens [texts, T]. The numbers of the first texts are 0, 1, ...; later those that were dropped are given again.
+  std::vector<int32_t> add(std::span<const int32_t> tokens);
+  void drop(std::span<const int32_t> numbers);
   // Those of texts by their numbers, one after the other.
   void gather(std::span<const int32_t> numbers, std::vector<float>& out) const;
 
  private:
-  std::vector<float> vectors_;
-  size_t elements_ = 0;  // T * W
+  InferenceSession& model_;
+  std::vector<std::vector<float>> vectors_;  // [T, W] each
+  std::vector<int32_t> free_;
 };
 
-// The session's predictions; texts: what labels are the numbers of. `model` outlives it.
-Predict predictor(InferenceSession& model, TextVectors texts = {});
+// The session's predictions; texts: what labels are the numbers of, of a model that reads text. Both outlive it.
+Predict predictor(InferenceSession& model, const TextVectors* texts = nullptr);
+// Pictures of so many latents (kDecode).
+std::vector<float> decoded(InferenceSession& model, std::span<const float> latents, int64_t count);
 
 // What the model's own defaults say: images of each class or prompt in turn. tokenizer: of a model that reads text.
 GenerateRequest default_request(const ModelDescription& model, const ClipTokenizer* tokenizer = nullptr);

@@ -63,6 +63,59 @@ TEST_F(Serve, APainterDrawsWhatSampleDraws) {
   EXPECT_EQ(equal, 8);
 }
 
+// A model that reads text, on pictures of classes whose names are their captions.
+TEST_F(Serve, APainterIsToldWhatToDraw) {
+  write_file(
+      folder_.file("text.yaml"),
+      "model:\n  name: text_to_image\n  tokenizer: " LOCKSTEP_SOURCE_DIR
+      "/configs/data/clip_small\n"
+      "  text_encoder: {vocab_size: 681, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1,\n"
+      "    num_attention_heads: 2, max_position_embeddings: 24}\n"
+      "  unet: {in_channels: 1, out_channels: 1, block_out_channels: [8], layers_per_block: 1,\n"
+      "    down_block_types: [CrossAttnDownBlock2D], up_block_types: [CrossAttnUpBlock2D],\n"
+      "    norm_num_groups: 4, attention_head_dim: 2, cross_attention_dim: 8}\n"
+      "objective: diffusion\n"
+      "inputs: {training: {dataset: mnist, path: ., captions: {template: 'a {}', dropout: 0.1}}}\n"
+      "hyperparameters: {steps: 20, global_batch_size: 12, optimizer: {name: adamw, lr: 0.01}}\n"
+      "sampling: {steps: 2, count: 2, guidance: 3}\n");
+  ASSERT_EQ(lockstep("fit text.yaml --output run").code, 0);
+  serve();
+  const Outcome drawn = lockstep(
+      "sample run --prompt 'a 3' --prompt 'a 3' --negative-prompt 'a 5' --seed 5 --steps 4 --guidance 2 "
+      "--each drawn");
+  ASSERT_EQ(drawn.code, 0) << drawn.text;
+  RawClient client(port_);
+  const std::string asked =
+      R"("num_images_per_prompt": 2, "negative_prompt": "a 5", "seed": 5, "num_inference_steps": 4, "guidance_scale": 2})";
+  const auto a = client.post(R"({"prompt": ["a 3"], "height": 8, "width": 8, )" + asked);
+  ASSERT_EQ(a.status, 200) << a.body;
+  const json pictures = json::parse(a.body)["generated_images"];
+  ASSERT_EQ(pictures.size(), 2U);
+  EXPECT_EQ(from_base64(pictures[0]), read_file(folder_.file("drawn/000000.png")));
+  EXPECT_EQ(from_base64(pictures[1]), read_file(folder_.file("drawn/000001.png")));
+  // Texts of others in the same evaluations change nothing, and give their numbers back.
+  std::vector<std::thread> clients;
+  std::atomic<int> right = 0;
+  for (int i = 0; i < 12; ++i)
+    clients.emplace_back([&, i] {
+      RawClient own(port_);
+      const std::string prompt = i % 2 ? R"(["a 1", "a 2"])" : R"("a 3")";
+      const auto one = own.post(R"({"prompt": )" + prompt + ", " + asked);
+      if (one.status != 200) return;
+      const json got = json::parse(one.body)["generated_images"];
+      right += i % 2 ? got.size() == 4 && got[0] != pictures[0] && got[0] != got[2] : got == pictures;
+    });
+  for (auto& c : clients) c.join();
+  EXPECT_EQ(right, 12);
+  EXPECT_EQ(message(client.post(R"({"seed": 5})")), "400 prompt is missing: what to draw");
+  EXPECT_EQ(message(client.post(R"({"prompt": 3})")), "400 prompt is a string or a list of strings");
+  EXPECT_EQ(message(client.post(R"({"prompt": ")" + std::string(10001, 'a') + "\"}")),
+            "400 prompt has more than 10000 bytes");
+  EXPECT_EQ(message(client.post(R"({"prompt": "a", "class": "3"})")), "400 class is no field that this model knows");
+  EXPECT_EQ(client.post(R"({"prompt": ""})").status, 200);
+  EXPECT_TRUE(json::parse(client.get("/model").body)["prompts"]);
+}
+
 TEST_F(Serve, SaysWhichFieldIsWrong) {
   fit_painter();
   serve();
