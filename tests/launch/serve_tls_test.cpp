@@ -67,7 +67,7 @@ TEST_F(ServeTls, AClientThatLeavesEndsItsDrawing) {
   fit_painter();
   make_certificate("good");
   serve_with("good");
-  const std::string body = R"({"num_inference_steps": 1000})";
+  const std::string body = R"({"num_inference_steps": 1000, "num_images_per_prompt": 16})";
   const std::string draw = fmt::format(
       "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
       "Content-Length: {}\r\n\r\n{}",
@@ -75,7 +75,7 @@ TEST_F(ServeTls, AClientThatLeavesEndsItsDrawing) {
   // It leaves a while after it has asked.
   write_file(folder_.file("draw"), draw);
   shell(fmt::format(
-      "sh -c '(cat draw; sleep 0.3) | openssl s_client -quiet -no_ign_eof -connect localhost:{}'", port_));
+      "sh -c '(cat draw; sleep 0.1) | openssl s_client -quiet -no_ign_eof -connect localhost:{}'", port_));
   const auto evaluations = [&] {
     const std::string text = ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                                  "good"),
