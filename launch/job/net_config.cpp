@@ -96,8 +96,7 @@ class ConfigFile {
   job::Node root_;
 };
 
-constexpr job::Range kNetWidth = {1, 65536}, kNetLayers = {1, 1024}, kNetEps = {0, 1, true, false},
-                     kNetShift = {-1e6, 1e6};
+constexpr job::Range kNetWidth = {1, 65536};
 
 const NetClass& condition_class() {
   static const NetClass net = {"UNet2DConditionModel",

@@ -76,7 +76,8 @@ TEST_F(MakeDigits, GoesOnWithTheNextEpoch) {
   for (uint32_t n : {6, 28, 28}) images += testing::big_endian(n);
   for (int i = 0; i < 6; ++i) {
     std::string image(28 * 28, '\0');
-    for (int y = 4; y < 24 - 2 * i; ++y) image.replace(size_t(28 * y + 14), 2, "\xff\xff");
+    for (int y = 4; y < 24 - 2 * i; ++y)
+      image.replace(static_cast<size_t>(28) * static_cast<size_t>(y) + 14, 2, "\xff\xff");
     images += image, labels += char(i);
   }
   const std::string few = folder_.file("few"), dir = folder_.file("more");

@@ -111,7 +111,8 @@ TEST_F(Serve, APainterIsToldWhatToDraw) {
   EXPECT_EQ(message(client.post(R"({"prompt": 3})")), "400 prompt is a string or a list of strings");
   EXPECT_EQ(message(client.post(R"({"prompt": ")" + std::string(10001, 'a') + "\"}")),
             "400 prompt has more than 10000 bytes");
-  EXPECT_EQ(message(client.post(R"({"prompt": "a", "class": "3"})")), "400 class is no field that this model knows");
+  EXPECT_EQ(message(client.post(R"({"prompt": "a", "class": "3"})")),
+            "400 class is no field that this model knows");
   EXPECT_EQ(client.post(R"({"prompt": ""})").status, 200);
   EXPECT_TRUE(json::parse(client.get("/model").body)["prompts"]);
 }
