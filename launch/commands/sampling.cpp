@@ -26,10 +26,11 @@ boost::program_options::options_description SamplingOptions::description() {
   d.add_options()("count", po::value(&count)->value_name("N"), "images; of each class or prompt in turn")(
       "guidance", po::value(&guidance)->value_name("W"),
       "how far towards the class or prompt; 1: as the model has it")(
-      "sampler", po::value(&sampler)->value_name("NAME"), "ddpm, ddim, dpm_solver, euler, euler_ancestral")(
-      "steps", po::value(&steps)->value_name("N"), "evaluations of the model")(
+      "sampler", po::value(&sampler)->value_name("NAME"),
+      "ddpm, ddim, pndm, dpm_solver, euler, euler_ancestral")("steps", po::value(&steps)->value_name("N"),
+                                                              "from noise to image")(
       "compat", po::value(&compat)->value_name("NAME"),
-      "none, or diffusers: ddim's steps have its numbers, off the list of timesteps too")(
+      "none, or diffusers: steps of ddim and pndm have its numbers, off the list of timesteps too")(
       "precision", po::value(&precision)->value_name("NAME"),
       "of activations: fp32 or bf16; left out: the run's, of a folder fp32")(
       "seed", po::value(&seed)->value_name("S"), "of the noise");

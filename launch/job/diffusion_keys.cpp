@@ -90,7 +90,9 @@ Table diffusion_keys() {
        .change = Change::free},
       {.path = "sampling.steps",
        .slot = JOB_FIELD(sampling.steps),
-       .help = "Evaluations of the model for each image.",
+       .help = "Steps from noise to image, each an evaluation of the model; pndm evaluates once more, or "
+               "with Runge-Kutta "
+               "steps nine times more.",
        .example = "50",
        .range = {1, 1e6},
        .when = diffusion,
@@ -130,14 +132,14 @@ Table diffusion_keys() {
        .help = "Which timesteps the steps go to.",
        .example = "trailing",
        .choices = {"leading", "linspace", "trailing"},
-       .absent = "the sampler's own: leading for ddpm and ddim, else linspace",
+       .absent = "the sampler's own: leading for ddpm, ddim and pndm, else linspace",
        .when = diffusion,
        .change = Change::free},
       {.path = "sampling.compat",
        .slot = JOB_FIELD(scheduler.compat),
-       .help = "diffusers: ddim's steps have its numbers, which with linspace and trailing leave the list of "
-               "timesteps; "
-               "none: they follow the list.",
+       .help =
+           "diffusers: steps of ddim and pndm have its numbers, which with linspace and trailing leave the "
+           "list of timesteps; none: they follow the list.",
        .example = "diffusers",
        .choices = {"none", "diffusers"},
        .when = diffusion,
@@ -187,6 +189,12 @@ Table diffusion_keys() {
        .help = "At most this.",
        .example = "1",
        .range = {1, 1e6},
+       .when = diffusion,
+       .change = Change::free},
+      {.path = "sampling.skip_prk_steps",
+       .slot = JOB_FIELD(scheduler.skip_prk_steps),
+       .help = "pndm begins without Runge-Kutta steps, as Stable Diffusion's does.",
+       .example = "true",
        .when = diffusion,
        .change = Change::free},
       {.path = "sampling.use_karras_sigmas",

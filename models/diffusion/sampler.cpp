@@ -39,11 +39,10 @@ void Sampler::step(int64_t i, std::span<const float> model_output, std::span<flo
 }
 
 std::span<const SamplerName> sampler_names() {
-  static const SamplerName kNames[] = {{"ddpm", "DDPMScheduler"},
-                                       {"ddim", "DDIMScheduler"},
-                                       {"dpm_solver", "DPMSolverMultistepScheduler"},
-                                       {"euler", "EulerDiscreteScheduler"},
-                                       {"euler_ancestral", "EulerAncestralDiscreteScheduler"}};
+  static const SamplerName kNames[] = {
+      {"ddpm", "DDPMScheduler"},           {"ddim", "DDIMScheduler"},
+      {"pndm", "PNDMScheduler"},           {"dpm_solver", "DPMSolverMultistepScheduler"},
+      {"euler", "EulerDiscreteScheduler"}, {"euler_ancestral", "EulerAncestralDiscreteScheduler"}};
   return kNames;
 }
 
@@ -52,7 +51,8 @@ std::unique_ptr<Sampler> make_sampler(const std::string& name, const SchedulerCo
   const bool known = std::any_of(sampler_names().begin(), sampler_names().end(),
                                  [&](const SamplerName& s) { return s.name == name; });
   if (!known)
-    throw refuse(fmt::format("sampler={}: expected ddpm, ddim, dpm_solver, euler or euler_ancestral", name));
+    throw refuse(
+        fmt::format("sampler={}: expected ddpm, ddim, pndm, dpm_solver, euler or euler_ancestral", name));
   for (const SchedulerConfig::Refused& r : config.refused)
     if (std::find(r.samplers.begin(), r.samplers.end(), name) != r.samplers.end())
       throw refuse(fmt::format("{} is not supported for sampler={}", r.option, name)).hint("another sampler");
@@ -63,11 +63,12 @@ std::unique_ptr<Sampler> make_sampler(const std::string& name, const SchedulerCo
     throw refuse(fmt::format("steps_offset={}: expected at least 0", config.steps_offset));
 
   SchedulerConfig c = config;
-  const bool by_timestep = name == "ddpm" || name == "ddim";
+  const bool by_timestep = name == "ddpm" || name == "ddim" || name == "pndm";
   if (c.timestep_spacing.empty()) c.timestep_spacing = by_timestep ? "leading" : "linspace";
   expect_word("timestep_spacing", c.timestep_spacing, {"leading", "linspace", "trailing"});
   if (name == "ddpm") return make_ddpm(c, steps);
   if (name == "ddim") return make_ddim(c, steps, eta);
+  if (name == "pndm") return make_pndm(c, steps);
   if (name == "dpm_solver") return make_dpm_solver(c, steps);
   if (name == "euler") return make_euler(c, steps);
   return make_euler_ancestral(c, steps);

@@ -13,6 +13,7 @@
 
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,8 +26,8 @@ namespace lockstep::diffusion {
 // does, not the others: that is how one folder serves every sampler.
 struct SchedulerConfig {
   ScheduleConfig schedule;
-  // leading, linspace, trailing (Lin et al., table 2); empty: leading for ddpm and ddim, linspace for the
-  // others
+  // leading, linspace, trailing (Lin et al., table 2); empty: leading for ddpm, ddim and pndm, linspace for
+  // the others
   std::string timestep_spacing;
   int64_t steps_offset = 0;  // added to each timestep of leading
 
@@ -43,12 +44,15 @@ struct SchedulerConfig {
   bool thresholding = false;
   double dynamic_thresholding_ratio = 0.995, sample_max_value = 1;
 
-  // ddim. alphas_cumprod after the last step: 1, or that of timestep 0
-  bool set_alpha_to_one = true;
-  // ddim, no option of diffusers. none: each step goes to the list's next timestep. diffusers: to the one that lies
-  // num_train_timesteps / steps before, as it does, also where the list's next is another (linspace, trailing): the
+  // ddim, pndm. alphas_cumprod after the last step: 1, or that of timestep 0; nothing: 1 for ddim, else that
+  std::optional<bool> set_alpha_to_one;
+  // ddim, pndm, no option of diffusers. none: each step goes to the list's next timestep. diffusers: to the one that
+  // lies num_train_timesteps / steps before, as it does, also where the list's next is another (linspace, trailing): the
   // noise that is taken out is then not what the next step is told
   std::string compat = "none";
+
+  // pndm. Without Runge-Kutta's steps n steps are n + 1 evaluations; with them n + 9, and n is at least 4
+  bool skip_prk_steps = false;
 
   // dpm_solver
   int64_t solver_order = 2;              // 1, 2
@@ -74,8 +78,10 @@ struct SchedulerConfig {
 class Sampler {
  public:
   virtual ~Sampler() = default;
+  // Evaluations of the model: the steps asked for, and more with pndm.
   int64_t steps() const { return static_cast<int64_t>(timesteps_.size()); }
-  // What the model is told at each step, descending. Whole numbers but for euler and euler_ancestral.
+  // What the model is told at each step, descending (pndm: some of them twice). Whole numbers but for euler and
+  // euler_ancestral.
   std::span<const float> timesteps() const { return timesteps_; }
   // The standard deviation of the noise to start from.
   float init_noise_sigma() const { return init_noise_sigma_; }
@@ -84,7 +90,7 @@ class Sampler {
   // What the model is given at step i, of as many elements as x.
   virtual void scale_model_input(int64_t i, std::span<const float> x, std::span<float> input) const;
   // x, a batch of samples of `elements` numbers each, goes one step on in place. Steps go in order from 0;
-  // step 0 begins anew (dpm_solver keeps the last prediction).
+  // step 0 begins anew (dpm_solver and pndm keep predictions).
   void step(int64_t i, std::span<const float> model_output, std::span<float> x, std::span<const float> noise,
             int64_t elements);
 
@@ -98,7 +104,7 @@ class Sampler {
   int64_t next_ = 0;
 };
 
-// ddpm, ddim, dpm_solver, euler, euler_ancestral, with the names of their diffusers classes.
+// ddpm, ddim, pndm, dpm_solver, euler, euler_ancestral, with the names of their diffusers classes.
 struct SamplerName {
   std::string name, diffusers_class;
 };

@@ -57,6 +57,14 @@ Key key(const std::string& name, Samplers samplers, T SchedulerConfig::*field) {
   return {name, std::move(samplers), [=](const json& v, SchedulerConfig& c) { assign(name, v, c.*field); },
           [=](const SchedulerConfig& c) { return json(c.*field); }};
 }
+// A key whose default is each class's own: left out unless it is set.
+Key key(const std::string& name, Samplers samplers, std::optional<bool> SchedulerConfig::*field) {
+  return {name, std::move(samplers),
+          [=](const json& v, SchedulerConfig& c) { assign(name, v, (c.*field).emplace()); },
+          [=](const SchedulerConfig& c) {
+            return c.*field ? json(*(c.*field)) : json(json::value_t::discarded);
+          }};
+}
 template <class T>
 Key key(const std::string& name, T ScheduleConfig::*field) {
   return {name, all_samplers(),
@@ -78,6 +86,13 @@ Key trained_betas() {
     return c.schedule.beta_schedule == "sigmoid" ? json(make_betas(c.schedule)) : json(nullptr);
   };
   return {"trained_betas", all_samplers(), read, write};
+}
+
+// PNDMScheduler lacks it; pndm refuses it.
+Key rescale_betas_zero_snr() {
+  Key k = key("rescale_betas_zero_snr", &ScheduleConfig::rescale_betas_zero_snr);
+  std::erase(k.samplers, "pndm");
+  return k;
 }
 
 Key timestep_spacing() {
@@ -134,7 +149,7 @@ const std::vector<Key>& keys() {
       key("beta_end", &ScheduleConfig::beta_end),
       key("beta_schedule", &ScheduleConfig::beta_schedule),
       trained_betas(),
-      key("rescale_betas_zero_snr", &ScheduleConfig::rescale_betas_zero_snr),
+      rescale_betas_zero_snr(),
       key("prediction_type", &ScheduleConfig::prediction_type),
       timestep_spacing(),
       key("steps_offset", all_samplers(), &C::steps_offset),
@@ -144,7 +159,8 @@ const std::vector<Key>& keys() {
       key("thresholding", {"ddpm", "ddim", "dpm_solver"}, &C::thresholding),
       key("dynamic_thresholding_ratio", {"ddpm", "ddim", "dpm_solver"}, &C::dynamic_thresholding_ratio),
       key("sample_max_value", {"ddpm", "ddim", "dpm_solver"}, &C::sample_max_value),
-      key("set_alpha_to_one", {"ddim"}, &C::set_alpha_to_one),
+      key("set_alpha_to_one", {"ddim", "pndm"}, &C::set_alpha_to_one),
+      key("skip_prk_steps", {"pndm"}, &C::skip_prk_steps),
       key("solver_order", {"dpm_solver"}, &C::solver_order),
       solver_type(),
       key("lower_order_final", {"dpm_solver"}, &C::lower_order_final),
@@ -181,16 +197,14 @@ const std::vector<FixedKey>& fixed_keys() {
 
 // Keys of compatible schedulers that say how *they* step, of options refused above, or of no effect.
 constexpr std::string_view kOtherKeys[] = {"disable_corrector", "flow_shift",     "noise_sampler_seed",
-                                           "predict_x0",        "shift_terminal", "skip_prk_steps",
-                                           "solver_p",          "tensor_format",  "time_shift_type"};
+                                           "predict_x0",        "shift_terminal", "solver_p",
+                                           "tensor_format",     "time_shift_type"};
 // Schedulers whose models ours can sample: diffusers' KarrasDiffusionSchedulers without EDM's, whose inputs
 // are scaled in another way.
 constexpr std::string_view kOtherClasses[] = {
-    "PNDMScheduler",          "LMSDiscreteScheduler",
-    "HeunDiscreteScheduler",  "DPMSolverSinglestepScheduler",
-    "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
-    "DEISMultistepScheduler", "UniPCMultistepScheduler",
-    "DPMSolverSDEScheduler",
+    "LMSDiscreteScheduler",    "HeunDiscreteScheduler",           "DPMSolverSinglestepScheduler",
+    "KDPM2DiscreteScheduler",  "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler",
+    "UniPCMultistepScheduler", "DPMSolverSDEScheduler",
 };
 
 template <class Range, class Name>

@@ -17,7 +17,7 @@ struct SchedulerFile {
 };
 
 // Reads a scheduler's file for any of our samplers, as `from_config` does: keys that the file leaves out have
-// the defaults of the sampler in use. Keys that only the steps of other schedulers know (skip_prk_steps) and
+// the defaults of the sampler in use. Keys that only the steps of other schedulers know (solver_p) and
 // names that begin with '_' are passed over; options that we don't implement go to config.refused. Errors:
 // no_input (66); data (65) for what is no JSON object with a _class_name; config (78) for a class, key, type
 // or value that is unknown.

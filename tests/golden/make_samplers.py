@@ -6,9 +6,9 @@
 Runs diffusers' schedulers with a closed-form model and closed-form noise, both of which C++ repeats in the same float32
 operations, over the product of the axes of each group of GROUPS.
 
-samplers.json: `schedules`, scheduler configs whose alphas_cumprod is tensor `alphas_cumprod.I`; `groups`, each with its
-axes (or the scheduler_config.json that diffusers wrote, `file`) and one letter a combination, the last axis running
-fastest: '.' done, 'r' diffusers raised an exception, 'n' the sample is not finite.
+samplers.json: `schedules`, scheduler configs whose alphas_cumprod is tensor `alphas_cumprod.I`; `files`, texts of
+scheduler_config.json; `groups`, each with its axes (or the name of a file) and one letter a combination, the last axis
+running fastest: '.' done, 'r' diffusers raised an exception, 'n' the sample is not finite.
 samplers.safetensors: `finals.GROUP`, [done combinations, 9]: eight of the final sample's elements (every 12th of 96) and
 its greatest magnitude.
 """
@@ -62,10 +62,89 @@ SCHEDULES = [
     {"trained_betas": [round(0.001 * (i % 7) + 0.0002 * i, 7) for i in range(60)], "num_train_timesteps": 60},
 ]
 DPM, EULER = "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"
-ANCESTRAL = "EulerAncestralDiscreteScheduler"
-ALL = ["DDPMScheduler", "DDIMScheduler", DPM, EULER, ANCESTRAL]
+ANCESTRAL, PNDM = "EulerAncestralDiscreteScheduler", "PNDMScheduler"
+OTHERS = ["DDPMScheduler", "DDIMScheduler", DPM, EULER, ANCESTRAL]
+ALL = [*OTHERS, PNDM]
 KARRAS = each("use_karras_sigmas", False, True)
-# A group: the class that makes the folder's config, the class that samples, axes.
+PRK = each("skip_prk_steps", True, False)
+# scheduler_config.json of models in use, to the letter: Stable Diffusion 1.4 (written by an early diffusers), 1.5, 2.1 and
+# XL. The last two are what diffusers makes of 1.5's when another scheduler is chosen and saved.
+SD14 = '''{
+  "_class_name": "PNDMScheduler",
+  "_diffusers_version": "0.4.0.dev0",
+  "beta_end": 0.012,
+  "beta_schedule": "scaled_linear",
+  "beta_start": 0.00085,
+  "num_train_timesteps": 1000,
+  "set_alpha_to_one": false,
+  "skip_prk_steps": true,
+  "steps_offset": 1,
+  "trained_betas": null
+}
+'''
+SD15 = '''{
+  "_class_name": "PNDMScheduler",
+  "_diffusers_version": "0.7.0.dev0",
+  "beta_end": 0.012,
+  "beta_schedule": "scaled_linear",
+  "beta_start": 0.00085,
+  "num_train_timesteps": 1000,
+  "set_alpha_to_one": false,
+  "skip_prk_steps": true,
+  "steps_offset": 1,
+  "trained_betas": null,
+  "clip_sample": false
+}
+'''
+SD21 = '''{
+  "_class_name": "DDIMScheduler",
+  "_diffusers_version": "0.8.0",
+  "beta_end": 0.012,
+  "beta_schedule": "scaled_linear",
+  "beta_start": 0.00085,
+  "clip_sample": false,
+  "num_train_timesteps": 1000,
+  "prediction_type": "v_prediction",
+  "set_alpha_to_one": false,
+  "skip_prk_steps": true,
+  "steps_offset": 1,
+  "trained_betas": null
+}
+'''
+SDXL = '''{
+  "_class_name": "EulerDiscreteScheduler",
+  "_diffusers_version": "0.19.0.dev0",
+  "beta_end": 0.012,
+  "beta_schedule": "scaled_linear",
+  "beta_start": 0.00085,
+  "clip_sample": false,
+  "interpolation_type": "linear",
+  "num_train_timesteps": 1000,
+  "prediction_type": "epsilon",
+  "sample_max_value": 1.0,
+  "set_alpha_to_one": false,
+  "skip_prk_steps": true,
+  "steps_offset": 1,
+  "timestep_spacing": "leading",
+  "trained_betas": null,
+  "use_karras_sigmas": false
+}
+'''
+
+
+def switched(class_name, **options):
+    return getattr(diffusers, class_name).from_config(json.loads(SD15), **options).to_json_string()
+
+
+FILES = {
+    "sd14": SD14,
+    "sd15": SD15,
+    "sd21": SD21,
+    "sdxl": SDXL,
+    "sd15_dpm": switched(DPM, use_karras_sigmas=True, algorithm_type="dpmsolver++"),
+    "sd15_unipc": switched("UniPCMultistepScheduler"),
+}
+# A group: the class that makes the folder's config, or one of FILES; the class that samples, axes.
 GROUPS = {
     "ddpm": ["DDPMScheduler", "DDPMScheduler", [VARIANCES, LIMITS, SPACING, PREDICTION, FEW]],
     "ddpm_1000": ["DDPMScheduler", "DDPMScheduler", [VARIANCES, SPACING, PREDICTION, MANY]],
@@ -82,11 +161,18 @@ GROUPS = {
     "euler_ancestral": [ANCESTRAL, ANCESTRAL, [SPACING, PREDICTION, STEPS]],
     "cosine_clipped": [DPM, DPM, [[{"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}],
                                   KARRAS, SPACING, PREDICTION, FEW]],
-    **{f"schedules_{c}": [c, c, [SCHEDULES, SPACING, PREDICTION, each("steps", 1, 7, 30)]] for c in ALL},
+    **{f"schedules_{c}": [c, c, [SCHEDULES, SPACING, PREDICTION, each("steps", 1, 7, 30)]] for c in OTHERS},
     **{f"karras_{c}": [c, c, [SCHEDULES, each("use_karras_sigmas", True), PREDICTION, each("steps", 1, 7, 30)]]
        for c in (DPM, EULER)},
-    **{f"offset_{c}": [c, c, [each("steps_offset", 1), SPACING, STEPS]] for c in ALL},
-    **{f"folder_{a}_{b}": [a, b, [each("steps", 20)]] for a, b in itertools.product([*ALL, "PNDMScheduler"], ALL)},
+    **{f"offset_{c}": [c, c, [each("steps_offset", 1), SPACING, STEPS]] for c in OTHERS},
+    **{f"folder_{a}_{b}": [a, b, [each("steps", 20)]] for a, b in itertools.product(ALL, ALL)},
+    "pndm": [PNDM, PNDM, [PRK, each("set_alpha_to_one", True, False), SPACING, PREDICTION, FEW]],
+    "pndm_few": [PNDM, PNDM, [PRK, SPACING, PREDICTION[:2], each("steps", 1, 2, 3, 4, 5, 7, 13, 40)]],
+    "pndm_1000": [PNDM, PNDM, [PRK, SPACING, PREDICTION, MANY]],
+    "schedules_PNDMScheduler": [PNDM, PNDM, [[s for s in SCHEDULES if "rescale_betas_zero_snr" not in s], PRK, SPACING,
+                                             PREDICTION, each("steps", 1, 7, 30)]],
+    "offset_PNDMScheduler": [PNDM, PNDM, [each("steps_offset", 1), PRK, SPACING, STEPS]],
+    **{f"{a}_{b}": [a, b, [each("steps", 1, 20, 50)]] for a, b in itertools.product(FILES, ALL)},
 }  # fmt: skip
 
 
@@ -126,8 +212,14 @@ for module in (scheduling_ddim, scheduling_ddpm, scheduling_dpmsolver_multistep,
 # PyTorch's sqrt on CPUs is MKL's, which errs by up to 0.75 ulp: with AVX-512 one result in five is not the nearest number.
 # Rescaling to zero terminal SNR takes roots of numbers next to 1 whose distance from 1 matters. With betas that begin as
 # small as squaredcos_cap_v2's, their last bit changes samples by up to 5e-5, after a single step or with Karras sigmas by up
-# to 2e-3. So that the reference is the same on every processor, these roots are rounded to nearest, as IEEE 754 and C++ do.
-torch.Tensor.sqrt = lambda x: torch.from_numpy(np.sqrt(x.numpy()))
+# to 2e-3. PNDM's steps from the last timesteps, where the signal is small, multiply such an error by as much. So that the
+# reference is the same on every processor, these roots are rounded to nearest, as IEEE 754 and C++ do.
+torch.Tensor.sqrt = lambda x: torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
+power = torch.Tensor.__pow__
+
+
+def pndm_power(x, exponent):
+    return x.sqrt() if exponent == 0.5 else power(x, exponent)
 
 
 def saved_config(class_name, config):
@@ -145,6 +237,7 @@ def config_of(class_name, options):
 def sample(class_name, saved, steps, eta):
     scheduler = getattr(diffusers, class_name).from_config(saved)
     scheduler.set_timesteps(steps)
+    torch.Tensor.__pow__ = pndm_power if class_name == PNDM else power
     stochastic = class_name in ("DDPMScheduler", ANCESTRAL) or eta
     extra = {"eta": eta} if class_name == "DDIMScheduler" else {}
     x = noise(0) * scheduler.init_noise_sigma
@@ -160,11 +253,12 @@ def sample(class_name, saved, steps, eta):
 
 def run(group, finals):
     made_by, class_name, axes = GROUPS[group]
+    is_file = made_by in FILES
     outcomes, rows = "", []
     for combination in itertools.product(*axes):
         options = {key: value for part in combination for key, value in part.items()}
         try:
-            saved = saved_config(made_by, config_of(made_by, options))
+            saved = json.loads(FILES[made_by]) if is_file else saved_config(made_by, config_of(made_by, options))
             x = sample(class_name, saved, options["steps"], options.get("eta", 0))
         except (IndexError, ValueError, NotImplementedError):
             outcomes += "r"
@@ -174,8 +268,8 @@ def run(group, finals):
             rows.append(np.append(x.flatten()[::12].numpy(), x.abs().max()))
     finals[f"finals.{group}"] = np.array(rows, np.float32).reshape(-1, 9)
     entry = {"class": class_name, "axes": axes, "outcomes": outcomes}
-    if group.startswith("folder"):
-        entry["file"] = getattr(diffusers, made_by)().to_json_string()
+    if is_file or group.startswith("folder"):
+        entry["file"] = made_by
     print(group, {letter: outcomes.count(letter) for letter in ".rn"}, flush=True)
     return entry
 
@@ -191,8 +285,11 @@ def main():
     }
     groups = {group: run(group, tensors) for group in GROUPS}
     safetensors.numpy.save_file(tensors, HERE / "samplers.safetensors")
-    text = json.dumps({"schedules": schedules, "groups": groups}, separators=(",", ":"))
-    (HERE / "samplers.json").write_text(text.replace('"groups"', '\n"groups"').replace('},"', '},\n"') + "\n")
+    files = FILES | {c: getattr(diffusers, c)().to_json_string() for c in ALL}
+    text = json.dumps({"schedules": schedules, "files": files, "groups": groups}, separators=(",", ":"))
+    for key in ("files", "groups"):
+        text = text.replace(f'"{key}"', f'\n"{key}"')
+    (HERE / "samplers.json").write_text(text.replace('},"', '},\n"') + "\n")
 
 
 if __name__ == "__main__":

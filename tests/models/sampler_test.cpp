@@ -96,7 +96,9 @@ Combination combination_of(const json& group, size_t index) {
   file.erase("steps");
   file.erase("eta");
   c.name = fmt::format("{} steps, eta {}, {}", c.steps, c.eta, file.dump());
-  c.file = group.value("file", file.dump());
+  c.file = group.contains("file")
+               ? golden().text.at("files").at(group.at("file").get<std::string>()).get<std::string>()
+               : file.dump();
   return c;
 }
 
@@ -166,23 +168,88 @@ TEST_P(SamplerGolden, FinalSamplesAreDiffusersAndWhatItCannotDoIsRefused) {
   RecordProperty("worst_relative_difference", fmt::format("{:.1e}", worst));
 }
 
+// diffusers' PNDMScheduler run by hand on a model of one number, 0.5 x + 0.001 t - 0.3, from x = 1: x after each
+// evaluation, with Stable Diffusion's schedule.
+TEST(Sampler, PndmStepByStep) {
+  SchedulerConfig c;
+  c.schedule.beta_schedule = "scaled_linear";
+  c.schedule.beta_start = 0.00085, c.schedule.beta_end = 0.012;
+  c.steps_offset = 1;
+  c.skip_prk_steps = true;
+  const auto expect_path = [&](int64_t steps, const std::vector<float>& timesteps,
+                               const std::vector<float>& path) {
+    const auto sampler = make_sampler("pndm", c, steps);
+    ASSERT_EQ(sampler->steps(), static_cast<int64_t>(path.size()));
+    std::vector<float> x{1};
+    for (size_t i = 0; i < path.size(); ++i) {
+      const float t = sampler->timesteps()[i];
+      EXPECT_EQ(t, timesteps[i]) << i;
+      const std::vector<float> output{0.5F * x[0] + 0.001F * t - 0.3F};
+      sampler->step(static_cast<int64_t>(i), output, x, {}, 1);
+      EXPECT_NEAR(x[0], path[i], 2e-6F) << i;  // six digits are given
+    }
+  };
+  expect_path(1, {1}, {0.997987F});
+  expect_path(2, {501, 1, 1}, {0.797002F, 1.272496F, 1.271153F});
+  const std::vector<float> five = {801, 601, 601, 401, 201, 1};
+  expect_path(5, five, {0.954047F, 1.080696F, 1.200997F, 1.272006F, 1.237723F, 1.236080F});
+  c.schedule.prediction_type = "v_prediction";
+  expect_path(5, five, {0.758751F, 0.793565F, 0.599206F, 0.479271F, 0.407677F, 0.410169F});
+  EXPECT_EQ(make_sampler("pndm", c, 50)->steps(), 51);
+  c.skip_prk_steps = false;
+  EXPECT_EQ(make_sampler("pndm", c, 50)->steps(), 59);
+  expect_error(
+      Exit::config, [&] { make_sampler("pndm", c, 3); }, "steps=3", "skip_prk_steps=false", "at least 4");
+}
+
+// With a model that knows the noise, each step arrives at the level of the timestep that the model is told next.
+TEST(Sampler, WhatAStepArrivesAtIsWhatTheNextIsTold) {
+  constexpr float kImage = 0.7F, kNoise = -1.3F;
+  for (const std::string name : {"ddim", "pndm"})
+    for (const std::string spacing : {"leading", "linspace", "trailing"})
+      for (const bool skip_prk_steps : {false, true})
+        for (int64_t steps : {7, 10, 40}) {
+          SchedulerConfig config;
+          config.timestep_spacing = spacing;
+          config.clip_sample = false;
+          config.skip_prk_steps = skip_prk_steps;
+          const auto sampler = make_sampler(name, config, steps);
+          const std::vector<float> alphas = make_alphas_cumprod(config.schedule);
+          const auto level = [&](int64_t i) {
+            const float a = alphas[static_cast<size_t>(sampler->timesteps()[static_cast<size_t>(i)])];
+            return std::sqrt(a) * kImage + std::sqrt(1 - a) * kNoise;
+          };
+          std::vector<float> x{level(0)};
+          const std::vector<float> noise{kNoise};
+          for (int64_t i = 0; i + 1 < sampler->steps(); ++i) {
+            sampler->step(i, noise, x, {}, 1);
+            // x is at most 1.5, and a step from the first timesteps multiplies its rounding of 6e-8 by up to
+            // 1 / 0.0063, as the signal of timestep 999 is.
+            ASSERT_NEAR(x[0], level(i + 1), 1e-4F) << name << " " << spacing << " " << steps << " " << i;
+          }
+        }
+}
+
 // A model that sees no noise leaves of x, with no noise added, what x was of the signal: x / sqrt(alphas_cumprod) of the
 // first timestep, whatever the steps. euler starts from x times its largest sigma, sqrt(1 / alphas_cumprod - 1): 2e-5 less
 // at timestep 999, the rest is float32 over the steps.
 TEST(Sampler, WithoutNoiseTheSignalAloneGrows) {
   for (const SamplerName& name : sampler_names())
     for (const std::string spacing : {"leading", "linspace", "trailing"})
-      for (int64_t steps : {7, 10, 50}) {
-        SchedulerConfig config;
-        config.timestep_spacing = spacing;
-        config.clip_sample = false;
-        const auto sampler = make_sampler(name.name, config, steps);
-        const auto first = static_cast<size_t>(sampler->timesteps()[0]);
-        const float expected = 1 / std::sqrt(make_alphas_cumprod(config.schedule)[first]);
-        std::vector<float> x(4, sampler->init_noise_sigma()), nothing(4, 0.0F);
-        for (int64_t i = 0; i < sampler->steps(); ++i) sampler->step(i, nothing, x, nothing, 4);
-        EXPECT_NEAR(x[0], expected, 1e-4F * expected) << name.name << " " << spacing << " " << steps;
-      }
+      for (const bool skip_prk_steps : {false, true})
+        for (int64_t steps : {7, 10, 50}) {
+          SchedulerConfig config;
+          config.timestep_spacing = spacing;
+          config.clip_sample = false;
+          config.set_alpha_to_one = true;
+          config.skip_prk_steps = skip_prk_steps;
+          const auto sampler = make_sampler(name.name, config, steps);
+          const auto first = static_cast<size_t>(sampler->timesteps()[0]);
+          const float expected = 1 / std::sqrt(make_alphas_cumprod(config.schedule)[first]);
+          std::vector<float> x(4, sampler->init_noise_sigma()), nothing(4, 0.0F);
+          for (int64_t i = 0; i < sampler->steps(); ++i) sampler->step(i, nothing, x, nothing, 4);
+          EXPECT_NEAR(x[0], expected, 1e-4F * expected) << name.name << " " << spacing << " " << steps;
+        }
   // diffusers' ddim leaves the list: the figure is its own.
   SchedulerConfig config;
   config.timestep_spacing = "linspace";

@@ -36,15 +36,57 @@ TEST(SchedulerConfigFile, ReadsAFolderOfThePaper) {
 }
 
 TEST(SchedulerConfigFile, ReadsOtherSchedulersAndPythonsInfinity) {
-  const SchedulerFile pndm =
-      parse_text(R"({"_class_name": "PNDMScheduler", "skip_prk_steps": true, "steps_offset": 1,
+  const SchedulerFile lms =
+      parse_text(R"({"_class_name": "LMSDiscreteScheduler", "skip_prk_steps": true, "steps_offset": 1,
     "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": false})");
-  EXPECT_TRUE(pndm.sampler.empty());
-  EXPECT_EQ(make_sampler("ddim", pndm.config, 50)->timesteps()[49], 1);
+  EXPECT_TRUE(lms.sampler.empty());
+  EXPECT_EQ(make_sampler("ddim", lms.config, 50)->timesteps()[49], 1);
   const SchedulerFile dpm =
       parse_text(R"({"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
     "_name": "a \" and -Infinity"})");
   EXPECT_TRUE(std::isinf(dpm.config.lambda_min_clipped));
+}
+
+// The files of models in use: what every key says arrives, under every sampler (their numbers: SamplerGolden).
+TEST(SchedulerConfigFile, ReadsStableDiffusions) {
+  const json files = json::parse(read_file(LOCKSTEP_SOURCE_DIR "/tests/golden/samplers.json")).at("files");
+  const std::pair<std::string, std::string> samplers[] = {{"sd14", "pndm"},           {"sd15", "pndm"},
+                                                          {"sd21", "ddim"},           {"sdxl", "euler"},
+                                                          {"sd15_dpm", "dpm_solver"}, {"sd15_unipc", ""}};
+  for (const auto& [name, sampler] : samplers) {
+    SCOPED_TRACE(name);
+    const SchedulerFile file = parse_text(files.at(name));
+    const SchedulerConfig& c = file.config;
+    EXPECT_EQ(file.sampler, sampler);
+    EXPECT_EQ(c.schedule.num_train_timesteps, 1000);
+    EXPECT_EQ(c.schedule.beta_schedule, "scaled_linear");
+    EXPECT_EQ(c.schedule.beta_start, 0.00085);
+    EXPECT_EQ(c.schedule.beta_end, 0.012);
+    EXPECT_TRUE(c.schedule.trained_betas.empty());
+    EXPECT_FALSE(c.schedule.rescale_betas_zero_snr);
+    EXPECT_EQ(c.schedule.prediction_type, name == "sd21" ? "v_prediction" : "epsilon");
+    EXPECT_EQ(c.steps_offset, 1);
+    EXPECT_EQ(c.set_alpha_to_one, std::optional(false));
+    EXPECT_TRUE(c.skip_prk_steps);
+    EXPECT_EQ(c.clip_sample, name == "sd14");  // the key is newer than the file
+    EXPECT_EQ(c.use_karras_sigmas, name == "sd15_dpm");
+    EXPECT_EQ(c.solver_order, 2);
+    EXPECT_EQ(c.solver_type, "midpoint");
+    EXPECT_TRUE(c.lower_order_final);
+    EXPECT_TRUE(c.refused.empty());
+    for (const SamplerName& s : sampler_names()) {
+      const auto made = make_sampler(s.name, c, 20);
+      EXPECT_EQ(made->steps(), s.name == "pndm" ? 21 : 20) << s.name;
+      const std::string written = scheduler_config_text(s.name, c);
+      EXPECT_EQ(parse_text(written).config.set_alpha_to_one.has_value(),
+                s.name == "ddim" || s.name == "pndm");
+      EXPECT_EQ(scheduler_config_text(s.name, parse_text(written).config), written);
+    }
+  }
+  // What each class does where the file leaves it open.
+  const SchedulerConfig open = parse(json{{"_class_name", "PNDMScheduler"}}).config;
+  EXPECT_EQ(make_sampler("pndm", open, 10)->steps(), 19);
+  EXPECT_FALSE(json::parse(scheduler_config_text("ddim", open)).contains("set_alpha_to_one"));
 }
 
 TEST(SchedulerConfigFile, WritesWhatItReads) {
@@ -52,7 +94,6 @@ TEST(SchedulerConfigFile, WritesWhatItReads) {
   c.schedule = {.num_train_timesteps = 20,
                 .beta_schedule = "sigmoid",
                 .beta_end = 0.5,
-                .rescale_betas_zero_snr = true,
                 .prediction_type = "v_prediction"};
   c.timestep_spacing = "trailing";
   c.steps_offset = 1;
@@ -62,6 +103,7 @@ TEST(SchedulerConfigFile, WritesWhatItReads) {
   c.dynamic_thresholding_ratio = 0.9;
   c.sample_max_value = 1.5;
   c.set_alpha_to_one = false;
+  c.skip_prk_steps = true;
   c.solver_order = 1;
   c.solver_type = "heun";
   c.lower_order_final = false;
@@ -71,6 +113,7 @@ TEST(SchedulerConfigFile, WritesWhatItReads) {
   c.final_sigmas_type = "sigma_min";
   const TestFolder folder;
   for (const SamplerName& name : sampler_names()) {
+    c.schedule.rescale_betas_zero_snr = name.name != "pndm";  // which refuses it
     const std::string path = folder.file(name.name + ".json");
     write_scheduler_config(path, name.name, c);
     const SchedulerFile file = read_scheduler_config(path);
@@ -85,6 +128,7 @@ TEST(SchedulerConfigFile, WritesWhatItReads) {
     EXPECT_EQ(json::parse(again).contains("variance_type"), name.name == "ddpm");
     EXPECT_EQ(json::parse(again).contains("solver_type"), name.name == "dpm_solver");
     EXPECT_EQ(json::parse(again).contains("clip_sample"), name.name == "ddpm" || name.name == "ddim");
+    EXPECT_EQ(json::parse(again).contains("skip_prk_steps"), name.name == "pndm");
   }
 }
 
@@ -116,6 +160,7 @@ TEST(SchedulerConfigFile, Defects) {
 }
 
 TEST(SchedulerConfigFile, WhatWeDoNotImplementIsRefusedByTheSamplersItConcerns) {
+  const std::vector<std::string> all = {"ddpm", "ddim", "pndm", "dpm_solver", "euler", "euler_ancestral"};
   const std::tuple<const char*, json, std::vector<std::string>> options[] = {
       {"use_beta_sigmas", true, {"dpm_solver", "euler"}},
       {"use_exponential_sigmas", true, {"dpm_solver", "euler"}},
@@ -125,12 +170,12 @@ TEST(SchedulerConfigFile, WhatWeDoNotImplementIsRefusedByTheSamplersItConcerns) 
       {"solver_order", 3, {"dpm_solver"}},
       {"interpolation_type", "log_linear", {"euler"}},
       {"timestep_type", "continuous", {"euler"}},
-      {"variance_type", "learned_range", {"ddpm", "ddim", "dpm_solver", "euler", "euler_ancestral"}},
-      {"predict_epsilon", false, {"ddpm", "ddim", "dpm_solver", "euler", "euler_ancestral"}},
-      {"prediction_type", "flow_prediction", {"ddpm", "ddim", "dpm_solver", "euler", "euler_ancestral"}},
-      {"beta_schedule", "laplace", {"ddpm", "ddim", "dpm_solver", "euler", "euler_ancestral"}},
-      {"prediction_type", "sample", {"euler_ancestral"}},
-      {"timestep_spacing", "log", {"ddpm", "ddim", "dpm_solver", "euler", "euler_ancestral"}},
+      {"variance_type", "learned_range", all},
+      {"predict_epsilon", false, all},
+      {"prediction_type", "flow_prediction", all},
+      {"beta_schedule", "laplace", all},
+      {"prediction_type", "sample", {"pndm", "euler_ancestral"}},
+      {"timestep_spacing", "log", all},
       {"thresholding", true, {}},
   };
   for (const auto& [key, value, refusing] : options) {
@@ -167,6 +212,9 @@ TEST(MakeSampler, RefusesWhatMakesNoSense) {
   rescaled.schedule.rescale_betas_zero_snr = true;
   expect_error(
       Exit::config, [&] { make_sampler("ddim", rescaled, 10); }, "rescale_betas_zero_snr", "epsilon");
+  rescaled.schedule.prediction_type = "v_prediction";
+  expect_error(
+      Exit::config, [&] { make_sampler("pndm", rescaled, 10); }, "rescale_betas_zero_snr=true", "pndm");
   SchedulerConfig betas = c;
   betas.schedule.trained_betas = {0.1F, 0.2F};
   expect_error(

@@ -21,9 +21,9 @@ class Ddim : public Sampler {
       const int64_t next = i + 1 < timesteps_.size() ? static_cast<int64_t>(timesteps_[i + 1]) : -1;
       const int64_t previous = c.compat == "diffusers" ? t - c.schedule.num_train_timesteps / steps : next;
       const float a = alphas_cumprod[static_cast<size_t>(t)];
-      const float a_previous = previous >= 0        ? alphas_cumprod[static_cast<size_t>(previous)]
-                               : c.set_alpha_to_one ? 1
-                                                    : alphas_cumprod[0];
+      const float a_previous = previous >= 0 ? alphas_cumprod[static_cast<size_t>(previous)]
+                               : c.set_alpha_to_one.value_or(true) ? 1
+                                                                   : alphas_cumprod[0];
       const float b = 1 - a, b_previous = 1 - a_previous;
       const float of_noise = static_cast<float>(eta) * std::sqrt(b_previous / b * (1 - a / a_previous));
       const Step s{.signal = std::sqrt(a),

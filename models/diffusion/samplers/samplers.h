@@ -13,6 +13,7 @@ namespace lockstep::diffusion {
 
 std::unique_ptr<Sampler> make_ddpm(const SchedulerConfig& config, int64_t steps);
 std::unique_ptr<Sampler> make_ddim(const SchedulerConfig& config, int64_t steps, double eta);
+std::unique_ptr<Sampler> make_pndm(const SchedulerConfig& config, int64_t steps);
 std::unique_ptr<Sampler> make_dpm_solver(const SchedulerConfig& config, int64_t steps);
 std::unique_ptr<Sampler> make_euler(const SchedulerConfig& config, int64_t steps);
 std::unique_ptr<Sampler> make_euler_ancestral(const SchedulerConfig& config, int64_t steps);
