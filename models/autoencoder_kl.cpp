@@ -50,14 +50,6 @@ class AutoencoderPart {
   const string root_;
 };
 
-void expect_channels(GraphBuilder& b, ValueId x, const char* key, int64_t channels) {
-  const Shape& shape = b.spec(x).shape;
-  if (shape.rank() != 4 || shape[1] != channels)
-    throw Error(
-        Exit::config, "E_SHAPE",
-        fmt::format("the autoencoder takes {} channels ({}), its input is {}", channels, key, shape.text()));
-}
-
 }  // namespace
 
 void check(const AutoencoderKlConfig& k) {
@@ -76,7 +68,7 @@ void check(const AutoencoderKlConfig& k) {
 
 ValueId encode(const AutoencoderKlConfig& k, ModelContext& context, ValueId image) {
   GraphBuilder& b = context.builder;
-  expect_channels(b, image, "in_channels", k.in_channels);
+  expect_autoencoder_input(b, image, "in_channels", k.in_channels);
   AutoencoderPart encoder(k, context, "encoder");
   ValueId x = encoder.conv_in(image, k.block_out_channels[0]);
   for (size_t i = 0; i < k.block_out_channels.size(); ++i) {
@@ -92,7 +84,7 @@ ValueId encode(const AutoencoderKlConfig& k, ModelContext& context, ValueId imag
 
 ValueId decode(const AutoencoderKlConfig& k, ModelContext& context, ValueId latents) {
   GraphBuilder& b = context.builder;
-  expect_channels(b, latents, "latent_channels", k.latent_channels);
+  expect_autoencoder_input(b, latents, "latent_channels", k.latent_channels);
   AutoencoderPart decoder(k, context, "decoder");
   ValueId x = conv2d(b, latents, "post_quant_conv", k.latent_channels, 1);
   x = decoder.mid_block(decoder.conv_in(x, k.block_out_channels.back()));

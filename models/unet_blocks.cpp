@@ -60,6 +60,14 @@ ValueId resnet_block(ModelContext& c, const ResnetBlock& k, ValueId x, ValueId e
   return y;
 }
 
+void expect_autoencoder_input(GraphBuilder& b, ValueId x, const char* key, int64_t channels) {
+  const Shape& shape = b.spec(x).shape;
+  if (shape.rank() != 4 || shape[1] != channels)
+    throw Error(
+        Exit::config, "E_SHAPE",
+        fmt::format("the autoencoder takes {} channels ({}), its input is {}", channels, key, shape.text()));
+}
+
 ValueId downsample_conv(GraphBuilder& b, ValueId x, const string& name, int64_t padding) {
   Conv2dParams p;
   p.stride_h = p.stride_w = 2;

@@ -23,6 +23,9 @@ struct ResnetBlock {
 ValueId resnet_block(ModelContext& c, const ResnetBlock& block, ValueId x, ValueId embedding,
                      const std::string& name, int64_t out, Resample resample = Resample::none);
 
+// Error config (78) E_SHAPE naming the key where an autoencoder's input is not [N, channels, H, W].
+void expect_autoencoder_input(GraphBuilder& b, ValueId x, const char* key, int64_t channels);
+
 // 3x3 at stride 2: [N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)]. padding 1: on all sides; 0: one row below
 // and one column to the right, which makes [N, C, H/2, W/2], rounded down.
 ValueId downsample_conv(GraphBuilder& b, ValueId x, const std::string& name, int64_t padding);

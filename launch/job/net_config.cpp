@@ -185,6 +185,50 @@ const NetClass& autoencoder_class() {
   return net;
 }
 
+#define TINY_FIELD(member) \
+  [](void* object) -> job::Slot { return &static_cast<AutoencoderTinyConfig*>(object)->member; }
+
+const NetClass& autoencoder_tiny_class() {
+  static const job::Table keys = {
+      {.path = "in_channels", .slot = TINY_FIELD(in_channels), .example = "3", .range = kNetWidth},
+      {.path = "out_channels", .slot = TINY_FIELD(out_channels), .example = "3", .range = kNetWidth},
+      {.path = "encoder_block_out_channels",
+       .slot = TINY_FIELD(encoder_block_out_channels),
+       .example = "[64, 64]",
+       .range = kNetWidth},
+      {.path = "decoder_block_out_channels",
+       .slot = TINY_FIELD(decoder_block_out_channels),
+       .example = "[64, 64]",
+       .range = kNetWidth},
+      {.path = "num_encoder_blocks",
+       .slot = TINY_FIELD(num_encoder_blocks),
+       .example = "[1, 3]",
+       .range = {0, 64}},
+      {.path = "num_decoder_blocks",
+       .slot = TINY_FIELD(num_decoder_blocks),
+       .example = "[3, 1]",
+       .range = {0, 64}},
+      {.path = "act_fn",
+       .slot = TINY_FIELD(act_fn),
+       .example = "relu",
+       .choices = {"relu", "silu", "swish", "gelu"}},
+      {.path = "latent_channels", .slot = TINY_FIELD(latent_channels), .example = "4", .range = kNetWidth},
+      {.path = "scaling_factor",
+       .slot = TINY_FIELD(scaling_factor),
+       .example = "1",
+       .range = {0, 1e6, true, false}},
+  };
+  static const NetClass net = {
+      "AutoencoderTiny",
+      "E_VAE",
+      keys,
+      {{"shift_factor", 0}, {"upsample_fn", "nearest"}, {"upsampling_scaling_factor", 2}},
+      {"block_out_channels",                  // the decoder's, once more
+       "force_upcast",                        // of half precision
+       "latent_magnitude", "latent_shift"}};  // of latents that are kept as bytes
+  return net;
+}
+
 const NetClass& clip_class() {
   static const NetClass net = {"CLIPTextModel",
                                "E_TEXT_ENCODER",
@@ -220,6 +264,10 @@ UNet2DConditionConfig read_unet_condition_config(const string& path) {
 
 AutoencoderKlConfig read_autoencoder_config(const string& path) {
   return read_net<AutoencoderKlConfig>(autoencoder_class(), ConfigFile(path));
+}
+
+AutoencoderTinyConfig read_autoencoder_tiny_config(const string& path) {
+  return read_net<AutoencoderTinyConfig>(autoencoder_tiny_class(), ConfigFile(path));
 }
 
 ClipTextConfig read_clip_text_config(const string& path) {

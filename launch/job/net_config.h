@@ -5,6 +5,7 @@
 #include <string>
 
 #include "models/autoencoder_kl.h"
+#include "models/autoencoder_tiny.h"
 #include "models/clip_text.h"
 #include "models/spec.h"
 #include "models/unet2d_condition.h"
@@ -17,6 +18,7 @@ namespace lockstep {
 UNet2DConfig read_unet_config(const std::string& path);
 UNet2DConditionConfig read_unet_condition_config(const std::string& path);
 AutoencoderKlConfig read_autoencoder_config(const std::string& path);
+AutoencoderTinyConfig read_autoencoder_tiny_config(const std::string& path);
 // A text encoder's, or a whole CLIP's, of which the text encoder is taken. Keys that transformers gives every
 // model are ignored.
 ClipTextConfig read_clip_text_config(const std::string& path);

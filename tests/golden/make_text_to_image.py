@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Makes tests/golden/text_to_image.json and text_to_image.safetensors: transformers' CLIPTextModel, diffusers'
-UNet2DConditionModel and AutoencoderKL in small configurations.
+UNet2DConditionModel, AutoencoderKL and AutoencoderTiny in small configurations.
 
   python tests/golden/make_text_to_image.py        needs torch, diffusers 0.42, transformers 5, safetensors, numpy
 
@@ -17,7 +17,7 @@ import pathlib
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -69,6 +69,14 @@ AUTOENCODERS = {
     "no_attention": (dict(block_out_channels=(8,), norm_num_groups=4, mid_block_add_attention=False), (5, 6)),
 }
 
+TINY_AUTOENCODERS = {
+    "two": (dict(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(12, 12), num_encoder_blocks=(1, 2),
+        num_decoder_blocks=(2, 1)), (12, 10)),
+    # An odd image, whose latents are rounded up; a level without blocks.
+    "three": (dict(encoder_block_out_channels=(6,) * 3, decoder_block_out_channels=(4,) * 3, num_encoder_blocks=(1, 0, 1),
+        num_decoder_blocks=(1, 1, 1), in_channels=1, out_channels=2, latent_channels=3, act_fn="silu"), (21, 9)),
+}
+
 # In use: Stable Diffusion 1.5 and 2.1, and the smallest models that diffusers' tests know.
 BOC = (320, 640, 1280, 1280)
 VAE = dict(block_out_channels=(128, 256, 512, 512), down_block_types=(ED,) * 4, up_block_types=(DU,) * 4, layers_per_block=2)
@@ -90,6 +98,7 @@ IN_USE = {
         "sd15": dict(sample_size=512, **VAE),
         "tiny": dict(sample_size=128, block_out_channels=(32, 64), down_block_types=(ED, ED), up_block_types=(DU, DU)),
     },
+    "tiny_vae": {"taesd": {}},
 }
 
 
@@ -180,13 +189,24 @@ def autoencoder_case(index, name):
     return {"config": plain(config), "size": size}, {f"vae.{name}.moments": moments, f"vae.{name}.image": decoded}
 
 
+def tiny_autoencoder_case(index, name):
+    config, size = TINY_AUTOENCODERS[name]
+    net = fill(AutoencoderTiny(**config))
+    image = 2 * formula((2, net.config.in_channels, *size), INPUT + index)
+    with torch.no_grad():
+        encoded = net.encode(image).latents
+        latents = 8 * formula(encoded.shape, INPUT + 100 + index)  # beyond the 3 that they are drawn into
+        decoded = net.decode(latents).sample
+    return {"config": plain(config), "size": size}, {f"tiny_vae.{name}.latents": encoded, f"tiny_vae.{name}.image": decoded}
+
+
 def tensors_of(kind, config):
     """[tensors, parameters, names and shapes], without the memory."""
     with torch.device("meta"):
         if kind == "text_encoder":
             net = make_text_encoder(config)
         else:
-            net = (UNet2DConditionModel if kind == "unet" else AutoencoderKL)(**config)
+            net = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "tiny_vae": AutoencoderTiny}[kind](**config)
     found = {name_in_file(n, kind == "text_encoder"): list(p.shape) for n, p in net.named_parameters()}
     text = "\n".join(f"{n} {found[n]}" for n in sorted(found)) + "\n"
     return {"config": plain(config), "tensors": len(found), "parameters": sum(int(np.prod(s)) for s in found.values()),
@@ -196,7 +216,8 @@ def tensors_of(kind, config):
 def main():
     golden, tensors = {}, {}
     for kind, cases, make in (("text_encoder", TEXT_ENCODERS, text_encoder_case), ("unet", UNETS, unet_case),
-                              ("vae", AUTOENCODERS, autoencoder_case)):
+                              ("vae", AUTOENCODERS, autoencoder_case),
+                              ("tiny_vae", TINY_AUTOENCODERS, tiny_autoencoder_case)):
         golden[kind] = {}
         for index, name in enumerate(cases):
             golden[kind][name], made = make(index, name)

@@ -160,6 +160,51 @@ TEST_F(NetConfig, AutoencodersThatCannotBeBuilt) {
   refused("scaling_factor", "0", "E_JOB_RANGE");
 }
 
+// What diffusers 0.30 writes of TAESD.
+TEST_F(NetConfig, TinyAutoencoderOfAFile) {
+  const auto config = read_autoencoder_tiny_config(write(R"({
+    "_class_name": "AutoencoderTiny", "_diffusers_version": "0.30.0", "act_fn": "relu",
+    "block_out_channels": [64, 64, 64, 64], "decoder_block_out_channels": [64, 64, 64, 64],
+    "encoder_block_out_channels": [64, 64, 64, 64], "force_upcast": false, "in_channels": 3, "latent_channels": 4,
+    "latent_magnitude": 3, "latent_shift": 0.5, "num_decoder_blocks": [3, 3, 3, 1], "num_encoder_blocks": [1, 3, 3, 3],
+    "out_channels": 3, "scaling_factor": 1.0, "shift_factor": 0.0, "upsample_fn": "nearest",
+    "upsampling_scaling_factor": 2})"));
+  EXPECT_EQ(to_json(config), to_json(AutoencoderTinyConfig{}));
+  EXPECT_EQ(config.scale(), 8);
+}
+
+TEST_F(NetConfig, TinyAutoencodersRoundTrip) {
+  AutoencoderTinyConfig config;
+  config.in_channels = 1, config.out_channels = 2, config.latent_channels = 3;
+  config.encoder_block_out_channels = {8, 8}, config.decoder_block_out_channels = {16, 16};
+  config.num_encoder_blocks = {2, 1}, config.num_decoder_blocks = {0, 4};
+  config.act_fn = "gelu", config.scaling_factor = 0.5;
+  const json written = to_json(config);
+  EXPECT_EQ(json(to_json(read_autoencoder_tiny_config(write(written.dump())))), written);
+  const json defaults = to_json(AutoencoderTinyConfig{});
+  for (const auto& [key, value] : written.items())
+    if (key[0] != '_') {
+      EXPECT_NE(value, defaults.at(key)) << key << " is not tested";
+    }
+}
+
+TEST_F(NetConfig, TinyAutoencodersThatCannotBeBuilt) {
+  const auto refused = [&](const std::string& key, const std::string& value, const char* id = "E_VAE") {
+    expect_refused(read_autoencoder_tiny_config, "{\"" + key + "\": " + value + "}", id, key);
+  };
+  refused("_class_name", "\"AutoencoderKL\"");
+  refused("shift_factor", "0.1");
+  refused("upsample_fn", "\"bilinear\"");
+  refused("upsampling_scaling_factor", "3");
+  refused("num_encoder_blocks", "[]", "E_JOB_TYPE");
+  refused("num_decoder_blocks", "[3, 3, 1]");
+  refused("encoder_block_out_channels", "[64, 64]");
+  refused("encoder_block_out_channels", "[64, 64, 64, 32]");
+  refused("decoder_block_out_channels", "[32, 64, 64, 64]");
+  refused("act_fn", "\"mish\"", "E_JOB_CHOICE");
+  refused("scaling_factor", "0", "E_JOB_RANGE");
+}
+
 TEST_F(NetConfig, TextEncodersRoundTrip) {
   ClipTextConfig config;
   config.vocab_size = 1000, config.hidden_size = 48, config.intermediate_size = 37;
@@ -210,6 +255,7 @@ TEST_F(NetConfig, FilesThatAreNone) {
     EXPECT_EQ(error_of(read_unet_config), expected);
     EXPECT_EQ(error_of(read_unet_condition_config), expected);
     EXPECT_EQ(error_of(read_autoencoder_config), expected);
+    EXPECT_EQ(error_of(read_autoencoder_tiny_config), expected);
     EXPECT_EQ(error_of(read_clip_text_config), expected);
   };
   expect_all(Exit::no_input, "E_CONFIG_NONE");

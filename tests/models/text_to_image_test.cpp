@@ -168,6 +168,29 @@ TEST_P(AutoencoderGolden, BothWays) {
   EXPECT_LE(distance(decoder, "vae." + GetParam() + ".image"), 1e-5);
 }
 
+using TinyAutoencoderGolden = Golden;
+TEST_P(TinyAutoencoderGolden, BothWays) {
+  const json& described = golden().at("tiny_vae").at(GetParam());
+  const uint64_t index = described.at("index");
+  const auto config = read_as(read_autoencoder_tiny_config, described.at("config"));
+  const std::vector<int64_t> size = described.at("size");
+
+  NetRun encoder;
+  const Shape image = batch_of_two({config.in_channels, size[0], size[1]});
+  encoder.run(
+      encode(config, encoder.context(), encoder.input("image", image, formula(image, kInput + index, 2))),
+      fill);
+  EXPECT_LE(distance(encoder, "tiny_vae." + GetParam() + ".latents"), 1e-5);
+
+  NetRun decoder;
+  const auto latent = [&](int64_t pixels) { return (pixels + config.scale() - 1) / config.scale(); };
+  const Shape latents = batch_of_two({config.latent_channels, latent(size[0]), latent(size[1])});
+  decoder.run(decode(config, decoder.context(),
+                     decoder.input("latents", latents, formula(latents, kInput + 100 + index, 8))),
+              fill);
+  EXPECT_LE(distance(decoder, "tiny_vae." + GetParam() + ".image"), 1e-5);
+}
+
 // Every tensor of models in use: names and shapes, their number and that of their elements.
 void expect_tensors(const ParameterTable& table, const json& expected) {
   std::vector<std::string> lines;
@@ -231,6 +254,19 @@ TEST(TextToImageTensors, AutoencodersInUse) {
     EXPECT_EQ(b.builder.spec(moments).shape, (Shape{1, 8, latent, latent}));
     const ValueId image = decode(config, b.context, b.input({1, 4, latent, latent}));
     EXPECT_EQ(b.builder.spec(image).shape, (Shape{1, 3, size, size}));
+    expect_tensors(b.table(), expected);
+  }
+}
+
+TEST(TextToImageTensors, TinyAutoencodersInUse) {
+  for (const auto& [name, expected] : golden().at("in_use").at("tiny_vae").items()) {
+    SCOPED_TRACE(name);
+    const auto config = read_as(read_autoencoder_tiny_config, expected.at("config"));
+    Build b;
+    const ValueId latents = encode(config, b.context, b.input({1, 3, 512, 512}));
+    EXPECT_EQ(b.builder.spec(latents).shape, (Shape{1, 4, 64, 64}));
+    const ValueId image = decode(config, b.context, b.input({1, 4, 64, 64}));
+    EXPECT_EQ(b.builder.spec(image).shape, (Shape{1, 3, 512, 512}));
     expect_tensors(b.table(), expected);
   }
 }
@@ -329,6 +365,7 @@ const auto by_name = [](const auto& test) { return test.param; };
 INSTANTIATE_TEST_SUITE_P(Nets, TextEncoderGolden, ::testing::ValuesIn(cases("text_encoder")), by_name);
 INSTANTIATE_TEST_SUITE_P(Nets, ConditionUNetGolden, ::testing::ValuesIn(cases("unet")), by_name);
 INSTANTIATE_TEST_SUITE_P(Nets, AutoencoderGolden, ::testing::ValuesIn(cases("vae")), by_name);
+INSTANTIATE_TEST_SUITE_P(Nets, TinyAutoencoderGolden, ::testing::ValuesIn(cases("tiny_vae")), by_name);
 
 }  // namespace
 }  // namespace lockstep::testing
