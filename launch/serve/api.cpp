@@ -312,6 +312,7 @@ std::unique_ptr<Job> Api::draw(const std::shared_ptr<Call>& call, const nlohmann
   const DrawBody drawn = read_draw_request(call->request, body, service);
   auto job = std::make_unique<DrawJob>();
   job->request = drawn.request;
+  job->evaluations = drawn.evaluations;
   job->done = [this, call, drawn](const std::vector<Image>& images) {
     const std::string format = drawn.jpeg ? "jpeg" : "png";
     const auto encoded = [&](const Image& image) {

@@ -279,7 +279,7 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
   d.jpeg = format == "jpeg";
   fields.expect_no_others();
   try {
-    diffusion::make_sampler(r.sampler, m.scheduler, r.steps, r.eta);
+    d.evaluations = diffusion::make_sampler(r.sampler, m.scheduler, r.steps, r.eta)->steps();
   } catch (const Error& e) {
     throw Refusal{400, e.message(), "sampler"};
   }

@@ -24,8 +24,9 @@ bool read_pictures(const HttpRequest& request, const nlohmann::json& body, const
 
 struct DrawBody {
   diffusion::GenerateRequest request;
-  bool raw = false;   // Accept asks for a picture instead of JSON
-  bool jpeg = false;  // else PNG
+  int64_t evaluations = 0;  // of the model: the steps asked for, or what the sampler makes of them
+  bool raw = false;         // Accept asks for a picture instead of JSON
+  bool jpeg = false;        // else PNG
 };
 // {"prompt": text or list, "negative_prompt", "class": name or list, "num_images_per_prompt", "height", "width", "num_inference_steps", "guidance_scale",
 // "seed", "sampler", "format"}, also under "parameters".

@@ -37,8 +37,8 @@ struct ServiceLimits {
 // What every request brings. Of `refused` and a job's `done` one is called, once; neither where the client has gone.
 struct Job {
   virtual ~Job() = default;
-  virtual int64_t samples() const = 0;  // of each evaluation of the model
-  virtual int64_t steps() const { return 1; }
+  virtual int64_t samples() const = 0;         // of each evaluation of the model
+  virtual int64_t steps() const { return 1; }  // evaluations
   double work() const { return static_cast<double>(samples()) * static_cast<double>(steps()); }
 
   Clock::time_point deadline;
@@ -58,8 +58,9 @@ struct ClassifyJob : Job {
 
 struct DrawJob : Job {
   int64_t samples() const override { return request.count * (diffusion::guided(request) ? 2 : 1); }
-  int64_t steps() const override { return request.steps; }
+  int64_t steps() const override { return evaluations; }
   diffusion::GenerateRequest request;
+  int64_t evaluations = 0;
   std::function<void(std::vector<Image>)> done;
 };
 
