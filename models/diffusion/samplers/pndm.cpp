@@ -77,7 +77,8 @@ class Pndm : public Sampler {
       const float next = list[k + 1];
       const int64_t step = c.compat == "diffusers" ? c.schedule.num_train_timesteps / steps
                                                    : static_cast<int64_t>(list[k] - next);
-      const float middle = next + static_cast<float>(step / 2);
+      const int64_t half = step / 2;
+      const float middle = next + static_cast<float>(half);
       timesteps_.insert(timesteps_.end(), {list[k], middle, middle, next});
     }
     timesteps_.insert(timesteps_.end(), list.begin() + kRungeKuttaSteps, list.end());
