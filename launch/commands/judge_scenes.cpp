@@ -87,9 +87,9 @@ void print_shares(const JudgeRequest& o, const diffusion::GenerateRequest& r, co
   }
   fmt::print("{} pictures, {} in {} steps{}; right as they are read, in %:\n", r.count, r.sampler, r.steps,
              r.guidance != 1 ? fmt::format(", guidance {}", r.guidance) : "");
-  fmt::print("{:<10}{:>14}{:>14}{:>14}\n", "", "real images", "seen pairs", "held-out pairs");
+  fmt::print("{:<10}{:>13}{:>13}{:>17}\n", "", "real images", "seen pairs", "held-out pairs");
   const auto row = [&](const char* name, double SceneShares::*share) {
-    fmt::print("{:<10}{:>14.1f}{:>14.1f}{:>14.1f}\n", name, 100 * real.*share, 100 * seen.*share,
+    fmt::print("{:<10}{:>13.1f}{:>13.1f}{:>17.1f}\n", name, 100 * real.*share, 100 * seen.*share,
                100 * held_out.*share);
   };
   row("digit", &SceneShares::digit), row("ink", &SceneShares::ink), row("paper", &SceneShares::paper);

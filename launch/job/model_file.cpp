@@ -337,7 +337,9 @@ static ModelDescription describe_pipeline(const diffusion::FolderFiles& files) {
              {},
              {}};
   take_scheduler(d, files.scheduler_config);
-  d.sampling.guidance = 7.5;  // as StableDiffusionPipeline has it
+  // As StableDiffusionPipeline has it, whatever the file says.
+  d.scheduler.clip_sample = false, d.scheduler.steps_offset = 1;
+  d.sampling.guidance = 7.5;
   d.sampling.count = 1;
   return d;
 }

@@ -303,8 +303,9 @@ std::shared_ptr<const ImageSet> load_dataset(const DatasetConfig& config, int th
 std::shared_ptr<const SampleSource> open_dataset(const DatasetConfig& config, int threads,
                                                  const DatasetShape* like) {
   // Where a model knows other channels or classes, the pictures are converted.
-  if (config.dataset != "captioned_digits" || (like && (like->channels != 3 || like->class_names != kDigits)))
-    return load_dataset(config, threads, like);
+  const bool other =
+      like && (like->channels != 3 || (!like->class_names.empty() && like->class_names != kDigits));
+  if (config.dataset != "captioned_digits" || other) return load_dataset(config, threads, like);
   return located(config, [&] { return std::make_shared<const CaptionedDigits>(drawn(config, threads)); });
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <sstream>
 
 #include "runtime/checkpoint/safetensors.h"
 #include "tests/distributed/fit.h"
@@ -175,6 +176,46 @@ TEST_F(TextToImage, IsEvaluatedWithCaptions) {
                              "model.tokenizer=" + changed, "--set", "hyperparameters.steps=9"});
   EXPECT_EQ(resumed.code, 78) << resumed.text;
   EXPECT_NE(resumed.text.find("model.tokenizer"), std::string::npos) << resumed.text;
+}
+
+// What real images come to is next to all; what a painter of eight steps draws is not.
+TEST_F(TextToImage, IsJudgedByWhatItWasAskedFor) {
+  const std::string path = train("run"), reader = folder_.file("reader"),
+                    lines = folder_.file("verdicts.jsonl");
+  ASSERT_TRUE(fit(LOCKSTEP_SOURCE_DIR "/configs/mnist_cnn.yaml", reader,
+                  {"hyperparameters.epochs=1", "inputs.training.limit=30000", "inputs.test.limit=100",
+                   "hyperparameters.lr_schedule.warmup_steps=2"}));
+  const std::string data = LOCKSTEP_SOURCE_DIR "/configs/data/mnist";
+  const Ended e = run({"evaluate", path, "--judge", reader, "--count", "400", "--steps", "1", "--json",
+                       "--data", data, "--verdicts", lines});
+  ASSERT_EQ(e.code, 0) << e.text;
+  const auto judged = nlohmann::json::parse(e.text);
+  const auto& real = judged.at("real");
+  EXPECT_EQ(real.at("count"), 400);
+  EXPECT_GT(real.at("digit"), 0.8);  // the reader saw half of MNIST once
+  for (const char* attribute : {"ink", "paper", "place", "size"})
+    EXPECT_GT(real.at(attribute), 0.95) << attribute;
+  for (const char* pairs : {"seen", "held_out"}) {
+    EXPECT_EQ(judged.at(pairs).at("count"), 200);
+    EXPECT_LT(judged.at(pairs).at("all"), 0.1) << pairs;
+  }
+  std::istringstream text(read_file(lines));
+  int64_t count = 0, held_out = 0, right = 0;
+  for (std::string line; std::getline(text, line); ++count) {
+    const auto v = nlohmann::json::parse(line);
+    held_out += v.at("held_out").get<bool>();
+    right += v.at("right").get<bool>();
+    EXPECT_NE(v.at("prompt").get<std::string>().find(v.at("asked").at("ink").get<std::string>()),
+              std::string::npos);
+  }
+  EXPECT_EQ(count, 400);
+  EXPECT_EQ(held_out, 200);
+  EXPECT_DOUBLE_EQ(right, 200 * (judged.at("seen").at("all").get<double>() +
+                                 judged.at("held_out").at("all").get<double>()));
+  // A judge that knows no digits, and images that are no scenes.
+  const Ended other = run({"evaluate", path, "--judge", path, "--count", "4", "--data", data});
+  EXPECT_EQ(other.code, 78) << other.text;
+  EXPECT_NE(other.text.find("E_JUDGE_MODEL"), std::string::npos) << other.text;
 }
 
 }  // namespace
