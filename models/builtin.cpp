@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "models/autoencoder_kl.h"
+#include "models/autoencoder_tiny.h"
 #include "models/clip_text.h"
 #include "models/model.h"
 #include "models/objectives/diffusion.h"
@@ -47,10 +48,13 @@ DiffusionNetworks diffusion_networks(const ModelSpec& spec) {
                              {}};
   if (config.vae) {
     const auto decode_scaled = [vae = *config.vae](ModelContext& context, ValueId latents) {
-      const auto factor = static_cast<float>(1 / vae.scaling_factor);
-      return decode(vae, context, context.builder.elementwise(Elt::scale, {latents}, factor));
+      const auto decode_by = [&](const auto& kind) {
+        const auto factor = static_cast<float>(1 / kind.scaling_factor);
+        return decode(kind, context, context.builder.elementwise(Elt::scale, {latents}, factor));
+      };
+      return std::visit(decode_by, vae.kind);
     };
-    networks.decoder = ImageDecoder{decode_scaled, config.vae->latent_channels, config.vae->scale()};
+    networks.decoder = ImageDecoder{decode_scaled, config.vae->latent_channels(), config.vae->scale()};
   }
   return networks;
 }

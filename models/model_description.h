@@ -53,7 +53,7 @@ struct ModelDescription {
   std::array<int64_t, 3> drawn_shape() const {
     const auto& vae = model.text_to_image.vae;
     if (!model.reads_text() || !vae) return {input.channels, input.height, input.width};
-    return {vae->latent_channels, input.height / vae->scale(), input.width / vae->scale()};
+    return {vae->latent_channels(), input.height / vae->scale(), input.width / vae->scale()};
   }
   // What load_dataset() holds images against.
   DatasetShape data_shape() const {

@@ -185,6 +185,38 @@ struct AutoencoderKlConfig {
   int64_t scale() const { return int64_t{1} << (block_out_channels.size() - 1); }
 };
 
+// autoencoder_tiny: diffusers' AutoencoderTiny (models/autoencoder_tiny.h), under its own names, with its defaults.
+struct AutoencoderTinyConfig {
+  int64_t in_channels = 3, out_channels = 3;
+  // Of each level, outermost first in the encoder and last in the decoder. No layer changes the channels between levels:
+  // all of a list are equal.
+  std::vector<int64_t> encoder_block_out_channels = {64, 64, 64, 64};
+  std::vector<int64_t> decoder_block_out_channels = {64, 64, 64, 64};
+  std::vector<int64_t> num_encoder_blocks = {1, 3, 3, 3};  // residual blocks of each level
+  std::vector<int64_t> num_decoder_blocks = {3, 3, 3, 1};
+  std::string act_fn = "relu";  // or silu, swish (the same), gelu: within blocks, which end with ReLU
+  int64_t latent_channels = 4;
+  double scaling_factor = 1;  // latents times this have a deviation of about 1
+
+  // So many pixels of the image, each way, are one of the latents.
+  int64_t scale() const { return int64_t{1} << (num_encoder_blocks.size() - 1); }
+};
+
+// What makes pictures of latents.
+struct VaeConfig {
+  std::variant<AutoencoderKlConfig, AutoencoderTinyConfig> kind;
+
+  int64_t latent_channels() const {
+    return std::visit([](const auto& c) { return c.latent_channels; }, kind);
+  }
+  int64_t image_channels() const {
+    return std::visit([](const auto& c) { return c.out_channels; }, kind);
+  }
+  int64_t scale() const {
+    return std::visit([](const auto& c) { return c.scale(); }, kind);
+  }
+};
+
 // text_to_image: a text encoder, and a UNet that reads what it makes of a text.
 struct TextToImageConfig {
   UNet2DConditionConfig unet;
@@ -192,7 +224,7 @@ struct TextToImageConfig {
   std::string tokenizer;    // folder of a CLIP tokenizer
   int64_t text_length = 0;  // tokens of a text, at most text_encoder.max_position_embeddings
   // Of a UNet that draws latents, which it makes pictures of; none: the UNet draws pixels.
-  std::optional<AutoencoderKlConfig> vae;
+  std::optional<VaeConfig> vae;
 };
 
 inline constexpr const char* kTextToImage = "text_to_image";

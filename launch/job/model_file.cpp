@@ -318,11 +318,11 @@ static ModelDescription describe_pipeline(const diffusion::FolderFiles& files) {
     throw refuse(files.unet_config, "in_channels and out_channels differ: a pipeline of another kind");
   int64_t channels = config.unet.in_channels, scale = 1;
   if (!files.vae_config.empty()) {
-    config.vae = read_autoencoder_config(files.vae_config);
-    if (config.vae->latent_channels != channels)
+    config.vae = read_vae_config(files.vae_config);
+    if (config.vae->latent_channels() != channels)
       throw refuse(files.vae_config, fmt::format("latent_channels is {}, the UNet's in_channels {}",
-                                                 config.vae->latent_channels, channels));
-    channels = config.vae->out_channels, scale = config.vae->scale();
+                                                 config.vae->latent_channels(), channels));
+    channels = config.vae->image_channels(), scale = config.vae->scale();
   }
   if (config.unet.sample_size.empty())
     throw Error(Exit::config, "E_SAMPLE_SIZE", "the configuration says no sample_size")

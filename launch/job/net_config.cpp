@@ -270,6 +270,12 @@ AutoencoderTinyConfig read_autoencoder_tiny_config(const string& path) {
   return read_net<AutoencoderTinyConfig>(autoencoder_tiny_class(), ConfigFile(path));
 }
 
+VaeConfig read_vae_config(const string& path) {
+  if (ConfigFile(path).text_of("_class_name") == "AutoencoderTiny")
+    return {read_autoencoder_tiny_config(path)};
+  return {read_autoencoder_config(path)};
+}
+
 ClipTextConfig read_clip_text_config(const string& path) {
   const NetClass& net = clip_class();
   ConfigFile file(path);

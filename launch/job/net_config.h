@@ -19,6 +19,8 @@ UNet2DConfig read_unet_config(const std::string& path);
 UNet2DConditionConfig read_unet_condition_config(const std::string& path);
 AutoencoderKlConfig read_autoencoder_config(const std::string& path);
 AutoencoderTinyConfig read_autoencoder_tiny_config(const std::string& path);
+// Either of the two, by its `_class_name`.
+VaeConfig read_vae_config(const std::string& path);
 // A text encoder's, or a whole CLIP's, of which the text encoder is taken. Keys that transformers gives every
 // model are ignored.
 ClipTextConfig read_clip_text_config(const std::string& path);

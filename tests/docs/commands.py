@@ -95,6 +95,8 @@ NOT_RUN = {
     "curl --data-binary @tests/golden/digits/test-0.png -H 'Content-Type: image/png' localhost:8080/invocations": SERVES,
     "curl -d '{\"class\": \"3\", \"num_images_per_prompt\": 2, \"seed\": 5}' -H 'Content-Type: application/json' "
     "localhost:8080/invocations": SERVES,
+    "curl -d '{\"prompt\": [\"a small red seven on a blue background\"], \"num_images_per_prompt\": 1}' -H 'Content-Type: "
+    "application/json' localhost:8080/invocations": SERVES,
     "pip install ./launch/python": "fetches setuptools; tests/launch/python_client_test.py installs it with what is here",
     "from lockstep import Estimator": "tests/launch/python_client_test.py trains and asks small models so",
     "from lockstep import decode_base64_image, deploy": "tests/launch/python_client_test.py draws so",

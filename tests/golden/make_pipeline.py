@@ -14,8 +14,8 @@ import pathlib
 import tempfile
 
 import torch
-from diffusers import (AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline,
-                       UNet2DConditionModel)
+from diffusers import (AutoencoderKL, AutoencoderTiny, DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler,
+                       StableDiffusionPipeline, UNet2DConditionModel)
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
@@ -48,13 +48,24 @@ CASES = {
         "scheduler": DPMSolverMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
             prediction_type="v_prediction", timestep_spacing="trailing"),
     },
+    # As sd1, with the small autoencoder, and sampled as Stable Diffusion 1.5's folder says.
+    "tiny_vae": {
+        "text_encoder": dict(vocab_size=681, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=24, hidden_act="quick_gelu"),
+        "unet": dict(sample_size=8, block_out_channels=(8, 8), down_block_types=(CD, D), up_block_types=(U, CU),
+            cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4, layers_per_block=1),
+        "vae": dict(encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4), num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1)),
+        "scheduler": PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+            set_alpha_to_one=False, steps_offset=1),
+    },
 }
 
 
 def pipeline_of(case):
     tokenizer = CLIPTokenizer.from_pretrained(HERE.parent.parent / "configs/data/clip_small")
     return StableDiffusionPipeline(
-        vae=fill(AutoencoderKL(**case["vae"])), text_encoder=fill(make_text_encoder(case["text_encoder"]), True),
+        vae=fill((AutoencoderTiny if "num_decoder_blocks" in case["vae"] else AutoencoderKL)(**case["vae"])), text_encoder=fill(make_text_encoder(case["text_encoder"]), True),
         tokenizer=tokenizer, unet=fill(UNet2DConditionModel(**case["unet"])), scheduler=case["scheduler"],
         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
@@ -72,7 +83,8 @@ def main():
         size = pipe.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         latents = 4 * formula((2, 4, height, width), LATENTS + index)
-        scale = 2 ** (len(case["vae"]["block_out_channels"]) - 1)
+        levels = case["vae"].get("block_out_channels") or case["vae"]["num_decoder_blocks"]
+        scale = 2 ** (len(levels) - 1)
         drawn = pipe(PROMPTS, negative_prompt=[NEGATIVE] * 2, height=height * scale, width=width * scale,
             latents=latents / pipe.scheduler.init_noise_sigma, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
             output_type="latent").images

@@ -106,7 +106,8 @@ class Pipeline : public SmallRun, public ::testing::WithParamInterface<const cha
     r.steps = golden().at("steps"), r.guidance = golden().at("guidance");
     const auto [channels, height, width] = model.description.drawn_shape();
     std::vector<float> latents(static_cast<size_t>(r.count * channels * height * width));
-    const uint64_t seed = kLatents + (std::string(GetParam()) == "sd2" ? 1 : 0);
+    const std::vector<std::string> kinds = {"sd1", "sd2", "tiny_vae"};
+    const auto seed = kLatents + static_cast<uint64_t>(std::ranges::find(kinds, GetParam()) - kinds.begin());
     for (size_t i = 0; i < latents.size(); ++i) latents[i] = 4 * formula_uniform(i, seed);
     r.init_noise = latents;
     return generate(*open_session(model, 4, *comm, true), model.description.scheduler, r);
@@ -150,7 +151,7 @@ TEST_P(Pipeline, SaysWhatIsWrong) {
   expect(lockstep("sample pipeline --prompt a"), Exit::no_input, "E_TOKENIZER_NONE");
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Pipeline, ::testing::Values("sd1", "sd2"),
+INSTANTIATE_TEST_SUITE_P(Kinds, Pipeline, ::testing::Values("sd1", "sd2", "tiny_vae"),
                          [](const auto& kind) { return std::string(kind.param); });
 
 }  // namespace
