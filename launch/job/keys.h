@@ -90,8 +90,9 @@ const Table& group_keys();           // ParamGroupConfig
 const Table& unet_keys();            // UNet2DConfig
 const Table& unet_condition_keys();  // UNet2DConditionConfig
 const Table& clip_text_keys();       // ClipTextConfig
-Table diffusion_keys();              // a part of job_keys(), ...
-Table stop_keys();                   // ... and another
+Table model_keys();                  // parts of job_keys()
+Table diffusion_keys();
+Table stop_keys();
 const std::vector<LayerWord>& layer_words();
 const LayerWord* find_layer_word(std::string_view word);
 
