@@ -145,11 +145,14 @@ TEST_P(ConditionUNetGolden, PredictionAndGradients) {
   if (encoder) expect_gradients(net, described.at("gradients"));
 }
 
-using AutoencoderGolden = Golden;
-TEST_P(AutoencoderGolden, BothWays) {
-  const json& described = golden().at("vae").at(GetParam());
+// What an autoencoder makes of an image, and of latents of another; both are formulas. `code`: what the golden file calls the
+// former; latents up to half of `spread`, in either direction; of odd sizes the latents' are rounded up, or down.
+template <class Read>
+void expect_both_ways(Read read, const std::string& kind, const std::string& name, const char* code,
+                      float spread, bool round_up) {
+  const json& described = golden().at(kind).at(name);
   const uint64_t index = described.at("index");
-  const auto config = read_as(read_autoencoder_config, described.at("config"));
+  const auto config = read_as(read, described.at("config"));
   const std::vector<int64_t> size = described.at("size");
 
   NetRun encoder;
@@ -157,38 +160,26 @@ TEST_P(AutoencoderGolden, BothWays) {
   encoder.run(
       encode(config, encoder.context(), encoder.input("image", image, formula(image, kInput + index, 2))),
       fill);
-  EXPECT_LE(distance(encoder, "vae." + GetParam() + ".moments"), 1e-5);
+  EXPECT_LE(distance(encoder, kind + "." + name + "." + code), 1e-5);
 
   NetRun decoder;
-  const Shape latents =
-      batch_of_two({config.latent_channels, size[0] / config.scale(), size[1] / config.scale()});
-  decoder.run(decode(config, decoder.context(),
-                     decoder.input("latents", latents, formula(latents, kInput + 100 + index, 4))),
-              fill);
-  EXPECT_LE(distance(decoder, "vae." + GetParam() + ".image"), 1e-5);
-}
-
-using TinyAutoencoderGolden = Golden;
-TEST_P(TinyAutoencoderGolden, BothWays) {
-  const json& described = golden().at("tiny_vae").at(GetParam());
-  const uint64_t index = described.at("index");
-  const auto config = read_as(read_autoencoder_tiny_config, described.at("config"));
-  const std::vector<int64_t> size = described.at("size");
-
-  NetRun encoder;
-  const Shape image = batch_of_two({config.in_channels, size[0], size[1]});
-  encoder.run(
-      encode(config, encoder.context(), encoder.input("image", image, formula(image, kInput + index, 2))),
-      fill);
-  EXPECT_LE(distance(encoder, "tiny_vae." + GetParam() + ".latents"), 1e-5);
-
-  NetRun decoder;
-  const auto latent = [&](int64_t pixels) { return (pixels + config.scale() - 1) / config.scale(); };
+  const auto latent = [&](int64_t pixels) {
+    return (pixels + (round_up ? config.scale() - 1 : 0)) / config.scale();
+  };
   const Shape latents = batch_of_two({config.latent_channels, latent(size[0]), latent(size[1])});
   decoder.run(decode(config, decoder.context(),
-                     decoder.input("latents", latents, formula(latents, kInput + 100 + index, 8))),
+                     decoder.input("latents", latents, formula(latents, kInput + 100 + index, spread))),
               fill);
-  EXPECT_LE(distance(decoder, "tiny_vae." + GetParam() + ".image"), 1e-5);
+  EXPECT_LE(distance(decoder, kind + "." + name + ".image"), 1e-5);
+}
+
+using AutoencoderGolden = Golden;
+TEST_P(AutoencoderGolden, BothWays) {
+  expect_both_ways(read_autoencoder_config, "vae", GetParam(), "moments", 4, false);
+}
+using TinyAutoencoderGolden = Golden;
+TEST_P(TinyAutoencoderGolden, BothWays) {
+  expect_both_ways(read_autoencoder_tiny_config, "tiny_vae", GetParam(), "latents", 8, true);
 }
 
 // Every tensor of models in use: names and shapes, their number and that of their elements.
