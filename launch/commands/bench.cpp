@@ -60,6 +60,8 @@ int run_bench(const Arguments& arguments) {
       "seconds", po::value(&o.seconds)->value_name("S"), "how long they ask (10)")(
       "steps", po::value(&o.steps)->value_name("N"), "steps of each drawing; left out: the model's own")(
       "pictures", po::value(&o.pictures)->value_name("N"), "pictures of each request for drawings (1)")(
+      "prompt", po::value(&o.prompt)->value_name("TEXT"),
+      "what each asks a model for that reads text (a picture)")(
       "body", po::value(&body)->value_name("FILE"),
       "what each request sends; left out: a picture of the model's size for a classifier, JSON for a "
       "drawing")("type", po::value(&o.type)->value_name("TYPE"), "its Content-Type (application/json)")(
@@ -85,8 +87,8 @@ int run_bench(const Arguments& arguments) {
   expect(!vm->count("steps") || (o.steps >= 1 && o.steps <= 1000), "--steps is 1 to 1000");
   expect(o.pictures >= 1 && o.pictures <= 4096, "--pictures is 1 to 4096");
   expect(!vm->count("type") || vm->count("body"), "--type is that of --body");
-  expect(!vm->count("body") || !(vm->count("steps") || vm->count("pictures")),
-         "--steps and --pictures are said in --body");
+  expect(!vm->count("body") || !(vm->count("steps") || vm->count("pictures") || vm->count("prompt")),
+         "--steps, --pictures and --prompt are said in --body");
   if (!body.empty()) {
     o.body = std::string(MappedFile(body).text());
     if (o.type.empty()) o.type = "application/json";

@@ -324,10 +324,13 @@ std::unique_ptr<Job> Api::draw(const std::shared_ptr<Call>& call, const nlohmann
     } else {
       auto pictures = ordered_json::array();
       for (const Image& image : images) pictures.push_back(base64(encoded(image)));
-      r = json_answer({{"generated_images", pictures},
-                       {"format", format},
-                       {"seed", drawn.request.seed},
-                       {"model", call->version}});
+      ordered_json answer = {{"generated_images", pictures},
+                             {"format", format},
+                             {"seed", drawn.request.seed},
+                             {"model", call->version}};
+      if (std::ranges::any_of(drawn.left_out, [](const std::string& text) { return !text.empty(); }))
+        answer["left_out"] = drawn.left_out;
+      r = json_answer(answer);
     }
     r.headers.emplace_back("X-Seed", std::to_string(drawn.request.seed));
     respond(*call, std::move(r));

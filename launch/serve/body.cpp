@@ -210,9 +210,9 @@ bool read_pictures(const HttpRequest& request, const json& body, const ServiceLi
   return inputs->is_array();
 }
 
-// "prompt": text or a list of them, and "negative_prompt". Returns their numbers.
+// "prompt": text or a list of them, and "negative_prompt". Returns the prompts' numbers.
 static std::vector<int32_t> read_prompts(Fields& fields, const ClipTokenizer& tokenizer,
-                                         const ServiceLimits& limits, diffusion::GenerateRequest& request) {
+                                         const ServiceLimits& limits, DrawBody& body) {
   const json* given = fields.find("prompt");
   if (!given) throw Refusal{400, "is missing: what to draw", "prompt"};
   const std::vector<std::string> prompts = strings(*given, "prompt", limits.pictures);
@@ -224,11 +224,10 @@ static std::vector<int32_t> read_prompts(Fields& fields, const ClipTokenizer& to
   for (const std::string& prompt : prompts) bound(prompt, "prompt");
   bound(negative, "negative_prompt");
   try {
-    diffusion::set_prompts(request, tokenizer, prompts, negative);
+    body.left_out = diffusion::set_prompts(body.request, tokenizer, prompts, negative);
   } catch (const Error& e) {
     throw Refusal{400, e.message(), "prompt"};
   }
-  request.labels.clear();
   std::vector<int32_t> numbers(prompts.size());
   std::iota(numbers.begin(), numbers.end(), 0);
   return numbers;
@@ -244,7 +243,6 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
   d.raw = wanted.raw;
   const ClipTokenizer* tokenizer = service.trained().tokenizer.get();
   diffusion::GenerateRequest& r = d.request = diffusion::default_request(m, tokenizer);
-  r.labels.clear();
   const int64_t each = fields.whole("num_images_per_prompt", 1, 1, limits.pictures);
   std::vector<int32_t> asked;
   if (m.conditional()) {
@@ -254,13 +252,14 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
     else
       asked.push_back(0);
   }
-  if (tokenizer) asked = read_prompts(fields, *tokenizer, limits, r);
+  if (tokenizer) asked = read_prompts(fields, *tokenizer, limits, d);
   r.count = each * std::max<int64_t>(1, static_cast<int64_t>(asked.size()));
   if (r.count > limits.pictures)
     throw Refusal{400, fmt::format("there are {} pictures in an answer at most", limits.pictures),
                   "num_images_per_prompt"};
   if (d.raw && r.count != 1)
     throw Refusal{400, "an answer that is a picture holds one", "num_images_per_prompt"};
+  r.labels.clear();
   for (int32_t label : asked) r.labels.insert(r.labels.end(), static_cast<size_t>(each), label);
   for (int64_t i = 0; i < r.count; ++i) r.numbers.push_back(i % each);
   fields.whole("height", m.input.height, m.input.height, m.input.height);

@@ -24,6 +24,8 @@ bool read_pictures(const HttpRequest& request, const nlohmann::json& body, const
 
 struct DrawBody {
   diffusion::GenerateRequest request;
+  // What the text encoder has no tokens for, a text a prompt and the negative prompt's; "": all fits.
+  std::vector<std::string> left_out;
   int64_t evaluations = 0;  // of the model: the steps asked for, or what the sampler makes of them
   bool raw = false;         // Accept asks for a picture instead of JSON
   bool jpeg = false;        // else PNG

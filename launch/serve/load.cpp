@@ -104,9 +104,15 @@ void make_body(const nlohmann::json& model, const std::string& from, LoadOptions
   if (json_get<std::string>(model, "task", from) == "draw") {
     nlohmann::ordered_json body = {{"num_images_per_prompt", o.pictures}};
     if (o.steps > 0) body["num_inference_steps"] = o.steps;
+    if (json_get<bool>(model, "prompts", from))
+      body["prompt"] = o.prompt.empty() ? "a picture" : o.prompt;
+    else if (!o.prompt.empty())
+      throw Error(Exit::config, "E_PROMPT", "bench: a prompt, but the model reads no text").at("url", from);
     o.body = json_text(body), o.type = "application/json";
     return;
   }
+  if (!o.prompt.empty())
+    throw Error(Exit::config, "E_PROMPT", "bench: a prompt, but the model draws nothing").at("url", from);
   Image image{json_get<int64_t>(model, "channels", from),
               json_get<int64_t>(model, "height", from),
               json_get<int64_t>(model, "width", from),

@@ -18,6 +18,7 @@ struct LoadOptions {
   // Sent with each request; without a type what the model asks for: a PNG of its size, or JSON.
   std::string body, type;
   int64_t steps = 0, pictures = 1;  // of such JSON; steps 0: the model's own
+  std::string prompt;               // of a model that reads text; empty: "a picture"
 };
 
 struct Load {

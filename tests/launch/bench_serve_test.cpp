@@ -76,6 +76,18 @@ TEST_F(BenchServe, MeasuresAPainterAndCountsRefusals) {
   EXPECT_NE(o.text.find("  503\n"), std::string::npos) << o.text;
 }
 
+TEST_F(BenchServe, AsksAModelThatReadsTextForSomething) {
+  fit_text_painter();
+  serve();
+  read_along();
+  for (const char* prompt : {"", " --prompt 'a 3'"}) {
+    const Outcome o = bench(std::string("--clients 2 --seconds 0.3 --steps 2") + prompt);
+    ASSERT_EQ(o.code, 0) << o.text;
+    EXPECT_GT(number(o.text, "answers"), 0);
+    EXPECT_EQ(number(o.text, "errors"), 0);
+  }
+}
+
 TEST_F(BenchServe, SendsWhatItIsTold) {
   fit_painter();
   ASSERT_EQ(
@@ -95,6 +107,11 @@ TEST_F(BenchServe, SendsWhatItIsTold) {
   ASSERT_EQ(o.code, 0) << o.text;
   EXPECT_GT(number(o.text, "answers"), 0);
   EXPECT_EQ(number(o.text, "errors"), 0);
+  expect(
+      shell(fmt::format("env LOCKSTEP_SERVE_TOKEN=s3cret {} bench serve https://localhost:{} --cacert a.pem "
+                        "--seconds 0.1 --prompt a",
+                        LOCKSTEP_BINARY, port_)),
+      Exit::config, "E_PROMPT");
   // Another's certificate.
   expect(bench("--seconds 0.1", "https"), Exit::unavailable, "E_BENCH_SERVER", "certificate");
 }

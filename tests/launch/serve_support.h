@@ -48,6 +48,23 @@ class Serve : public SmallRun {
         lockstep(fmt::format("fit job.yaml --output {} --set hyperparameters.seed={}", run, seed));
     ASSERT_EQ(o.code, 0) << o.text;
   }
+  // A model that reads text, on pictures of classes whose names are their captions.
+  void fit_text_painter() {
+    write_file(
+        folder_.file("text.yaml"),
+        "model:\n  name: text_to_image\n  tokenizer: " LOCKSTEP_SOURCE_DIR
+        "/configs/data/clip_small\n"
+        "  text_encoder: {vocab_size: 681, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1,\n"
+        "    num_attention_heads: 2, max_position_embeddings: 24}\n"
+        "  unet: {in_channels: 1, out_channels: 1, block_out_channels: [8], layers_per_block: 1,\n"
+        "    down_block_types: [CrossAttnDownBlock2D], up_block_types: [CrossAttnUpBlock2D],\n"
+        "    norm_num_groups: 4, attention_head_dim: 2, cross_attention_dim: 8}\n"
+        "objective: diffusion\n"
+        "inputs: {training: {dataset: mnist, path: ., captions: {template: 'a {}', dropout: 0.1}}}\n"
+        "hyperparameters: {steps: 20, global_batch_size: 12, optimizer: {name: adamw, lr: 0.01}}\n"
+        "sampling: {steps: 2, count: 2, guidance: 3}\n");
+    ASSERT_EQ(lockstep("fit text.yaml --output run").code, 0);
+  }
   void fit_painter(const std::string& run = "run") {
     write_file(
         folder_.file("job.yaml"),

@@ -63,22 +63,8 @@ TEST_F(Serve, APainterDrawsWhatSampleDraws) {
   EXPECT_EQ(equal, 8);
 }
 
-// A model that reads text, on pictures of classes whose names are their captions.
 TEST_F(Serve, APainterIsToldWhatToDraw) {
-  write_file(
-      folder_.file("text.yaml"),
-      "model:\n  name: text_to_image\n  tokenizer: " LOCKSTEP_SOURCE_DIR
-      "/configs/data/clip_small\n"
-      "  text_encoder: {vocab_size: 681, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1,\n"
-      "    num_attention_heads: 2, max_position_embeddings: 24}\n"
-      "  unet: {in_channels: 1, out_channels: 1, block_out_channels: [8], layers_per_block: 1,\n"
-      "    down_block_types: [CrossAttnDownBlock2D], up_block_types: [CrossAttnUpBlock2D],\n"
-      "    norm_num_groups: 4, attention_head_dim: 2, cross_attention_dim: 8}\n"
-      "objective: diffusion\n"
-      "inputs: {training: {dataset: mnist, path: ., captions: {template: 'a {}', dropout: 0.1}}}\n"
-      "hyperparameters: {steps: 20, global_batch_size: 12, optimizer: {name: adamw, lr: 0.01}}\n"
-      "sampling: {steps: 2, count: 2, guidance: 3}\n");
-  ASSERT_EQ(lockstep("fit text.yaml --output run").code, 0);
+  fit_text_painter();
   serve();
   const Outcome drawn = lockstep(
       "sample run --prompt 'a 3' --prompt 'a 3' --negative-prompt 'a 5' --seed 5 --steps 4 --guidance 2 "
@@ -113,7 +99,13 @@ TEST_F(Serve, APainterIsToldWhatToDraw) {
             "400 prompt has more than 10000 bytes");
   EXPECT_EQ(message(client.post(R"({"prompt": "a", "class": "3"})")),
             "400 class is no field that this model knows");
-  EXPECT_EQ(client.post(R"({"prompt": ""})").status, 200);
+  const json fits = json::parse(client.post(R"({"prompt": ""})").body);
+  EXPECT_EQ(fits["generated_images"].size(), 1U);
+  EXPECT_FALSE(fits.contains("left_out"));
+  std::string words = "a";
+  for (int i = 0; i < 21; ++i) words += " red";
+  const auto cut = client.post(R"({"prompt": ")" + words + R"( seven", "negative_prompt": "two"})");
+  EXPECT_EQ(json::parse(cut.body)["left_out"], json({"seven", ""})) << cut.body;
   EXPECT_TRUE(json::parse(client.get("/model").body)["prompts"]);
 }
 
