@@ -24,16 +24,16 @@ void expect_of_encoder(const ClipTokenizer& tokenizer, const TextToImageConfig& 
 std::shared_ptr<const ClipTokenizer> open_tokenizer(const Job& job) {
   const TextToImageConfig& config = job.model.text_to_image;
   if (!job.model.reads_text()) return nullptr;
-  auto tokenizer = std::make_shared<const ClipTokenizer>(config.tokenizer);
   try {
+    auto tokenizer = std::make_shared<const ClipTokenizer>(config.tokenizer);
     expect_of_encoder(*tokenizer, config);
+    return tokenizer;
   } catch (Error& e) {
     const std::string key = "model.tokenizer";
     e.add_place("job", job.where.contains(key) ? job.where.at(key) : job.file);
     e.add_place("key", key);
     throw;
   }
-  return tokenizer;
 }
 
 std::shared_ptr<const ClipTokenizer> open_tokenizer(const ModelDescription& model,

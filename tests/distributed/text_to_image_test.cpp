@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <sstream>
+#include <tuple>
 
 #include "runtime/checkpoint/safetensors.h"
 #include "tests/distributed/fit.h"
@@ -156,6 +157,25 @@ TEST_F(TextToImage, SaysWhatIsWrong) {
   write_file(vocabulary, words);
   std::filesystem::remove_all(path + "/tokenizer");
   expect_refused({"sample", path, "--prompt", "a"}, 66, "E_TOKENIZER_NONE");
+}
+
+// A job's tokenizer is held against its text encoder before anything is touched.
+TEST_F(TextToImage, ChecksItsTokenizer) {
+  const std::string mnist = LOCKSTEP_SOURCE_DIR "/configs/data/mnist";
+  for (const auto& [set, code, id] :
+       {std::tuple{std::string("model.text_encoder.vocab_size=600"), 78, "E_TOKENIZER_MODEL"},
+        {"model.text_encoder.max_position_embeddings=30", 78, "E_TOKENIZER_MODEL"},
+        {"model.tokenizer=" + mnist, 66, "E_TOKENIZER_NONE"}})
+    for (const char* command : {"check", "fit"}) {
+      const std::string out = folder_.file("never");
+      std::vector<std::string> words = {command, job(), "--set", set};
+      if (std::string(command) == "fit") words.insert(words.end(), {"--output", out});
+      const Ended e = run(words);
+      EXPECT_EQ(e.code, code) << e.text;
+      EXPECT_NE(e.text.find(id), std::string::npos) << e.text;
+      EXPECT_NE(e.text.find("key=model.tokenizer"), std::string::npos) << e.text;
+      EXPECT_FALSE(std::filesystem::exists(out));
+    }
 }
 
 TEST_F(TextToImage, IsEvaluatedWithCaptions) {
