@@ -151,6 +151,8 @@ struct UNet2DConditionConfig {
   bool upcast_attention = false;                    // scores are sums in f32 either way
   std::string resnet_time_scale_shift = "default";  // or scale_shift
   std::optional<int64_t> time_embedding_dim;        // none: 4 * block_out_channels[0]
+  std::optional<std::string> addition_embed_type;   // text: its vector is added to the time embedding
+  int64_t addition_embed_type_num_heads = 64;       // of that vector's attention
 };
 
 // clip_text: transformers' CLIPTextModel (models/clip_text.h).

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/unet2d_condition.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "kernels/core/kernel.h"
+#include "kernels/pool2d/pool2d.h"
 #include "models/config_check.h"
 #include "models/unet_blocks.h"
 
@@ -38,7 +40,13 @@ class ConditionBuilder {
     const Elt act = activation_of(k_.act_fn);
     const TimeEmbedding time{channels[0], k_.time_embedding_dim.value_or(4 * channels[0]), k_.flip_sin_to_cos,
                              k_.freq_shift, act};
-    embedding_ = activate(b_, time_embedding(b_, time, in.timesteps, "time_embedding"), act);
+    ValueId embedding = time_embedding(b_, time, in.timesteps, "time_embedding");
+    if (k_.addition_embed_type) {
+      const ValueId text = text_time_embedding(time.width);
+      b_.set_scope("add_embedding");
+      embedding = b_.elementwise(Elt::add, {embedding, text});
+    }
+    embedding_ = activate(b_, embedding, act);
 
     std::vector<ValueId> skips = {x};
     for (size_t i = 0; i < levels; ++i) {
@@ -96,6 +104,31 @@ class ConditionBuilder {
       throw Error(Exit::config, "E_SHAPE",
                   fmt::format("the UNet takes text of width {} (cross_attention_dim), the text is {}",
                               k_.cross_attention_dim, text.text()));
+  }
+
+  // TextTimeEmbedding: the whole text as one vector, which a mean of its tokens draws from them by attention.
+  // [N, T, E] -> [N, width].
+  ValueId text_time_embedding(int64_t width) {
+    const string name = "add_embedding", pool = name + ".pool";
+    const Shape& shape = b_.spec(text_).shape;
+    const int64_t length = shape[1], e = shape[2];
+    const ValueId tokens = layer_norm(b_, text_, name + ".norm1", 1e-5);
+    b_.set_scope(pool);
+    Pool2dParams mean;
+    mean.adaptive = true;
+    const ValueId table = b_.parameter(pool + ".positional_embedding", {1, e},
+                                       normal_init(1 / std::sqrt(static_cast<double>(e))));
+    const ValueId query =
+        b_.add1("position_embedding", NoParams{},
+                {b_.tokens(b_.add1("avg_pool2d", mean, {b_.image(tokens, length, 1)})), table});
+    const ValueId all = b_.add1("concat", NoParams{}, {query, tokens});
+    const ValueId k = linear(b_, all, pool + ".k_proj", e);
+    const ValueId q = linear(b_, query, pool + ".q_proj", e);
+    const ValueId v = linear(b_, all, pool + ".v_proj", e);
+    b_.set_scope(pool);
+    const ValueId seen = attention(b_, q, k, v, k_.addition_embed_type_num_heads);
+    const ValueId vector = b_.view(seen, {b_.spec(seen).shape[0], e});
+    return layer_norm(b_, linear(b_, vector, name + ".proj", width), name + ".norm2", 1e-5);
   }
 
   ValueId resnet(ValueId x, const string& name, int64_t out, double divisor = 1) {
@@ -175,6 +208,11 @@ void check(const UNet2DConditionConfig& k) {
   if (k.mid_block_type) check.expect_choice("mid_block_type", *k.mid_block_type, {"UNetMidBlock2DCrossAttn"});
   check.expect_choice("act_fn", k.act_fn, {"silu", "swish", "relu", "gelu"});
   check.expect_choice("resnet_time_scale_shift", k.resnet_time_scale_shift, {"default", "scale_shift"});
+  if (k.addition_embed_type) {
+    check.expect_choice("addition_embed_type", *k.addition_embed_type, {"text"});
+    check.expect_divides("addition_embed_type_num_heads", k.addition_embed_type_num_heads, "heads",
+                         k.cross_attention_dim);
+  }
   if (k.downsample_padding != 0 && k.downsample_padding != 1)
     check.refuse("downsample_padding", fmt::format("{} is not supported; 0 or 1", k.downsample_padding));
   if (k.sample_size.size() > 2) check.refuse("sample_size", "one number, or [height, width]");
@@ -206,6 +244,8 @@ nlohmann::ordered_json to_json(const UNet2DConditionConfig& k) {
   return {{"_class_name", "UNet2DConditionModel"},
           {"_diffusers_version", "0.42.1"},
           {"act_fn", k.act_fn},
+          {"addition_embed_type", optional(k.addition_embed_type)},
+          {"addition_embed_type_num_heads", k.addition_embed_type_num_heads},
           {"attention_head_dim", numbers(k.attention_head_dim)},
           {"block_out_channels", k.block_out_channels},
           {"center_input_sample", k.center_input_sample},

@@ -102,8 +102,7 @@ const NetClass& condition_class() {
   static const NetClass net = {"UNet2DConditionModel",
                                "E_UNET",
                                job::unet_condition_keys(),
-                               {{"addition_embed_type", nullptr},
-                                {"addition_time_embed_dim", nullptr},
+                               {{"addition_time_embed_dim", nullptr},
                                 {"attention_type", "default"},
                                 {"class_embed_type", nullptr},
                                 {"class_embeddings_concat", false},
@@ -124,8 +123,7 @@ const NetClass& condition_class() {
                                 {"time_cond_proj_dim", nullptr},
                                 {"time_embedding_act_fn", nullptr},
                                 {"time_embedding_type", "positional"},
-                                {"timestep_post_act", nullptr}},
-                               {"addition_embed_type_num_heads"}};
+                                {"timestep_post_act", nullptr}}};
   return net;
 }
 

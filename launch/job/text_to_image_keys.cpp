@@ -140,6 +140,18 @@ const Table& unet_condition_keys() {
        .range = kNetWidth,
        .absent = "4 × block_out_channels[0]",
        .nullable = true},
+      {.path = "addition_embed_type",
+       .slot = CONDITION_FIELD(addition_embed_type),
+       .help = "text: the text as a whole is added to the time, besides what pixels see of its tokens.",
+       .example = "text",
+       .choices = {"text"},
+       .absent = "nothing is added",
+       .nullable = true},
+      {.path = "addition_embed_type_num_heads",
+       .slot = CONDITION_FIELD(addition_embed_type_num_heads),
+       .help = "Heads of the attention that makes one vector of a text.",
+       .example = "64",
+       .range = kNetWidth},
   };
   return table;
 }

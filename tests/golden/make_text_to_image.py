@@ -58,6 +58,8 @@ UNETS = {
     "no_mid_block": (dict(block_out_channels=(8, 8), down_block_types=(D, CD), up_block_types=(CU, U), mid_block_type=None,
         cross_attention_dim=8, attention_head_dim=4, downsample_padding=0, resnet_time_scale_shift="scale_shift",
         act_fn="relu", in_channels=3, out_channels=5), (8, 8), None),
+    "text_time": (dict(block_out_channels=(8, 16), down_block_types=(D, CD), up_block_types=(CU, U), cross_attention_dim=32,
+        attention_head_dim=2, addition_embed_type="text", addition_embed_type_num_heads=4), (6, 8), "clip_l"),
 }
 
 AUTOENCODERS = {
