@@ -139,7 +139,10 @@ Table diffusion_keys() {
        .slot = JOB_FIELD(scheduler.compat),
        .help =
            "diffusers: steps of ddim and pndm have its numbers, which with linspace and trailing leave the "
-           "list of timesteps; none: they follow the list.",
+           "list of timesteps, and of ddim with clip_sample or thresholding its noise, which does not fit "
+           "the clipped image "
+           "(with guidance colours can turn into their opposites); none: they follow the list, and the noise "
+           "fits.",
        .example = "diffusers",
        .choices = {"none", "diffusers"},
        .when = diffusion,

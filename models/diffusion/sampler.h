@@ -48,7 +48,9 @@ struct SchedulerConfig {
   std::optional<bool> set_alpha_to_one;
   // ddim, pndm, no option of diffusers. none: each step goes to the list's next timestep. diffusers: to the one that
   // lies num_train_timesteps / steps before, as it does, also where the list's next is another (linspace, trailing): the
-  // noise that is taken out is then not what the next step is told
+  // noise that is taken out is then not what the next step is told. none: where ddim limits x_0, its noise is what then is left
+  // of x_t (Dhariwal, Nichol, 2021: guided-diffusion's ddim_sample). diffusers: what the model saw, so that x_t moves
+  // away from a limited x_0: with guidance to the opposite colours
   std::string compat = "none";
 
   // pndm. Without Runge-Kutta's steps n steps are n + 1 evaluations; with them n + 9, and n is at least 4

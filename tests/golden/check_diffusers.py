@@ -68,8 +68,8 @@ def ddim(folder, noise, labels, steps, guidance, null):
 
 def sampled_alike(program, folder, name, labels, null, guidance=1.0, steps=10):
     raw, noise = program.folder / f"{name}-raw.safetensors", program.folder / f"{name}-noise.safetensors"
-    words = ["sample", folder, "--count", 6, "--sampler", "ddim", "--steps", steps, "--seed", 7, "--raw", raw,
-             "--save-noise", noise, "--out", program.folder / f"{name}.png", "--guidance", guidance]
+    words = ["sample", folder, "--count", 6, "--sampler", "ddim", "--compat", "diffusers", "--steps", steps, "--seed", 7,
+             "--raw", raw, "--save-noise", noise, "--out", program.folder / f"{name}.png", "--guidance", guidance]
     program(*words)
     ours = load_file(raw)["images"]
     theirs = ddim(folder, load_file(noise)["noise"], labels, steps, guidance, null)

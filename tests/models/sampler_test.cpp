@@ -230,6 +230,37 @@ TEST(Sampler, WhatAStepArrivesAtIsWhatTheNextIsTold) {
         }
 }
 
+// A model that sees an image beyond the limit, always the same one: x is made of the limited image and the noise that was
+// there from the start, at each level. diffusers takes the noise that fits the unlimited image, which pushes x the other way.
+TEST(Sampler, WhereTheImageIsLimitedTheNoiseIsTheRest) {
+  constexpr float kLimited = 1, kNoise = -1.3F;
+  for (const std::string compat : {"none", "diffusers"})
+    for (const bool thresholding : {false, true}) {
+      SchedulerConfig config;
+      config.schedule.prediction_type = "sample";
+      config.thresholding = thresholding;
+      config.compat = compat;
+      const auto sampler = make_sampler("ddim", config, 10);
+      const std::vector<float> alphas = make_alphas_cumprod(config.schedule);
+      const auto level = [&](int64_t i) {
+        const float a = alphas[static_cast<size_t>(sampler->timesteps()[static_cast<size_t>(i)])];
+        return std::sqrt(a) * kLimited + std::sqrt(1 - a) * kNoise;
+      };
+      std::vector<float> x{level(0)};
+      const std::vector<float> image{1.5F};
+      float furthest = 0;
+      for (int64_t i = 0; i + 1 < sampler->steps(); ++i) {
+        sampler->step(i, image, x, {}, 1);
+        // Rounding of x, 6e-8, grows by up to 1 / 0.01 where the noise is divided by the lowest level.
+        furthest = std::max(furthest, level(i + 1) - x[0]);
+        if (compat == "none") {
+          ASSERT_NEAR(x[0], level(i + 1), 1e-5F) << i;
+        }
+      }
+      EXPECT_EQ(furthest > 0.1F, compat == "diffusers") << furthest;
+    }
+}
+
 // A model that sees no noise leaves of x, with no noise added, what x was of the signal: x / sqrt(alphas_cumprod) of the
 // first timestep, whatever the steps. euler starts from x times its largest sigma, sqrt(1 / alphas_cumprod - 1): 2e-5 less
 // at timestep 999, the rest is float32 over the steps.

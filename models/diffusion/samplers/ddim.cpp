@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Song, Meng, Ermon: "Denoising diffusion implicit models" (2021), equations 12 and 16, over any descending timesteps:
-// the previous one is the next in the list, unless `compat` asks for diffusers' (sampler.h).
+// the previous one is the next in the list, and the noise fits the x_0 that was limited, unless `compat` asks for diffusers'
+// (sampler.h).
 #include <cmath>
 
 #include "models/diffusion/samplers/samplers.h"
@@ -11,7 +12,10 @@ namespace {
 class Ddim : public Sampler {
  public:
   Ddim(const SchedulerConfig& c, int64_t steps, double eta)
-      : prediction_(c.schedule.prediction_type[0]), noisy_(eta > 0), limit_(c, true) {
+      : prediction_(c.schedule.prediction_type[0]),
+        noisy_(eta > 0),
+        limit_(c, true),
+        follows_limit_(limit_.on() && c.compat != "diffusers") {
     if (!(eta >= 0)) throw refuse(fmt::format("eta={}: expected 0 or more", eta));
     expect_word("compat", c.compat, {"none", "diffusers"});
     const std::vector<float> alphas_cumprod = make_alphas_cumprod(c.schedule);
@@ -45,14 +49,19 @@ class Ddim : public Sampler {
               int64_t elements) override {
     const Step& s = steps_[static_cast<size_t>(i)];
     x0_.resize(x.size());
-    for (size_t e = 0; e < x.size(); ++e) {
+    for (size_t e = 0; e < x.size(); ++e)
       x0_[e] = predict_x0(prediction_, output[e], x[e], s.signal, s.noise_level);
-      // The noise that the model sees; from x_0 before it is limited.
-      if (prediction_ == 'e') x[e] = output[e];
-      if (prediction_ == 'v') x[e] = s.signal * output[e] + s.noise_level * x[e];
-      if (prediction_ == 's') x[e] = (x[e] - s.signal * output[e]) / s.noise_level;
+    if (follows_limit_) {
+      limit_(x0_, elements);
+      for (size_t e = 0; e < x.size(); ++e) x[e] = (x[e] - s.signal * x0_[e]) / s.noise_level;
+    } else {
+      for (size_t e = 0; e < x.size(); ++e) {
+        if (prediction_ == 'e') x[e] = output[e];
+        if (prediction_ == 'v') x[e] = s.signal * output[e] + s.noise_level * x[e];
+        if (prediction_ == 's') x[e] = (x[e] - s.signal * output[e]) / s.noise_level;
+      }
+      limit_(x0_, elements);
     }
-    limit_(x0_, elements);
     for (size_t e = 0; e < x.size(); ++e) x[e] = s.of_x0 * x0_[e] + s.of_epsilon * x[e];
     if (noisy_)
       for (size_t e = 0; e < x.size(); ++e) x[e] += s.of_noise * noise[e];
@@ -64,6 +73,7 @@ class Ddim : public Sampler {
   char prediction_;
   bool noisy_;
   Limit limit_;
+  bool follows_limit_;  // the noise is what is left of x_t without the limited x_0, else what the model sees
   std::vector<Step> steps_;
   std::vector<float> x0_;
 };

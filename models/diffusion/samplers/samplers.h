@@ -41,6 +41,7 @@ class Limit {
  public:
   Limit(const SchedulerConfig& config, bool has_clip_sample);
   void operator()(std::span<float> x0, int64_t elements);
+  bool on() const { return clip_ || threshold_; }
 
  private:
   bool clip_, threshold_;
