@@ -79,14 +79,14 @@ ValueId encode(const AutoencoderKlConfig& k, ModelContext& context, ValueId imag
       x = downsample_conv(b, x, "encoder" + name + ".downsamplers.0.conv", 0);
   }
   x = encoder.conv_out(encoder.mid_block(x), 2 * k.latent_channels);
-  return conv2d(b, x, "quant_conv", 2 * k.latent_channels, 1);
+  return k.use_quant_conv ? conv2d(b, x, "quant_conv", 2 * k.latent_channels, 1) : x;
 }
 
 ValueId decode(const AutoencoderKlConfig& k, ModelContext& context, ValueId latents) {
   GraphBuilder& b = context.builder;
   expect_autoencoder_input(b, latents, "latent_channels", k.latent_channels);
   AutoencoderPart decoder(k, context, "decoder");
-  ValueId x = conv2d(b, latents, "post_quant_conv", k.latent_channels, 1);
+  ValueId x = k.use_post_quant_conv ? conv2d(b, latents, "post_quant_conv", k.latent_channels, 1) : latents;
   x = decoder.mid_block(decoder.conv_in(x, k.block_out_channels.back()));
   const size_t levels = k.block_out_channels.size();
   for (size_t i = 0; i < levels; ++i) {
@@ -114,7 +114,9 @@ nlohmann::ordered_json to_json(const AutoencoderKlConfig& k) {
           {"out_channels", k.out_channels},
           {"sample_size", size},
           {"scaling_factor", k.scaling_factor},
-          {"up_block_types", k.up_block_types}};
+          {"up_block_types", k.up_block_types},
+          {"use_post_quant_conv", k.use_post_quant_conv},
+          {"use_quant_conv", k.use_quant_conv}};
 }
 
 }  // namespace lockstep

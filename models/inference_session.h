@@ -75,6 +75,9 @@ class InferenceSession {
   // Largest batch of the program's ladder.
   int64_t largest_batch(std::string_view program) const { return asked(program).ladder.back(); }
 
+  // What its programs do is recorded from now on (null: no more); not while one runs.
+  void set_trace(Trace* trace) { session_->executor().set_trace(trace); }
+
   // runtime's evaluate() of these weights, of a model that has an objective (make_objective). Collective.
   Score evaluate(const SampleSource& images, const std::vector<int64_t>& subset = {},
                  const ClipTokenizer* tokenizer = nullptr);

@@ -182,6 +182,7 @@ struct AutoencoderKlConfig {
   std::vector<int64_t> sample_size = {32};  // of images, one number or [height, width]: inputs may differ
   double scaling_factor = 0.18215;          // latents times this have a deviation of about 1
   bool mid_block_add_attention = true;
+  bool use_quant_conv = true, use_post_quant_conv = true;  // 1x1, behind the encoder and before the decoder
 
   // So many pixels of the image, each way, are one of the latents.
   int64_t scale() const { return int64_t{1} << (block_out_channels.size() - 1); }

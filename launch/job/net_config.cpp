@@ -170,16 +170,15 @@ const NetClass& autoencoder_class() {
       {.path = "mid_block_add_attention",
        .slot = AUTOENCODER_FIELD(mid_block_add_attention),
        .example = "true"},
+      {.path = "use_quant_conv", .slot = AUTOENCODER_FIELD(use_quant_conv), .example = "true"},
+      {.path = "use_post_quant_conv", .slot = AUTOENCODER_FIELD(use_post_quant_conv), .example = "true"},
   };
-  static const NetClass net = {"AutoencoderKL",
-                               "E_VAE",
-                               keys,
-                               {{"latents_mean", nullptr},
-                                {"latents_std", nullptr},
-                                {"shift_factor", nullptr},
-                                {"use_post_quant_conv", true},
-                                {"use_quant_conv", true}},
-                               {"force_upcast"}};  // of half precision, whose range images leave
+  static const NetClass net = {
+      "AutoencoderKL",
+      "E_VAE",
+      keys,
+      {{"latents_mean", nullptr}, {"latents_std", nullptr}, {"shift_factor", nullptr}},
+      {"force_upcast"}};  // of half precision, whose range images leave
   return net;
 }
 

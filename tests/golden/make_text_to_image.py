@@ -68,7 +68,8 @@ AUTOENCODERS = {
     # Three levels, two resnets each, an odd image, another latent.
     "three": (dict(block_out_channels=(8, 8, 12), layers_per_block=2, down_block_types=(ED,) * 3, up_block_types=(DU,) * 3,
         norm_num_groups=2, latent_channels=3, in_channels=1, out_channels=1, act_fn="swish"), (21, 9)),
-    "no_attention": (dict(block_out_channels=(8,), norm_num_groups=4, mid_block_add_attention=False), (5, 6)),
+    "no_attention": (dict(block_out_channels=(8,), norm_num_groups=4, mid_block_add_attention=False, use_quant_conv=False,
+        use_post_quant_conv=False), (5, 6)),
 }
 
 TINY_AUTOENCODERS = {

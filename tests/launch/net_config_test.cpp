@@ -134,6 +134,7 @@ TEST_F(NetConfig, AutoencodersRoundTrip) {
   config.block_out_channels = {8, 8, 16}, config.layers_per_block = 2;
   config.act_fn = "relu", config.latent_channels = 3, config.norm_num_groups = 4;
   config.sample_size = {512, 256}, config.scaling_factor = 0.5, config.mid_block_add_attention = false;
+  config.use_quant_conv = config.use_post_quant_conv = false;
   EXPECT_EQ(config.scale(), 4);
   const json written = to_json(config);
   EXPECT_EQ(json(to_json(read_autoencoder_config(write(written.dump())))), written);
@@ -152,8 +153,6 @@ TEST_F(NetConfig, AutoencodersThatCannotBeBuilt) {
   };
   refused("shift_factor", "0.1");
   refused("latents_mean", "[0, 0, 0, 0]");
-  refused("use_quant_conv", "false");
-  refused("use_post_quant_conv", "false");
   refused("norm_num_groups", "48");
   refused("block_out_channels", "[64, 64]");
   refused("down_block_types", "[\"AttnDownEncoderBlock2D\"]", "E_JOB_CHOICE");
