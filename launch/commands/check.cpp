@@ -9,6 +9,7 @@
 #include "launch/commands/job_plan.h"
 #include "launch/commands/memory_check.h"
 #include "launch/job/availability.h"
+#include "launch/launcher/launcher.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/files/path.h"
 #include "runtime/files/utf8.h"
@@ -79,6 +80,7 @@ int run_check(const Arguments& arguments) {
   if (file.empty()) missing_argument(check_command, "JOB");
   const Job job = read_job(file, set);
   require_available(job);
+  if (starts_ranks(job)) require_launchable(job);
   CheckedJob c = check_job(job);
   if (vm->count("resolved")) {
     fmt::print("{}", to_yaml(job));

@@ -165,7 +165,7 @@ int run_fit(const Arguments& arguments) {
   expect_traceable(job, o);
   o.resume_command = resume_command(job, *a);
 
-  if (!environment.present && (job.instance_count > 1 || !job.hosts.empty() || !job.hostfile.empty())) {
+  if (starts_ranks(job)) {
     std::vector<std::string> words = {"fit"};
     words.insert(words.end(), arguments.words.begin(), arguments.words.end());
     return launch_ranks(job, words, o.resume_command);

@@ -19,10 +19,12 @@
 #include <filesystem>
 
 #include "kernels/core/error.h"
+#include "launch/launcher/hosts.h"
 #include "launch/launcher/mpirun.h"
 #include "launch/launcher/mpirun_noise.h"
 #include "launch/launcher/outcome.h"
 #include "launch/launcher/report.h"
+#include "runtime/comm/communicator.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/files/path.h"
 #include "runtime/telemetry/log.h"
@@ -287,6 +289,16 @@ class Watch {
 };
 
 }  // namespace
+
+bool starts_ranks(const Job& job) {
+  return !launcher_environment().present &&
+         (job.instance_count > 1 || !job.hosts.empty() || !job.hostfile.empty());
+}
+
+void require_launchable(const Job& job) {
+  require_open_mpi(find_mpirun());
+  require_known_hosts(job);
+}
 
 int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
                  const std::string& resume_command) {

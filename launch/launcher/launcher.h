@@ -12,6 +12,13 @@ namespace lockstep {
 // Hands a job that was read from a pipe to the ranks: its resolved text.
 inline constexpr const char* kJobVariable = "LOCKSTEP_JOB";
 
+// Whether `fit` would start ranks of this job here: it has several, or its machines are named, and no launcher has started
+// this process as one of them.
+bool starts_ranks(const Job& job);
+
+// What launch_ranks() would fail for: mpirun and the machines. Errors: config (78), unavailable (69), no_input (66).
+void require_launchable(const Job& job);
+
 // `rank_arguments`: the command line that each rank runs after this program's own path. Returns the job's
 // exit code: from the run's status.json, or the ranks' reports where there is no run folder yet (outcome.h).
 //

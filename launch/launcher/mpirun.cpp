@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/launcher/mpirun.h"
 
-#include <fcntl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "kernels/core/error.h"
+#include "launch/launcher/ask_program.h"
 
 namespace lockstep {
-namespace {
 
 std::string find_mpirun() {
   const char* path = std::getenv("PATH");
@@ -26,31 +25,9 @@ std::string find_mpirun() {
       .hint("install openmpi-bin, or --set instance_count=1");
 }
 
-// The first line that a program prints, of output or error; empty where there is none within some seconds.
-std::string first_line(const std::string& program, const char* argument) {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return "";
-  const pid_t pid = ::fork();
-  if (pid == 0) {
-    ::alarm(5);  // ends it, since exec keeps it
-    ::dup2(ends[1], 1), ::dup2(ends[1], 2);
-    ::execl(program.c_str(), program.c_str(), argument, nullptr);
-    ::_exit(127);
-  }
-  ::close(ends[1]);
-  std::string text;
-  char chunk[512];
-  for (ssize_t n = 0; pid > 0 && text.size() < 4096 && (n = ::read(ends[0], chunk, sizeof chunk)) > 0;)
-    text.append(chunk, static_cast<size_t>(n));
-  ::close(ends[0]);
-  if (pid > 0) ::waitpid(pid, nullptr, 0);
-  return text.substr(0, text.find('\n'));
-}
-
-}  // namespace
-
 void require_open_mpi(const std::string& mpirun) {
-  const std::string said = first_line(mpirun, "--version");
+  std::string said = ask_program({mpirun, "--version"});
+  said.resize(std::min(said.find('\n'), said.size()));
   if (said.find("Open MPI") != std::string::npos || said.find("OpenRTE") != std::string::npos) return;
   throw Error(Exit::unavailable, "E_MPIRUN_OTHER",
               fmt::format("this mpirun is not Open MPI's{}",

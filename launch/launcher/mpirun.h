@@ -9,12 +9,15 @@
 
 namespace lockstep {
 
-// Without the program. Where all ranks share this host: only the transports for that, and no look at a batch
+// Where all ranks share this host: only the transports for that, and no look at a batch
 // system's other hosts. Ranks bind themselves (take_share_of_cores), since mpirun knows neither the affinity
 // mask nor more ranks than cores. Errors: config (78) where there is no mpirun on the PATH.
 std::vector<std::string> mpirun_command(const Job& job, int cores);
 
-// For an mpirun that started nothing: whether it is Open MPI's, as its --version says. Errors: unavailable (69).
+// The one on the PATH. Errors: config (78).
+std::string find_mpirun();
+
+// Whether that program is Open MPI's, as its --version says. Errors: unavailable (69).
 void require_open_mpi(const std::string& mpirun);
 
 }  // namespace lockstep

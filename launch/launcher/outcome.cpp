@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "launch/launcher/hosts.h"
 #include "launch/launcher/mpirun.h"
 #include "launch/launcher/report.h"
 #include "runtime/telemetry/run_folder.h"
@@ -100,6 +101,7 @@ int conclude(const std::string& reports, const Job& job, const Ending& ending, c
     if (noise.exit_code() > 0) return noise.exit_code();
     if (!ranks.any_started && noise.failed_rank() < 0 && !WIFSIGNALED(ending.mpirun_status)) {
       require_open_mpi(mpirun);
+      require_known_hosts(job);
       throw Error(Exit::unavailable, "E_MPIRUN", "mpirun could not start the ranks")
           .at("mpirun", mpirun)
           .hint("its own words stand above");

@@ -111,5 +111,29 @@ TEST_F(Check, ShowsWhatFitWouldRemark) {
     EXPECT_NE(e.output.find(word), std::string::npos) << word << "\n" << e.output;
 }
 
+// Names end in .invalid, which no resolver knows (RFC 6761).
+TEST_F(Check, FindsMpirunAndTheMachines) {
+  expect_both(78, "--set instance_count=2 --set 'hosts=[localhost:1, node7.invalid:1]'",
+              {"E_JOB_HOST", "hosts[1]: node7.invalid: ", "--set hosts", "key=hosts"});
+  write_file(folder_.file("cluster.txt"), "localhost slots=2  # here\n\nroot@node8.invalid slots=2\n");
+  expect_both(78, "--set instance_count=4 --set hostfile=cluster.txt",
+              {"E_JOB_HOST", "cluster.txt:3: node8.invalid: ", "key=hostfile"});
+  write_file(folder_.file("cluster.txt"), "localhost slots=1\n127.0.0.1 slots=1\n");
+  const std::string ranks = "--set hostfile=cluster.txt --set instance_count=";
+  EXPECT_EQ(shell("$L check job.yaml " + ranks + "2").code, 0);
+  expect_both(78, ranks + "3", {"cluster.txt", "2 slots for instance_count 3"});
+  // Names that ssh's configuration has, and those of somebody else's.
+  std::filesystem::create_directories(folder_.file("bin"));
+  write_file(folder_.file("bin/ssh"), "#!/bin/sh\n[ $3 = node7.invalid ] && echo hostname localhost\n");
+  std::filesystem::permissions(folder_.file("bin/ssh"), std::filesystem::perms::all);
+  const std::string hosts = "$L check job.yaml --set instance_count=2 --set 'hosts=[node7.invalid:2]'";
+  EXPECT_EQ(shell("PATH=$PWD/bin:$PATH; " + hosts).code, 0);
+  EXPECT_EQ(shell("export SLURM_JOB_ID=7; " + hosts).code, 0);
+  // mpirun itself.
+  const Ended none = shell("PATH=/none; $L check job.yaml --set instance_count=2");
+  EXPECT_EQ(none.code, 78) << none.output;
+  EXPECT_NE(none.output.find("E_NO_MPIRUN"), std::string::npos) << none.output;
+}
+
 }  // namespace
 }  // namespace lockstep::testing

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/launcher/hosts.h"
+
+#include <fmt/ranges.h>
+#include <netdb.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <sstream>
+
+#include "launch/job/scalar.h"
+#include "launch/launcher/ask_program.h"
+#include "runtime/files/path.h"
+#include "runtime/files/utf8.h"
+
+namespace lockstep {
+namespace {
+
+struct NamedHost {
+  std::string name, where;  // where: "hosts[0]", "cluster.txt:3"
+};
+
+std::vector<NamedHost> hosts_in(const std::string& hostfile, int64_t ranks) {
+  std::vector<NamedHost> hosts;
+  std::istringstream lines(read_text_file(hostfile, 1 << 20));
+  int64_t slots = 0, number = 0;
+  bool all_counted = true;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    std::istringstream words(line.substr(0, line.find('#')));
+    std::string name;
+    if (!(words >> name)) continue;
+    // Nodes of an allocation by their numbers, and those left out, are not names.
+    if (name[0] != '+' && name[0] != '^')
+      hosts.push_back(
+          {name.substr(name.find('@') + 1), fmt::format("{}:{}", hostfile, number)});  // USER@HOST
+    int64_t here = 0;
+    for (std::string word; words >> word;)
+      if (word.starts_with("slots=") && !job::parse_integer(word.substr(6), here).empty()) here = 0;
+    all_counted &= here > 0;
+    slots += here;
+  }
+  if (all_counted && !hosts.empty() && slots < ranks)
+    throw Error(Exit::config, "E_JOB_CONFLICT", fmt::format("{} slots for instance_count {}", slots, ranks))
+        .at("file", hostfile);
+  return hosts;
+}
+
+std::vector<NamedHost> hosts_of(const Job& job) {
+  if (!job.hostfile.empty()) return hosts_in(job.hostfile, job.instance_count);
+  std::vector<NamedHost> hosts;
+  for (size_t i = 0; i < job.hosts.size(); ++i)
+    hosts.push_back({job.hosts[i].substr(0, job.hosts[i].rfind(':')), fmt::format("hosts[{}]", i)});
+  return hosts;
+}
+
+// Requests to the resolver, all at once.
+struct Lookups {
+  std::vector<std::string> names;
+  std::vector<gaicb> requests;
+};
+
+// Why a name has no address, by name.
+std::map<std::string, std::string> without_address(const std::vector<std::string>& names) {
+  using Clock = std::chrono::steady_clock;
+  std::map<std::string, std::string> problems;
+  if (names.empty()) return problems;
+  auto lookups = std::make_unique<Lookups>(Lookups{names, std::vector<gaicb>(names.size())});
+  std::vector<gaicb*> list;
+  for (size_t i = 0; i < names.size(); ++i) {
+    lookups->requests[i].ar_name = lookups->names[i].c_str();
+    list.push_back(&lookups->requests[i]);
+  }
+  const auto count = static_cast<int>(list.size());
+  const int failed = ::getaddrinfo_a(GAI_NOWAIT, list.data(), count, nullptr);
+  const auto until = Clock::now() + std::chrono::seconds(5);
+  const auto pending = [&] {
+    return failed == 0 &&
+           std::any_of(list.begin(), list.end(), [](gaicb* r) { return ::gai_error(r) == EAI_INPROGRESS; });
+  };
+  const timespec tick{0, 100'000'000};
+  while (pending() && Clock::now() < until) ::gai_suspend(list.data(), count, &tick);
+  bool unfinished = false;
+  for (gaicb* request : list) {
+    const int error = failed ? failed : ::gai_error(request);
+    unfinished |= error == EAI_INPROGRESS;
+    if (error == EAI_INPROGRESS)
+      problems[request->ar_name] = "the resolver gives no answer within 5 s";
+    else if (error != 0)
+      problems[request->ar_name] = ::gai_strerror(error);
+    else
+      ::freeaddrinfo(request->ar_result);
+  }
+  // The resolver's threads still write there.
+  static std::vector<std::unique_ptr<Lookups>> kept;
+  if (unfinished) kept.push_back(std::move(lookups));
+  return problems;
+}
+
+// The name that ssh's configuration has for it; empty: a proxy on the way knows it.
+std::string name_by_ssh(const std::string& name) {
+  std::istringstream lines(ask_program({"ssh", "-G", "--", name}));
+  std::string found = name;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("hostname ")) found = line.substr(9);
+    if ((line.starts_with("proxyjump ") || line.starts_with("proxycommand ")) && !line.ends_with(" none"))
+      return "";
+  }
+  return found;
+}
+
+bool names_are_not_ours() {
+  return std::ranges::any_of(
+      std::initializer_list<const char*>{"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OMPI_MCA_plm_rsh_agent"},
+      [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
+std::string own_name() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
+}
+
+void expect_known(const std::vector<NamedHost>& hosts) {
+  std::vector<std::string> names;
+  for (const NamedHost& host : hosts)
+    if (host.name != own_name() && std::ranges::find(names, host.name) == names.end())
+      names.push_back(host.name);
+  auto problems = without_address(names);
+  std::map<std::string, std::string> other_names;
+  std::vector<std::string> again;
+  for (const auto& [name, problem] : problems) {
+    other_names[name] = name_by_ssh(name);
+    if (const std::string& other = other_names[name]; !other.empty() && other != name) again.push_back(other);
+  }
+  const auto of_others = without_address(again);
+  std::erase_if(problems, [&](const auto& row) {
+    const std::string& other = other_names[row.first];
+    return other.empty() || (other != row.first && !of_others.contains(other));
+  });
+  std::vector<std::string> texts;
+  for (const NamedHost& host : hosts)
+    if (const auto found = problems.find(host.name); found != problems.end())
+      texts.push_back(fmt::format("{}: {}: {}", host.where, printable(host.name), found->second));
+  if (texts.empty()) return;
+  throw Error(Exit::config, "E_JOB_HOST", fmt::format("{}", fmt::join(texts, "; ")))
+      .hint("ranks are started there by ssh: names are those that `ssh NAME` takes");
+}
+
+}  // namespace
+
+void require_known_hosts(const Job& job) try {
+  if (!names_are_not_ours()) expect_known(hosts_of(job));
+} catch (Error& e) {
+  const std::string key = job.hostfile.empty() ? "hosts" : "hostfile";
+  e.add_place("job", job.where.contains(key) ? job.where.at(key) : job.file);
+  e.add_place("key", key);
+  throw;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// The machines that a job names, before ranks are started there.
+#pragma once
+
+#include "launch/job/job.h"
+
+namespace lockstep {
+
+// Each name of `hosts`, or in the hostfile, is one that the resolver knows, ssh's configuration, or this machine itself. Where
+// a batch system or an agent of the user's own (OMPI_MCA_plm_rsh_agent) starts the ranks, names are its own and are not looked
+// at. A resolver has five seconds. Errors: config (78) naming the hosts, their place and the key; also for a hostfile whose
+// slots are fewer than the ranks; no_input (66), io (74) where it cannot be read.
+void require_known_hosts(const Job& job);
+
+}  // namespace lockstep
