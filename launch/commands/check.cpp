@@ -8,6 +8,7 @@
 #include "launch/commands/command.h"
 #include "launch/commands/job_plan.h"
 #include "launch/commands/memory_check.h"
+#include "launch/commands/source_model.h"
 #include "launch/job/availability.h"
 #include "launch/launcher/launcher.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -35,9 +36,12 @@ void print_classes(const DatasetShape& data) {
 }
 
 // What `fit` would meet between its start and its first step. Returns what it would remark in its log.
-std::vector<std::string> check_files(const Job& job, const ParameterTable& table) {
+std::vector<std::string> check_files(const Job& job, CheckedJob& c) {
   if (!job.model.init_from.empty()) try {
-      check_model_tensors(table, *open_model(job.model.init_from), job.model.init_from);
+      const auto weights = open_model(job.model.init_from);
+      const auto remarks = source_remarks(job, c.data, *weights);
+      c.warnings.insert(c.warnings.end(), remarks.begin(), remarks.end());
+      check_model_tensors(c.table, *weights, job.model.init_from);
     } catch (Error& e) {
       if (const auto where = job.where.find("model.init_from"); where != job.where.end())
         e.add_place("job", where->second), e.add_place("key", "model.init_from");
@@ -88,7 +92,7 @@ int run_check(const Arguments& arguments) {
   }
   if (std::string warning = memory_warning(job, c); !warning.empty())
     c.warnings.push_back(std::move(warning));
-  const std::vector<std::string> notes = check_files(job, c.table);
+  const std::vector<std::string> notes = check_files(job, c);
   fmt::print(
       "{}: fine. {} training images of {}x{}x{} in {} classes; {} parameters; {} ranks; {} steps an epoch, "
       "{} in all\n",

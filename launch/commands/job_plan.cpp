@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "launch/commands/source_model.h"
 #include "launch/commands/version.h"
 #include "launch/job/model_file.h"
 #include "launch/job/tokenizer.h"
@@ -125,6 +126,9 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   o.job = job_values(job);
   o.describe = [job](const DatasetShape& training, const std::map<std::string, std::string>& data) {
     return model_file(job, training, data, version());
+  };
+  o.source_remarks = [job](const DatasetShape& training, const SafetensorsFile& weights) {
+    return source_remarks(job, training, weights);
   };
   o.tokenizer = open_tokenizer(job);
   if (job.objective.name == "diffusion") add_diffusion(o, job);

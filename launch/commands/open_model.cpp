@@ -83,6 +83,11 @@ std::shared_ptr<const SafetensorsFile> without_encoder(
 
 }  // namespace
 
+std::string model_home(const std::string& weights) {
+  const std::string folder = parent_folder(weights);
+  return folder == "unet" || folder.ends_with("/unet") ? parent_folder(folder) : folder;
+}
+
 TrainedModel open_trained(const std::string& folder, bool say) {
   if (!is_there(folder))
     throw Error(Exit::no_input, "E_RUN_NONE", "no such run or folder")
@@ -95,8 +100,7 @@ TrainedModel open_trained(const std::string& folder, bool say) {
     if (say) report_error("warning: " + warning);
   };
   m.weights = open_model(folder, warn, Verification::in_background);
-  std::string home = parent_folder(m.weights->path());
-  if (home == "unet" || home.ends_with("/unet")) home = parent_folder(home);
+  const std::string home = model_home(m.weights->path());
   if (const std::string file = home + "/" + kModelFile; is_there(file))
     m.description = read_model_file(file), m.description_hash = sha256_hex(MappedFile(file).bytes());
   else if (!m.run.empty())

@@ -25,6 +25,9 @@ struct TrainedModel {
 // (65), config (78).
 TrainedModel open_trained(const std::string& folder, bool say = true);
 
+// The folder of a model by its weights: that of the file, or the one around unet/.
+std::string model_home(const std::string& weights);
+
 // Ready to be asked, on the CPU, with this rank's share of the cores. independent: InferenceOptions.
 // Collective.
 std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_t largest_batch,

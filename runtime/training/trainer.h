@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "runtime/checkpoint/safetensors.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/data/dataset.h"
 #include "runtime/telemetry/metrics.h"
@@ -57,6 +58,9 @@ struct TrainerOptions {
   std::function<nlohmann::ordered_json(const DatasetShape& training,
                                        const std::map<std::string, std::string>& data)>
       describe = [](const DatasetShape&, const auto&) { return nlohmann::ordered_json::object(); };
+  // What to warn of in the model that `init_from` holds, or an error where it cannot be that; on rank 0, of a run that begins.
+  std::function<std::vector<std::string>(const DatasetShape& training, const SafetensorsFile& weights)>
+      source_remarks = [](const DatasetShape&, const auto&) { return std::vector<std::string>(); };
   // The weights for other programs, in the run folder: a file for each network.
   struct ExportedFile {
     std::string file, network;

@@ -113,7 +113,12 @@ void Trainer::agree_on_inputs() {
     // Rank 0 reads the weights for all; where others see such a file too, it is the same.
     together(comm_, [&] {
       if (!root() && !is_there(o_.init_from)) return;
-      of_init_from(o_, [&] { weights_ = open_model(o_.init_from); });
+      of_init_from(o_, [&] {
+        weights_ = open_model(o_.init_from);
+        if (!root()) return;
+        for (const std::string& remark : o_.source_remarks(training_->shape(), *weights_))
+          spdlog::warn("{}", remark);
+      });
       record_.init_from = hash_of_weights(*weights_);
     });
     facts.emplace_back(fmt::format("init_from ({})", o_.init_from),

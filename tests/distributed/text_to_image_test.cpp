@@ -178,6 +178,32 @@ TEST_F(TextToImage, ChecksItsTokenizer) {
     }
 }
 
+// Weights to start from know tokens by their numbers.
+TEST_F(TextToImage, StartsFromWeightsOfItsTokenizerAlone) {
+  const std::string from = "model.init_from=" + train("run");
+  EXPECT_EQ(run({"check", job(), "--set", from}).code, 0);
+  const std::string other = folder_.file("other"), vocabulary = other + "/vocab.json";
+  std::filesystem::copy(LOCKSTEP_SOURCE_DIR "/configs/data/clip_small", other);
+  auto json = nlohmann::json::parse(read_file(vocabulary));
+  std::swap(json.at("a"), json.at("b"));
+  write_file(vocabulary, json.dump());
+  const std::string model = folder_.file("run/model.json"), text = read_file(model);
+  for (const char* said_by : {"model.json", "tokenizer/"}) {
+    for (const char* command : {"check", "fit"}) {
+      std::vector<std::string> words = {command, job(), "--set", from, "--set", "model.tokenizer=" + other};
+      if (std::string(command) == "fit") words.insert(words.end(), {"--output", folder_.file("never")});
+      const Ended e = run(words);
+      EXPECT_EQ(e.code, 78) << e.text;
+      for (const std::string& word :
+           {std::string("E_TOKENIZER_MODEL"), "folder=" + other, std::string("key=model.init_from")})
+        EXPECT_NE(e.text.find(word), std::string::npos) << said_by << ": " << e.text;
+      EXPECT_FALSE(std::filesystem::exists(folder_.file("never")));
+    }
+    std::filesystem::remove(model);  // as a folder that diffusers wrote
+  }
+  write_file(model, text);
+}
+
 TEST_F(TextToImage, IsEvaluatedWithCaptions) {
   const std::string path = train("run");
   const Ended e = run({"evaluate", path, "--json"});

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "tests/distributed/colours.h"
 #include "tests/support/files.h"
 #include "tests/support/process.h"
 #include "tests/support/temporary_folder.h"
@@ -79,6 +80,34 @@ TEST_F(Check, ComparesTheWeightsToStartFrom) {
   expect_both(66, "--set model.init_from=nothing", {"nothing"});
   write_file(folder_.file("w.safetensors"), "version https://git-lfs.github.com/spec/v1\n");
   expect_both(65, "--set model.init_from=w.safetensors", {"LFS pointer"});
+}
+
+// What the weights to start from were trained for stands in the model.json beside them.
+TEST_F(Check, ComparesTheModelToStartFrom) {
+  write_colours(folder_.file("animals"), {"cat", "dog", "fox"});
+  write_colours(folder_.file("mixed"), {"ant", "cat", "fox"});
+  write_file(folder_.file("job.yaml"),
+             "model: {layers: [flatten, {linear: {out_features: 3}}]}\n"
+             "inputs: {training: {dataset: image_folder, path: animals}}\n"
+             "hyperparameters: {epochs: 1, global_batch_size: 6, optimizer: {lr: 0.1}}\n");
+  ASSERT_EQ(shell("$L fit job.yaml --output before").code, 0);
+  const std::string from = "--set model.init_from=before",
+                    word = "model.init_from: ", mixed = " --set inputs.training.path=mixed";
+  for (const std::string file : {"", "/model.safetensors"}) {
+    expect_both(0, from + file + mixed,
+                {word, "trained for other classes", "0 was cat, is ant; 1 was dog, is cat\n"});
+    expect_both(0, from + file + " --set 'inputs.training.normalize={mean: 0.5, std: 0.5}'",
+                {word, "mean [0, 0, 0] and std [1, 1, 1], this job's are by mean [0.5, 0.5, 0.5]"});
+  }
+  // Nothing to say: the same classes, and a file that no model.json speaks of.
+  shell("cp before/model.safetensors before/mine.safetensors");
+  for (const std::string& options : {from, from + "/mine.safetensors" + mixed})
+    for (const std::string command : {"check job.yaml ", "fit job.yaml --output again "}) {
+      std::filesystem::remove_all(folder_.file("again"));
+      const Ended e = shell("$L " + command + options);
+      EXPECT_EQ(e.code, 0) << e.output;
+      EXPECT_EQ(e.output.find(word), std::string::npos) << e.output;
+    }
 }
 
 TEST_F(Check, LooksAtTheFolderOfRuns) {
