@@ -55,7 +55,7 @@ class AutoencoderPart {
 void check(const AutoencoderKlConfig& k) {
   const ConfigCheck check("E_VAE");
   const size_t levels = k.block_out_channels.size();
-  if (levels == 0) check.refuse("block_out_channels", "the list is empty");
+  check.expect_levels("block_out_channels", levels);
   check.expect_size("down_block_types", k.down_block_types.size(), levels);
   check.expect_size("up_block_types", k.up_block_types.size(), levels);
   for (const auto& t : k.down_block_types) check.expect_choice("down_block_types", t, {"DownEncoderBlock2D"});

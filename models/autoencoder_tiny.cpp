@@ -72,7 +72,7 @@ class TinySequence {
 void check(const AutoencoderTinyConfig& k) {
   const ConfigCheck check("E_VAE");
   const size_t levels = k.num_encoder_blocks.size();
-  if (levels == 0) check.refuse("num_encoder_blocks", "the list is empty");
+  check.expect_levels("num_encoder_blocks", levels);
   const auto expect_levels = [&](const char* key, const std::vector<int64_t>& list) {
     if (list.size() != levels)
       check.refuse(key, fmt::format("{} entries for {} of num_encoder_blocks", list.size(), levels));

@@ -21,6 +21,12 @@ void ConfigCheck::expect_choice(const string& key, const string& value,
   refuse(key, fmt::format("{} is not supported; one of {}", value, all));
 }
 
+void ConfigCheck::expect_levels(const string& key, size_t levels) const {
+  constexpr size_t kMost = 17;  // 65536 pixels a side, halved down to one
+  if (levels == 0) refuse(key, "the list is empty");
+  if (levels > kMost) refuse(key, fmt::format("{} levels, expected at most {}", levels, kMost));
+}
+
 void ConfigCheck::expect_size(const string& key, size_t size, size_t levels) const {
   if (size != levels) refuse(key, fmt::format("{} entries for {} block_out_channels", size, levels));
 }

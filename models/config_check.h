@@ -15,6 +15,8 @@ class ConfigCheck {
   [[noreturn]] void refuse(const std::string& key, const std::string& problem) const;
   void expect_choice(const std::string& key, const std::string& value,
                      std::initializer_list<const char*> choices) const;
+  // The list of the levels' channels: some, and not more than sizes can be halved.
+  void expect_levels(const std::string& key, size_t levels) const;
   // A list with an entry for each level.
   void expect_size(const std::string& key, size_t size, size_t levels) const;
   // `parts` ("groups", "heads") of the key divide the channels.

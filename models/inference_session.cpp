@@ -51,7 +51,8 @@ int64_t batch_to_choose_at(const Program& program) {
   return std::clamp<int64_t>(kBytes / largest, 1, kMost);
 }
 
-SessionOptions session_options(const ModelDescription& d, const InferenceOptions& options) {
+SessionOptions session_options(const ModelDescription& d, const SafetensorsFile& weights,
+                               const InferenceOptions& options, Communicator& comm) {
   SessionOptions s;
   s.objective = make_objective(d.model, d.input, d.config);
   s.programs = make_programs(d.model, d.input, d.config);
@@ -59,6 +60,10 @@ SessionOptions session_options(const ModelDescription& d, const InferenceOptions
   s.kernels = options.kernels;
   s.kernels.independent = options.independent;
   s.training = false;
+  // A description may say any size: memory is taken for no more than there is.
+  s.expect_parameters = [&weights, &comm](const ParameterTable& table) {
+    together(comm, [&] { expect_model_tensors(table, weights, weights.path()); });
+  };
   return s;
 }
 
@@ -79,7 +84,7 @@ std::vector<int64_t> batches_of(std::span<const int64_t> ladder, int64_t samples
 InferenceSession::InferenceSession(const ModelDescription& description, const SafetensorsFile& weights,
                                    const InferenceOptions& options, Communicator& comm)
     : description_(description),
-      own_(std::make_unique<Session>(session_options(description, options), comm)),
+      own_(std::make_unique<Session>(session_options(description, weights, options, comm), comm)),
       session_(own_.get()) {
   agree_on(weights);
   together(session_->control(), [&] {

@@ -161,7 +161,7 @@ class Builder {
 void check(const UNet2DConfig& k) {
   const ConfigCheck check("E_UNET");
   const size_t levels = k.block_out_channels.size();
-  if (levels == 0) check.refuse("block_out_channels", "the list is empty");
+  check.expect_levels("block_out_channels", levels);
   for (const auto& [key, list] :
        {std::pair{"down_block_types", &k.down_block_types}, {"up_block_types", &k.up_block_types}})
     check.expect_size(key, list->size(), levels);

@@ -195,7 +195,7 @@ class ConditionBuilder {
 void check(const UNet2DConditionConfig& k) {
   const ConfigCheck check("E_UNET");
   const size_t levels = k.block_out_channels.size();
-  if (levels == 0) check.refuse("block_out_channels", "the list is empty");
+  check.expect_levels("block_out_channels", levels);
   check.expect_size("down_block_types", k.down_block_types.size(), levels);
   check.expect_size("up_block_types", k.up_block_types.size(), levels);
   for (const auto& [key, list] : {std::pair{"layers_per_block", &k.layers_per_block},

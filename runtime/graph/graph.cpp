@@ -79,6 +79,12 @@ std::vector<ValueId> GraphBuilder::add(std::string_view op, Params params, std::
 
 std::vector<ValueId> GraphBuilder::add_as(std::string_view op, Params params, std::vector<ValueId> in,
                                           const std::vector<OutputRule>& out) {
+  constexpr size_t kMostNodes =
+      1 << 18;  // a hundred times those of the largest nets, and no minutes to compile
+  if (graph_.nodes().size() >= kMostNodes)
+    throw Error(Exit::config, "E_TOO_LARGE", fmt::format("the model has more than {} ops", kMostNodes))
+        .at("layer", scope_)
+        .hint("fewer layers");
   Node n;
   n.op = op;
   n.params = std::move(params);

@@ -22,6 +22,7 @@
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
 #include "runtime/comm/together.h"
+#include "runtime/device/memory.h"
 #include "runtime/files/file_lock.h"
 #include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
@@ -193,6 +194,23 @@ class Race {
   std::vector<View> in_, out_;
 };
 
+// What a node reads and writes is there at once. Said before anything of it is tried, which at such sizes takes minutes.
+void expect_memory_for(const Graph& g, const Node& n) {
+  int64_t bytes = 0;
+  for (const auto& list : {n.in, n.out})
+    for (const ValueId v : std::set<ValueId>(list.begin(), list.end()))
+      bytes = checked_sum("the bytes of an op", {bytes, g.value(v).spec.bytes()});
+  const int64_t memory = usable_memory();
+  if (bytes <= memory) return;
+  Error error(
+      Exit::config, "E_TOO_LARGE",
+      fmt::format("{} of{} takes {:.1f} GB, this machine has {:.1f} GB", n.op, shapes_of(specs_of(g, n)),
+                  static_cast<double>(bytes) / 1e9, static_cast<double>(memory) / 1e9));
+  if (!n.name.empty()) error.add_place("layer", n.name);
+  error.set_hint("smaller images, fewer channels or a smaller batch need less");
+  throw error;
+}
+
 // All ranks are here, and all know that each candidate fails on one of them.
 [[noreturn]] void all_failed(const Graph& g, const Node& n, const KernelChoice& how,
                              const std::vector<std::string>& names, std::span<const Timing> timings,
@@ -320,6 +338,8 @@ void choose_first_kernels(KernelTable& table, const Graph& g, const KernelChoice
 void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how, Communicator& comm) {
   const auto missing = missing_nodes(table, g);  // the same on every rank: graphs differ in batch sizes only
   if (missing.empty()) return;
+  if (how.device != Device::cuda)
+    for (const Node* n : missing) expect_memory_for(g, *n);
 
   // What rank 0 remembers from earlier runs; "" where candidates must be made and, if several, timed.
   nlohmann::json cache = nlohmann::json::object();

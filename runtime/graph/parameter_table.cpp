@@ -2,7 +2,7 @@
 #include "runtime/graph/parameter_table.h"
 
 #include <algorithm>
-#include <set>
+#include <unordered_set>
 
 namespace lockstep {
 namespace {
@@ -29,20 +29,20 @@ ParameterTable make_parameter_table(const Graph& forward) {
 }
 
 void add_parameters(ParameterTable& t, const Graph& forward) {
-  const std::set<std::string> before(t.order.begin(), t.order.end());
+  const std::unordered_set<std::string> before(t.order.begin(), t.order.end());
+  std::unordered_set<std::string> names = before;
   std::vector<ValueId> used;
+  std::unordered_set<ValueId> seen;
   for (const Node& n : forward.nodes())
     for (ValueId v : n.in)
-      if (forward.value(v).storage == Storage::parameter &&
-          std::find(used.begin(), used.end(), v) == used.end())
-        used.push_back(v);
+      if (forward.value(v).storage == Storage::parameter && seen.insert(v).second) used.push_back(v);
   for (auto it = used.rbegin(); it != used.rend(); ++it) {
     const Value& v = forward.value(*it);
     if (before.contains(v.name)) {
       expect_same(*t.find(v.name), v.spec.shape);
       continue;
     }
-    if (t.find(v.name))
+    if (!names.insert(v.name).second)
       throw Error(Exit::config, "E_TENSOR_NAME",
                   fmt::format("two tensors of the model are called '{}'", v.name))
           .hint("give one of the layers another name");
@@ -58,8 +58,8 @@ void add_parameters(ParameterTable& t, const Graph& forward) {
   for (ValueId v = 0; v < forward.value_count(); ++v) {
     const Value& value = forward.value(v);
     if (before.contains(value.name)) continue;
-    if (t.find(value.name) && value.storage == Storage::buffer) continue;  // its value after an update
     if (value.storage == Storage::buffer) {
+      if (!names.insert(value.name).second) continue;  // its value after an update
       t.buffers.push_back({value.name, value.spec.shape, value.init, t.buffer_length});
       t.buffer_length += aligned(value.spec.shape.elements());
     }

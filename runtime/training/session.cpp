@@ -28,6 +28,7 @@ Session::Session(SessionOptions options, Communicator& comm)
     add_parameters(parameters, build_forward(forward_of(*options_.objective), spec(1), true).graph);
   for (const Program& p : options_.programs)
     add_parameters(parameters, build_forward(p.forward, spec(1), false).graph);
+  options_.expect_parameters(parameters);
   const ModelArrays arrays =
       options_.training ? model_arrays(options_.config, parameters, comm_.size()) : ModelArrays{false};
   model_ = std::make_unique<ModelState>(std::move(parameters), arrays, comm_);

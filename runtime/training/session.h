@@ -3,6 +3,7 @@
 // far.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -25,6 +26,8 @@ struct SessionOptions {
   KernelTable pinned;    // from a checkpoint; empty: choose
   bool retune = false;   // choose anew where a pinned kernel isn't to be had here, instead of stopping
   bool training = true;  // false: no gradients or optimizer state are allocated
+  // Called with what the model's parameters will be, before memory is taken for them.
+  std::function<void(const ParameterTable&)> expect_parameters = [](const ParameterTable&) {};
 };
 
 class Session {

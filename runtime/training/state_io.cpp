@@ -9,6 +9,7 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <unordered_map>
 
 namespace lockstep {
 namespace {
@@ -114,13 +115,18 @@ bool same_matrix(std::vector<int64_t> a, std::vector<int64_t> b) {
   return a == b;
 }
 
-// Compares names, dtypes and shapes. Returns the prefix that the file's names have.
-std::string match(const std::vector<StoredTensor>& into, const SafetensorsFile& file,
-                  const std::string& path) {
+struct Match {
+  std::string prefix;  // that the file's names have
+  int64_t converted = 0, passed_over = 0;
+};
+
+// Compares names, dtypes and shapes.
+Match match(const std::vector<StoredTensor>& into, const SafetensorsFile& file, const std::string& path) {
   std::map<std::string, const StoredTensor*> targets;
   for (const auto& t : into) targets[t.name] = &t;
   const bool as_they_are = std::any_of(into.begin(), into.end(), [&](auto& t) { return file.find(t.name); });
-  const std::string prefix = as_they_are ? "" : prefix_of(file);
+  Match m;
+  m.prefix = as_they_are ? "" : prefix_of(file);
   std::string wrong;
   auto complain = [&](const std::string& what) { wrong += (wrong.empty() ? "" : "; ") + what; };
   auto shape_text = [](const StoredTensor& t) {
@@ -129,9 +135,8 @@ std::string match(const std::vector<StoredTensor>& into, const SafetensorsFile& 
     return s + "]";
   };
   std::set<std::string> used;
-  int64_t converted = 0, passed_over = 0;
   for (const auto& [name, target] : targets) {
-    const StoredTensor* t = find(file, prefix, name);
+    const StoredTensor* t = find(file, m.prefix, name);
     if (!t) {
       // PyTorch counts batches since 0.4.1; only an average without a momentum asks for the count.
       if (!name.ends_with(kTracked)) complain(fmt::format("missing \"{}\"", name));
@@ -141,28 +146,28 @@ std::string match(const std::vector<StoredTensor>& into, const SafetensorsFile& 
     const bool fits = t->dtype == target->dtype || (target->dtype == "F32" && converts_to_f32(t->dtype));
     if (!fits || !same_matrix(t->shape, target->shape))
       complain(fmt::format("\"{}\" is {}, expected {}", name, shape_text(*t), shape_text(*target)));
-    converted += t->dtype != target->dtype;
+    m.converted += t->dtype != target->dtype;
   }
   for (const auto& t : file.tensors()) {
     if (used.count(t.name)) continue;
-    if (t.name.starts_with(prefix))
+    if (t.name.starts_with(m.prefix))
       complain(fmt::format("surplus \"{}\"", t.name));
     else
-      ++passed_over;
+      ++m.passed_over;
   }
   if (!wrong.empty()) throw Error(Exit::data, "E_TENSORS", wrong).at("file", path);
-  if (!prefix.empty())
-    spdlog::info("{}: \"{}\" before the names of tensors is left out{}", path, prefix,
-                 passed_over > 0 ? fmt::format(", as are {} tensors without it", passed_over) : "");
-  if (converted > 0) spdlog::info("{}: {} tensors are converted to F32", path, converted);
-  return prefix;
+  return m;
 }
 
 // Nothing is written where something doesn't fit.
 void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, const std::string& path) {
-  const std::string prefix = match(into, file, path);
+  const Match m = match(into, file, path);
+  if (!m.prefix.empty())
+    spdlog::info("{}: \"{}\" before the names of tensors is left out{}", path, m.prefix,
+                 m.passed_over > 0 ? fmt::format(", as are {} tensors without it", m.passed_over) : "");
+  if (m.converted > 0) spdlog::info("{}: {} tensors are converted to F32", path, m.converted);
   for (const auto& target : into)
-    if (const StoredTensor* t = find(file, prefix, target.name))
+    if (const StoredTensor* t = find(file, m.prefix, target.name))
       copy(*t, const_cast<std::byte*>(target.bytes.data()));
 }
 
@@ -173,13 +178,13 @@ struct TensorData {
 };
 
 std::vector<StoredTensor> tensors_of(const ParameterTable& table, const TensorData& data) {
+  std::unordered_map<std::string, std::pair<const FlatEntry*, const float*>> entries;
+  for (const FlatEntry& e : table.parameters) entries[e.name] = {&e, data.parameters};
+  for (const FlatEntry& e : table.buffers) entries[e.name] = {&e, data.buffers};
   std::vector<StoredTensor> tensors;
   for (const auto& name : table.order) {
-    const FlatEntry& e = *table.find(name);
-    const bool buffer =
-        std::any_of(table.buffers.begin(), table.buffers.end(), [&](auto& b) { return b.name == name; });
-    const float* of = buffer ? data.buffers : data.parameters;
-    tensors.push_back(stored(name, e.shape, of ? of + e.begin : nullptr));
+    const auto [e, of] = entries.at(name);
+    tensors.push_back(stored(name, e->shape, of ? of + e->begin : nullptr));
     const std::string last = "running_var";
     if (name.ends_with(last)) {
       StoredTensor t;
@@ -231,9 +236,13 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& m) {
   return tensors;
 }
 
+void expect_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path) {
+  match(tensors_of(table, {}), file, path);
+}
+
 void check_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path) {
   const auto wanted = tensors_of(table, {});
-  const std::string prefix = match(wanted, file, path);
+  const std::string prefix = match(wanted, file, path).prefix;
   std::vector<float> numbers;
   for (StoredTensor target : wanted) {
     const StoredTensor* t = find(file, prefix, target.name);

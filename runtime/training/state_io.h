@@ -32,6 +32,8 @@ void load_optimizer_tensors(ModelState& model, const SafetensorsFile& file, cons
 const StoredTensor* first_non_finite(std::span<const StoredTensor> tensors);
 // Training does not start from such: error data (65), "E_NOT_FINITE", naming the file and the tensor.
 void expect_finite_weights(std::span<const StoredTensor> tensors, const std::string& file);
+// What load_model_tensors would say, by names, dtypes and shapes alone.
+void expect_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path);
 // What load_model_tensors and then expect_finite_weights would say, without a model.
 void check_model_tensors(const ParameterTable& table, const SafetensorsFile& file, const std::string& path);
 

@@ -118,6 +118,9 @@ TEST_F(NetConfig, UNetsThatCannotBeBuilt) {
   refused("layers_per_block", "[1, 2, 3]");
   refused("norm_num_groups", "48");
   refused("block_out_channels", "[320, 640]");
+  std::string levels = "8";
+  for (int i = 0; i < 17; ++i) levels += ", 8";
+  refused("block_out_channels", "[" + levels + "]");
   refused("_class_name", "\"UNet2DModel\"");
   refused("down_block_types", "[\"SimpleCrossAttnDownBlock2D\"]", "E_JOB_CHOICE");
   refused("mid_block_type", "\"UNetMidBlock2DSimpleCrossAttn\"", "E_JOB_CHOICE");

@@ -143,6 +143,14 @@ TEST_P(Pipeline, SaysWhatIsWrong) {
   expect(lockstep("sample pipeline --prompt a --height 65"), Exit::usage, "E_OPTION", "65", "multiple");
   expect(lockstep("sample pipeline --prompt a --sampler plms2"), Exit::config, "plms2");
   expect(lockstep("evaluate pipeline --data each --dataset image_folder"), Exit::config, "E_EVALUATE_MODEL");
+  // A size that the weights have not, said before memory is taken for it.
+  const std::string text_config = path() + "/text_encoder/config.json";
+  auto larger = nlohmann::json::parse(read_file(text_config));
+  const std::string before = larger.dump();
+  larger["vocab_size"] = 1 << 24;
+  write_file(text_config, larger.dump());
+  expect(lockstep("sample pipeline --prompt a"), Exit::data, "E_TENSORS", "token_embedding", "[16777216, ");
+  write_file(text_config, before);
   const std::string weights = path() + "/unet/diffusion_pytorch_model.safetensors";
   std::filesystem::rename(weights, path() + "/unet/diffusion_pytorch_model.bin");
   expect(lockstep("sample pipeline --prompt a"), Exit::data, "diffusion_pytorch_model.bin");

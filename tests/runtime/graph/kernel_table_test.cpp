@@ -75,6 +75,34 @@ TEST(IndependentKernels, AreThereForEveryForwardNode) {
   }
 }
 
+// Said at once, and not after candidates were tried: 2^43 bytes, more than any machine has.
+TEST(KernelTimes, AreNotTakenOfWhatNoMachineHolds) {
+  Graph g;
+  GraphBuilder b(g);
+  b.set_scope("act");
+  b.elementwise(Elt::relu, {b.input("x", {DType::f32, {1, int64_t{1} << 40}, Layout::plain}, true)});
+  KernelTable table;
+  const auto comm = make_self_communicator();
+  const auto error = error_of([&] { choose_kernels(table, g, {.threads = 1, .processor = "test"}, *comm); });
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->id(), "E_TOO_LARGE");
+  for (const char* word : {"layer=act", "elementwise of", "[1, 1099511627776]", "takes 8796.1 GB"})
+    EXPECT_NE(std::string(error->what()).find(word), std::string::npos) << error->what();
+}
+
+TEST(GraphSize, HasABound) {
+  Graph g;
+  GraphBuilder b(g);
+  ValueId x = b.input("x", {DType::f32, {1, 1}, Layout::plain}, true);
+  b.set_scope("deep");
+  const auto error = error_of([&] {
+    for (int i = 0; i < 1 << 20; ++i) x = b.elementwise(Elt::relu, {x});
+  });
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->id(), "E_TOO_LARGE");
+  EXPECT_NE(std::string(error->what()).find("layer=deep"), std::string::npos) << error->what();
+}
+
 class CacheTest : public ::testing::Test {
  protected:
   KernelTable choose(const KernelChoice& how) const {
