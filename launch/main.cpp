@@ -1,4 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstdlib>
+#include <string_view>
+
 #include "launch/commands/command.h"
 
-int main(int argc, char** argv) { return lockstep::run_command_line(argc, argv); }
+namespace {
+
+// At the end of each parallel loop OpenMP's threads spin for milliseconds before they sleep. Beside other programs they spin
+// on the core that the one they wait for needs: on two cores beside four busy processes an image took many times as long.
+// Training has its cores for itself; what is asked shares a machine. libgomp looks at its environment before main(), once.
+void let_waiting_threads_sleep(int argc, char** argv) {
+  constexpr std::string_view kAsked[] = {"evaluate", "predict", "sample", "serve"};
+  if (argc < 2 || std::ranges::find(kAsked, argv[1]) == std::end(kAsked)) return;
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  char self[PATH_MAX] = {};
+  if (::readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return;
+  ::setenv("OMP_WAIT_POLICY", "passive", 1);
+  ::execv(self, argv);  // where it fails, threads spin
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  let_waiting_threads_sleep(argc, argv);
+  return lockstep::run_command_line(argc, argv);
+}

@@ -17,5 +17,27 @@ TEST(Program, NeedsNoLibraryOfAGpu) {
     EXPECT_EQ(e.output.find(word), std::string::npos) << e.output;
 }
 
+// libgomp tells for how many turns a waiting thread spins. What the user says stands.
+TEST(Program, LetsWaitingThreadsSleepWhereItIsAsked) {
+  const auto turns = [](const std::string& command, const std::string& set) {
+    const Ended e = run({"sh", "-c",
+                         "unset OMP_WAIT_POLICY GOMP_SPINCOUNT; " + set +
+                             " OMP_DISPLAY_ENV=verbose exec " LOCKSTEP_BINARY " " + command + " --help"});
+    EXPECT_EQ(e.code, 0) << e.output;
+    const std::string word = "GOMP_SPINCOUNT = '";
+    const size_t at = e.output.rfind(word);
+    EXPECT_NE(at, std::string::npos) << e.output;
+    return at == std::string::npos
+               ? ""
+               : e.output.substr(at + word.size(), e.output.find('\'', at + word.size()) - at - word.size());
+  };
+  for (const char* command : {"evaluate", "predict", "sample", "serve"}) {
+    EXPECT_EQ(turns(command, ""), "0") << command;
+    EXPECT_EQ(turns(command, "GOMP_SPINCOUNT=77"), "77") << command;
+  }
+  EXPECT_NE(turns("sample", "OMP_WAIT_POLICY=active"), "0");
+  EXPECT_NE(turns("fit", ""), "0");
+}
+
 }  // namespace
 }  // namespace lockstep::testing
