@@ -51,10 +51,18 @@ void Drawing::take(std::span<float> predictions) {
       output[e] = of_none + guidance * (of_label - of_none);
     }
   }
+  predicted_.assign(output.begin(), output.end());
   noise_.resize(sampler_->needs_noise(step_) ? images_.size() : 0);
   if (!noise_.empty()) draw_image_noise(request_.seed, step_ + 1, request_.numbers, noise_);
   sampler_->step(step_, output, images_, noise_, request_.elements);
   ++step_;
+}
+
+std::vector<float> Drawing::estimate() const {
+  LOCKSTEP_ASSERT(step_ > 0);
+  std::vector<float> x0(images_.size());
+  sampler_->estimate(step_ - 1, input_, predicted_, x0);
+  return x0;
 }
 
 void Evaluation::operator()(std::span<Drawing* const> drawings) {

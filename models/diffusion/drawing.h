@@ -39,6 +39,8 @@ class Drawing {
   // Samples of a step: the images, twice with guidance.
   int64_t asks() const { return images_count() * (guided() ? 2 : 1); }
   std::span<const float> images() const { return images_; }  // [images, elements], as they are by now
+  // [images, elements] as the model saw them without their noise at the last step; one is done.
+  std::vector<float> estimate() const;
 
  private:
   friend class Evaluation;
@@ -49,7 +51,7 @@ class Drawing {
 
   std::unique_ptr<Sampler> sampler_;
   DrawingRequest request_;
-  std::vector<float> images_, input_, noise_;
+  std::vector<float> images_, input_, noise_, predicted_;
   int64_t step_ = 0;
 };
 

@@ -38,6 +38,21 @@ void Sampler::step(int64_t i, std::span<const float> model_output, std::span<flo
   next_ = i + 1;
 }
 
+void Sampler::estimate(int64_t i, std::span<const float> input, std::span<const float> model_output,
+                       std::span<float> x0) const {
+  LOCKSTEP_ASSERT(input.size() == model_output.size() && input.size() == x0.size());
+  // Timesteps may lie between two whole ones.
+  const double t = timesteps_[static_cast<size_t>(i)];
+  const auto below = static_cast<size_t>(std::max(0.0, t)), last = alphas_cumprod_.size() - 1;
+  const double share = t - std::floor(t), a = (1 - share) * double{alphas_cumprod_[std::min(below, last)]} +
+                                              share * double{alphas_cumprod_[std::min(below + 1, last)]};
+  const auto signal = static_cast<float>(std::sqrt(a)), noise = static_cast<float>(std::sqrt(1 - a));
+  for (size_t e = 0; e < x0.size(); ++e) {
+    const float x = predict_x0(prediction_, model_output[e], input[e], signal, noise);
+    x0[e] = std::isfinite(x) ? x : 0;
+  }
+}
+
 std::span<const SamplerName> sampler_names() {
   static const SamplerName kNames[] = {
       {"ddpm", "DDPMScheduler"},           {"ddim", "DDIMScheduler"},
@@ -66,12 +81,15 @@ std::unique_ptr<Sampler> make_sampler(const std::string& name, const SchedulerCo
   const bool by_timestep = name == "ddpm" || name == "ddim" || name == "pndm";
   if (c.timestep_spacing.empty()) c.timestep_spacing = by_timestep ? "leading" : "linspace";
   expect_word("timestep_spacing", c.timestep_spacing, {"leading", "linspace", "trailing"});
-  if (name == "ddpm") return make_ddpm(c, steps);
-  if (name == "ddim") return make_ddim(c, steps, eta);
-  if (name == "pndm") return make_pndm(c, steps);
-  if (name == "dpm_solver") return make_dpm_solver(c, steps);
-  if (name == "euler") return make_euler(c, steps);
-  return make_euler_ancestral(c, steps);
+  std::unique_ptr<Sampler> sampler = name == "ddpm"         ? make_ddpm(c, steps)
+                                     : name == "ddim"       ? make_ddim(c, steps, eta)
+                                     : name == "pndm"       ? make_pndm(c, steps)
+                                     : name == "dpm_solver" ? make_dpm_solver(c, steps)
+                                     : name == "euler"      ? make_euler(c, steps)
+                                                            : make_euler_ancestral(c, steps);
+  sampler->prediction_ = c.schedule.prediction_type[0];
+  sampler->alphas_cumprod_ = make_alphas_cumprod(c.schedule);
+  return sampler;
 }
 
 }  // namespace lockstep::diffusion

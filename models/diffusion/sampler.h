@@ -95,6 +95,10 @@ class Sampler {
   // step 0 begins anew (dpm_solver and pndm keep predictions).
   void step(int64_t i, std::span<const float> model_output, std::span<float> x, std::span<const float> noise,
             int64_t elements);
+  // What the model takes the samples for without their noise, by its output at step i and what it was given there
+  // (scale_model_input); 0 where that is no finite number. Nothing of it is limited.
+  void estimate(int64_t i, std::span<const float> input, std::span<const float> model_output,
+                std::span<float> x0) const;
 
  protected:
   virtual void update(int64_t i, std::span<const float> model_output, std::span<float> x,
@@ -103,7 +107,10 @@ class Sampler {
   float init_noise_sigma_ = 1;
 
  private:
+  friend std::unique_ptr<Sampler> make_sampler(const std::string&, const SchedulerConfig&, int64_t, double);
   int64_t next_ = 0;
+  char prediction_ = 'e';
+  std::vector<float> alphas_cumprod_;
 };
 
 // ddpm, ddim, pndm, dpm_solver, euler, euler_ancestral, with the names of their diffusers classes.
