@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -29,11 +30,33 @@ struct HttpRequest {
   }
 };
 
+// A body that is made while it is sent. Its writer may be any thread; the connection takes what there is.
+class BodyStream {
+ public:
+  void write(const std::string& bytes);
+  void close();            // nothing follows
+  size_t waiting() const;  // bytes that the client has not taken yet
+
+  // The connection's side. take: what has been written since; whether more may follow.
+  bool take(std::string& bytes);
+  void listen(
+      std::function<void()> listener);  // called after each write and at the end, by the writer's thread
+  void abandon();                       // nobody reads it any more
+
+ private:
+  void wake();
+  mutable std::mutex mutex_;
+  std::string bytes_;
+  std::function<void()> listener_;
+  bool closed_ = false, abandoned_ = false;
+};
+
 struct HttpResponse {
   int status = 200;
   std::string type = "application/json";
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers = {};
+  std::shared_ptr<BodyStream> stream = nullptr;  // instead of the body
 };
 
 // Where an answer goes. Only the first is sent.
@@ -50,10 +73,12 @@ using HttpHandler = std::function<void(HttpRequest, std::shared_ptr<Reply>)>;
 struct HttpLimits {
   int64_t header_bytes = 8192;   // more: 431
   int64_t body_bytes = 6 << 20;  // more: 413
-  int64_t connections = 256;     // more: 503 at once
+  // More: the one that has waited longest for its client ends; where all wait for the server, 503 at once.
+  int64_t connections = 256;
   // Seconds until a request's head is there, its body, and the answer is taken.
   double head_seconds = 10, body_seconds = 30, write_seconds = 30;
-  double idle_seconds = 60;  // between requests of a connection
+  double idle_seconds = 60;   // between requests of a connection
+  double quiet_seconds = 15;  // a stream says at least so often that it is there
 };
 
 // PEM files: a certificate with those that lead to it, and its key, without a passphrase. TLS 1.2 and 1.3.

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace lockstep::testing {
 
@@ -56,12 +57,32 @@ class RawClient {
     a.head = got_.substr(0, end + 2);
     got_.erase(0, end + 4);
     a.status = std::atoi(a.head.c_str() + 9);
+    if (a.header("Transfer-Encoding") == "chunked") {
+      for (;;) {
+        while ((end = got_.find("\r\n")) == std::string::npos)
+          if (!more()) return a;
+        const size_t size = std::strtoull(got_.c_str(), nullptr, 16);
+        got_.erase(0, end + 2);
+        while (got_.size() < size + 2)
+          if (!more()) return a;
+        a.body += got_.substr(0, size);
+        got_.erase(0, size + 2);
+        if (size == 0) return a;
+      }
+    }
     const size_t length = static_cast<size_t>(std::atoll(a.header("Content-Length").c_str()));
     while (got_.size() < length && more()) {
     }
     a.body = got_.substr(0, length);
     got_.erase(0, a.body.size());
     return a;
+  }
+  void say_no_more() const { ::shutdown(socket_, SHUT_WR); }
+  // What comes until the server closes its end.
+  std::string rest() {
+    while (more()) {
+    }
+    return std::exchange(got_, {});
   }
   // Whether the server closes its end, having said nothing more.
   bool is_closed() { return got_.empty() && !more() && got_.empty(); }
