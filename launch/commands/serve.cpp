@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <cstdlib>
 
 #include "launch/commands/command.h"
@@ -62,11 +63,25 @@ serve::ModelSource model_source(const std::string& word) {
   return {name, at_home(word.substr(at + 1))};
 }
 
+// "64x32", width and height.
+serve::PictureSize picture_size(const std::string& word) {
+  serve::PictureSize size;
+  const char* end = word.data() + word.size();
+  const auto [x, wrong] = std::from_chars(word.data(), end, size.width);
+  if (wrong == std::errc() && x != end && *x == 'x') {
+    const auto [rest, bad] = std::from_chars(x + 1, end, size.height);
+    if (bad == std::errc() && rest == end && size.width >= 1 && size.height >= 1 && size.width <= 4096 &&
+        size.height <= 4096)
+      return size;
+  }
+  throw Error(Exit::usage, "E_OPTION", "serve: --size is WIDTHxHEIGHT, 1 to 4096 each, not '" + word + "'");
+}
+
 int run_serve(const Arguments& arguments) {
   namespace po = boost::program_options;
   serve::ServerOptions o;
   std::string folder, token_file;
-  std::vector<std::string> models;
+  std::vector<std::string> models, sizes;
   serve::TlsFiles tls;
   po::options_description visible("Options"), hidden;
   visible.add_options()("host", po::value(&o.host)->value_name("ADDRESS"),
@@ -87,7 +102,10 @@ int run_serve(const Arguments& arguments) {
       "cors", po::value(&o.api.origins)->value_name("ORIGIN")->composing(),
       "whose pages may ask from a browser, as https://example.org; several may be given")(
       "pictures", po::value(&o.limits.pictures)->value_name("N"), "pictures of a request at most (16)")(
-      "max-body-mb", po::value(&o.api.body_megabytes)->value_name("N"), "a request's body at most (6)")(
+      "size", po::value(&sizes)->value_name("WIDTHxHEIGHT")->composing(),
+      "a size of pictures that painters draw, the first where a request says none; several may be given "
+      "(their own)")("max-body-mb", po::value(&o.api.body_megabytes)->value_name("N"),
+                     "a request's body at most (6)")(
       "seconds", po::value(&o.limits.seconds)->value_name("S"),
       "from a request to its answer at most (60); what would take longer is refused at once")(
       "drain-seconds", po::value(&o.drain_seconds)->value_name("S"),
@@ -109,6 +127,11 @@ int run_serve(const Arguments& arguments) {
     expect_option(std::count_if(o.models.begin(), o.models.end(),
                                 [&](const serve::ModelSource& other) { return other.name == m.name; }) == 1,
                   "two models have the name '" + m.name + "'");
+  for (const std::string& word : sizes) {
+    o.limits.sizes.push_back(picture_size(word));
+    expect_option(std::count(o.limits.sizes.begin(), o.limits.sizes.end(), o.limits.sizes.back()) == 1,
+                  "--size " + word + " is given twice");
+  }
   expect_option(o.port >= 0 && o.port <= 65535, "--port is 0 to 65535");
   expect_option(o.limits.waiting >= 1 && o.limits.waiting <= 1 << 20, "--queue is 1 to 1048576");
   expect_option(o.limits.batch >= 1 && o.limits.batch <= 4096, "--batch is 1 to 4096");

@@ -1,58 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/serve/api.h"
 
-#include <openssl/crypto.h>
-
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
-#include "launch/serve/body.h"
+#include "launch/serve/call.h"
 #include "launch/serve/page.h"
-#include "launch/serve/parts.h"
-#include "runtime/files/json_text.h"
 #include "runtime/telemetry/say.h"
 
 namespace lockstep::serve {
-
-struct Api::Route {
-  const char *path, *method;
-  bool open;  // without the token
-};
-
-// A request, until it is answered.
-struct Api::Call {
-  HttpRequest request;
-  std::shared_ptr<Reply> reply;
-  Clock::time_point start = Clock::now();
-  const Route* route = nullptr;  // null: there is none
-  std::string name;              // of a model, in the path
-  std::string version;           // of the model that answers, once it is known
-  bool part = false;             // of a request, which is counted as a whole
-  std::shared_ptr<void> place;   // among those of its address, until it is answered or given up
-};
-
 namespace {
 
 using nlohmann::ordered_json;
-
-HttpResponse json_answer(const ordered_json& json) { return {200, "application/json", json_text(json)}; }
-
-// "[::1]:8080" -> "[::1]"
-std::string host_name(const std::string& host) {
-  const size_t end = host.rfind(':');
-  return end == std::string::npos || host.find(']', end) != std::string::npos ? host : host.substr(0, end);
-}
-
-// "http://localhost:8080" -> "localhost:8080"
-std::string host_of(const std::string& origin) {
-  const size_t at = origin.find("://");
-  return at == std::string::npos ? "" : origin.substr(at + 3);
-}
-
-bool same(const std::string& a, const std::string& b) {
-  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
-}
 
 // Whether a path has the form of "/models/NAME/invoke"; NAME in it, which has no slash.
 bool matches(const std::string& form, const std::string& path, std::string& name) {
@@ -67,84 +26,111 @@ bool matches(const std::string& form, const std::string& path, std::string& name
 
 }  // namespace
 
+std::span<const Api::Route> Api::routes() {
+  static const Route kRoutes[] = {
+      {{"/", "GET", "a page to try it on", true, &kOwn}, &Api::page, false},
+      {{"/ping", "GET", "200 once the models are loaded", true, &kOwn}, &Api::ping, false},
+      {{"/readyz", "GET", "the same", true, &kOwn}, &Api::ping, false},
+      {{"/healthz", "GET", "200 while the process lives", true, &kOwn}, &Api::alive, false},
+      {{"/metrics", "GET", "as Prometheus reads them", false, &kOwn}, &Api::metrics, false},
+      {{"/execution-parameters", "GET", "for batch transform, as SageMaker asks", true, &kOwn},
+       &Api::execution_parameters,
+       false},
+      {{"/openapi.json", "GET", "this", false, &kOwn}, &Api::openapi, false},
+      {{"/model", "GET", "kind, size, classes, defaults, limits", false, &kOwn}, &Api::model},
+      {{"/models", "GET", "names and versions of what is served", false, &kOwn}, &Api::models},
+      {{"/models/reload", "POST", "loads the models again", false, &kOwn}, &Api::reload},
+      {{"/models/NAME", "GET", "kind, size, classes, defaults, limits", false, &kOwn}, &Api::model},
+      {{"/run", "GET", "a page about the model's training", false, &kOwn}, &Api::run},
+      {{"/models/NAME/run", "GET", "the same", false, &kOwn}, &Api::run},
+      {{"/models/NAME/invoke", "POST", "the model's answer", false, &kOwn, true}, &Api::invoke_or_lines},
+      {{"/invocations", "POST", "the model's answer", false, &kOwn, true}, &Api::invoke_or_lines},
+      {{"/v1/images/generations", "POST", "pictures, as OpenAI's clients ask", false, &kOpenAi, true},
+       &Api::invoke},
+      {{"/sdapi/v1/txt2img", "POST", "pictures, as AUTOMATIC1111's clients ask", false, &kAutomatic1111,
+        true},
+       &Api::invoke},
+      {{"/sdapi/v1/progress", "GET", "how far the caller's are", false, &kAutomatic1111},
+       &Api::sdapi_progress},
+      {{"/sdapi/v1/interrupt", "POST", "ends the caller's with what there is", false, &kAutomatic1111},
+       &Api::sdapi_interrupt},
+      {{"/sdapi/v1/samplers", "GET", "names of samplers", false, &kAutomatic1111}, &Api::sdapi_samplers},
+      {{"/sdapi/v1/sd-models", "GET", "names of models", false, &kAutomatic1111}, &Api::sdapi_models}};
+  return kRoutes;
+}
+
 Api::Api(Models& models, ApiOptions options) : models_(models), options_(std::move(options)) {}
 
 void Api::operator()(HttpRequest request, const std::shared_ptr<Reply>& reply) {
-  static constexpr Route kRoutes[] = {{"/", "GET", true},
-                                      {"/ping", "GET", true},
-                                      {"/healthz", "GET", true},
-                                      {"/readyz", "GET", true},
-                                      {"/metrics", "GET", false},
-                                      {"/execution-parameters", "GET", true},
-                                      {"/model", "GET", false},
-                                      {"/models", "GET", false},
-                                      {"/models/reload", "POST", false},
-                                      {"/models/NAME", "GET", false},
-                                      {"/models/NAME/invoke", "POST", false},
-                                      {"/invocations", "POST", false}};
   const auto call = std::make_shared<Call>();
   call->request = std::move(request);
   call->reply = reply;
-  for (const Route& r : kRoutes)
+  for (const Route& r : routes())
     if (!call->route && matches(r.path, call->request.path, call->name)) call->route = &r;
   HttpResponse response;
   try {
     response = answer(call);
   } catch (const Refusal& r) {
-    response = answer_of(r);
-    if (r.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+    return refuse(*call, r);
   } catch (const std::exception& e) {
     say(stderr, fmt::format("{}\n", e.what()));
-    response = error_answer(500, "the server failed");
+    return refuse(*call, {500, "the server failed"});
   }
   if (response.status != 0) respond(*call, std::move(response));
+}
+
+void Api::refuse(Call& call, const Refusal& refusal) {
+  HttpResponse response = refusal_of(call.dialect(), refusal);
+  if (refusal.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  if (call.events) return send_event(call, {"error", response.body}, true);
+  respond(call, std::move(response));
 }
 
 void Api::respond(Call& call, HttpResponse r) {
   if (call.part) return call.reply->send(std::move(r));
   call.place.reset();
+  add_headers(call, r);
+  note(call, r.status, r.body.size());
+  call.reply->send(std::move(r));
+}
+
+void Api::send_event(Call& call, const Event& event, bool last) {
+  if (!call.events) {
+    HttpResponse head = call.events.emplace().head();
+    add_headers(call, head);
+    call.reply->send(std::move(head));
+  }
+  if (!event.name.empty() && (last || !call.events->behind())) call.events->send(event);
+  if (!last) return;
+  call.place.reset();
+  note(call, 200, call.events->bytes());
+  call.events->close();
+}
+
+void Api::add_headers(const Call& call, HttpResponse& r) const {
   if (is_friend(call.request.header("origin"))) {
     r.headers.emplace_back("Access-Control-Allow-Origin", call.request.header("origin"));
     r.headers.emplace_back("Access-Control-Expose-Headers", "X-Model, X-Seed, X-Line, Retry-After");
     r.headers.emplace_back("Vary", "Origin");
   }
+  if (!call.version.empty()) r.headers.emplace_back("X-Model", call.version);
+}
+
+void Api::note(Call& call, int status, size_t bytes) {
   const std::string route = call.route ? call.route->path : "other", &method = call.request.method;
   const double seconds = std::chrono::duration<double>(Clock::now() - call.start).count();
-  metrics_.count(route, r.status, seconds);
+  metrics_.count(route, status, seconds);
   ordered_json line = {{"peer", call.request.peer},
                        {"method", method.size() > 16 ? "?" : method},
                        {"route", route},
-                       {"status", r.status},
-                       {"bytes", r.body.size()},
+                       {"status", status},
+                       {"bytes", bytes},
                        {"seconds", std::round(seconds * 1e6) / 1e6}};
-  if (!call.version.empty()) {
-    line["model"] = call.version;
-    r.headers.emplace_back("X-Model", call.version);
-  }
+  if (!call.version.empty()) line["model"] = call.version;
   say(stdout, json_text(line) + "\n");
-  call.reply->send(std::move(r));
 }
 
-void Api::refuse_strangers(const Call& call) const {
-  const HttpRequest& request = call.request;
-  const bool health = request.path == "/ping" || request.path == "/healthz" || request.path == "/readyz";
-  if (options_.loopback && !health) {
-    const std::string host = host_name(request.header("host"));
-    if (!host.empty() && host != "localhost" && host != "127.0.0.1" && host != "[::1]")
-      throw Refusal{403, "this server listens on the loopback address and knows no such host"};
-  }
-  // A page of another site may send some requests without asking first; its answer it would not see.
-  const std::string& origin = request.header("origin");
-  if (request.method != "GET" && request.method != "HEAD" && !origin.empty() && !is_friend(origin) &&
-      host_of(origin) != request.header("host"))
-    throw Refusal{403, "pages of this origin may not ask here"};
-  if (call.route->open || options_.token.empty()) return;
-  const std::string& given = request.header("authorization");
-  if (!given.starts_with("Bearer ") || !same(given.substr(7), options_.token))
-    throw Refusal{401, "a token is asked for: Authorization: Bearer TOKEN"};
-}
-
-HttpResponse Api::answer(const std::shared_ptr<Call>& call) {
+HttpResponse Api::answer(const CallPtr& call) {
   const HttpRequest& r = call->request;
   if (!call->route) throw Refusal{404, "there is no such route"};
   if (r.method == "OPTIONS" &&
@@ -156,59 +142,71 @@ HttpResponse Api::answer(const std::shared_ptr<Call>& call) {
              {"Access-Control-Allow-Headers", "Authorization, Content-Type, Accept"},
              {"Access-Control-Max-Age", "600"}}};
   refuse_strangers(*call);
-  const std::string method = r.method == "HEAD" ? "GET" : r.method, path = call->route->path;
-  if (method != call->route->method)
-    return error_answer(405, fmt::format("this route takes {}", call->route->method),
-                        {{"Allow", call->route->method}});
-  if (path == "/ping" || path == "/healthz" || path == "/readyz") return health(path);
-  if (path == "/") return {200, "text/html; charset=utf-8", page(), {{"Cache-Control", "no-cache"}}};
-  if (path == "/metrics") return metrics();
-  if (path == "/execution-parameters")
-    return json_answer({{"MaxConcurrentTransforms", options_.transforms},
-                        {"BatchStrategy", options_.batch_strategy},
-                        {"MaxPayloadInMB", options_.body_megabytes}});
-  if (models_.state() != Service::State::ready) throw Refusal{503, "the model is not loaded", "", 5};
-  if (path == "/models/reload") return reload(call);
-  if (path == "/models") {
-    auto all = ordered_json::array();
-    for (const Served& s : models_.all()) all.push_back({{"name", s.name}, {"model", s.version()}});
-    return json_answer({{"models", all}});
+  const std::string method = r.method == "HEAD" ? "GET" : r.method;
+  if (method != call->route->method) {
+    HttpResponse wrong =
+        refusal_of(call->dialect(), {405, fmt::format("this route takes {}", call->route->method)});
+    wrong.headers.emplace_back("Allow", call->route->method);
+    return wrong;
   }
-  if (path == "/model" || path == "/models/NAME") {
-    const Served served = models_.find(call->name);
-    if (!served.service) throw Refusal{404, "no model of this name is served"};
-    return json_answer(describe_for_clients(served));
-  }
-  enter(*call);
-  if (is_json_lines(r)) return invoke_lines(call);
-  return invoke(call);
+  if (call->route->ready && models_.state() != Service::State::ready)
+    throw Refusal{503, "the model is not loaded", "", 5};
+  return (this->*call->route->handle)(call);
 }
 
-bool Api::is_friend(const std::string& origin) const {
-  return std::find(options_.origins.begin(), options_.origins.end(), origin) != options_.origins.end();
+HttpResponse Api::page(const CallPtr&) {
+  return {200,
+          "text/html; charset=utf-8",
+          serve::page(),
+          {{"Cache-Control", "no-cache"},
+           {"Content-Security-Policy",
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}}};
 }
 
-void Api::enter(Call& call) {
-  if (options_.per_client == 0) return;
-  const std::lock_guard lock(crowd_->mutex);
-  int64_t& asking = crowd_->of_address[call.request.peer];
-  if (asking >= options_.per_client)
-    throw Refusal{429, fmt::format("an address has {} requests at once at most", options_.per_client), "", 1};
-  ++asking;
-  call.place = std::shared_ptr<void>(nullptr, [crowd = crowd_, peer = call.request.peer](void*) {
-    const std::lock_guard again(crowd->mutex);
-    if (const auto it = crowd->of_address.find(peer); --it->second == 0) crowd->of_address.erase(it);
-  });
-}
+HttpResponse Api::alive(const CallPtr&) { return {200, "", ""}; }
 
-HttpResponse Api::health(const std::string& path) const {
-  if (path == "/healthz") return {200, "", ""};
+HttpResponse Api::ping(const CallPtr&) {
   const bool fit = models_.state() == Service::State::ready && !draining_;
   return fit ? HttpResponse{200, "", ""}
              : error_answer(503, draining_ ? "draining" : "the model is not loaded");
 }
 
-HttpResponse Api::metrics() const {
+HttpResponse Api::execution_parameters(const CallPtr&) {
+  return json_answer({{"MaxConcurrentTransforms", options_.transforms},
+                      {"BatchStrategy", options_.batch_strategy},
+                      {"MaxPayloadInMB", options_.body_megabytes}});
+}
+
+HttpResponse Api::openapi(const CallPtr&) {
+  std::vector<RouteFacts> facts(routes().begin(), routes().end());
+  return json_answer(serve::openapi(facts, !options_.token.empty()));
+}
+
+HttpResponse Api::models(const CallPtr&) {
+  auto all = ordered_json::array();
+  for (const Served& s : models_.all()) all.push_back({{"name", s.name}, {"model", s.version()}});
+  return json_answer({{"models", all}});
+}
+
+Served Api::named(const Call& call) const {
+  Served served = models_.find(call.name);
+  if (!served.service) throw Refusal{404, "no model of this name is served"};
+  return served;
+}
+
+HttpResponse Api::model(const CallPtr& call) { return json_answer(describe_for_clients(named(*call))); }
+
+HttpResponse Api::run(const CallPtr& call) {
+  const Served served = named(*call);
+  if (served.service->report().empty()) throw Refusal{404, "of this model's training nothing is there"};
+  return {200,
+          "text/html; charset=utf-8",
+          served.service->report(),
+          {{"Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}}};
+}
+
+HttpResponse Api::metrics(const CallPtr&) {
   std::string text = metrics_.text();
   const auto counts = models_.counts();
   const auto of_models = [&](const char* name, const char* type, auto member) {
@@ -228,114 +226,19 @@ HttpResponse Api::metrics() const {
   return {200, "text/plain; version=0.0.4", text};
 }
 
-HttpResponse Api::reload(const std::shared_ptr<Call>& call) {
+HttpResponse Api::reload(const CallPtr& call) {
   // Whoever could ask for it could keep this machine busy with it.
   if (!options_.loopback && options_.token.empty())
     throw Refusal{403, "beyond this machine models are loaded again with a token only"};
   models_.reload([this, call](const Models::Reloaded& result) {
-    if (result.stopped) return respond(*call, answer_of({503, "the server is being stopped", "", 5}));
+    if (result.stopped) return refuse(*call, {503, "the server is being stopped", "", 5});
     if (!result.failed.empty())
       return respond(*call,
                      error_answer(500, fmt::format("could not be loaded, and the one before is served: {}",
                                                    fmt::join(result.failed, ", "))));
-    auto all = ordered_json::array();
-    for (const Served& s : models_.all()) all.push_back({{"name", s.name}, {"model", s.version()}});
-    respond(*call, json_answer({{"models", all}}));
+    respond(*call, models(call));
   });
   return {0, "", ""};
-}
-
-HttpResponse Api::invoke_lines(const std::shared_ptr<Call>& call) {
-  auto requests = requests_in_lines(call->request, models_.find("").service->limits().waiting);
-  const auto replies = replies_in_lines(
-      requests.size(), [this, call](HttpResponse whole) { respond(*call, std::move(whole)); },
-      [reply = call->reply] { return reply->gone(); });
-  for (size_t i = 0; i < requests.size(); ++i) {
-    const auto line = std::make_shared<Call>();
-    line->request = std::move(requests[i]);
-    line->reply = replies[i];
-    line->name = call->name;
-    line->part = true;
-    HttpResponse refused;
-    try {
-      refused = invoke(line);
-    } catch (const Refusal& r) {
-      refused = answer_of(r);
-    }
-    call->version = line->version;
-    if (refused.status != 0) respond(*line, std::move(refused));
-  }
-  return {0, "", ""};
-}
-
-HttpResponse Api::invoke(const std::shared_ptr<Call>& call) {
-  if (call->request.header("accept").empty()) call->request.headers["accept"] = options_.accept;
-  const nlohmann::json body = read_json(call->request);
-  const std::string named = named_model(body);
-  if (!named.empty() && !call->name.empty() && named != call->name)
-    throw Refusal{400, "is not the one of the path", "model"};
-  const Served served = models_.find(named.empty() ? call->name : named);
-  if (!served.service) {
-    if (named.empty()) throw Refusal{404, "no model of this name is served"};
-    throw Refusal{400, "is no model that is served", "model"};
-  }
-  Service& service = *served.service;
-  call->version = served.version();
-  std::unique_ptr<Job> job =
-      service.model().diffusion() ? draw(call, body, service) : classify(call, body, service);
-  job->deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                     std::chrono::duration<double>(service.limits().seconds));
-  job->gone = [reply = call->reply] { return reply->gone(); };
-  job->refused = [this, call](const Refusal& r) { respond(*call, answer_of(r)); };
-  service.take(std::move(job));
-  return {0, "", ""};
-}
-
-std::unique_ptr<Job> Api::classify(const std::shared_ptr<Call>& call, const nlohmann::json& body,
-                                   const Service& service) {
-  auto job = std::make_unique<ClassifyJob>();
-  const bool several = read_pictures(call->request, body, service.limits(), job->pictures);
-  job->done = [this, call, several](const std::vector<Scores>& scores) {
-    auto answers = ordered_json::array();
-    for (const Scores& s : scores) {
-      ordered_json p = ordered_json::object();
-      for (const auto& [name, value] : s.probabilities) p[name] = value;
-      answers.push_back({{"class", s.best}, {"probabilities", p}});
-    }
-    respond(*call, json_answer(several ? ordered_json{{"predictions", answers}} : answers[0]));
-  };
-  return job;
-}
-
-std::unique_ptr<Job> Api::draw(const std::shared_ptr<Call>& call, const nlohmann::json& body,
-                               const Service& service) {
-  const DrawBody drawn = read_draw_request(call->request, body, service);
-  auto job = std::make_unique<DrawJob>();
-  job->request = drawn.request;
-  job->evaluations = drawn.evaluations;
-  job->done = [this, call, drawn](const std::vector<Image>& images) {
-    const std::string format = drawn.jpeg ? "jpeg" : "png";
-    const auto encoded = [&](const Image& image) {
-      return drawn.jpeg ? encode_jpeg(image) : encode_png(image);
-    };
-    HttpResponse r;
-    if (drawn.raw) {
-      r = {200, "image/" + format, encoded(images[0])};
-    } else {
-      auto pictures = ordered_json::array();
-      for (const Image& image : images) pictures.push_back(base64(encoded(image)));
-      ordered_json answer = {{"generated_images", pictures},
-                             {"format", format},
-                             {"seed", drawn.request.seed},
-                             {"model", call->version}};
-      if (std::ranges::any_of(drawn.left_out, [](const std::string& text) { return !text.empty(); }))
-        answer["left_out"] = drawn.left_out;
-      r = json_answer(answer);
-    }
-    r.headers.emplace_back("X-Seed", std::to_string(drawn.request.seed));
-    respond(*call, std::move(r));
-  };
-  return job;
 }
 
 }  // namespace lockstep::serve

@@ -1,16 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What clients ask: routes, their bodies, their answers.
-//
-//   GET  /ping                   200 once the models are loaded (SageMaker)
-//   GET  /healthz, /readyz       200 while the process lives; 503 while models are loaded or drained
-//   GET  /execution-parameters   for batch transform (SageMaker)
-//   GET  /metrics                Prometheus' text
-//   GET  /model, /models, /models/NAME   what is served
-//   POST /models/reload          opens the folders again, and answers when the models have changed places
-//   POST /invocations            a picture, or JSON: a class with probabilities, or pictures in base64; of JSON lines
-//                                an answer a line
-//   POST /models/NAME/invoke     the same of a certain model (SageMaker)
-//   GET  /                       a page to try it on
+// What clients ask: routes, their bodies, their answers. The table of routes is api.cpp's; /openapi.json shows it.
 #pragma once
 
 #include <functional>
@@ -19,6 +8,8 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
+#include "launch/serve/dialects.h"
+#include "launch/serve/drawings.h"
 #include "launch/serve/metrics.h"
 #include "launch/serve/models.h"
 
@@ -43,20 +34,43 @@ class Api {
   void drain() { draining_ = true; }
 
  private:
-  struct Route;
   struct Call;
-  HttpResponse answer(const std::shared_ptr<Call>& call);  // status 0: answered later
-  HttpResponse invoke_lines(const std::shared_ptr<Call>& call);
-  HttpResponse invoke(const std::shared_ptr<Call>& call);
-  std::unique_ptr<Job> classify(const std::shared_ptr<Call>& call, const nlohmann::json& body,
-                                const Service& service);
-  std::unique_ptr<Job> draw(const std::shared_ptr<Call>& call, const nlohmann::json& body,
-                            const Service& service);
-  HttpResponse health(const std::string& path) const;
-  HttpResponse metrics() const;
-  HttpResponse reload(const std::shared_ptr<Call>& call);
-  void refuse_strangers(const Call& call) const;
+  using CallPtr = std::shared_ptr<Call>;
+  struct Route;
+  static std::span<const Route> routes();
+
+  // Of a route each; status 0: answered later.
+  HttpResponse page(const CallPtr& call);
+  HttpResponse ping(const CallPtr& call);
+  HttpResponse alive(const CallPtr& call);
+  HttpResponse metrics(const CallPtr& call);
+  HttpResponse execution_parameters(const CallPtr& call);
+  HttpResponse openapi(const CallPtr& call);
+  HttpResponse model(const CallPtr& call);
+  HttpResponse models(const CallPtr& call);
+  HttpResponse run(const CallPtr& call);
+  HttpResponse reload(const CallPtr& call);
+  HttpResponse invoke_or_lines(const CallPtr& call);
+  HttpResponse invoke(const CallPtr& call);
+  HttpResponse sdapi_progress(const CallPtr& call);
+  HttpResponse sdapi_interrupt(const CallPtr& call);
+  HttpResponse sdapi_samplers(const CallPtr& call);
+  HttpResponse sdapi_models(const CallPtr& call);
+
+  HttpResponse answer(const CallPtr& call);
+  Served named(const Call& call) const;  // in the path; else the first. Refusal (404) where there is none
+  HttpResponse invoke_lines(const CallPtr& call);
+  std::unique_ptr<Job> classify(const CallPtr& call, const nlohmann::json& body, const Service& service);
+  std::unique_ptr<Job> draw(const CallPtr& call, const nlohmann::json& body, const Service& service);
+  // With what every answer has; `respond` also counts and logs it, as a stream's end does.
+  void add_headers(const Call& call, HttpResponse& response) const;
   void respond(Call& call, HttpResponse response);
+  void refuse(Call& call, const Refusal& refusal);
+  void note(Call& call, int status, size_t bytes);
+  // An event of the answer, whose stream begins with the first. `last`: the answer ends with it.
+  void send_event(Call& call, const Event& event, bool last = false);
+
+  void refuse_strangers(const Call& call) const;
   bool is_friend(const std::string& origin) const;
   // Counts it as one of its address, until it is answered or given up. Refusal (429) where that has too many.
   void enter(Call& call);
@@ -64,6 +78,7 @@ class Api {
   Models& models_;
   const ApiOptions options_;
   Metrics metrics_;
+  Drawings drawings_;  // of AUTOMATIC1111's clients
   std::atomic<bool> draining_ = false;
   struct Crowd {
     std::mutex mutex;

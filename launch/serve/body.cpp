@@ -2,7 +2,6 @@
 #include "launch/serve/body.h"
 
 #include <openssl/evp.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
 #include <array>
@@ -12,9 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "runtime/data/hash.h"
-#include "runtime/files/json_text.h"
-#include "runtime/files/path.h"
+#include "launch/serve/fields.h"
 
 namespace lockstep::serve {
 namespace {
@@ -35,94 +32,6 @@ json parse_body(const std::string& text) {
   if (j.is_discarded()) throw Refusal{400, "the body is no JSON"};
   if (!j.is_object()) throw Refusal{400, "the body is no JSON object"};
   return j;
-}
-
-// The fields of a request, at the top or under "parameters"; each must be asked for by its name.
-class Fields {
- public:
-  explicit Fields(const json& body) : body_(body) {
-    if (const auto p = body.find("parameters"); p != body.end()) {
-      if (!p->is_object()) throw Refusal{400, "is no object", "parameters"};
-      parameters_ = *p;
-    }
-    known_ = {"parameters", "model"};  // the second is read by named_model()
-  }
-  // Null: not given.
-  const json* find(const char* name) {
-    known_.emplace_back(name);
-    const json* found = nullptr;
-    for (const json* part : std::array<const json*, 2>{&body_, &parameters_})
-      if (const auto it = part->find(name); it != part->end() && !it->is_null()) {
-        if (found) throw Refusal{400, "is given twice", name};
-        found = &*it;
-      }
-    return found;
-  }
-  int64_t whole(const char* name, int64_t fallback, int64_t min, int64_t max) {
-    const json* j = find(name);
-    if (!j) return fallback;
-    const bool fits = j->is_number_integer() && (!j->is_number_unsigned() || j->get<uint64_t>() <= INT64_MAX);
-    const int64_t value = fits ? j->get<int64_t>() : min - 1;
-    if (!fits || value < min || value > max)
-      throw Refusal{400, fmt::format("is a whole number from {} to {}", min, max), name};
-    return value;
-  }
-  double number(const char* name, double fallback, double min, double max) {
-    const json* j = find(name);
-    if (!j) return fallback;
-    const double value = j->is_number() ? j->get<double>() : NAN;
-    if (!(value >= min && value <= max))
-      throw Refusal{400, fmt::format("is a number from {} to {}", min, max), name};
-    return value;
-  }
-  std::string text(const char* name, const std::string& fallback) {
-    const json* j = find(name);
-    if (j && !j->is_string()) throw Refusal{400, "is a string", name};
-    return j ? j->get<std::string>() : fallback;
-  }
-  // What was not asked for would be ignored in silence.
-  void expect_no_others() const {
-    for (const json* part : std::array<const json*, 2>{&body_, &parameters_})
-      for (const auto& [name, value] : part->items())
-        if (std::find(known_.begin(), known_.end(), name) == known_.end())
-          throw Refusal{400, "is no field that this model knows", utf8_text(name)};
-  }
-
- private:
-  const json& body_;
-  json parameters_ = json::object();
-  std::vector<std::string> known_;
-};
-
-// One string, or several.
-std::vector<std::string> strings(const json& j, const char* field, int64_t most) {
-  std::vector<std::string> all;
-  if (j.is_string()) all.push_back(j.get<std::string>());
-  if (j.is_array())
-    for (const json& one : j) {
-      if (!one.is_string()) throw Refusal{400, "is a string or a list of strings", field};
-      all.push_back(one.get<std::string>());
-    }
-  if (all.empty()) throw Refusal{400, "is a string or a list of strings", field};
-  if (static_cast<int64_t>(all.size()) > most)
-    throw Refusal{400, fmt::format("has {} entries at most", most), field};
-  return all;
-}
-
-uint64_t seed_of(Fields& fields) {
-  const json* j = fields.find("seed");
-  uint64_t seed = 0;
-  if (!j || (j->is_number_integer() && !j->is_number_unsigned() && j->get<int64_t>() == -1)) {
-    if (RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof seed) != 1)
-      throw Refusal{500, "no random seed could be drawn"};
-    return seed >> 11;  // 53 bits, which a client's doubles hold
-  }
-  // JSON's numbers lose bits above 2^53 in many clients: a string holds them.
-  const std::string text = j->is_string() ? j->get<std::string>() : json_text(*j);
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
-  if (error != std::errc() || end != text.data() + text.size())
-    throw Refusal{400, "is a whole number from 0 to 2^64 - 1, or -1 for a random one", "seed"};
-  return seed;
 }
 
 int32_t class_of(const ModelDescription& m, const std::string& word) {
@@ -203,19 +112,21 @@ bool read_pictures(const HttpRequest& request, const json& body, const ServiceLi
     throw Refusal{415, "a picture (image/png, image/jpeg) or application/json is read here"};
   Fields fields(body);
   const json* inputs = fields.find("inputs");
+  if (!inputs) {
+    fields.expect_no_others();
+    throw Refusal{400, "is missing: pictures in base64", "inputs"};
+  }
+  const auto given = fields.texts("inputs", limits.pictures);
   fields.expect_no_others();
-  if (!inputs) throw Refusal{400, "is missing: pictures in base64", "inputs"};
-  for (const std::string& text : strings(*inputs, "inputs", limits.pictures))
-    pictures.push_back(from_base64(text, "inputs"));
+  for (const std::string& text : given) pictures.push_back(from_base64(text, "inputs"));
   return inputs->is_array();
 }
 
 // "prompt": text or a list of them, and "negative_prompt". Returns the prompts' numbers.
 static std::vector<int32_t> read_prompts(Fields& fields, const ClipTokenizer& tokenizer,
                                          const ServiceLimits& limits, DrawBody& body) {
-  const json* given = fields.find("prompt");
-  if (!given) throw Refusal{400, "is missing: what to draw", "prompt"};
-  const std::vector<std::string> prompts = strings(*given, "prompt", limits.pictures);
+  const std::vector<std::string> prompts = fields.texts("prompt", limits.pictures);
+  if (prompts.empty()) throw Refusal{400, "is missing: what to draw", "prompt"};
   const std::string negative = fields.text("negative_prompt", "");
   const auto bound = [&](const std::string& text, const char* field) {
     if (static_cast<int64_t>(text.size()) > limits.prompt_bytes)
@@ -233,6 +144,18 @@ static std::vector<int32_t> read_prompts(Fields& fields, const ClipTokenizer& to
   return numbers;
 }
 
+// One of those that are served; what is not said is the first one's.
+static PictureSize read_size(Fields& fields, const std::vector<PictureSize>& sizes) {
+  const PictureSize size{fields.whole("height", sizes[0].height, INT64_MAX),
+                         fields.whole("width", sizes[0].width, INT64_MAX)};
+  if (std::ranges::find(sizes, size) != sizes.end()) return size;
+  std::vector<std::string> all;
+  for (const PictureSize& s : sizes) all.push_back(s.text());
+  const bool height = std::ranges::find(sizes, size.height, &PictureSize::height) == sizes.end();
+  throw Refusal{400, fmt::format("pictures here are {} (width x height)", fmt::join(all, ", ")),
+                height ? "height" : "width"};
+}
+
 DrawBody read_draw_request(const HttpRequest& request, const json& body, const Service& service) {
   if (body.is_null()) throw Refusal{415, "application/json is read here"};
   const ModelDescription& m = service.model();
@@ -243,14 +166,11 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
   d.raw = wanted.raw;
   const ClipTokenizer* tokenizer = service.trained().tokenizer.get();
   diffusion::GenerateRequest& r = d.request = diffusion::default_request(m, tokenizer);
-  const int64_t each = fields.whole("num_images_per_prompt", 1, 1, limits.pictures);
+  const int64_t each = fields.whole("num_images_per_prompt", 1, limits.pictures);
   std::vector<int32_t> asked;
   if (m.conditional()) {
-    if (const json* classes = fields.find("class"))
-      for (const std::string& word : strings(*classes, "class", limits.pictures))
-        asked.push_back(class_of(m, word));
-    else
-      asked.push_back(0);
+    for (const std::string& word : fields.texts("class", limits.pictures)) asked.push_back(class_of(m, word));
+    if (asked.empty()) asked.push_back(0);
   }
   if (tokenizer) asked = read_prompts(fields, *tokenizer, limits, d);
   r.count = each * std::max<int64_t>(1, static_cast<int64_t>(asked.size()));
@@ -262,20 +182,24 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
   r.labels.clear();
   for (int32_t label : asked) r.labels.insert(r.labels.end(), static_cast<size_t>(each), label);
   for (int64_t i = 0; i < r.count; ++i) r.numbers.push_back(i % each);
-  fields.whole("height", m.input.height, m.input.height, m.input.height);
-  fields.whole("width", m.input.width, m.input.width, m.input.width);
+  d.size = read_size(fields, service.sizes());
   const auto most = std::min<int64_t>(limits.steps, m.scheduler.schedule.num_train_timesteps);
-  r.steps = fields.whole("num_inference_steps", r.steps, 1, most);
-  r.guidance = fields.number("guidance_scale", r.guidance, 0, 100);
+  r.steps = fields.whole("num_inference_steps", r.steps, most);
+  r.guidance = fields.number("guidance_scale", r.guidance);
   if (r.guidance != 1 && !tokenizer && !m.no_class_row())
     throw Refusal{400, "is 1 for a model that was trained without hiding classes", "guidance_scale"};
-  r.seed = seed_of(fields);
+  r.seed = fields.seed();
   r.sampler = fields.text("sampler", r.sampler);
   const std::string format = fields.text("format", wanted.format.empty() ? "png" : wanted.format);
   if (format != "png" && format != "jpeg") throw Refusal{400, "is png or jpeg", "format"};
   if (!wanted.format.empty() && format != wanted.format)
     throw Refusal{400, "is not what Accept asks for", "format"};
   d.jpeg = format == "jpeg";
+  d.stream = fields.flag("stream");
+  d.partial_images = fields.whole("partial_images", 0, INT64_MAX);
+  if (d.partial_images > 0 && !d.stream)
+    throw Refusal{400, "is of an answer that is a stream", "partial_images"};
+  if (d.stream && d.raw) throw Refusal{406, "a stream holds JSON"};
   fields.expect_no_others();
   try {
     d.evaluations = diffusion::make_sampler(r.sampler, m.scheduler, r.steps, r.eta)->steps();
@@ -297,13 +221,20 @@ ordered_json describe_for_clients(const Served& served) {
   if (m.conditional())
     for (int64_t c = 0; c < m.input.classes; ++c) classes.push_back(m.class_text(c));
   j["classes"] = classes;
+  if (m.diffusion()) {
+    auto sizes = ordered_json::array();
+    for (const PictureSize& s : service.sizes()) sizes.push_back(s.text());
+    j["sizes"] = sizes;
+  }
   j["prompts"] = service.trained().tokenizer != nullptr;
   if (m.diffusion())
     j["defaults"] = {{"num_inference_steps", m.sampling.steps},
                      {"guidance_scale", m.sampling.guidance},
                      {"sampler", m.sampling.sampler}};
   const ServiceLimits& l = service.limits();
-  j["limits"] = {{"pictures", l.pictures}, {"steps", l.steps}, {"seconds", l.seconds}};
+  j["limits"] = {{"pictures", l.pictures},
+                 {"steps", std::min<int64_t>(l.steps, m.scheduler.schedule.num_train_timesteps)},
+                 {"seconds", l.seconds}};
   return j;
 }
 

@@ -24,14 +24,17 @@ bool read_pictures(const HttpRequest& request, const nlohmann::json& body, const
 
 struct DrawBody {
   diffusion::GenerateRequest request;
+  PictureSize size;
   // What the text encoder has no tokens for, a text a prompt and the negative prompt's; "": all fits.
   std::vector<std::string> left_out;
   int64_t evaluations = 0;  // of the model: the steps asked for, or what the sampler makes of them
   bool raw = false;         // Accept asks for a picture instead of JSON
   bool jpeg = false;        // else PNG
+  bool stream = false;      // an answer of events, with so many pictures on their way
+  int64_t partial_images = 0;
 };
 // {"prompt": text or list, "negative_prompt", "class": name or list, "num_images_per_prompt", "height", "width", "num_inference_steps", "guidance_scale",
-// "seed", "sampler", "format"}, also under "parameters".
+// "seed", "sampler", "format", "stream", "partial_images"}, also under "parameters".
 DrawBody read_draw_request(const HttpRequest& request, const nlohmann::json& body, const Service& service);
 
 std::string base64(const std::string& bytes);

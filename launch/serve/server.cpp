@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <csignal>
 
@@ -49,6 +50,14 @@ void reload(Models& models, HttpServer& server) {
   models.reload(say_what_was_reloaded);
 }
 
+void expect_a_painter(const ServerOptions& o, const Models& models) {
+  const auto all = models.all();
+  if (o.limits.sizes.empty() ||
+      std::ranges::any_of(all, [](const Served& s) { return s.service->model().diffusion(); }))
+    return;
+  throw Error(Exit::config, "E_SERVE_SIZE", "--size: nothing that is served draws pictures");
+}
+
 }  // namespace
 
 bool is_loopback(const std::string& host) { return host == "::1" || host.starts_with("127."); }
@@ -77,6 +86,7 @@ void serve_until_stopped(const ServerOptions& o) {
   bool stop = false;
   while (!stop && models.state() == Service::State::opening) stop = asks_to_stop(next_signal(signals, 20ms));
   if (models.state() == Service::State::failed) models.rethrow_failure();
+  if (!stop) expect_a_painter(o, models);
   const std::string url =
       fmt::format("{}://{}:{}/", o.tls ? "https" : "http",
                   o.host.find(':') == std::string::npos ? o.host : "[" + o.host + "]", server.port());

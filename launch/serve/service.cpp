@@ -5,9 +5,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "launch/commands/report_error.h"
+#include "launch/report/page.h"
 #include "models/objectives/classification.h"
 #include "models/objectives/diffusion.h"
 #include "models/picture.h"
+#include "runtime/files/path.h"
 #include "runtime/telemetry/say.h"
 
 namespace lockstep::serve {
@@ -36,17 +39,31 @@ std::vector<Scores> scores_of(const ModelDescription& model, std::span<const flo
   return all;
 }
 
+// What is damaged there says so, and the model is served.
+std::string report_of(const std::string& run) {
+  if (run.empty() || !is_there(run + "/metrics.jsonl")) return "";
+  try {
+    report::RunRecord record = report::read_run_record(run);
+    record.folder = record.name;  // where it lies is no client's business
+    return report::page(std::span(&record, 1));
+  } catch (const Error& e) {
+    report_error(e.what());
+    return "";
+  }
+}
+
 }  // namespace
 
 // A drawing under way. Its texts are there as long as it is.
 struct Service::Active {
-  explicit Active(diffusion::TextVectors* kept) : texts(kept) {}
+  Active(Easel& where, diffusion::TextVectors* kept) : easel(where), texts(kept) {}
   ~Active() {
     if (texts) texts->drop(numbers);
   }
   Active(const Active&) = delete;
   Active& operator=(const Active&) = delete;
 
+  Easel& easel;
   diffusion::TextVectors* texts;  // null: the model reads none
   std::vector<int32_t> numbers;   // there, of the request's texts
   std::unique_ptr<DrawJob> job;
@@ -117,11 +134,18 @@ void Service::drain() {
 
 void Service::open() {
   trained_ = open_trained(folder_);
+  report_ = report_of(trained_.run);
   alone_ = make_self_communicator();
-  session_ = open_session(trained_, limits_.batch, *alone_, trained_.description.diffusion());
-  if (!trained_.description.diffusion()) return;
-  if (trained_.tokenizer) texts_ = std::make_unique<diffusion::TextVectors>(*session_);
-  evaluation_ = std::make_unique<diffusion::Evaluation>(diffusion::predictor(*session_, texts_.get()));
+  if (!trained_.description.diffusion()) {
+    session_ = open_session(trained_, limits_.batch, *alone_);
+    return;
+  }
+  const InputShape& own = trained_.description.input;
+  sizes_ = limits_.sizes.empty() ? std::vector{PictureSize{own.height, own.width}} : limits_.sizes;
+  for (const PictureSize& size : sizes_)
+    easels_.push_back(std::make_unique<Easel>(trained_, size, limits_.batch, *alone_,
+                                              easels_.empty() ? nullptr : easels_[0]->own_texts.get()));
+  trained_.description = easels_[0]->trained.description;
 }
 
 // As many waiting jobs as there is room for, in their order; the first whatever it needs.
@@ -159,6 +183,7 @@ void Service::run() {
         for (auto& job : jobs) job->refused({503, "the server is being stopped", "", 5});
         for (auto& a : active_) a->job->refused({503, "the server is being stopped", "", 5});
         for (auto& job : queue_) job->refused({503, "the server is being stopped", "", 5});
+        active_.clear(), queue_.clear();  // with the connections that they hold, as long as there is a server
         return;
       }
     }
@@ -229,12 +254,14 @@ void Service::classify(std::vector<std::unique_ptr<Job>> jobs) {
 void Service::begin(std::unique_ptr<Job> job) {
   auto& draw = dynamic_cast<DrawJob&>(*job);
   const diffusion::GenerateRequest& r = draw.request;
-  auto a = std::make_unique<Active>(texts_.get());
+  Easel& easel = *easels_[static_cast<size_t>(std::ranges::find(sizes_, draw.size) - sizes_.begin())];
+  diffusion::TextVectors* const texts = easels_[0]->own_texts.get();
+  auto a = std::make_unique<Active>(easel, texts);
   const auto refuse = [&](const Refusal& why) {
     draw.refused(why);
     --working_;
   };
-  const auto [channels, height, width] = trained_.description.drawn_shape();
+  const auto [channels, height, width] = easel.trained.description.drawn_shape();
   diffusion::DrawingRequest request{.elements = channels * height * width,
                                     .numbers = r.numbers,
                                     .labels = r.labels,
@@ -242,8 +269,8 @@ void Service::begin(std::unique_ptr<Job> job) {
                                     .null_label = r.null_label,
                                     .seed = r.seed};
   try {
-    if (texts_) {
-      a->numbers = texts_->add(r.tokens);
+    if (texts) {
+      a->numbers = texts->add(r.tokens);
       for (int32_t& label : request.labels) label = a->numbers[static_cast<size_t>(label)];
       request.null_label = a->numbers[static_cast<size_t>(r.null_label)];
     }
@@ -256,57 +283,97 @@ void Service::begin(std::unique_ptr<Job> job) {
     return refuse({500, "the model failed"});
   }
   a->job.reset(dynamic_cast<DrawJob*>(job.release()));
+  a->job->at(0);
   active_.push_back(std::move(a));
 }
 
 void Service::step() {
-  std::erase_if(active_, [&](const std::unique_ptr<Active>& a) { return is_over(*a->job); });
-  if (active_.empty()) return;
-  std::vector<diffusion::Drawing*> drawings;
-  double samples = 0, left = 0;
-  for (const auto& a : active_) {
-    drawings.push_back(a->drawing.get());
-    samples += static_cast<double>(a->drawing->asks());
-    left += static_cast<double>(a->drawing->asks()) *
-            static_cast<double>(a->drawing->steps() - a->drawing->step() - 1);
+  std::erase_if(active_, [&](const std::unique_ptr<Active>& a) {
+    if (is_over(*a->job)) return true;
+    if (!a->job->interrupted()) return false;
+    finish(*a);
+    --working_;
+    return true;
+  });
+  if (active_.empty()) {
+    active_work_ = 0;
+    return;
   }
+  for (const auto& easel : easels_) evaluate(*easel);
+  double left = 0;
+  for (const auto& a : active_)
+    left += static_cast<double>(a->drawing->asks()) * a->job->weight() *
+            static_cast<double>(a->drawing->steps() - a->drawing->step());
+  active_work_ = left;
+}
+
+// One step of those that are drawn at this size.
+void Service::evaluate(Easel& easel) {
+  std::vector<diffusion::Drawing*> drawings;
+  double work = 0;
+  for (const auto& a : active_)
+    if (&a->easel == &easel) {
+      drawings.push_back(a->drawing.get());
+      work += static_cast<double>(a->drawing->asks()) * a->job->weight();
+    }
+  if (drawings.empty()) return;
   const auto start = Clock::now();
   try {
-    (*evaluation_)(drawings);
+    (*easel.evaluation)(drawings);
   } catch (const std::exception& e) {
     say(stderr, fmt::format("{}\n", e.what()));
-    for (const auto& a : active_) a->job->refused({500, "the model failed"});
-    working_ -= static_cast<int64_t>(active_.size());
-    active_.clear();
+    std::erase_if(active_, [&](const std::unique_ptr<Active>& a) {
+      if (&a->easel != &easel) return false;
+      a->job->refused({500, "the model failed"});
+      --working_;
+      return true;
+    });
     return;
   }
   ++evaluations_;
-  active_work_ = left;
   {
     const std::lock_guard lock(mutex_);
-    seconds_per_work_ = seconds_between(start, Clock::now()) / samples;
+    seconds_per_work_ = seconds_between(start, Clock::now()) / work;
   }
   std::erase_if(active_, [&](const std::unique_ptr<Active>& a) {
-    if (!a->drawing->done()) return false;
+    if (&a->easel != &easel) return false;
+    if (!a->drawing->done()) {
+      tell(*a);
+      return false;
+    }
     finish(*a);
     --working_;
     return true;
   });
 }
 
-void Service::finish(Active& a) {
-  const int64_t count = a.job->request.count;
-  std::vector<float> images(a.drawing->images().begin(), a.drawing->images().end());
+void Service::tell(Active& a) {
+  if (!a.job->at(a.drawing->step())) return;
   try {
-    if (session_->has_program(diffusion::kDecode)) images = diffusion::decoded(*session_, images, count);
+    auto images = a.easel.decoded(a.drawing->estimate(), a.job->request.count);
+    for (float& x : images) x = std::isfinite(x) ? x : 0;
+    a.job->preview(diffusion::pictures(images, a.easel.trained.description.input));
+  } catch (const std::exception& e) {  // the answer goes on without it
+    say(stderr, fmt::format("{}\n", e.what()));
+  }
+}
+
+void Service::finish(Active& a) {
+  const bool done = a.drawing->done();  // else it was interrupted
+  if (!done && a.drawing->step() == 0) return a.job->done({});
+  const auto drawn = a.drawing->images();
+  std::vector<float> images;
+  try {
+    images = a.easel.decoded(done ? std::vector<float>(drawn.begin(), drawn.end()) : a.drawing->estimate(),
+                             a.job->request.count);
   } catch (const std::exception& e) {
     say(stderr, fmt::format("{}\n", e.what()));
     return a.job->refused({500, "the model failed"});
   }
   if (!std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }))
     return a.job->refused({500, "the picture holds numbers that are not finite"});
-  pictures_ += count;
-  a.job->done(diffusion::pictures(images, trained_.description.input));
+  pictures_ += a.job->request.count;
+  a.job->done(diffusion::pictures(images, a.easel.trained.description.input));
 }
 
 }  // namespace lockstep::serve

@@ -16,9 +16,8 @@
 #include <thread>
 #include <vector>
 
-#include "launch/commands/open_model.h"
 #include "launch/serve/answers.h"
-#include "models/diffusion/generate.h"
+#include "launch/serve/easel.h"
 
 namespace lockstep::serve {
 
@@ -31,6 +30,8 @@ struct ServiceLimits {
   int64_t batch = 16;     // samples of one evaluation
   int64_t steps = 1000;
   int64_t prompt_bytes = 10000;
+  std::vector<PictureSize> sizes =
+      {};               // that painters draw, the first where nothing is said; none: their own
   double seconds = 60;  // from its arrival to its answer; what would take longer is refused at once: 503
 };
 
@@ -39,7 +40,8 @@ struct Job {
   virtual ~Job() = default;
   virtual int64_t samples() const = 0;         // of each evaluation of the model
   virtual int64_t steps() const { return 1; }  // evaluations
-  double work() const { return static_cast<double>(samples()) * static_cast<double>(steps()); }
+  virtual double weight() const { return 1; }  // of a sample, beside one of the model's first size
+  double work() const { return static_cast<double>(samples()) * static_cast<double>(steps()) * weight(); }
 
   Clock::time_point deadline;
   std::function<bool()> gone = [] { return false; };
@@ -59,8 +61,17 @@ struct ClassifyJob : Job {
 struct DrawJob : Job {
   int64_t samples() const override { return request.count * (diffusion::guided(request) ? 2 : 1); }
   int64_t steps() const override { return evaluations; }
+  double weight() const override { return pixels; }
   diffusion::GenerateRequest request;
+  PictureSize size;
+  double pixels = 1;  // beside those of the model's first size
   int64_t evaluations = 0;
+  // By the service's thread, when it begins (0) and after each evaluation but the last: whether `preview` is to be told
+  // the pictures as the model sees them by now.
+  std::function<bool(int64_t evaluation)> at = [](int64_t) { return false; };
+  std::function<void(std::vector<Image>)> preview;
+  // Whether it is to end with the pictures as they are by now: none before the first evaluation.
+  std::function<bool()> interrupted = [] { return false; };
   std::function<void(std::vector<Image>)> done;
 };
 
@@ -77,6 +88,10 @@ class Service {
   const ModelDescription& model() const { return trained_.description; }
   const TrainedModel& trained() const { return trained_; }
   const ServiceLimits& limits() const { return limits_; }
+  const std::vector<PictureSize>& sizes() const { return sizes_; }  // of a painter, one at least
+
+  // Of the run that the model is from, as it was on opening: `lockstep report`'s page. "": there are no metrics.
+  const std::string& report() const { return report_; }
 
   // Takes the job, or refuses it at once.
   void take(std::unique_ptr<Job> job);
@@ -98,7 +113,9 @@ class Service {
   void classify(std::vector<std::unique_ptr<Job>> jobs);
   void begin(std::unique_ptr<Job> job);
   void step();
+  void evaluate(Easel& easel);
   void finish(Active& active);
+  void tell(Active& active);
   // Why the job cannot be taken now. The mutex is held.
   std::optional<Refusal> refusal_of(const Job& job) const;
   // Whether nobody waits for its answer any more: refused where its time is over, counted out.
@@ -108,7 +125,9 @@ class Service {
   const ServiceLimits limits_;
   TrainedModel trained_;
   std::unique_ptr<Communicator> alone_;
-  std::unique_ptr<InferenceSession> session_;
+  std::unique_ptr<InferenceSession> session_;  // of a classifier
+  std::vector<PictureSize> sizes_;
+  std::string report_;
   std::atomic<State> state_ = State::opening;
   std::exception_ptr failure_;
 
@@ -121,9 +140,8 @@ class Service {
   std::atomic<double> active_work_ = 0;
 
   // The thread's own.
+  std::vector<std::unique_ptr<Easel>> easels_;  // of a painter, one a size; texts are the first one's
   std::vector<std::unique_ptr<Active>> active_;
-  std::unique_ptr<diffusion::TextVectors> texts_;  // of a model that reads text
-  std::unique_ptr<diffusion::Evaluation> evaluation_;
   std::atomic<int64_t> working_ = 0, pictures_ = 0, evaluations_ = 0;
   std::thread thread_;
 };

@@ -97,6 +97,8 @@ NOT_RUN = {
     "localhost:8080/invocations": SERVES,
     "curl -d '{\"prompt\": [\"a small red seven on a blue background\"], \"num_images_per_prompt\": 1}' -H 'Content-Type: "
     "application/json' localhost:8080/invocations": SERVES,
+    "curl -d '{\"prompt\": \"a small red seven on a blue background\", \"seed\": 5}' -H 'Content-Type: application/json' "
+    "localhost:8080/v1/images/generations": "tests/launch/serve_apis_test.cpp asks so",
     "pip install ./launch/python": "fetches setuptools; tests/launch/python_client_test.py installs it with what is here",
     "from lockstep import Estimator": "tests/launch/python_client_test.py trains and asks small models so",
     "from lockstep import decode_base64_image, deploy": "tests/launch/python_client_test.py draws so",

@@ -121,7 +121,7 @@ TEST_F(Serve, SaysWhichFieldIsWrong) {
   EXPECT_EQ(message(c.post(R"({"colour": 1})")), "400 colour is no field that this model knows");
   EXPECT_EQ(message(c.post(R"({"class": "cat"})")), "400 class is no class of this model");
   EXPECT_EQ(message(c.post(R"({"class": 3})")), "400 class is a string or a list of strings");
-  EXPECT_EQ(message(c.post(R"({"height": 64})")), "400 height is a whole number from 8 to 8");
+  EXPECT_EQ(message(c.post(R"({"height": 64})")), "400 height pictures here are 8x8 (width x height)");
   EXPECT_EQ(message(c.post(R"({"num_images_per_prompt": 17})")),
             "400 num_images_per_prompt is a whole number from 1 to 16");
   EXPECT_EQ(message(c.post(R"({"num_inference_steps": 2.5})")),
