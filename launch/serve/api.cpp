@@ -160,7 +160,7 @@ HttpResponse Api::page(const CallPtr&) {
           serve::page(),
           {{"Cache-Control", "no-cache"},
            {"Content-Security-Policy",
-            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}}};
 }
 
