@@ -9,7 +9,7 @@
 namespace lockstep {
 namespace {
 
-constexpr int kScenesVersion = 1;  // another one for other pixels or captions of the same seed
+constexpr int kScenesVersion = 2;  // another one for other pixels or captions of the same seed
 
 }  // namespace
 
