@@ -74,6 +74,7 @@ TEST_F(NetConfig, UNetsRoundTrip) {
   config.attention_head_dim = {2, 4};
   config.use_linear_projection = config.upcast_attention = true;
   config.resnet_time_scale_shift = "scale_shift", config.time_embedding_dim = 24;
+  config.addition_embed_type = "text", config.addition_embed_type_num_heads = 4;
   const json written = to_json(config);
   EXPECT_EQ(json(to_json(read_unet_condition_config(write(written.dump())))), written);
   const json defaults = to_json(UNet2DConditionConfig{});
@@ -102,7 +103,8 @@ TEST_F(NetConfig, UNetsThatCannotBeBuilt) {
   };
   refused("class_embed_type", "\"timestep\"");
   refused("num_class_embeds", "10");
-  refused("addition_embed_type", "\"text_time\"");
+  refused("addition_embed_type", "\"text_time\"", "E_JOB_CHOICE");
+  refused("addition_embed_type", "\"text\", \"addition_embed_type_num_heads\": 7");
   refused("time_cond_proj_dim", "256");
   refused("encoder_hid_dim", "1024");
   refused("only_cross_attention", "true");
