@@ -41,7 +41,9 @@ void CaptionedDigits::copy_pixels(int64_t epoch, int64_t i, uint8_t* pixels) con
 }
 
 std::vector<std::string> CaptionedDigits::captions_of(int64_t epoch, int64_t i) const {
-  return {caption_of_scene(scene(epoch, i), seed_, epoch, i)};
+  const DigitScene shown = scene(epoch, i);
+  const bool plain = pairs_ == ScenePairs::seen && epoch == 0;
+  return {plain ? prompt_of_scene(shown) : caption_of_scene(shown, seed_, epoch, i)};
 }
 
 }  // namespace lockstep

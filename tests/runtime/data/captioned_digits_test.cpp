@@ -61,7 +61,8 @@ TEST_F(CaptionedDigitsSet, TrainingDrawsAnewInEachEpochAndNeverWhatIsHeldOut) {
       const DigitScene scene = set->scene(epoch, i);
       ASSERT_FALSE(is_held_out(scene));
       ASSERT_EQ(scene.digit, set->label(i));
-      ASSERT_EQ(set->captions_of(epoch, i), std::vector{caption_of_scene(scene, 5, epoch, i)});
+      ASSERT_EQ(set->captions_of(epoch, i),
+                std::vector{epoch == 0 ? prompt_of_scene(scene) : caption_of_scene(scene, 5, epoch, i)});
     }
     same += set->scene(0, i) == set->scene(1, i);
     held_out += is_held_out(test->scene(0, i));
