@@ -14,7 +14,7 @@ namespace {
 // on the core that the one they wait for needs: on two cores beside four busy processes an image took many times as long.
 // Training has its cores for itself; what is asked shares a machine. libgomp looks at its environment before main(), once.
 void let_waiting_threads_sleep(int argc, char** argv) {
-  constexpr std::string_view kAsked[] = {"evaluate", "predict", "sample", "serve"};
+  constexpr std::string_view kAsked[] = {"evaluate", "predict", "sagemaker", "sample", "serve"};
   if (argc < 2 || std::ranges::find(kAsked, argv[1]) == std::end(kAsked)) return;
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
   char self[PATH_MAX] = {};
