@@ -15,6 +15,12 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 using Kind = Field::Kind;
 
+// What a text of /invocations says; "": it is not there.
+std::string said(const json& body, const char* name) {
+  const auto it = body.find(name);
+  return it != body.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
 // "512x512"; "auto": the model's.
 void put_size(const Field& field, const json& value, json& body) {
   const std::string text = value.is_string() ? value.get<std::string>() : "";
@@ -34,7 +40,8 @@ void put_product(const Field& field, const json& value, json& body) {
   const int64_t n = value.is_number_integer() ? value.get<int64_t>() : 0;
   if (n < 1 || n > static_cast<int64_t>(field.most))
     throw Refusal{400, fmt::format("is a whole number from 1 to {}", field.most), field.name};
-  body[field.ours] = body.value(field.ours, int64_t{1}) * n;
+  const auto before = body.find(field.ours);
+  body[field.ours] = before == body.end() ? n : before->get<int64_t>() * n;
 }
 
 void put_sampler(const Field& field, const json& value, json& body) {
@@ -43,7 +50,8 @@ void put_sampler(const Field& field, const json& value, json& body) {
   const auto all = sampler_aliases();
   const auto it = std::find_if(all.begin(), all.end(), same);
   if (it == all.end()) throw Refusal{400, "is none of /sdapi/v1/samplers", field.name};
-  if (body.value(field.ours, it->ours) != it->ours) throw Refusal{400, "is given twice", field.name};
+  if (body.contains(field.ours) && said(body, field.ours) != it->ours)
+    throw Refusal{400, "is given twice", field.name};
   body[field.ours] = it->ours;
 }
 
@@ -198,19 +206,20 @@ ordered_json automatic1111_answer(const Drawn& d) {
   const auto all = sampler_aliases();
   const auto sampler =
       std::find_if(all.begin(), all.end(), [&](const SamplerAlias& s) { return s.ours == r.sampler; });
-  ordered_json said = {{"prompt", d.asked.value("prompt", d.asked.value("class", ""))},
-                       {"negative_prompt", d.asked.value("negative_prompt", "")},
-                       {"seed", r.seed},
-                       {"steps", r.steps},
-                       {"cfg_scale", r.guidance},
-                       {"width", d.body.size.width},
-                       {"height", d.body.size.height},
-                       {"batch_size", r.count},
-                       {"n_iter", 1},
-                       {"sampler_name", sampler == all.end() ? r.sampler : sampler->name}};
-  ordered_json info = said;
+  const char* asked = d.asked.contains("prompt") ? "prompt" : "class";
+  ordered_json settings = {{"prompt", said(d.asked, asked)},
+                           {"negative_prompt", said(d.asked, "negative_prompt")},
+                           {"seed", r.seed},
+                           {"steps", r.steps},
+                           {"cfg_scale", r.guidance},
+                           {"width", d.body.size.width},
+                           {"height", d.body.size.height},
+                           {"batch_size", r.count},
+                           {"n_iter", 1},
+                           {"sampler_name", sampler == all.end() ? r.sampler : sampler->name}};
+  ordered_json info = settings;
   info["sd_model_name"] = d.model;
-  return {{"images", d.pictures}, {"parameters", said}, {"info", json_text(info)}};
+  return {{"images", d.pictures}, {"parameters", settings}, {"info", json_text(info)}};
 }
 
 }  // namespace
@@ -255,7 +264,7 @@ json in_our_words(const Dialect& dialect, const json& body) {
 void fit_prompt(const Dialect& dialect, const Service& service, json& body) {
   if (&dialect == &kOwn || body.is_null() || service.trained().tokenizer) return;
   for (const char* name : {"prompt", "negative_prompt"})
-    if (body.value(name, "").empty()) body.erase(name);
+    if (said(body, name).empty()) body.erase(name);
   if (!service.model().conditional() || !body.contains("prompt")) return;
   body["class"] = body["prompt"];
   body.erase("prompt");
