@@ -238,7 +238,9 @@ const Dialect kAutomatic1111 = {"automatic1111",
 json in_our_words(const Dialect& dialect, const json& body) {
   if (&dialect == &kOwn || body.is_null()) return body;
   json ours = json::object();
-  for (const auto& [name, value] : body.items()) {
+  for (const auto& entry : body.items()) {
+    const std::string& name = entry.key();
+    const json& value = entry.value();
     const auto it = std::ranges::find_if(dialect.fields, [&](const Field& f) { return name == f.name; });
     if (it == dialect.fields.end()) throw Refusal{400, "is no field that is known here", utf8_text(name)};
     if (value.is_null()) continue;
