@@ -14,8 +14,10 @@ namespace {
 // on the core that the one they wait for needs: on two cores beside four busy processes an image took many times as long.
 // Training has its cores for itself; what is asked shares a machine. libgomp looks at its environment before main(), once.
 void let_waiting_threads_sleep(int argc, char** argv) {
-  constexpr std::string_view kAsked[] = {"evaluate", "predict", "sagemaker", "sample", "serve"};
-  if (argc < 2 || std::ranges::find(kAsked, argv[1]) == std::end(kAsked)) return;
+  const auto named = [&](const lockstep::Command& c) { return std::string_view(c.name) == argv[1]; };
+  const auto& all = lockstep::commands();
+  const auto it = argc < 2 ? all.end() : std::ranges::find_if(all, named);
+  if (it == all.end() || !it->shares_machine) return;
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
   char self[PATH_MAX] = {};
   if (::readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return;

@@ -125,6 +125,6 @@ int run_evaluate(const Arguments& arguments) {
 
 const Command evaluate_command{
     "evaluate", "loss and accuracy of a run's weights, or what a classifier reads in its samples",
-    run_evaluate};
+    run_evaluate, true};
 
 }  // namespace lockstep

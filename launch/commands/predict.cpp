@@ -169,6 +169,6 @@ int run_predict(const Arguments& arguments) {
 
 }  // namespace
 
-const Command predict_command{"predict", "class and probabilities of images", run_predict};
+const Command predict_command{"predict", "class and probabilities of images", run_predict, true};
 
 }  // namespace lockstep

@@ -113,6 +113,7 @@ int run_sagemaker(const Arguments& arguments) {
 
 }  // namespace
 
-const Command sagemaker_command{"sagemaker", "answer requests in a container of SageMaker's", run_sagemaker};
+const Command sagemaker_command{"sagemaker", "answer requests in a container of SageMaker's", run_sagemaker,
+                                true};
 
 }  // namespace lockstep

@@ -269,6 +269,6 @@ int run_sample(const Arguments& arguments) {
 
 }  // namespace
 
-const Command sample_command{"sample", "images from a diffusion model", run_sample};
+const Command sample_command{"sample", "images from a diffusion model", run_sample, true};
 
 }  // namespace lockstep

@@ -155,6 +155,6 @@ int run_serve(const Arguments& arguments) {
 
 }  // namespace
 
-const Command serve_command{"serve", "trained models behind HTTP", run_serve};
+const Command serve_command{"serve", "trained models behind HTTP", run_serve, true};
 
 }  // namespace lockstep

@@ -31,7 +31,7 @@ TEST(Program, LetsWaitingThreadsSleepWhereItIsAsked) {
                ? ""
                : e.output.substr(at + word.size(), e.output.find('\'', at + word.size()) - at - word.size());
   };
-  for (const char* command : {"evaluate", "predict", "sample", "serve"}) {
+  for (const char* command : {"evaluate", "predict", "sagemaker", "sample", "serve"}) {
     EXPECT_EQ(turns(command, ""), "0") << command;
     EXPECT_EQ(turns(command, "GOMP_SPINCOUNT=77"), "77") << command;
   }
