@@ -11,6 +11,7 @@ import limits as machine_limits
 import step_split
 from ours import Training
 from pytorch import same_losses
+from text_to_image import Painter, Pipeline
 
 
 @dataclasses.dataclass
@@ -119,9 +120,36 @@ def memory_rows(ours, peer, wanted):
         yield Row(name, "MB", lambda _: ours.peak_memory(unet), peer and (lambda _: peer.images_memory("ddpm_cifar10", unet)))
 
 
+def pipeline_rows(ours, peer, wanted):
+    if not peer:  # which makes the weights
+        return
+    p = Pipeline(ours, peer)
+    picture = f"a picture of a prompt, {p.size}×{p.size}, {p.steps} steps of DPM-Solver++, guidance, SD 1.5's size, two threads, fp32"
+    for name, unit, mine, its in [
+        (f"UNet of SD 1.5, one call, {p.size // 8}×{p.size // 8} latents, batch 2, two threads, fp32", "s",
+         lambda _: p.ours_asked("denoise"), lambda _: p.peer_asked("denoise")),
+        (f"decoder of SD 1.5, {p.size}×{p.size}, two threads, fp32", "s", lambda _: p.ours_asked("decode"), lambda _: p.peer_asked("decode")),
+        (picture, "s", lambda _: p.ours_drawn(), lambda _: p.peer_drawn()),
+        (f"peak memory (PSS) of such a picture, {p.size}×{p.size}", "MB", lambda _: p.ours_memory(), lambda _: p.peer_memory()),
+        ("from its folder to the first denoising step, warm caches", "s", lambda _: p.ours_opened(), lambda _: p.peer_opened()),
+    ]:  # fmt: skip
+        if wanted(name):
+            yield Row(name, unit, mine, its, "diffusers", repeats=3)
+
+
+def painter_rows(ours, peer, wanted):
+    for batch in (16, 4):  # of a rank; 4: the job's own
+        name = f"train configs/painter_digits.yaml's nets, 2 ranks of {batch}, fp32"
+        if wanted(name):
+            painter = Painter(ours, peer, 2 * batch)
+            yield Row(name, "images/s", lambda _, p=painter: ours.rate(p.training), peer and (lambda _, p=painter: p.peer_rate()),
+                      "PyTorch, diffusers", training=painter.training)  # fmt: skip
+
+
 def rows(ours, peer, wanted):
     """Those whose names are wanted; peer: None where there is none."""
-    for family in (mnist_rows, accuracy_rows, image_rows, rank_rows, sample_rows, start_rows, memory_rows):
+    for family in (mnist_rows, accuracy_rows, image_rows, rank_rows, sample_rows, start_rows, memory_rows,
+                   pipeline_rows, painter_rows):
         yield from family(ours, peer, wanted)
 
 

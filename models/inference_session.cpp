@@ -88,7 +88,9 @@ InferenceSession::InferenceSession(const ModelDescription& description, const Sa
       session_(own_.get()) {
   agree_on(weights);
   together(session_->control(), [&] {
-    load_model_tensors(session_->model(), weights, weights.path());
+    const bool in_place = options.in_place && session_->model().half.bytes() == 0;
+    const auto load = in_place ? place_model_tensors : load_model_tensors;
+    load(session_->model(), weights, weights.path());
     weights.await_verified();  // before kernels are timed, which wants a machine that does nothing else
   });
   session_->executor().upload_model();
@@ -193,6 +195,13 @@ void InferenceSession::run_batch(const Asked& a, int64_t batch, int64_t at, int6
     auto* to = const_cast<float*>(static_cast<const float*>(outputs[i]));
     std::copy_n(from, count * elements, to + at * elements);
   }
+}
+
+void InferenceSession::release(std::string_view program) {
+  const Asked& a = asked(program);
+  const std::lock_guard one_at_a_time(mutex_);
+  const Graph& graph = session_->program(a.program, a.ladder.front()).plan->graph;
+  for (ValueId v : graph.values_in(Storage::parameter)) session_->model().release(graph.value(v).name);
 }
 
 Score InferenceSession::evaluate(const SampleSource& images, const std::vector<int64_t>& subset,

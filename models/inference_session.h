@@ -35,6 +35,9 @@ struct InferenceOptions {
   int64_t largest_batch = 1;
   // KernelChoice::independent.
   bool independent = false;
+  // F32 weights of a net that computes in fp32 are read where they lie in their file, to which nobody may write meanwhile;
+  // others are copied.
+  bool in_place = false;
 };
 
 // Where an output goes: f32, as many as the port has for all samples.
@@ -50,9 +53,9 @@ InputTensor input_tensor(std::string_view port, const Values& values) {
 
 class InferenceSession {
  public:
-  // Collective over `comm`, which outlives the session: ranks choose the same kernels. Throws on all ranks
-  // what load_model_tensors() throws for weights of another model, what `weights` are found to be
-  // (await_verified()), and Error(Exit::disagree) where ranks have other models.
+  // Collective over `comm`, which outlives the session, as do `weights` that are read in place: ranks choose the same
+  // kernels. Throws on all ranks what load_model_tensors() throws for weights of another model, what `weights` are found
+  // to be (await_verified()), and Error(Exit::disagree) where ranks have other models.
   InferenceSession(const ModelDescription& description, const SafetensorsFile& weights,
                    const InferenceOptions& options, Communicator& comm);
   // The weights of a session in training as they are now. Collective at first use.
@@ -74,6 +77,9 @@ class InferenceSession {
            std::span<const OutputTensor> outputs);
   // Largest batch of the program's ladder.
   int64_t largest_batch(std::string_view program) const { return asked(program).ladder.back(); }
+
+  // The program is not asked soon: its weights, where they are read in place, leave this process's memory until then.
+  void release(std::string_view program);
 
   // What its programs do is recorded from now on (null: no more); not while one runs.
   void set_trace(Trace* trace) { session_->executor().set_trace(trace); }

@@ -60,7 +60,8 @@ int evaluate_model(const std::string& folder, const DataChoice& choice, bool jso
       if (model.description.conditional()) expect_classes(data.config, data.images->shape());
     });
     require_agreement(*comm, {{"the images", "content " + data.images->content_hash.substr(0, 12)}});
-    const Score s = open_session(model, 0, *comm)->evaluate(*data.images, data.subset, model.tokenizer.get());
+    const Score s = open_session(model, {.largest_batch = 0}, *comm)
+                        ->evaluate(*data.images, data.subset, model.tokenizer.get());
     if (!root) return 0;
     const auto& diffusion = model.description.config.diffusion;
     if (json)

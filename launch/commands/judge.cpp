@@ -102,7 +102,7 @@ int judge_samples(const JudgeRequest& o, const boost::program_options::variables
     on_root(*comm, [&]() -> std::string {
       const TrainedModel opened = open_judge(o.judge, model.description());
       if (!model.request.labels.empty()) classes = judged_classes(model.description(), opened.description);
-      classifier = open_session(opened, kJudgedAtOnce, *alone);
+      classifier = open_session(opened, {.largest_batch = kJudgedAtOnce}, *alone);
       const auto real = [&](const std::string& split) {
         DataChoice choice = o.data;
         choice.split = split;

@@ -121,7 +121,7 @@ void judge_drawn_scenes(const JudgeRequest& o, SamplingModel& model, Communicato
   on_root(comm, [&]() -> std::string {
     const TrainedModel opened = open_trained(o.judge);
     diffusion::expect_digit_classifier(opened.description);
-    classifier = open_session(opened, kScenesAtOnce, *alone);
+    classifier = open_session(opened, {.largest_batch = kScenesAtOnce}, *alone);
     real = judge_real(*classifier, load_split(model.trained, o.data), r.count);
     return "";
   });

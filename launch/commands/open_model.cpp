@@ -112,17 +112,14 @@ TrainedModel open_trained(const std::string& folder, bool say) {
   return m;
 }
 
-std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_t largest_batch,
-                                               Communicator& comm, bool independent) {
+std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, InferenceOptions options,
+                                               Communicator& comm) {
   const LauncherEnvironment environment = launcher_environment();
   Job job;  // any machine's cores, on the CPU
   job.device = "cpu";
-  InferenceOptions o;
-  o.kernels = kernel_choice(job, environment.present ? environment.local_size : 1);
-  o.largest_batch = largest_batch;
-  o.independent = independent;
+  options.kernels = kernel_choice(job, environment.present ? environment.local_size : 1);
   try {
-    return std::make_unique<InferenceSession>(model.description, *model.weights, o, comm);
+    return std::make_unique<InferenceSession>(model.description, *model.weights, options, comm);
   } catch (Error& e) {
     if (e.exit() == Exit::config) e.add_place("folder", model.folder);  // what its description says cannot be
     throw;

@@ -28,10 +28,10 @@ TrainedModel open_trained(const std::string& folder, bool say = true);
 // The folder of a model by its weights: that of the file, or the one around unet/.
 std::string model_home(const std::string& weights);
 
-// Ready to be asked, on the CPU, with this rank's share of the cores. independent: InferenceOptions.
-// Collective.
-std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, int64_t largest_batch,
-                                               Communicator& comm, bool independent = false);
+// Ready to be asked, on the CPU, with this rank's share of the cores, which `options.kernels` gets from here. Collective.
+// `model` outlives the session where options.in_place.
+std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, InferenceOptions options,
+                                               Communicator& comm);
 
 // The run's resolved job. Error no_input (66) where the folder has none.
 Job read_run_job(const std::string& run_folder);

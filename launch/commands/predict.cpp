@@ -113,7 +113,7 @@ int predict(const std::string& folder, const std::vector<std::string>& files, bo
             .at("folder", folder)
             .hint("`lockstep sample` draws from it");
     });
-    const auto model = open_session(trained, kPredictedAtOnce, *comm);
+    const auto model = open_session(trained, {.largest_batch = kPredictedAtOnce}, *comm);
     const Slice mine = slice_of(static_cast<int64_t>(files.size()), comm->size(), comm->rank());
     const auto part =
         std::span(files).subspan(static_cast<size_t>(mine.begin), static_cast<size_t>(mine.size()));

@@ -87,18 +87,21 @@ void expect_sampler(const SamplingModel& m) try {
 }
 
 Drawn draw(const SamplingModel& m, Communicator& comm) {
-  const auto session = open_session(m.trained, diffusion::largest_batch(m.request, comm.size()), comm, true);
+  const auto session = open_session(m.trained,
+                                    {.largest_batch = diffusion::largest_batch(m.request, comm.size()),
+                                     .independent = true,
+                                     .in_place = true},
+                                    comm);
   diffusion::GenerateRequest request = m.request;
   using Clock = std::chrono::steady_clock;
-  Clock::time_point started;
+  const Clock::time_point started = Clock::now();
   Drawn drawn;
   request.progress = [&, shown = comm.rank() == 0 && ::isatty(2)](int64_t done, int64_t total) {
-    if (done == 0) started = Clock::now();
-    if (done == total) drawn.seconds = std::chrono::duration<double>(Clock::now() - started).count();
     if (!shown) return;
     say(stderr, fmt::format("\r  step {}/{}{}", done, total, done == total ? "\r\x1b[K" : ""));
   };
   drawn.images = diffusion::generate(*session, m.description().scheduler, request);
+  drawn.seconds = std::chrono::duration<double>(Clock::now() - started).count();
   return drawn;
 }
 

@@ -41,7 +41,7 @@ void set_count(SamplingModel& model, int64_t count);
 
 struct Drawn {
   std::vector<float> images;  // as diffusion::generate() gives them
-  double seconds = 0;         // of this rank's steps alone, without loading and planning
+  double seconds = 0;         // of texts, steps and pictures, without loading and planning
 };
 // Draws model.request, on the CPU. Shows its progress on a terminal. Collective.
 Drawn draw(const SamplingModel& model, Communicator& comm);

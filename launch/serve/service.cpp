@@ -137,7 +137,7 @@ void Service::open() {
   report_ = report_of(trained_.run);
   alone_ = make_self_communicator();
   if (!trained_.description.diffusion()) {
-    session_ = open_session(trained_, limits_.batch, *alone_);
+    session_ = open_session(trained_, {.largest_batch = limits_.batch}, *alone_);
     return;
   }
   const InputShape& own = trained_.description.input;

@@ -105,13 +105,19 @@ std::vector<float> generate(InferenceSession& model, const SchedulerConfig& sche
     d.init_noise = r.init_noise.subspan(static_cast<size_t>(mine.begin * d.elements),
                                         static_cast<size_t>(mine.size() * d.elements));
   TextVectors texts(model);
-  if (!r.tokens.empty()) texts.add(r.tokens);
+  if (!r.tokens.empty()) {
+    texts.add(r.tokens);
+    model.release(kEncodeText);
+  }
   const int64_t largest = model.largest_batch(kDenoise);
   std::vector<float> part = draw_images(
       d, std::max<int64_t>(1, guided(r) ? largest / 2 : largest),
       [&] { return make_sampler(r.sampler, scheduler, r.steps, r.eta); },
       predictor(model, r.tokens.empty() ? nullptr : &texts), r.progress);
-  if (model.has_program(kDecode)) part = decoded(model, part, mine.size());
+  if (model.has_program(kDecode)) {
+    model.release(kDenoise);
+    part = decoded(model, part, mine.size());
+  }
   if (comm.size() == 1) return finite(std::move(part));
 
   // Parts differ by one image at most: all are sent as large as the first.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/device/memory.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -20,6 +21,9 @@ namespace {
 std::atomic<int64_t> held{0}, most{0};
 
 constexpr int64_t kMemoryAlign = 64, kMemoryPage = 4096;
+// From here on pages come zeroed from the system, when they are first written to: a model's arrays and the arena of its plans
+// are seldom used as a whole.
+constexpr int64_t kMemoryMapped = int64_t{1} << 20;
 int64_t rounded(int64_t bytes) {
   const int64_t unit = bytes >= kMemoryPage ? kMemoryPage : kMemoryAlign;
   return (bytes + unit - 1) / unit * unit;
@@ -35,11 +39,16 @@ void count(int64_t bytes) {
 
 AlignedBuffer::AlignedBuffer(int64_t bytes) : bytes_(bytes) {
   const auto size = static_cast<size_t>(rounded(bytes < 1 ? 1 : bytes));
-  data_ = std::aligned_alloc(static_cast<size_t>(bytes >= kMemoryPage ? kMemoryPage : kMemoryAlign), size);
+  if (bytes >= kMemoryMapped) {
+    data_ = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data_ == MAP_FAILED) data_ = nullptr;
+  } else {
+    data_ = std::aligned_alloc(static_cast<size_t>(bytes >= kMemoryPage ? kMemoryPage : kMemoryAlign), size);
+  }
   if (!data_)
     throw Error(Exit::io, "E_MEMORY", fmt::format("cannot allocate {} bytes of memory", bytes))
         .hint("a smaller global_batch_size, or gradient_accumulation, needs less");
-  std::memset(data_, 0, size);
+  if (bytes < kMemoryMapped) std::memset(data_, 0, size);
   count(bytes);
 }
 
@@ -62,7 +71,8 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& o) noexcept {
 
 AlignedBuffer::~AlignedBuffer() {
   if (!data_) return;
-  if (!owner_) std::free(data_);
+  if (!owner_)
+    bytes_ < kMemoryMapped ? std::free(data_) : void(::munmap(data_, static_cast<size_t>(rounded(bytes_))));
   held -= bytes_;
 }
 

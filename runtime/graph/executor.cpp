@@ -105,7 +105,10 @@ void Executor::resolve(Bound& b) {
       case Storage::arena:
         return arena_.as<std::byte>() + plan.offset[static_cast<size_t>(id)];
       case Storage::parameter:
-        return parameters + (whole ? 0 : model_.table.parameter(v.name).begin);
+        if (whole) return parameters;
+        // Kernels write to a parameter nowhere but in the whole array.
+        return shared ? const_cast<float*>(model_.at(v.name))
+                      : parameters + model_.table.parameter(v.name).begin;
       case Storage::gradient:
         if (v.name == kDiverged) return gradients + kDivergedMetric;
         return gradients + (whole || v.name == kMetrics ? 0 : model_.table.parameter(v.name).begin);

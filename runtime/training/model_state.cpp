@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/model_state.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "kernels/core/bf16.h"
@@ -33,6 +36,21 @@ void ModelState::start_ema() {
 std::span<float> ModelState::parameter(const std::string& name) {
   const FlatEntry& e = table.parameter(name);
   return {parameters.as<float>() + e.begin, static_cast<size_t>(e.shape.elements())};
+}
+
+const float* ModelState::at(const std::string& name) const {
+  if (const auto found = in_file_.find(name); found != in_file_.end()) return found->second;
+  return parameters.as<float>() + table.parameter(name).begin;
+}
+
+void ModelState::release(const std::string& name) const {
+  const auto found = in_file_.find(name);
+  if (found == in_file_.end()) return;
+  // Whole pages, of neighbours too.
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<uintptr_t>(found->second) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(found->second + table.parameter(name).shape.elements());
+  ::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
 }
 
 std::span<float> ModelState::buffer(const std::string& name) {

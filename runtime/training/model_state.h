@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "runtime/comm/communicator.h"
@@ -34,6 +36,12 @@ struct ModelState {
   int64_t batches_tracked = 0;  // batch norm's num_batches_tracked
 
   std::span<float> parameter(const std::string& name);
+  // A parameter that is only read may lie elsewhere than in `parameters`: in a file that is mapped and outlives this.
+  void place(const std::string& name, const float* in_file) { in_file_[name] = in_file; }
+  // Where it lies.
+  const float* at(const std::string& name) const;
+  // Of those in a file: gives their pages back. Where they are read again, the file is.
+  void release(const std::string& name) const;
   std::span<float> buffer(const std::string& name);
   // Each tensor's initial distribution, drawn by (seed, position in order of creation, element):
   // the same on every rank.
@@ -44,6 +52,9 @@ struct ModelState {
   // The bf16 copies of the parameters, after these were initialised or loaded; later the optimizer writes
   // them.
   void round_parameters();
+
+ private:
+  std::unordered_map<std::string, const float*> in_file_;
 };
 
 }  // namespace lockstep

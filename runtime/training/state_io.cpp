@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <set>
 #include <unordered_map>
@@ -159,16 +160,18 @@ Match match(const std::vector<StoredTensor>& into, const SafetensorsFile& file, 
   return m;
 }
 
-// Nothing is written where something doesn't fit.
-void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, const std::string& path) {
+// Nothing is written where something doesn't fit. `placed`: whether the tensor may stay where it lies in the file.
+void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, const std::string& path,
+          const std::function<bool(const std::string& name, const StoredTensor&)>& placed = {}) {
   const Match m = match(into, file, path);
   if (!m.prefix.empty())
     spdlog::info("{}: \"{}\" before the names of tensors is left out{}", path, m.prefix,
                  m.passed_over > 0 ? fmt::format(", as are {} tensors without it", m.passed_over) : "");
   if (m.converted > 0) spdlog::info("{}: {} tensors are converted to F32", path, m.converted);
-  for (const auto& target : into)
-    if (const StoredTensor* t = find(file, m.prefix, target.name))
-      copy(*t, const_cast<std::byte*>(target.bytes.data()));
+  for (const auto& target : into) {
+    const StoredTensor* t = find(file, m.prefix, target.name);
+    if (t && !(placed && placed(target.name, *t))) copy(*t, const_cast<std::byte*>(target.bytes.data()));
+  }
 }
 
 // Null: names, dtypes and shapes alone.
@@ -256,6 +259,18 @@ void check_model_tensors(const ParameterTable& table, const SafetensorsFile& fil
 
 void load_model_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
   load(model_tensors(m), file, path);
+}
+
+void place_model_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {
+  LOCKSTEP_ASSERT(m.half.bytes() == 0, "bf16 copies are made of the whole array");
+  std::set<std::string_view> parameters;
+  for (const FlatEntry& e : m.table.parameters) parameters.insert(e.name);
+  load(model_tensors(m), file, path, [&](const std::string& name, const StoredTensor& t) {
+    const bool aligned = reinterpret_cast<uintptr_t>(t.bytes.data()) % alignof(float) == 0;
+    if (t.dtype != "F32" || !aligned || !parameters.contains(name)) return false;
+    m.place(name, reinterpret_cast<const float*>(t.bytes.data()));
+    return true;
+  });
 }
 
 void load_averaged_tensors(ModelState& m, const SafetensorsFile& file, const std::string& path) {

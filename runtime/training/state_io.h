@@ -25,6 +25,9 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& model);
 // _orig_mod., ema_model.) is left out with a word in the log; num_batches_tracked may be missing. Throws Error(Exit::data,
 // "E_TENSORS") naming each tensor that is missing, surplus or of another shape or dtype; nothing is written then.
 void load_model_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
+// The same, but parameters that are F32 in the file stay there (ModelState::place): it must outlive the model, and nobody may
+// write to it meanwhile.
+void place_model_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_averaged_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 void load_optimizer_tensors(ModelState& model, const SafetensorsFile& file, const std::string& path);
 

@@ -110,7 +110,8 @@ class Pipeline : public SmallRun, public ::testing::WithParamInterface<const cha
     const auto seed = kLatents + static_cast<uint64_t>(std::ranges::find(kinds, GetParam()) - kinds.begin());
     for (size_t i = 0; i < latents.size(); ++i) latents[i] = 4 * formula_uniform(i, seed);
     r.init_noise = latents;
-    return generate(*open_session(model, 4, *comm, true), model.description.scheduler, r);
+    return generate(*open_session(model, {.largest_batch = 4, .independent = true}, *comm),
+                    model.description.scheduler, r);
   }
 };
 

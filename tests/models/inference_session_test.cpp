@@ -57,7 +57,7 @@ ModelDescription denoiser(bool conditional) {
 // A model whose weights were drawn and went through a file.
 class Opened {
  public:
-  explicit Opened(const ModelDescription& d, int64_t largest_batch, int threads = 1)
+  explicit Opened(const ModelDescription& d, int64_t largest_batch, int threads = 1, bool in_place = false)
       : comm_(make_self_communicator()) {
     SessionOptions o;
     o.objective = make_objective(d.model, d.input, d.config);
@@ -71,13 +71,17 @@ class Opened {
     InferenceOptions options;
     options.kernels.threads = threads;
     options.largest_batch = largest_batch;
-    session_ = std::make_unique<InferenceSession>(d, *SafetensorsFile::open(file), options, *comm_);
+    options.in_place = in_place;
+    weights_ = SafetensorsFile::open(file);
+    session_ = std::make_unique<InferenceSession>(d, *weights_, options, *comm_);
+    if (!in_place) weights_ = nullptr;
   }
   InferenceSession* operator->() { return session_.get(); }
 
  private:
   TestFolder folder_;
   std::unique_ptr<Communicator> comm_;
+  std::shared_ptr<const SafetensorsFile> weights_;
   std::unique_ptr<InferenceSession> session_;
 };
 
@@ -122,6 +126,17 @@ TEST(Batches, AreTheLaddersAndWasteAQuarterAtMost) {
     for (int64_t b : batches_of(ladder, n)) sum += b;
     EXPECT_GE(sum, n);
     EXPECT_LE(4 * (sum - n), sum) << n;
+  }
+}
+
+TEST(InferenceSession, WeightsInPlaceGiveTheSameBitsAfterTheyWereReleasedToo) {
+  Opened copied(classifier(), 4), in_place(classifier(), 4, 1, true);
+  const auto pixels = some_pixels(3);
+  const auto expected = log_probabilities(copied, pixels);
+  EXPECT_EQ(log_probabilities(in_place, pixels), expected);
+  for (Opened* model : {&copied, &in_place}) {
+    (*model)->release(kClassify);
+    EXPECT_EQ(log_probabilities(*model, pixels), expected);
   }
 }
 

@@ -45,12 +45,16 @@ class Weights : public ::testing::Test {
     add<float>(prefix + "bn.running_var", "F32", {7, 8});
     add<int64_t>(prefix + "bn.num_batches_tracked", "I64", {9}, true);
   }
-  void load() {
+  std::shared_ptr<const SafetensorsFile> written() {
     for (size_t i = 0; i < tensors_.size(); ++i) tensors_[i].bytes = bytes_[i];
     const std::string path = folder_.file("w.safetensors");
     write_safetensors(path, tensors_, {});
-    load_model_tensors(*model_, *SafetensorsFile::open(path), path);
     tensors_.clear(), bytes_.clear();
+    return SafetensorsFile::open(path);
+  }
+  void load() {
+    const auto file = written();
+    load_model_tensors(*model_, *file, file->path());
   }
   std::vector<float> values(const std::string& name) {
     const auto all = name == "conv.weight" ? model_->parameter(name) : model_->buffer(name);
@@ -88,6 +92,29 @@ TEST_F(Weights, OfOtherTypesBecomeF32) {
   add<float>("bn.running_var", "F32", {0, 0});
   expect_error(
       Exit::data, [&] { load(); }, "\"conv.weight\" is I32[4], expected F32[4]");
+}
+
+TEST_F(Weights, InPlaceTheyAreReadInTheirFile) {
+  add_all("module.");
+  const auto file = written();
+  place_model_tensors(*model_, *file, file->path());
+  const auto* in_file = reinterpret_cast<const float*>(file->find("module.conv.weight")->bytes.data());
+  EXPECT_EQ(model_->at("conv.weight"), in_file);
+  EXPECT_EQ(values("bn.running_var"), (Floats{7, 8}));
+  EXPECT_EQ(model_->batches_tracked, 9);
+  model_->release("conv.weight");
+  EXPECT_EQ(Floats(in_file, in_file + 4), (Floats{1, 2, 3, 4}));
+}
+
+TEST_F(Weights, InPlaceThoseOfOtherTypesAreConverted) {
+  add<uint16_t>("conv.weight", "F16", {0x3c00, 0xc000, 0x0001, 0x7bff});
+  add<float>("bn.running_mean", "F32", {0, 0});
+  add<float>("bn.running_var", "F32", {0, 0});
+  const auto file = written();
+  place_model_tensors(*model_, *file, file->path());
+  EXPECT_EQ(model_->at("conv.weight"), model_->parameter("conv.weight").data());
+  model_->release("conv.weight");  // nothing to give back
+  EXPECT_EQ(values("conv.weight"), (Floats{1, -2, 0x1p-24F, 65504}));
 }
 
 TEST_F(Weights, UnderWrappersNames) {
