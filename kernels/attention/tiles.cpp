@@ -12,29 +12,53 @@
 #include <hwy/foreach_target.h>
 // After foreach_target.h
 #include "kernels/loss/softmax-inl.h"
+#include "kernels/simd/register_tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lockstep::HWY_NAMESPACE {
 
-void softmax_tile_of(float* scores, int64_t others, int64_t columns, float scale, const Softmax& state) {
+namespace {
+
+// Of G vectors of columns at once, so that their chains of maxima and sums run beside each other.
+template <int G>
+void softmax_columns(float* scores, int64_t others, int64_t columns, Vec by, const Softmax& state,
+                     int64_t i) {
   const Floats d;
-  const Vec by = set(scale);
-  for (int64_t i = 0; i < columns; i += kVec) {
-    float* s = scores + i;
-    Vec most = hn::LoadU(d, state.most + i);
-    const Vec before = most;
-    for (int64_t j = 0; j < others; ++j) most = hn::Max(most, hn::Mul(hn::LoadU(d, s + j * columns), by));
-    const Vec shrink = exp_of(hn::Sub(before, most));
-    Vec sum = hn::Zero(d);
-    for (int64_t j = 0; j < others; ++j) {
-      const Vec e = exp_of(hn::MulSub(hn::LoadU(d, s + j * columns), by, most));
-      hn::StoreU(e, d, s + j * columns);
-      sum = hn::Add(sum, e);
+  Vec most[G], shrink[G], sum[G];
+  for (int k = 0; k < G; ++k) most[k] = hn::LoadU(d, state.most + i + k * kVec);
+  for (int k = 0; k < G; ++k) shrink[k] = most[k];
+  float* s = scores + i;
+  for (int64_t j = 0; j < others; ++j, s += columns) {
+    LOCKSTEP_UNROLL for (int k = 0; k < G; ++k) {
+      most[k] = hn::Max(most[k], hn::Mul(hn::LoadU(d, s + k * kVec), by));
     }
-    hn::StoreU(most, d, state.most + i);
-    hn::StoreU(shrink, d, state.shrink + i);
-    hn::StoreU(hn::MulAdd(hn::LoadU(d, state.sum + i), shrink, sum), d, state.sum + i);
   }
+  for (int k = 0; k < G; ++k) shrink[k] = exp_of(hn::Sub(shrink[k], most[k]));
+  for (int k = 0; k < G; ++k) sum[k] = hn::Zero(d);
+  s = scores + i;
+  for (int64_t j = 0; j < others; ++j, s += columns) {
+    LOCKSTEP_UNROLL for (int k = 0; k < G; ++k) {
+      const Vec e = exp_of(hn::MulSub(hn::LoadU(d, s + k * kVec), by, most[k]));
+      hn::StoreU(e, d, s + k * kVec);
+      sum[k] = hn::Add(sum[k], e);
+    }
+  }
+  for (int k = 0; k < G; ++k) {
+    const int64_t at = i + k * kVec;
+    hn::StoreU(most[k], d, state.most + at);
+    hn::StoreU(shrink[k], d, state.shrink + at);
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, state.sum + at), shrink[k], sum[k]), d, state.sum + at);
+  }
+}
+
+}  // namespace
+
+void softmax_tile_of(float* scores, int64_t others, int64_t columns, float scale, const Softmax& state) {
+  const Vec by = set(scale);
+  int64_t i = 0;
+  for (; i + 4 * kVec <= columns; i += 4 * kVec) softmax_columns<4>(scores, others, columns, by, state, i);
+  for (; i + 2 * kVec <= columns; i += 2 * kVec) softmax_columns<2>(scores, others, columns, by, state, i);
+  for (; i < columns; i += kVec) softmax_columns<1>(scores, others, columns, by, state, i);
 }
 
 void scale_columns_of(float* x, int64_t rows, int64_t columns, const float* factor) {

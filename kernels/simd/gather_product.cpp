@@ -42,27 +42,39 @@ void tile(const GatherProblem& g, int64_t first_output, const int64_t* xs, const
     }
     const float* x[P];
     for (int p = 0; p < P; ++p) x[p] = g.x + xs[p] + lane;
-    const float* w_channel = first_w;
-    for (int64_t c = 0; c < g.channels; ++c) {
-      for (const GatherTap& t : g.taps) {
-        V v[P];
-        LOCKSTEP_UNROLL for (int p = 0; p < P; ++p) v[p] = hn::LoadU(d, x[p] + t.x);
-        const float* w = w_channel + t.w;
-        LOCKSTEP_UNROLL for (int o = 0; o < O; ++o) {
-          const float* at = o < 3 ? w + o * w1 : o < 5 ? w + w3 + (o - 3) * w1 : w + w5;
-          const V weight = hn::Set(d, *at);
-          LOCKSTEP_UNROLL for (int p = 0; p < P; ++p) sum[o][p] = hn::MulAdd(weight, v[p], sum[o][p]);
-        }
+    const auto add = [&](int64_t x_tap, const float* w) HWY_ATTR {
+      V v[P];
+      LOCKSTEP_UNROLL for (int p = 0; p < P; ++p) v[p] = hn::LoadU(d, x[p] + x_tap);
+      LOCKSTEP_UNROLL for (int o = 0; o < O; ++o) {
+        const float* at = o < 3 ? w + o * w1 : o < 5 ? w + w3 + (o - 3) * w1 : w + w5;
+        const V weight = hn::Set(d, *at);
+        LOCKSTEP_UNROLL for (int p = 0; p < P; ++p) sum[o][p] = hn::MulAdd(weight, v[p], sum[o][p]);
       }
-      for (int p = 0; p < P; ++p) x[p] += g.x_channel;
-      w_channel += g.w_channel;
-    }
-    if (g.activation != Activation::none) {
-      for (int o = 0; o < O; ++o)
-        for (int p = 0; p < P; ++p) sum[o][p] = activate(d, g.activation, sum[o][p]);
+    };
+    const float* w_channel = first_w;
+    if (g.taps.size() == 1) {  // matrix products, whose inner loop is short
+      const GatherTap tap = g.taps[0];
+      for (int64_t c = 0; c < g.channels; ++c) {
+        add(tap.x, w_channel + tap.w);
+        LOCKSTEP_UNROLL for (int p = 0; p < P; ++p) x[p] += g.x_channel;
+        w_channel += g.w_channel;
+      }
+    } else {
+      for (int64_t c = 0; c < g.channels; ++c) {
+        for (const GatherTap& t : g.taps) add(t.x, w_channel + t.w);
+        for (int p = 0; p < P; ++p) x[p] += g.x_channel;
+        w_channel += g.w_channel;
+      }
     }
     for (int o = 0; o < O; ++o)
       for (int p = 0; p < P; ++p) hn::StoreU(sum[o][p], d, y[o] + ys[p] + lane);
+    // In a pass of its own: between sums and stores it would cost the sums their registers.
+    if (g.activation == Activation::none) continue;
+    for (int o = 0; o < O; ++o)
+      for (int p = 0; p < P; ++p) {
+        float* const at = y[o] + ys[p] + lane;
+        hn::StoreU(activate(d, g.activation, hn::LoadU(d, at)), d, at);
+      }
   }
 }
 
