@@ -8,7 +8,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const fuzz::MemoryFile file(data, size);
   return fuzz::reads([&] {
     unsigned sum = 0;
-    for (const StoredTensor& t : SafetensorsFile::open(file.path())->tensors())
+    const auto opened = SafetensorsFile::open(file.path());
+    for (const StoredTensor& t : opened->tensors())
       for (std::byte b : t.bytes) sum += static_cast<unsigned>(b);
     static volatile unsigned seen;
     seen = sum;
