@@ -15,7 +15,7 @@
 
 #include "bench/program.h"
 #include "kernels/core/cpu_target.h"
-#include "launch/commands/open_model.h"
+#include "launch/job/trained_model.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/files/json_text.h"
 #include "runtime/telemetry/trace.h"

@@ -49,12 +49,17 @@ function(lockstep_highway_sources out)
   set(${out} ${found} PARENT_SCOPE)
 endfunction()
 
-# lockstep_floor(NAME PUBLIC libs... PRIVATE libs...): a static library of every source below NAME/, except main.cpp.
-function(lockstep_floor floor)
-  cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${floor}/*.cpp)
+# lockstep_floor(FOLDER PUBLIC libs... PRIVATE libs... WITHOUT folders...): a static library of every source below FOLDER/, except
+# main.cpp and those below the folders left out. It is called by FOLDER's last part.
+function(lockstep_floor folder)
+  cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE;WITHOUT" ${ARGN})
+  get_filename_component(floor ${folder} NAME)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/launch/main\\.cpp$|/kernels/gpu/watch/|/runtime/cuda/|_absent\\.cpp$|/cudnn\\.cpp$|/cublaslt\\.cpp$")
-  file(GLOB_RECURSE protos CONFIGURE_DEPENDS ${floor}/*.proto)
+  file(GLOB_RECURSE protos CONFIGURE_DEPENDS ${folder}/*.proto)
+  foreach(other ${ARG_WITHOUT})
+    list(FILTER sources EXCLUDE REGEX "^${CMAKE_SOURCE_DIR}/${other}/")
+  endforeach()
   foreach(proto ${protos})
     file(RELATIVE_PATH relative ${CMAKE_SOURCE_DIR} ${proto})
     string(REGEX REPLACE "\\.proto$" "" stem ${relative})

@@ -6,6 +6,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/judge.h"
+#include "launch/commands/report_error.h"
 #include "launch/commands/split.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
@@ -52,7 +53,7 @@ int evaluate_model(const std::string& folder, const DataChoice& choice, bool jso
     TrainedModel model;
     Split data;
     together(*comm, [&] {
-      model = open_trained(folder, root);
+      model = open_trained(folder, root ? report_error : nullptr);
       if (model.description.model.text_to_image.vae)
         throw Error(Exit::config, "E_EVALUATE_MODEL", "a model that draws latents has no loss on images here")
             .at("folder", folder);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "launch/commands/report_error.h"
 #include "models/diffusion/judge.h"
 #include "runtime/comm/together.h"
 #include "runtime/files/json_text.h"
@@ -18,7 +19,7 @@ constexpr int64_t kJudgedAtOnce = 64;
 
 // The classifier, which must see such images as the diffusion model draws.
 TrainedModel open_judge(const std::string& folder, const ModelDescription& drawer) {
-  TrainedModel judge = open_trained(folder);
+  TrainedModel judge = open_trained(folder, report_error);
   const ModelDescription& own = judge.description;
   if (own.diffusion())
     throw Error(Exit::config, "E_JUDGE_MODEL", "the judge is a diffusion model, which names no classes")

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/commands/judge.h"
+#include "launch/commands/report_error.h"
 #include "models/diffusion/scene_judge.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/together.h"
@@ -119,7 +120,7 @@ void judge_drawn_scenes(const JudgeRequest& o, SamplingModel& model, Communicato
     diffusion::set_prompts(r, *model.trained.tokenizer, prompts);
   });
   on_root(comm, [&]() -> std::string {
-    const TrainedModel opened = open_trained(o.judge);
+    const TrainedModel opened = open_trained(o.judge, report_error);
     diffusion::expect_digit_classifier(opened.description);
     classifier = open_session(opened, {.largest_batch = kScenesAtOnce}, *alone);
     real = judge_real(*classifier, load_split(model.trained, o.data), r.count);

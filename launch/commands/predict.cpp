@@ -9,8 +9,8 @@
 #include <numeric>
 
 #include "launch/commands/command.h"
-#include "launch/commands/open_model.h"
 #include "launch/commands/report_error.h"
+#include "launch/job/trained_model.h"
 #include "models/objectives/classification.h"
 #include "models/picture.h"
 #include "runtime/comm/together.h"
@@ -107,7 +107,7 @@ int predict(const std::string& folder, const std::vector<std::string>& files, bo
   try {
     TrainedModel trained;
     together(*comm, [&] {
-      trained = open_trained(folder, root);
+      trained = open_trained(folder, root ? report_error : nullptr);
       if (trained.description.diffusion())
         throw Error(Exit::config, "E_PREDICT_MODEL", "a diffusion model names no classes")
             .at("folder", folder)

@@ -7,13 +7,14 @@
 #include <chrono>
 #include <cmath>
 
+#include "launch/commands/report_error.h"
 #include "runtime/telemetry/say.h"
 
 namespace lockstep {
 
 SamplingModel open_sampling_model(const std::string& folder, bool say) {
   SamplingModel m;
-  m.trained = open_trained(folder, say);
+  m.trained = open_trained(folder, say ? report_error : nullptr);
   if (!m.description().diffusion())
     throw Error(Exit::config, "E_SAMPLE_MODEL", "a classifier draws nothing").at("folder", folder);
   m.request = diffusion::default_request(m.description(), m.trained.tokenizer.get());

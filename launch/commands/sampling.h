@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/commands/open_model.h"
+#include "launch/job/trained_model.h"
 #include "models/diffusion/generate.h"
 
 namespace lockstep {

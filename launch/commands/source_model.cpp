@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
-#include "launch/commands/open_model.h"
 #include "launch/job/model_file.h"
 #include "launch/job/tokenizer.h"
+#include "launch/job/trained_model.h"
 #include "models/diffusion/scheduler_config.h"
 #include "runtime/files/path.h"
 #include "runtime/files/utf8.h"

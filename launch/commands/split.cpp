@@ -2,6 +2,7 @@
 #include "launch/commands/split.h"
 
 #include "launch/commands/report_error.h"
+#include "launch/job/job.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/device/cpu_topology.h"

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/commands/open_model.h"
+#include "launch/job/trained_model.h"
 #include "runtime/data/dataset.h"
 
 namespace lockstep {

@@ -199,4 +199,13 @@ Job read_resolved_job(const std::string& text, const std::string& path) {
   return read_job_text({text, false}, path, {});
 }
 
+Job read_run_job(const std::string& run_folder) {
+  const std::string file = run_folder + "/job.yaml";
+  if (!is_there(file))
+    throw Error(Exit::no_input, "E_RUN_NONE", "not a run folder: it has no job.yaml")
+        .at("folder", run_folder)
+        .hint("`lockstep fit JOB --output DIR` makes one");
+  return read_job(file, {});
+}
+
 }  // namespace lockstep

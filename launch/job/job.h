@@ -69,6 +69,8 @@ struct Job {
 Job read_job(const std::string& path, const std::vector<std::string>& overrides);
 // A job that the launcher has read from a pipe, resolved, for its ranks.
 Job read_resolved_job(const std::string& text, const std::string& path);
+// The run's resolved job. Error no_input (66) where the folder has none.
+Job read_run_job(const std::string& run_folder);
 // The resolved job as YAML: every key with its value, paths absolute; read_job of it gives the same Job.
 std::string to_yaml(const Job& job);
 // The diffusion objective as the trainer takes it; none: classification.

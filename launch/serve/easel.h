@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "launch/commands/open_model.h"
+#include "launch/job/trained_model.h"
 #include "models/diffusion/generate.h"
 
 namespace lockstep::serve {

@@ -133,7 +133,7 @@ void Service::drain() {
 }
 
 void Service::open() {
-  trained_ = open_trained(folder_);
+  trained_ = open_trained(folder_, report_error);
   report_ = report_of(trained_.run);
   alone_ = make_self_communicator();
   if (!trained_.description.diffusion()) {

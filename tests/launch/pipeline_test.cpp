@@ -9,8 +9,8 @@
 #include <list>
 #include <nlohmann/json.hpp>
 
-#include "launch/commands/open_model.h"
 #include "launch/job/model_file.h"
+#include "launch/job/trained_model.h"
 #include "models/diffusion/generate.h"
 #include "models/model.h"
 #include "runtime/checkpoint/checkpoint.h"

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/commands/open_model.h"
+#include "launch/job/trained_model.h"
 
 #include <sstream>
 
-#include "launch/commands/job_plan.h"
-#include "launch/commands/report_error.h"
+#include "launch/job/job.h"
 #include "launch/job/model_file.h"
 #include "launch/job/tokenizer.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/data/hash.h"
+#include "runtime/device/cpu_topology.h"
 #include "runtime/files/json_value.h"
 #include "runtime/files/path.h"
+#include "runtime/graph/kernel_table.h"
 
 namespace lockstep {
 namespace {
@@ -55,7 +56,7 @@ DatasetShape planned_shape(const std::string& run, const Job& job) {
   return shape;
 }
 
-ModelDescription describe_run(const std::string& run, bool say) {
+ModelDescription describe_run(const std::string& run, const std::function<void(const std::string&)>& say) {
   const Job job = read_run_job(run);
   std::string by = "the data in " + job.training.path;
   DatasetShape shape;
@@ -67,8 +68,7 @@ ModelDescription describe_run(const std::string& run, bool say) {
     by = fmt::format("its plan.json, as there are no data in {}{}", job.training.path,
                      shape.classes > 0 && shape.class_names.empty() ? ": classes are numbers" : "");
   }
-  if (say)
-    report_error(fmt::format("note: {} has no model.json: its job says what the model is, by {}", run, by));
+  if (say) say(fmt::format("note: {} has no model.json: its job says what the model is, by {}", run, by));
   return describe(job, shape);
 }
 
@@ -88,7 +88,7 @@ std::string model_home(const std::string& weights) {
   return folder == "unet" || folder.ends_with("/unet") ? parent_folder(folder) : folder;
 }
 
-TrainedModel open_trained(const std::string& folder, bool say) {
+TrainedModel open_trained(const std::string& folder, const std::function<void(const std::string&)>& say) {
   if (!is_there(folder))
     throw Error(Exit::no_input, "E_RUN_NONE", "no such run or folder")
         .at("folder", folder)
@@ -97,7 +97,7 @@ TrainedModel open_trained(const std::string& folder, bool say) {
   m.folder = folder;
   m.run = run_of(folder);
   const auto warn = [&](const std::string& warning) {
-    if (say) report_error("warning: " + warning);
+    if (say) say("warning: " + warning);
   };
   m.weights = open_model(folder, warn, Verification::in_background);
   const std::string home = model_home(m.weights->path());
@@ -115,24 +115,15 @@ TrainedModel open_trained(const std::string& folder, bool say) {
 std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, InferenceOptions options,
                                                Communicator& comm) {
   const LauncherEnvironment environment = launcher_environment();
-  Job job;  // any machine's cores, on the CPU
-  job.device = "cpu";
-  options.kernels = kernel_choice(job, environment.present ? environment.local_size : 1);
+  options.kernels.threads = threads_per_rank(0, environment.present ? environment.local_size : 1);
+  options.kernels.processor = processor_name();
+  options.kernels.cache_file = default_kernel_cache();
   try {
     return std::make_unique<InferenceSession>(model.description, *model.weights, options, comm);
   } catch (Error& e) {
     if (e.exit() == Exit::config) e.add_place("folder", model.folder);  // what its description says cannot be
     throw;
   }
-}
-
-Job read_run_job(const std::string& run_folder) {
-  const std::string file = run_folder + "/job.yaml";
-  if (!is_there(file))
-    throw Error(Exit::no_input, "E_RUN_NONE", "not a run folder: it has no job.yaml")
-        .at("folder", run_folder)
-        .hint("`lockstep fit JOB --output DIR` makes one");
-  return read_job(file, {});
 }
 
 std::unique_ptr<Communicator> launched_communicator() {

@@ -2,10 +2,10 @@
 // A trained model by its folder: a run, a checkpoint, or a diffusers folder.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
-#include "launch/job/job.h"
 #include "models/inference_session.h"
 #include "runtime/text/clip_tokenizer.h"
 
@@ -21,9 +21,9 @@ struct TrainedModel {
 };
 
 // By the model.json beside the weights; of runs that have none by their job and its data or, where these
-// are gone, its plan.json (said once on stderr, where `say`); else by the files of a diffusers folder. Errors: no_input (66), data
-// (65), config (78).
-TrainedModel open_trained(const std::string& folder, bool say = true);
+// are gone, its plan.json; else by the files of a diffusers folder. `say` is told what is odd about the folder, a line each;
+// null: nobody is. Errors: no_input (66), data (65), config (78).
+TrainedModel open_trained(const std::string& folder, const std::function<void(const std::string&)>& say = {});
 
 // The folder of a model by its weights: that of the file, or the one around unet/.
 std::string model_home(const std::string& weights);
@@ -32,9 +32,6 @@ std::string model_home(const std::string& weights);
 // `model` outlives the session where options.in_place.
 std::unique_ptr<InferenceSession> open_session(const TrainedModel& model, InferenceOptions options,
                                                Communicator& comm);
-
-// The run's resolved job. Error no_input (66) where the folder has none.
-Job read_run_job(const std::string& run_folder);
 
 // Joins the ranks that a launcher started; one rank alone where there was none.
 std::unique_ptr<Communicator> launched_communicator();
