@@ -72,7 +72,7 @@ Graph assign_layouts(const Graph& from, const std::vector<ValueId*>& values, Dev
     if (layout == Layout::lanes && (device != Device::cpu || activations == DType::bf16))
       layout = Layout::plain;
     for (ValueId& v : m.in)
-      if (b.spec(v).dtype == DType::f32 && to.value(v).storage != Storage::input) v = in_layout(v, layout);
+      if (b.spec(v).dtype == DType::f32) v = in_layout(v, layout);
     for (size_t i = 0; i < n.out.size(); ++i) {
       Value value = from.value(n.out[i]);
       if (value.batch && n.op != "image_normalize") value.spec.layout = layout_for(value.spec.shape, layout);

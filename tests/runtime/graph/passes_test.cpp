@@ -263,6 +263,22 @@ TEST(Layouts, OneReorderServesAllReaders) {
   EXPECT_EQ(laid.value(sum).spec.layout, Layout::nhwc);
 }
 
+// What the host writes is plain, whatever its readers want.
+TEST(Layouts, InputsOfF32AreReorderedForTheirReaders) {
+  for (const int64_t channels : {8, 32}) {
+    Graph g;
+    GraphBuilder b(g);
+    const ValueId image = b.input("x", {DType::f32, {2, channels, 4, 4}, Layout::plain}, true);
+    ValueId y = Layers{b, kNoValue}.conv("conv", image, channels, 3);
+    const Graph laid = assign_layouts(g, {&y});
+    const Node& conv = the(laid, "conv2d");
+    EXPECT_EQ(laid.value(y).spec.layout, channels == 8 ? Layout::lanes : Layout::nhwc);
+    EXPECT_EQ(laid.value(conv.in[0]).spec.layout, laid.value(y).spec.layout);
+    EXPECT_EQ(laid.value(the(laid, "reorder").in[0]).storage, Storage::input);
+    EXPECT_EQ(laid.value(the(laid, "reorder").in[0]).spec.layout, Layout::plain);
+  }
+}
+
 // An image in nhwc and its tokens are the same memory: of reorders there are none between.
 TEST(Layouts, TokensAreViewsOfImagesInNhwc) {
   Graph g;
@@ -274,7 +290,7 @@ TEST(Layouts, TokensAreViewsOfImagesInNhwc) {
   ValueId y = l.conv("conv2", b.elementwise(Elt::add, {b.image(t, 4, 4), x}), 32, 3, 1);
   g.value(y).storage = Storage::output;
   const Graph laid = assign_layouts(g, {&y});
-  EXPECT_EQ(count(laid, "reorder"), 0);  // inputs lie as the host writes them
+  EXPECT_EQ(count(laid, "reorder"), 1);  // of the input, which lies as the host writes it
   EXPECT_EQ(count(laid, "view"), 2);
   EXPECT_EQ(laid.value(y).spec.layout, Layout::nhwc);
 }
