@@ -143,6 +143,13 @@ class Ours:
             settings["model.init_from"] = weights
         return Training(IMAGE_JOBS[model], batch, settings, program=self.program)
 
+    def painter(self, batch, precision, threads):
+        settings = {"instance_count": 1, "threads_per_rank": threads, "log_every": 1, "checkpoint": "{keep: 1}",
+                    "sampling": "{count: 1, steps: 1}", "hyperparameters.global_batch_size": batch,
+                    "hyperparameters.steps": self.image_steps, "hyperparameters.precision": precision,
+                    "hyperparameters.lr_schedule": "constant"}  # fmt: skip
+        return Training(CONFIGS / "painter_digits.yaml", batch, settings, program=self.program)
+
     def rate(self, training, trace=None):
         return training.rate(self.folder(), trace)
 

@@ -18,7 +18,7 @@ from harness import ROOT, Failed, commit, run
 
 MOST_BYTES = 45_000_000
 NEEDED = ("nccl", "cudnn", "cublaslt")
-CONFIGS = ("mnist_article.yaml", "resnet18_cifar10.yaml", "ddpm_cifar10.yaml", "data/mnist")
+CONFIGS = ("mnist_article.yaml", "resnet18_cifar10.yaml", "ddpm_cifar10.yaml", "painter_digits.yaml", "data/mnist", "data/clip_small")
 SCRIPTS = ("bench/run-gpu", "bench/harness.py", "bench/ours.py", "bench/pytorch.py", "bench/process_memory.py", "bench/gpu_stages",
            "bench/peers", "tests/golden/diffusion_peer.py", "tests/golden/torch_nets.py", "LICENSE", "NOTICE")  # fmt: skip
 PACKAGES = ("diffusers==0.42.1", "safetensors")  # what the peers import beside PyTorch and torchvision

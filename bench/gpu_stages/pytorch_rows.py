@@ -3,7 +3,7 @@
 
 import json
 
-from gpu_stages.training import NETS, ROWS, WARMUP, WINDOW, jobs_of, tried
+from gpu_stages.training import PEERS, ROWS, WARMUP, WINDOW, jobs_of, tried
 from harness import Failed
 
 NAME, TITLE, SHARE = "pytorch", "PyTorch", 120
@@ -17,7 +17,7 @@ def missing(s):
 
 def plan():
     """[(side, net, precision)], in order; bf16 first, which GPUs are trained in."""
-    eager = sorted(ROWS, key=lambda row: row[1])
+    eager = sorted((row for row in ROWS if row[0] in PEERS), key=lambda row: row[1])
     return [("pytorch", *row) for row in eager] + [("pytorch compiled", *row) for row in COMPILED]
 
 
@@ -43,7 +43,7 @@ def modules(s):
 
 def rehearse(s):
     absent = modules(s).replace("\n", "; ") if s.programs.python else ""
-    return f"{len(plan())} runs of {len(NETS)} nets" + (f"; cannot be imported: {absent}" if absent else "")
+    return f"{len(plan())} runs of {len(PEERS)} nets" + (f"; cannot be imported: {absent}" if absent else "")
 
 
 def one(s, jobs, side, net, precision):

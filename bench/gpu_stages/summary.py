@@ -72,6 +72,22 @@ def training_rows(results):
     return rows
 
 
+def pipeline_rows(lines):
+    rows, seen = [], {}
+    for line in lines:
+        if "call_seconds" in line:
+            seen.setdefault((line["program"], line["precision"]), {})[line["side"]] = line["call_seconds"]
+        elif "problem" in line or "not_run" in line:
+            what = " ".join(str(line[key]) for key in ("program", "precision", "side") if key in line)
+            rows.append((f"pipeline {what}", line.get("not_run") or line["problem"]))
+    for (program, precision), sides in seen.items():
+        text = ", ".join(f"{side} {1000 * value:.1f}" for side, value in sides.items())
+        if mine := sides.get("lockstep"):
+            text += "".join(f"; {value / mine:.2f}x {side}" for side, value in sides.items() if side.startswith("pytorch"))
+        rows.append((f"{program} {precision}, ms a call", text))
+    return rows
+
+
 def sanitizer_rows(lines):
     rows = []
     for check in ("memcheck", "racecheck"):
@@ -120,5 +136,6 @@ def table(s, stages):
     results = s.results
     rows = state_rows(s, stages) + probe_rows(results.of("probe"))
     rows += [(stage, tests_row(results.of(stage))) for stage in ("cases", "words") if results.of(stage, "passed")]
-    rows += timing_rows(results.of("timings")) + training_rows(results) + sanitizer_rows(results.of("sanitizer"))
+    rows += timing_rows(results.of("timings")) + training_rows(results) + pipeline_rows(results.of("pipeline"))
+    rows += sanitizer_rows(results.of("sanitizer"))
     return "| what | result |\n| --- | --- |\n" + "\n".join(f"| {cell(what)} | {cell(result)} |" for what, result in rows) + "\n"

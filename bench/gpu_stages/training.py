@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lockstep fit` of three nets in fp32 and bf16: samples a second over a window of some seconds, and whether the first losses
-are PyTorch's on the same weights."""
+"""`lockstep fit` of four nets in fp32 and bf16: samples a second over a window of some seconds, and, of those that the peers
+train too, whether the first losses are PyTorch's on the same weights."""
 
 import concurrent.futures
 import functools
@@ -16,11 +16,12 @@ from pytorch import NET_WITHOUT_DROPOUT, same_losses
 
 NAME, TITLE, SHARE = "training", "lockstep fit", 120
 BATCH = 128
-NETS = {"mnist": "mnist_convnet_dropout", "resnet18": "ResNet-18", "ddpm_cifar10": "the DDPM UNet"}
+NETS = {"mnist": "mnist_convnet_dropout", "resnet18": "ResNet-18", "ddpm_cifar10": "the DDPM UNet", "painter": "the painter of digits"}
+PEERS = ("mnist", "resnet18", "ddpm_cifar10")  # which have scripts of the peers
 ROWS = [(net, precision) for net in NETS for precision in ("fp32", "bf16")]
 WINDOW = 3.0  # seconds at least
-WARMUP = {"mnist": 200, "resnet18": 30, "ddpm_cifar10": 20}  # steps before the clock starts, on both sides
-CHECKED = {"mnist": 20, "resnet18": 12, "ddpm_cifar10": 12}  # steps of the first run: for losses, kernel choices and its speed
+WARMUP = {"mnist": 200, "resnet18": 30, "ddpm_cifar10": 20, "painter": 20}  # steps before the clock starts, on both sides
+CHECKED = {"mnist": 20, "resnet18": 12, "ddpm_cifar10": 12, "painter": 12}  # steps of the first run: for losses, kernel choices and its speed
 COMPARED = {"mnist": 20, "resnet18": 1, "ddpm_cifar10": 1}  # losses of it
 MOST_STEPS = 1_000_000
 FOR_LOSSES = 25  # seconds of the stage that are kept for PyTorch's losses
@@ -53,8 +54,8 @@ class Jobs:
             else:
                 self.s.say(net=net, problem=f"no weights from PyTorch: {done.why()}")
 
-        with concurrent.futures.ThreadPoolExecutor(len(NETS)) as pool:
-            list(pool.map(make, NETS))
+        with concurrent.futures.ThreadPoolExecutor(len(PEERS)) as pool:
+            list(pool.map(make, PEERS))
 
     @staticmethod
     def peer_words(net):
@@ -79,6 +80,8 @@ class Jobs:
             if checked:
                 init = f"init_from: {weights}, " if weights else ""
                 job.settings |= {"model": f"{{{init}layers: {' '.join(NET_WITHOUT_DROPOUT.split())}}}", "hyperparameters.shuffle": "false"}
+        elif net == "painter":
+            job = self.ours.painter(BATCH, precision, 4)
         else:
             start = weights.parent if weights and net == "ddpm_cifar10" else weights
             job = self.ours.images(net, BATCH, precision, start, threads=4)

@@ -21,7 +21,7 @@ sys.dont_write_bytecode = True
 from gpu_stages import programs  # noqa: E402
 
 BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
-STAGES = ("probe", "cases", "words", "timings", "training", "pytorch", "sanitizer")
+STAGES = ("probe", "cases", "words", "timings", "training", "pytorch", "pipeline", "sanitizer")
 
 
 def bundle(build, file):
@@ -71,7 +71,8 @@ class Bundle(unittest.TestCase):
         self.assertIn("lockstep ", rehearsed["probe"])
         self.assertRegex(rehearsed["cases"], r"[1-9]\d+ processes of tests.* and [1-9]\d* of collectives")
         self.assertRegex(rehearsed["timings"], r"[1-9]\d+ groups of [1-9]\d+ kernels")
-        self.assertEqual(rehearsed["training"], "6 jobs, 6 as they should be")
+        self.assertEqual(rehearsed["training"], "8 jobs, 8 as they should be")
+        self.assertEqual(rehearsed["pipeline"], "3 programs in 2 precisions: denoise, encode_text, decode")
         self.assertIn("| what | result |", (self.folder / "out/table.md").read_text())
         self.assertLess(time.monotonic() - began, 120)  # of a busy machine; alone some seconds
 
@@ -108,6 +109,19 @@ class Bundle(unittest.TestCase):
         self.assertEqual(timed, [(3, "implicit_gemm"), (0, "direct")])
         self.assertEqual([line["group"] for line in lines if "done" in line], [3, 0])
         self.assertTrue(all(len(line["seconds"]) == 2 and min(line["seconds"]) > 0 for line in lines if line.get("seconds")))
+
+    def test_programs_are_timed(self):
+        """A small pipeline, on the host, with the GPU kernels' twins there."""
+        environment = {**os.environ, "LD_LIBRARY_PATH": f"{self.folder}/unpacked/lib:{self.of_target()}"}
+        command = [self.folder / "unpacked/bin/gpu_programs", "program_timings", "--few", "--device", "simt", "--calls", "2"]
+        for precision in ("fp32", "bf16"):
+            done = subprocess.run([*command, "--precision", precision], text=True, capture_output=True, env=environment)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            lines = {line["program"]: line for line in map(json.loads, done.stdout.splitlines())}
+            self.assertEqual(set(lines), {"denoise", "encode_text", "decode"})
+            for line in lines.values():
+                self.assertEqual((line["precision"], len(line["seconds"])), (precision, 2))
+                self.assertTrue(line["flops"] > 0 and line["parameters"] > 0 and min(line["seconds"]) > 0, line)
 
     def test_its_mpirun_starts_two_ranks(self):
         unpacked = self.folder / "unpacked"

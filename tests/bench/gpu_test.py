@@ -21,7 +21,7 @@ BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 sys.dont_write_bytecode = True
 
-from gpu_stages import all_stages, card, cases, closure, gtest, processes, programs, results, sanitizer, session, summary, timings, training, words  # noqa: E402
+from gpu_stages import all_stages, card, cases, closure, gtest, pipeline, processes, programs, results, sanitizer, session, summary, timings, training, words  # noqa: E402
 from peers import ranks  # noqa: E402
 
 
@@ -277,6 +277,37 @@ for g in map(int, of("--groups")):
 """
 
 
+# In gpu_programs' place: its decoder fails.
+PIPELINE = """#!{python}
+import json, sys
+words = sys.argv[1:]
+assert words[0] == "program_timings", words
+if "--list" in words:
+    for name in ("denoise", "decode"): print(json.dumps(dict(program=name)))
+elif words[-1] == "decode":
+    sys.exit("E_CUDA: out of memory")
+else:
+    precision = words[words.index("--precision") + 1]
+    print(json.dumps(dict(program=words[-1], precision=precision, batch=2, seconds=[3.0, 1.0, 2.0])))
+"""
+
+
+class Pipeline(unittest.TestCase):
+    def test_a_program_that_fails_is_named_and_the_others_timed(self):
+        with tempfile.TemporaryDirectory() as folder:
+            program = pathlib.Path(folder) / "gpu_programs"
+            program.write_text(PIPELINE.format(python=sys.executable))
+            program.chmod(0o755)
+            there = types.SimpleNamespace(ours=program, scratch=pathlib.Path(folder), environment=dict(os.environ), python=None)
+            s = session.Session(there, results.Results(pathlib.Path(folder) / "out"), 1)
+            s.stage = pipeline.NAME
+            pipeline.work(s)
+            said = {(line["program"], line["precision"]): line for line in s.results.lines}
+        self.assertEqual([said["denoise", p]["call_seconds"] for p in ("fp32", "bf16")], [2.0, 2.0])
+        self.assertIn("out of memory", said["decode", "bf16"]["problem"])
+        self.assertEqual(len(said), 4)
+
+
 class Timings(unittest.TestCase):
     def follow(self, code, watch=5, order=(2, 0, 1)):
         with tempfile.TemporaryDirectory() as folder:
@@ -438,6 +469,14 @@ class Table(unittest.TestCase):
                          {"net": "resnet18", "precision": "bf16", "problem": "exit 70: a | b"})  # fmt: skip
         self.assertIn("lockstep 3,000, pytorch 1,000; 3.00x pytorch; losses as PyTorch's", text)
         self.assertIn("| training resnet18 bf16 | exit 70: a \\| b |", text)
+
+    def test_a_pipeline_beside_diffusers(self):
+        call = {"program": "denoise", "precision": "bf16"}
+        text = self.rows("pipeline", {**call, "side": "lockstep", "call_seconds": 0.02, "seconds": [0.02]},
+                         {**call, "side": "pytorch", "call_seconds": 0.03, "seconds": [0.03]},
+                         {"program": "decode", "precision": "fp32", "side": "pytorch", "not_run": "no time left"})  # fmt: skip
+        self.assertIn("| denoise bf16, ms a call | lockstep 20.0, pytorch 30.0; 1.50x pytorch |", text)
+        self.assertIn("| pipeline decode fp32 pytorch | no time left |", text)
 
 
 SASS = """
