@@ -32,6 +32,8 @@ install(FILES ${CMAKE_BINARY_DIR}/lockstep.1.gz DESTINATION ${CMAKE_INSTALL_MAND
 install(FILES ${CMAKE_BINARY_DIR}/lockstep.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
         RENAME lockstep)
 
+# Without component `development` (cmake/embedding.cmake).
+set(CPACK_INSTALL_CMAKE_PROJECTS "${CMAKE_BINARY_DIR};${PROJECT_NAME};Unspecified;/")
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME lockstep)
 set(CPACK_PACKAGE_CONTACT "The Lockstep authors")

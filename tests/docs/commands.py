@@ -74,6 +74,7 @@ BUILDS = "builds the whole project; .ci/run runs it"
 NETWORK = "downloads 170 MB; tests/launch/fetch_test.cpp runs the command against a server of its own"
 CIFAR = "needs CIFAR-10, which is not in the repository"
 HOSTS = "needs other machines; tests/launch/mpirun_test.cpp tests what mpirun is given"
+EMBEDS = "tests/packaging/embedding_test.py does it with small models"
 SERVES = "serves until it is stopped; tests/launch/serve_test.cpp asks it"
 NOT_RUN = {
     "launch/quickstart": BUILDS,
@@ -108,6 +109,10 @@ NOT_RUN = {
     "build/release/bench/kernel_bench configs/mnist_cnn.yaml": "takes minutes; bench/run --quick runs it",
     "bench/gpu": "needs a GPU; tests/bench/gpu_test.py tests its parts",
     "lockstep plan configs/mnist_cnn.yaml --device cuda": "needs a build with CUDA",
-    'const TrainedModel trained = open_trained("runs/mnist-cnn-001");': "tests/models/inference_session_test.cpp does it",
+    "cmake --install build/release --prefix ~/.local": EMBEDS,
+    "cmake -S docs/embedding -B build/embedding -DCMAKE_PREFIX_PATH=$HOME/.local": EMBEDS,
+    "cmake --build build/embedding": EMBEDS,
+    "build/embedding/classify runs/mnist-cnn-001 tests/golden/digits/test-0.png": EMBEDS,
+    "const TrainedModel trained = open_trained(argv[1]);": EMBEDS,
     "from diffusers import DDPMPipeline": "needs diffusers; tests/golden/check_diffusers.py does it",
 }
