@@ -113,14 +113,14 @@ class Bundle(unittest.TestCase):
     def test_programs_are_timed(self):
         """A small pipeline, on the host, with the GPU kernels' twins there."""
         environment = {**os.environ, "LD_LIBRARY_PATH": f"{self.folder}/unpacked/lib:{self.of_target()}"}
-        command = [self.folder / "unpacked/bin/gpu_programs", "program_timings", "--few", "--device", "simt", "--calls", "2"]
+        command = [self.folder / "unpacked/bin/gpu_programs", "program_timings", "--few", "--device", "simt", "--calls", "1"]
         for precision in ("fp32", "bf16"):
             done = subprocess.run([*command, "--precision", precision], text=True, capture_output=True, env=environment)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             lines = {line["program"]: line for line in map(json.loads, done.stdout.splitlines())}
             self.assertEqual(set(lines), {"denoise", "encode_text", "decode"})
             for line in lines.values():
-                self.assertEqual((line["precision"], len(line["seconds"])), (precision, 2))
+                self.assertEqual((line["precision"], len(line["seconds"])), (precision, 1))
                 self.assertTrue(line["flops"] > 0 and line["parameters"] > 0 and min(line["seconds"]) > 0, line)
 
     def test_its_mpirun_starts_two_ranks(self):

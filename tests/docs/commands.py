@@ -43,6 +43,7 @@ RUN = [
     ),
     ("lockstep evaluate runs/mnist-cnn-001 --data configs/data/mnist", ""),
     ("mpirun -n 2 lockstep evaluate runs/mnist-cnn-001", ""),
+    ("lockstep plan runs/mnist-cnn-001", ""),
     (f"{FIT} --set hyperparameters.optimizer.lr=0.1", SHORT),
     ("lockstep report runs/mnist-cnn-001 runs/mnist-cnn-002", ""),
     (f"{FIT} --profile", SHORT),

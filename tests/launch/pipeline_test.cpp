@@ -160,6 +160,50 @@ TEST_P(Pipeline, SaysWhatIsWrong) {
   expect(lockstep("sample pipeline --prompt a"), Exit::no_input, "E_TOKENIZER_NONE");
 }
 
+// Each program for each device, whether it is here or not: a kernel for every op, and bf16 where it is asked for.
+TEST_P(Pipeline, IsPlannedForAnyDevice) {
+  write_pipeline(golden().at(GetParam()), Names::present);
+  for (const std::string device : {"cpu", "simt", "cuda"})
+    for (const std::string precision : {"fp32", "bf16"}) {
+      const std::string command =
+          "plan pipeline --batch 2 --json --precision " + precision + " --device " + device;
+      if (device == "cuda" && !has_cuda()) {
+        expect(lockstep(command), Exit::config, "E_JOB_UNAVAILABLE");
+        continue;
+      }
+      const Outcome e = lockstep(command);
+      ASSERT_EQ(e.code, 0) << e.text;
+      const json plan = json::parse(e.text);
+      std::vector<std::string> names;
+      int convolutions = 0, in_bf16 = 0;
+      for (const json& program : plan.at("programs")) {
+        names.push_back(program.at("name"));
+        EXPECT_GT(program.at("flops"), 0) << names.back();
+        EXPECT_GT(program.at("memory").at("activations"), 0) << names.back();
+        for (const json& node : program.at("nodes")) {
+          EXPECT_NE(node.value("kernel", "none is needed"), "") << node;
+          if (node.at("op") != "conv2d") continue;
+          ++convolutions;
+          in_bf16 += node.at("in")[0].at("tensor").get<std::string>().starts_with("bf16");
+        }
+      }
+      EXPECT_EQ(names, (std::vector<std::string>{"denoise", "encode_text", "decode"}));
+      EXPECT_GT(convolutions, 0);
+      const bool all_in_fp32 = precision == "fp32", most_in_bf16 = !all_in_fp32 && device != "cpu";
+      EXPECT_TRUE(!all_in_fp32 || in_bf16 == 0) << device << ": " << in_bf16;
+      EXPECT_TRUE(!most_in_bf16 || 2 * in_bf16 > convolutions)
+          << device << ": " << in_bf16 << " of " << convolutions;
+    }
+  expect(lockstep("plan pipeline --device simt"), Exit::ok, "decode: batch 1, fp32", "attention",
+         "FLOPs of a batch");
+  expect(lockstep("plan pipeline --set a=1"), Exit::usage, "E_OPTION", "--set");
+  expect(lockstep("plan pipeline --precision fp16"), Exit::usage, "E_OPTION", "fp16");
+  expect(lockstep("plan pipeline --device tpu"), Exit::usage, "E_OPTION", "tpu");
+  expect(lockstep("plan pipeline --batch 0"), Exit::usage, "E_OPTION", "--batch");
+  expect(lockstep("plan " LOCKSTEP_SOURCE_DIR "/configs/mnist_cnn.yaml --batch 2"), Exit::usage, "E_OPTION",
+         "--batch");
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, Pipeline, ::testing::Values("sd1", "sd2", "tiny_vae"),
                          [](const auto& kind) { return std::string(kind.param); });
 
