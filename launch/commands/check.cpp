@@ -94,9 +94,9 @@ int run_check(const Arguments& arguments) {
     c.warnings.push_back(std::move(warning));
   const std::vector<std::string> notes = check_files(job, c);
   fmt::print(
-      "{}: fine. {} training images of {}x{}x{} in {} classes; {} parameters; {} ranks; {} steps an epoch, "
+      "{}: fine. {} training images of {}x{}x{} in {} classes; {}; {} ranks; {} steps an epoch, "
       "{} in all\n",
-      file, c.data.count, c.data.channels, c.data.height, c.data.width, c.data.classes, c.parameter_count,
+      file, c.data.count, c.data.channels, c.data.height, c.data.width, c.data.classes, c.parameters.text(),
       job.instance_count, c.steps_per_epoch, c.total_steps);
   print_classes(c.data);
   for (const std::string& warning : c.warnings) fmt::print("warning: {}\n", warning);

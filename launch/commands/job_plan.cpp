@@ -26,9 +26,12 @@
 namespace lockstep {
 namespace {
 
-int64_t count_parameters(const ParameterTable& table) {
-  int64_t n = 0;
-  for (const auto& p : table.parameters) n += p.shape.elements();
+ParameterCount count_parameters(const ParameterTable& table) {
+  ParameterCount n;
+  for (const auto& p : table.parameters) {
+    n.all += p.shape.elements();
+    if (table.trains(p)) n.trained += p.shape.elements();
+  }
   return n;
 }
 
@@ -174,11 +177,12 @@ std::vector<std::string> class_warnings(const Job& job, const DatasetShape& data
 MemoryReport flat_memory(const Job& job, const ParameterTable& table, const OptimizerParams& optimizer) {
   const ModelArrays arrays = model_arrays(job.hyperparameters, table, static_cast<int>(job.instance_count));
   MemoryReport m;
+  const int64_t trained = table.trained_length;
   m.parameters = table.length * 4;
-  m.gradients = (1 + arrays.partial_sums) * table.length * 4;
-  if (gradient_dtype(job) == DType::bf16) m.gradients += table.length * size_of(DType::bf16);
-  m.state = optimizer.state_count() * table.length * 4;
-  m.ema = optimizer.ema ? table.length * 4 : 0;
+  m.gradients = (1 + arrays.partial_sums) * trained * 4;
+  if (gradient_dtype(job) == DType::bf16) m.gradients += trained * size_of(DType::bf16);
+  m.state = optimizer.state_count() * trained * 4;
+  m.ema = optimizer.ema ? trained * 4 : 0;
   m.half = optimizer.half ? table.length * 2 : 0;
   m.buffers = table.buffer_length * 4;
   return m;
@@ -269,7 +273,7 @@ CheckedJob check_placed(const Job& job) {
   const auto objective = objective_of(job, c.data);
   GraphSpec spec = graph_spec(job, Device::cpu);
   const Graph forward = build_forward(forward_of(*objective), spec, true).graph;
-  const ParameterTable table = make_parameter_table(forward);
+  const ParameterTable table = parameter_table(objective.get(), {}, spec, job.hyperparameters);
   c.memory = flat_memory(job, table, optimizer_params(job.hyperparameters, table));
   c.warnings = class_warnings(job, c.data);
   if (const std::string warning = check_batch_norm(forward, schedule); !warning.empty())
@@ -278,7 +282,7 @@ CheckedJob check_placed(const Job& job) {
   flops_of(build_forward(forward_of(*objective), spec, true)
                .graph);  // sizes that 64 bits do not hold, with samples as with one
   if (job.hyperparameters.shards) refuse_rank_dependence(job, !table.buffers.empty());
-  c.parameter_count = count_parameters(table);
+  c.parameters = count_parameters(table);
   c.table = table;
   return c;
 }
@@ -298,8 +302,8 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
   GraphSpec spec = graph_spec(job, device_of(job));
   const Graph forward = build_forward(forward_of(*objective), spec, true).graph;
   check_batch_norm(forward, schedule);
-  p.table = make_parameter_table(forward);
-  p.parameter_count = count_parameters(p.table);
+  p.table = parameter_table(objective.get(), {}, spec, c);
+  p.parameters = count_parameters(p.table);
   p.optimizer = optimizer_params(c, p.table);
 
   const KernelChoice how = kernel_choice(job, job.hosts.empty() && job.hostfile.empty() ? ranks : 1);

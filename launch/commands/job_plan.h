@@ -21,6 +21,14 @@ DType gradient_dtype(const Job& job);
 // Kernel choice for a rank that shares its host with `local_size` ranks.
 KernelChoice kernel_choice(const Job& job, int local_size);
 
+struct ParameterCount {
+  int64_t all = 0, trained = 0;
+  // "1000 parameters", or how many of them are trained where some are not.
+  std::string text() const {
+    return fmt::format("{} parameters{}", all, trained < all ? fmt::format(", {} of them trained", trained) : "");
+  }
+};
+
 struct JobPlan {
   DatasetShape data;
   int64_t training_samples = 0;  // after validation_fraction
@@ -32,7 +40,7 @@ struct JobPlan {
   KernelTable kernels;
   MemoryReport memory;     // of rank 0, the rank with the largest share
   int64_t data_bytes = 0;  // decoded images and batches in flight
-  int64_t parameter_count = 0;
+  ParameterCount parameters;
 };
 
 // Reads data headers only. time_kernels: as `fit` does (cached); else the first candidate that accepts.
@@ -42,7 +50,8 @@ JobPlan plan_job(const Job& job, bool time_kernels);
 // that does not fit, no_input (66) or data (65) for the data.
 struct CheckedJob {
   DatasetShape data;
-  int64_t parameter_count = 0, steps_per_epoch = 0, total_steps = 0;
+  ParameterCount parameters;
+  int64_t steps_per_epoch = 0, total_steps = 0;
   MemoryReport memory;                // of a rank; without activations
   std::vector<std::string> warnings;  // what runs, but looks like a mistake
   ParameterTable table;

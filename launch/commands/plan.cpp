@@ -54,7 +54,8 @@ nlohmann::json describe(const Job& job, const JobPlan& p) {
   j["gradient_precision"] = job.gradient_precision;
   j["ranks"] = job.instance_count;
   j["batch_per_rank"] = p.nominal_batch;
-  j["parameters"] = p.parameter_count;
+  j["parameters"] = p.parameters.all;
+  j["trained_parameters"] = p.parameters.trained;
   j["steps_per_epoch"] = p.steps_per_epoch;
   j["steps"] = p.total_steps;
   j["kernels"] = p.kernels;
@@ -93,8 +94,8 @@ void print(const Job& job, const JobPlan& p) {
   const Plan& plan = p.training.back();
   const Graph& g = plan.graph;
   fmt::print(
-      "{}: {} ranks, {} samples a rank and micro-batch, {}, {} parameters, {} steps an epoch, {} steps\n\n",
-      job.job_name, job.instance_count, p.nominal_batch, job.hyperparameters.precision, p.parameter_count,
+      "{}: {} ranks, {} samples a rank and micro-batch, {}, {}, {} steps an epoch, {} steps\n\n",
+      job.job_name, job.instance_count, p.nominal_batch, job.hyperparameters.precision, p.parameters.text(),
       p.steps_per_epoch, p.total_steps);
   print_nodes(g);
   fmt::print(

@@ -74,6 +74,14 @@ Table model_keys() {
        .text = Text::path,
        .absent = "PyTorch's initial distributions",
        .change = Change::by_content},
+      {.path = "trained",
+       .slot = JOB_FIELD(hyperparameters.trained),
+       .help = "The networks that are trained. The others are frozen: they keep their weights, and have no "
+               "gradients, no optimizer state and no moving average.",
+       .example = "[unet]",
+       .choices = {"text_encoder", "unet"},
+       .absent = "both",
+       .when = {"model.name", {kTextToImage}}},
   };
 }
 

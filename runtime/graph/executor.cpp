@@ -121,8 +121,11 @@ void Executor::resolve(Bound& b) {
         const auto i = static_cast<size_t>(v.name[1] - '0');
         return shared ? model_.state[i].data() : state_[i].data();
       }
-      case Storage::ema:
-        return ema + (whole ? 0 : model_.table.parameter(v.name).begin);
+      case Storage::ema: {
+        if (whole) return ema;
+        const FlatEntry& e = model_.table.parameter(v.name);
+        return (model_.table.trains(e) ? ema : parameters) + e.begin;  // what is frozen is its own average
+      }
       case Storage::half:
         return half + (whole ? 0 : model_.table.parameter(v.name).begin);
       case Storage::buffer:

@@ -25,7 +25,7 @@ enum class Storage : uint8_t {
   gradient,     // named as its parameter; kMetrics: the step's metrics at the array's start
   partial_sum,  // of gradients over micro-batches, in array `level`; named as gradients are
   state,        // optimizer state
-  ema,          // the parameters' moving average
+  ema,          // the parameters' moving average; of frozen ones themselves
   half,         // the parameters rounded to bf16
   buffer,       // running statistics
   input,        // written by the host before a run: images, labels, step state

@@ -20,10 +20,27 @@ void expect_same(const FlatEntry& entry, const Shape& shape) {
                   entry.shape.text(), shape.text());
 }
 
+bool in_trained_network(const ParameterTable& t, const std::string& name) {
+  return t.trained.empty() ||
+         std::find(t.trained.begin(), t.trained.end(), name.substr(0, name.find('.'))) != t.trained.end();
+}
+
+void add_parameter(ParameterTable& t, const Value& v) {
+  t.parameters.push_back({v.name, v.spec.shape, v.init, t.length});
+  t.length += aligned(v.spec.shape.elements());
+  if (t.length >= kAddressable / 4)
+    throw Error(Exit::config, "E_TOO_LARGE",
+                fmt::format("the model's parameters lie in one array, which would be {} bytes with this "
+                            "tensor: more than a process can address",
+                            t.length * 4))
+        .at("tensor", v.name);
+}
+
 }  // namespace
 
-ParameterTable make_parameter_table(const Graph& forward) {
+ParameterTable make_parameter_table(const Graph& forward, const std::vector<std::string>& trained) {
   ParameterTable t;
+  t.trained = trained;
   add_parameters(t, forward);
   return t;
 }
@@ -36,6 +53,7 @@ void add_parameters(ParameterTable& t, const Graph& forward) {
   for (const Node& n : forward.nodes())
     for (ValueId v : n.in)
       if (forward.value(v).storage == Storage::parameter && seen.insert(v).second) used.push_back(v);
+  std::vector<ValueId> frozen;
   for (auto it = used.rbegin(); it != used.rend(); ++it) {
     const Value& v = forward.value(*it);
     if (before.contains(v.name)) {
@@ -46,15 +64,15 @@ void add_parameters(ParameterTable& t, const Graph& forward) {
       throw Error(Exit::config, "E_TENSOR_NAME",
                   fmt::format("two tensors of the model are called '{}'", v.name))
           .hint("give one of the layers another name");
-    t.parameters.push_back({v.name, v.spec.shape, v.init, t.length});
-    t.length += aligned(v.spec.shape.elements());
-    if (t.length >= kAddressable / 4)
-      throw Error(Exit::config, "E_TOO_LARGE",
-                  fmt::format("the model's parameters lie in one array, which would be {} bytes with this "
-                              "tensor: more than a process can address",
-                              t.length * 4))
-          .at("tensor", v.name);
+    if (!in_trained_network(t, v.name)) {
+      frozen.push_back(*it);
+      continue;
+    }
+    LOCKSTEP_ASSERT(t.trained_length == t.length, "{} is trained, and comes behind what is frozen", v.name);
+    add_parameter(t, v);
+    t.trained_length = t.length;
   }
+  for (ValueId v : frozen) add_parameter(t, forward.value(v));
   for (ValueId v = 0; v < forward.value_count(); ++v) {
     const Value& value = forward.value(v);
     if (before.contains(value.name)) continue;
@@ -86,7 +104,7 @@ const FlatEntry& ParameterTable::buffer(const std::string& name) const {
 }
 
 std::string ParameterTable::text() const {
-  std::string s;
+  std::string s = fmt::format("{} of {} trained\n", trained_length, length);
   for (const auto& entries : {parameters, buffers})
     for (const auto& e : entries) s += fmt::format("{} {} at {}\n", e.name, e.shape.text(), e.begin);
   return s;

@@ -4,7 +4,8 @@
 // All of them share one numbering: floats [0, kMetricsFloats) of the gradient array carry the step's metrics
 // (the loss sum and correct count ride along in the first bucket's allreduce) and are unused in the others;
 // then the parameters follow in reverse order of first use, so that the gradients that are ready first lie
-// first and a bucket is a slice. Each starts at a multiple of 16 floats (64 bytes).
+// first and a bucket is a slice. Each starts at a multiple of 16 floats (64 bytes). Those of frozen networks come
+// last: the arrays of gradients, optimizer state and moving average end before them.
 #pragma once
 
 #include <string>
@@ -28,20 +29,24 @@ struct FlatEntry {
 };
 
 struct ParameterTable {
-  std::vector<FlatEntry> parameters;  // in flat order
+  std::vector<std::string> trained = {};  // networks (GraphBuilder::set_network); empty: all
+  std::vector<FlatEntry> parameters;      // in flat order: of trained networks, then of frozen ones
   std::vector<FlatEntry> buffers;     // in their own flat array, in order of creation
   std::vector<std::string> order;   // parameter and buffer names in order of creation, as PyTorch lists them
-  int64_t length = kMetricsFloats;  // of the parameter-sized arrays
+  int64_t length = kMetricsFloats;          // of the parameters' array
+  int64_t trained_length = kMetricsFloats;  // of the arrays of what training has beside them
   int64_t buffer_length = 0;
 
+  bool trains(const FlatEntry& parameter) const { return parameter.begin < trained_length; }
   const FlatEntry& parameter(const std::string& name) const;
   const FlatEntry& buffer(const std::string& name) const;
   const FlatEntry* find(const std::string& name) const;  // either; null if absent
   std::string text() const;                              // canonical, for the ranks' agreement
 };
 
-ParameterTable make_parameter_table(const Graph& forward);
-// Those of a further graph behind the others; what has a name that is there already is the same tensor.
+ParameterTable make_parameter_table(const Graph& forward, const std::vector<std::string>& trained = {});
+// Those of a further graph behind the others; what has a name that is there already is the same tensor. Behind frozen
+// networks' none is trained.
 void add_parameters(ParameterTable& table, const Graph& forward);
 
 }  // namespace lockstep

@@ -80,6 +80,8 @@ struct TrainingConfig {
   bool shuffle = true;
   bool drop_last = false;
   std::vector<ParamGroupConfig> param_groups;
+  // Networks (GraphBuilder::set_network); the model's others are frozen: parameters alone. Empty: all are trained.
+  std::vector<std::string> trained;
   std::optional<DiffusionConfig> diffusion;
   std::string recompute = "none";  // none, blocks, auto: activations computed again instead of kept
   double memory_budget_mb = 0;     // auto: of a rank's tensors, in 10^6 bytes

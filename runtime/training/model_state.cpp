@@ -13,8 +13,8 @@ namespace lockstep {
 
 ModelState::ModelState(ParameterTable t, const ModelArrays& arrays, Communicator& comm)
     : table(std::move(t)) {
-  const int64_t bytes = table.length * 4;
-  parameters = AlignedBuffer(bytes);
+  const int64_t bytes = table.trained_length * 4;
+  parameters = AlignedBuffer(table.length * 4);
   gradients = comm.allocate(arrays.gradients ? bytes : kMetricsFloats * 4);
   buffers = AlignedBuffer(table.buffer_length * 4);
   for (int i = 0; i < arrays.partial_sums; ++i) partial_sums.emplace_back(bytes);
@@ -30,7 +30,7 @@ void ModelState::round_parameters() {
 }
 
 void ModelState::start_ema() {
-  if (has_ema()) std::copy_n(parameters.as<float>(), table.length, ema.as<float>());
+  if (has_ema()) std::copy_n(parameters.as<float>(), table.trained_length, ema.as<float>());
 }
 
 std::span<float> ModelState::parameter(const std::string& name) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a model is in memory: flat arrays of parameters, gradients, optimizer state, moving average and
-// buffers.
+// buffers. Of frozen networks there are parameters alone.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct ModelState {
 
   ParameterTable table;
   AlignedBuffer parameters, gradients, buffers;
-  AlignedBuffer ema;   // of the parameters; empty where there is none
+  AlignedBuffer ema;   // of the trained parameters; empty where there is none
   AlignedBuffer half;  // the parameters in bf16, for training in bf16; else empty
   std::vector<AlignedBuffer> partial_sums;
   std::vector<AlignedBuffer> state;

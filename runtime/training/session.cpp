@@ -23,11 +23,8 @@ Session::Session(SessionOptions options, Communicator& comm)
   options_.kernels.recorded = comm.size() == 1 || options_.collectives;
   statistics_ = comm.duplicate("statistics");
   control_ = comm.duplicate("control");
-  ParameterTable parameters;
-  if (options_.objective)
-    add_parameters(parameters, build_forward(forward_of(*options_.objective), spec(1), true).graph);
-  for (const Program& p : options_.programs)
-    add_parameters(parameters, build_forward(p.forward, spec(1), false).graph);
+  ParameterTable parameters =
+      parameter_table(options_.objective.get(), options_.programs, spec(1), options_.config);
   options_.expect_parameters(parameters);
   const ModelArrays arrays =
       options_.training ? model_arrays(options_.config, parameters, comm_.size()) : ModelArrays{false};

@@ -176,13 +176,13 @@ void load(const std::vector<StoredTensor>& into, const SafetensorsFile& file, co
 
 // Null: names, dtypes and shapes alone.
 struct TensorData {
-  const float *parameters = nullptr, *buffers = nullptr;
+  const float *trained = nullptr, *frozen = nullptr, *buffers = nullptr;
   const int64_t* batches_tracked = nullptr;
 };
 
 std::vector<StoredTensor> tensors_of(const ParameterTable& table, const TensorData& data) {
   std::unordered_map<std::string, std::pair<const FlatEntry*, const float*>> entries;
-  for (const FlatEntry& e : table.parameters) entries[e.name] = {&e, data.parameters};
+  for (const FlatEntry& e : table.parameters) entries[e.name] = {&e, table.trains(e) ? data.trained : data.frozen};
   for (const FlatEntry& e : table.buffers) entries[e.name] = {&e, data.buffers};
   std::vector<StoredTensor> tensors;
   for (const auto& name : table.order) {
@@ -208,8 +208,9 @@ bool all_finite(std::span<const float> x) {
   return found == 0;
 }
 
-std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer& parameters) {
-  return tensors_of(m.table, {parameters.as<float>(), m.buffers.as<float>(), &m.batches_tracked});
+std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer& trained) {
+  return tensors_of(m.table, {trained.as<float>(), m.parameters.as<float>(), m.buffers.as<float>(),
+                              &m.batches_tracked});
 }
 
 }  // namespace
@@ -235,7 +236,7 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& m) {
   std::vector<StoredTensor> tensors;
   for (const auto& [prefix, array] : training_arrays(m))
     for (const auto& e : m.table.parameters)
-      tensors.push_back(stored(prefix + e.name, e.shape, array->as<float>() + e.begin));
+      if (m.table.trains(e)) tensors.push_back(stored(prefix + e.name, e.shape, array->as<float>() + e.begin));
   return tensors;
 }
 

@@ -17,7 +17,7 @@ std::vector<StoredTensor> model_tensors(const ModelState& model);
 std::vector<StoredTensor> averaged_tensors(const ModelState& model);
 // Those of one network (GraphBuilder::set_network), under the names that they have in it. "": all.
 std::vector<StoredTensor> of_network(std::span<const StoredTensor> tensors, const std::string& network);
-// What else training goes on from, one tensor per parameter: optimizer state ("momentum.conv1.weight", or
+// What else training goes on from, one tensor per trained parameter: optimizer state ("momentum.conv1.weight", or
 // "m." and "v."), and beside an average the parameters themselves ("raw.").
 std::vector<StoredTensor> optimizer_tensors(const ModelState& model);
 

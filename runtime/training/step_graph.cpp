@@ -94,14 +94,14 @@ std::vector<Bucket> make_buckets(const ParameterTable& table, const std::set<std
   return buckets;
 }
 
-// Those that the optimizer's segments do not freeze.
+// Those of trained networks that the optimizer's segments do not freeze.
 std::vector<ValueId> trained_parameters(const Graph& g, const ParameterTable& table,
                                         const OptimizerParams& optimizer) {
   std::vector<ValueId> trained;
   for (ValueId v : g.values_in(Storage::parameter)) {
-    const int64_t begin = table.parameter(g.value(v).name).begin;
-    if (std::none_of(optimizer.segments.begin(), optimizer.segments.end(),
-                     [&](const auto& s) { return s.begin == begin && s.frozen; }))
+    const FlatEntry& e = table.parameter(g.value(v).name);
+    if (table.trains(e) && std::none_of(optimizer.segments.begin(), optimizer.segments.end(),
+                     [&](const auto& s) { return s.begin == e.begin && s.frozen; }))
       trained.push_back(v);
   }
   return trained;
@@ -149,8 +149,8 @@ void add_optimizer(GraphBuilder& b, const OptimizerParams& optimizer, const Para
   Graph& g = b.graph();
   b.set_scope("optimizer");
   b.set_backward(true);
-  const ValueId parameters = whole_array(g, Storage::parameter, kWholeArray, table.length);
-  const ValueId all_gradients = whole_array(g, Storage::gradient, kWholeArray, table.length);
+  const ValueId parameters = whole_array(g, Storage::parameter, kWholeArray, table.trained_length);
+  const ValueId all_gradients = whole_array(g, Storage::gradient, kWholeArray, table.trained_length);
   const ValueId all_metrics = whole_array(g, Storage::gradient, kMetrics, 1);
   ValueId norm = all_metrics;  // not read unless clipping is on
   if (optimizer.clip_norm > 0)
@@ -161,9 +161,9 @@ void add_optimizer(GraphBuilder& b, const OptimizerParams& optimizer, const Para
   step.name = "optimizer";
   step.backward = true;
   step.in = {parameters, all_gradients, step_state, all_metrics, norm};
-  step.out = {whole_array(g, Storage::parameter, kWholeArray, table.length)};
+  step.out = {whole_array(g, Storage::parameter, kWholeArray, table.trained_length)};
   const auto in_place = [&](Storage storage, const std::string& name) {
-    for (auto* list : {&step.in, &step.out}) list->push_back(whole_array(g, storage, name, table.length));
+    for (auto* list : {&step.in, &step.out}) list->push_back(whole_array(g, storage, name, table.trained_length));
   };
   for (int i = 0; i < optimizer.state_count(); ++i) in_place(Storage::state, fmt::format("*{}", i));
   if (optimizer.ema) in_place(Storage::ema, kWholeArray);

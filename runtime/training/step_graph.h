@@ -37,6 +37,10 @@ Graph build_training(const Objective& objective, const GraphSpec& spec, const Pa
 // What `recompute` asks for, where so many bytes of flat arrays lie beside the arena.
 Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes);
 
+// The parameters of what is trained (null: nothing is), then those that only programs have.
+ParameterTable parameter_table(const Objective* objective, const std::vector<Program>& programs,
+                               const GraphSpec& spec, const TrainingConfig& config);
+
 // What a model of this job is in memory while it is trained.
 ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table, int ranks);
 

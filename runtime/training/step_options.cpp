@@ -17,6 +17,15 @@ Recompute recompute_of(const TrainingConfig& config, int64_t flat_bytes) {
   return r;
 }
 
+ParameterTable parameter_table(const Objective* objective, const std::vector<Program>& programs,
+                               const GraphSpec& spec, const TrainingConfig& config) {
+  ParameterTable table;
+  table.trained = config.trained;
+  if (objective) add_parameters(table, build_forward(forward_of(*objective), spec, true).graph);
+  for (const Program& p : programs) add_parameters(table, build_forward(p.forward, spec, false).graph);
+  return table;
+}
+
 ModelArrays model_arrays(const TrainingConfig& config, const ParameterTable& table, int ranks) {
   const OptimizerParams p = optimizer_params(config, table);
   int partial_sums = 0;
@@ -61,6 +70,7 @@ OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTa
   p.half = activation_dtype(config) == DType::bf16;
   std::vector<bool> used(config.param_groups.size(), false);
   for (const auto& e : table.parameters) {
+    if (!table.trains(e)) continue;
     OptimizerSegment s{e.begin, e.end(), 1, o.weight_decay, false};
     for (size_t i = 0; i < config.param_groups.size(); ++i) {
       const auto& group = config.param_groups[i];
@@ -76,11 +86,13 @@ OptimizerParams optimizer_params(const TrainingConfig& config, const ParameterTa
   for (size_t i = 0; i < used.size(); ++i)
     if (!used[i]) {
       std::string names;
-      for (const auto& e : table.parameters) names += (names.empty() ? "" : ", ") + e.name;
+      for (const auto& e : table.parameters)
+        if (table.trains(e)) names += (names.empty() ? "" : ", ") + e.name;
       throw Error(Exit::config, "E_PARAM_GROUP",
-                  fmt::format("param_groups: '{}' decides for no tensor", config.param_groups[i].match))
+                  fmt::format("param_groups: '{}' decides for no tensor{}", config.param_groups[i].match,
+                              table.trained.empty() ? "" : " that is trained"))
           .at("job", config.param_groups[i].where)
-          .hint("the model's tensors are " + names);
+          .hint("these are " + names);
     }
   return p;
 }
