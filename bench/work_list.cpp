@@ -10,6 +10,7 @@
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/label_dropout.h"
 #include "kernels/diffusion/noise.h"
+#include "kernels/diffusion/posterior.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/group_norm/group_norm.h"
 #include "kernels/image_augment/image_augment.h"
@@ -306,6 +307,9 @@ void WorkList::noise(int64_t channels, int64_t size) {
       0};
   add("weighted_mse_grad", shape, NoParams{}, {x, x, weights, kStepState}, {x}, {0, 1}, {0}, 2 * elements(x))
       .bf16_in = {0};
+  const TensorSpec moments = f32(image(2 * channels, size));
+  add("posterior_sample", shape, PosteriorParams{0.18215f}, {moments, kStepState}, {x}, {0}, {0},
+      4 * elements(x));
 }
 
 void WorkList::time_embedding(int64_t width) {

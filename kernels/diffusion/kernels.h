@@ -23,5 +23,6 @@ void register_noise_reference(Registry&);
 void register_weighted_mse_highway(Registry&);
 void register_weighted_mse_reference(Registry&);
 void register_label_dropout(Registry&);
+void register_posterior(Registry&);
 
 }  // namespace lockstep::diffusion

@@ -9,6 +9,7 @@ void register_diffusion(Registry& r) {
   diffusion::register_weighted_mse_highway(r);
   diffusion::register_weighted_mse_reference(r);
   diffusion::register_label_dropout(r);
+  diffusion::register_posterior(r);
 }
 
 }  // namespace lockstep

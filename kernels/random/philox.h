@@ -35,7 +35,7 @@ LOCKSTEP_HOST_DEVICE inline Philox4 philox4x32_10(Philox4 counter, uint32_t key0
 namespace stream {
 inline constexpr uint32_t kInit = 0x1000, kShuffle = 0x2000, kSplit = 0x3000, kAugment = 0x5000,
                           kNoise = 0x6000, kTimestep = 0x7000, kLabelDropout = 0x8000, kCaption = 0x9000,
-                          kScene = 0xA000, kDropout = 0x10000;
+                          kScene = 0xA000, kPosterior = 0xB000, kDropout = 0x10000;
 }
 
 // Four draws for `index`/4 of `sample` at `step`: counter = (index/4, sample, step low, stream),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// diffusion_noise, weighted_mse and label_dropout: against the reference, and the same bits however a batch
+// diffusion_noise, weighted_mse, label_dropout and posterior_sample: against the reference, and the same bits however a batch
 // is cut.
 #include <gtest/gtest.h>
 
@@ -13,6 +13,7 @@
 #include "kernels/core/step_state.h"
 #include "kernels/diffusion/label_dropout.h"
 #include "kernels/diffusion/noise.h"
+#include "kernels/diffusion/posterior.h"
 #include "kernels/diffusion/weighted_mse.h"
 #include "kernels/random/normal.h"
 #include "kernels/random/philox.h"
@@ -52,6 +53,8 @@ std::vector<TensorSpec> noise_outputs(const TensorSpec& x0) {
 }
 
 const bool no_noise_gradient = declare_no_gradient("diffusion_noise", "its input is data, not an activation");
+const bool no_posterior_gradient =
+    declare_no_gradient("posterior_sample", "the moments are a frozen network's");
 const bool no_label_gradient = declare_no_gradient("label_dropout", "labels are whole numbers");
 
 std::vector<KernelCase> cases() {
@@ -87,6 +90,17 @@ std::vector<KernelCase> cases() {
       if (in.size() > 3) in[3] = state_buffer();
     };
     all.push_back(m);
+    Shape twice = shape;
+    twice.set(1, 2 * shape[1]);
+    KernelCase s{.op = "posterior_sample", .label = shape.text(), .params = PosteriorParams{0.18215f}};
+    s.in = {f32(twice), kState}, s.out = {x}, s.batch_in = {0}, s.batch_out = s.gradient_out = {0};
+    // exp in float is off by 1e-7 of itself, at most e^1.25 times 5 deviations here; sum and product are rounded once each.
+    s.tolerance = 5e-7;
+    s.fill = [](std::vector<Buffer>& in, std::mt19937& random) {
+      fill_uniform(in[0], random, -2.5, 2.5);
+      in[1] = state_buffer();
+    };
+    all.push_back(s);
     m.op = "weighted_mse_grad", m.in.push_back(kState), m.out = {x}, m.batch_out = m.gradient_out = {0};
     m.tolerance = 3e-7;  // three roundings
     all.push_back(m);
@@ -367,6 +381,27 @@ TEST(WeightedMse, ClosedForm) {
                        .as<float>()[0]));
     pred.as<float>()[1] = p[1];
   }
+}
+
+// Variances beyond the clamp, and samples counted from another first one.
+TEST(PosteriorSample, ClosedForm) {
+  const int64_t elements = 6;
+  Buffer moments(f32({2, 2, 2, 3}));
+  for (int64_t n = 0; n < 2; ++n)
+    for (int64_t e = 0; e < elements; ++e) {
+      float* m = moments.as<float>() + n * 2 * elements;
+      m[e] = static_cast<float>(e) / 8;
+      m[elements + e] = e == 0 ? -100.0f : e == 1 ? 1000.0f : static_cast<float>(e);
+    }
+  const Buffer out = run_kernel("posterior_sample", "reference", PosteriorParams{0.5f},
+                                {moments, state_buffer(70)}, {f32({2, 1, 2, 3})})[0];
+  for (int64_t n = 0; n < 2; ++n)
+    for (int64_t e = 0; e < elements; ++e) {
+      const double eps = normal4(random4(kSeed, stream::kPosterior, kStep, 70 + n, e / 4)).x[e % 4];
+      const double log_variance = e == 0 ? -30 : e == 1 ? 20 : static_cast<double>(e);
+      const double expected = 0.5 * (static_cast<double>(e) / 8 + std::exp(log_variance / 2) * eps);
+      EXPECT_FLOAT_EQ(out.as<float>()[n * elements + e], static_cast<float>(expected)) << n << " " << e;
+    }
 }
 
 Buffer drop_labels(const Buffer& labels, float p, int64_t first_sample, int64_t step = kStep) {

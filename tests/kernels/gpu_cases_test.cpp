@@ -157,6 +157,7 @@ TEST(GpuCases, EveryCudaKernelHasItsSimtTwinInBothTypes) {
                                         "batch_norm_running",
                                         "batch_norm_affine_grad",  // of f32 statistics
                                         "cast",                    // from one to the other
+                                        "posterior_sample",        // of f32 moments
                                         "label_dropout",
                                         "image_augment"};  // whole numbers
   for (const auto& [op, kernel, dtype] : simt)

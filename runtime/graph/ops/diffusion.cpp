@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ops of a diffusion model's training step: diffusion_noise, weighted_mse, label_dropout. Of these only
+// The ops of a diffusion model's training step: diffusion_noise, weighted_mse, label_dropout, posterior_sample. Of these only
 // the loss has a gradient, which the step graph emits, since it knows the step state.
 #include "kernels/diffusion/noise.h"
+#include "kernels/diffusion/posterior.h"
 #include "runtime/graph/ops/rules.h"
 
 namespace lockstep {
@@ -40,13 +41,24 @@ std::vector<OutputRule> infer_label_dropout(const Graph& g, const Params&, In in
   return {by_sample(DType::i32, labels)};
 }
 
+std::vector<OutputRule> infer_posterior(const Graph& g, const Params&, In in) {
+  const Value& moments = g.value(in[0]);
+  TensorSpec latents = moments.spec;
+  if (latents.shape.rank() < 2 || latents.shape[1] % 2 != 0)
+    shape_error(
+        fmt::format("posterior_sample needs means and as many variances, got {}", latents.shape.text()));
+  latents.shape.set(1, latents.shape[1] / 2);
+  return {{latents, moments.batch}};
+}
+
 }  // namespace
 
 std::vector<OpDef> diffusion_ops() {
   std::vector<OpDef> ops = {{"diffusion_noise", infer_noise},
                             {"weighted_mse", infer_weighted_mse},
                             {"weighted_mse_grad"},
-                            {"label_dropout", infer_label_dropout}};
+                            {"label_dropout", infer_label_dropout},
+                            {"posterior_sample", infer_posterior}};
   for (OpDef& op : ops)
     op.bf16 = OpDef::Bf16::never;  // the image that the noise goes to is not rounded first
   return ops;
