@@ -37,6 +37,14 @@ LayerSpec dropout(bool channelwise) {
 }
 LayerSpec flatten() { return named("flatten", layer::Flatten{}); }
 
+// The half of the VAE that training needs; none of one without a posterior.
+std::optional<ImageEncoder> image_encoder(const VaeConfig& vae) {
+  const auto* kl = std::get_if<AutoencoderKlConfig>(&vae.kind);
+  if (!kl) return std::nullopt;
+  return ImageEncoder{[kl = *kl](ModelContext& context, ValueId image) { return encode(kl, context, image); },
+                      kl->latent_channels, kl->scale(), kl->scaling_factor};
+}
+
 DiffusionNetworks diffusion_networks(const ModelSpec& spec) {
   if (!spec.reads_text()) return {make_unet2d(spec.unet), {}, {}};
   const TextToImageConfig& config = spec.text_to_image;
@@ -63,9 +71,14 @@ DiffusionNetworks diffusion_networks(const ModelSpec& spec) {
 
 std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
                                                 const TrainingConfig& config) {
-  if (spec.text_to_image.vae && spec.reads_text()) return nullptr;
-  if (config.diffusion) return diffusion::objective(diffusion_networks(spec), input, *config.diffusion);
-  return classification(make_classifier(spec, input.classes), input, config);
+  if (!config.diffusion) return classification(make_classifier(spec, input.classes), input, config);
+  DiffusionNetworks networks = diffusion_networks(spec);
+  const auto& trained = config.trained;
+  if (networks.text_encoder && !trained.empty())
+    networks.text_encoder->frozen = std::find(trained.begin(), trained.end(), kTextEncoder) == trained.end();
+  if (networks.decoder) networks.encoder = image_encoder(*spec.text_to_image.vae);
+  if (networks.decoder && (!networks.encoder || trained.empty())) return nullptr;
+  return diffusion::objective(std::move(networks), input, *config.diffusion);
 }
 
 std::vector<Program> make_programs(const ModelSpec& spec, const InputShape& input,

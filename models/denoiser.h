@@ -25,6 +25,16 @@ struct TextEncoder {
   std::function<ValueId(ModelContext&, ValueId tokens)> network;
   int64_t length = 0;  // T: tokens of a text
   int64_t width = 0;
+  bool frozen = false;  // while the others are trained
+};
+
+// What makes of an image [N, C, scale * h, scale * w] in [-1, 1] the distribution of its latents, which the denoiser is
+// trained on. Frozen.
+struct ImageEncoder {
+  // Adds the network's nodes: the posterior's moments f32 [N, 2 * channels, h, w] (kernels/diffusion/posterior.h).
+  std::function<ValueId(ModelContext&, ValueId image)> network;
+  int64_t channels = 0, scale = 1;
+  double scaling_factor = 1;  // from the posterior's samples to the latents that the denoiser has
 };
 
 // What makes an image [N, C, scale * h, scale * w] of what the denoiser draws, [N, channels, h, w].
@@ -36,9 +46,10 @@ struct ImageDecoder {
 
 struct DiffusionNetworks {
   Denoiser denoiser;
-  std::optional<TextEncoder> text_encoder;  // of a model that draws what a text says; then the networks are
-                                            // called kUNet and kTextEncoder, else the model is one network
-  std::optional<ImageDecoder> decoder;      // of one that draws latents: the network kVae
+  std::optional<TextEncoder> text_encoder;   // of a model that draws what a text says; then the networks are
+                                             // called kUNet and kTextEncoder, else the model is one network
+  std::optional<ImageDecoder> decoder;       // of one that draws latents: the network kVae
+  std::optional<ImageEncoder> encoder = {};  // the same network's other half, where training needs it
 };
 inline constexpr const char* kUNet = "unet";
 inline constexpr const char* kTextEncoder = "text_encoder";

@@ -7,7 +7,8 @@
 
 namespace lockstep {
 
-// Null for a model that draws latents, which is asked and not trained.
+// Null for a model that draws latents where `trained` names no network, or its VAE has no posterior to train on: it is asked
+// and not trained.
 std::shared_ptr<const Objective> make_objective(const ModelSpec& spec, const InputShape& input,
                                                 const TrainingConfig& config);
 // What it answers once it is trained (models/objectives/).

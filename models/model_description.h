@@ -52,7 +52,7 @@ struct ModelDescription {
   // Of what is drawn step by step, {channels, height, width}: pixels, or latents that become pictures at the end.
   std::array<int64_t, 3> drawn_shape() const {
     const auto& vae = model.text_to_image.vae;
-    if (!model.reads_text() || !vae) return {input.channels, input.height, input.width};
+    if (!model.draws_latents()) return {input.channels, input.height, input.width};
     return {vae->latent_channels(), input.height / vae->scale(), input.width / vae->scale()};
   }
   // What load_dataset() holds images against.

@@ -18,6 +18,7 @@
 #include "runtime/data/sample_order.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/files/path.h"
+#include "runtime/graph/ports.h"
 #include "runtime/training/batch_norm_check.h"
 #include "runtime/training/evaluation.h"
 #include "runtime/training/schedule.h"
@@ -37,6 +38,13 @@ ParameterCount count_parameters(const ParameterTable& table) {
 
 std::shared_ptr<const Objective> objective_of(const Job& job, const DatasetShape& data) {
   return make_objective(job.model, input_shape(job.training, data), job.hyperparameters);
+}
+
+// All of them, frozen ones too, and those that only drawing needs.
+ParameterTable parameters_of(const Job& job, const DatasetShape& data, const Objective& objective,
+                             const GraphSpec& spec) {
+  const auto& c = job.hyperparameters;
+  return parameter_table(&objective, make_programs(job.model, input_shape(job.training, data), c), spec, c);
 }
 
 GraphSpec graph_spec(const Job& job, Device device) {
@@ -69,9 +77,10 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
   };
   o.exported = {{"unet/diffusion_pytorch_model.safetensors", job.model.reads_text() ? kUNet : ""}};
   if (job.model.reads_text()) o.exported.push_back({"text_encoder/model.safetensors", kTextEncoder});
+  if (job.model.draws_latents()) o.exported.push_back({"vae/diffusion_pytorch_model.safetensors", kVae});
   o.export_configuration = [job](const InputShape& in, const std::string& run) {
     ModelSpec model = job.model;
-    model.unet.sample_size = model.text_to_image.unet.sample_size = {in.height, in.width};
+    model.draw_images_of(in.height, in.width);
     diffusion::write_configuration(run, model, job.scheduler);
   };
 }
@@ -113,6 +122,9 @@ TrainerOptions trainer_options(const Job& job, const KernelChoice& kernels) {
   TrainerOptions o;
   o.objective = [job](const InputShape& input) {
     return make_objective(job.model, input, job.hyperparameters);
+  };
+  o.programs = [job](const InputShape& input) {
+    return make_programs(job.model, input, job.hyperparameters);
   };
   o.init_from = job.model.init_from;
   o.training_data = job.training;
@@ -241,6 +253,8 @@ auto placed(const Job& job, F f) {
     std::string key;
     if (e.id() == "E_SHAPE")
       key = job.where.contains("model.layers") ? "model.layers" : "model.name";
+    else if (e.id() == "E_LATENTS")
+      key = "inputs.training";
     else if (e.id() == "E_JOB_BATCH")
       key = "hyperparameters.global_batch_size";
     if (!key.empty()) {
@@ -273,7 +287,7 @@ CheckedJob check_placed(const Job& job) {
   const auto objective = objective_of(job, c.data);
   GraphSpec spec = graph_spec(job, Device::cpu);
   const Graph forward = build_forward(forward_of(*objective), spec, true).graph;
-  const ParameterTable table = parameter_table(objective.get(), {}, spec, job.hyperparameters);
+  const ParameterTable table = parameters_of(job, c.data, *objective, spec);
   c.memory = flat_memory(job, table, optimizer_params(job.hyperparameters, table));
   c.warnings = class_warnings(job, c.data);
   if (const std::string warning = check_batch_norm(forward, schedule); !warning.empty())
@@ -302,7 +316,7 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
   GraphSpec spec = graph_spec(job, device_of(job));
   const Graph forward = build_forward(forward_of(*objective), spec, true).graph;
   check_batch_norm(forward, schedule);
-  p.table = parameter_table(objective.get(), {}, spec, c);
+  p.table = parameters_of(job, p.data, *objective, spec);
   p.parameters = count_parameters(p.table);
   p.optimizer = optimizer_params(c, p.table);
 
@@ -326,6 +340,12 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
                   how, choose, recompute));
       p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
     }
+  for (const Program& encoder : objective->encoders()) {
+    spec.batch = p.nominal_batch;
+    const Graph graph = build_program(encoder, spec);
+    p.data_bytes += output_ports(graph)[0].spec.bytes() / spec.batch * p.data.count;  // captions: at most
+    p.memory.arena = std::max(p.memory.arena, compile(graph, p.kernels, how, choose).arena_bytes);
+  }
   std::vector<int64_t> evaluated;
   for (const auto& other : {job.validation, job.test})
     if (other) evaluated.push_back(probe_dataset(*other).count);
@@ -342,7 +362,7 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
   for (const auto& other : {job.validation, job.test})
     if (other) samples += probe_dataset(*other).count;
   const Shape sample{samples, p.data.channels, p.data.height, p.data.width};
-  p.data_bytes = sample.elements() + samples * 4;
+  p.data_bytes += sample.elements() + samples * 4;
   return p;
 }
 

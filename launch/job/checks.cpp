@@ -85,10 +85,39 @@ void check_unet2d(const Job& job, const Reader& reader) {
                    "guidance needs a model trained with objective.label_dropout");
 }
 
+void check_vae(const Job& job, const Reader& reader) {
+  const VaeConfig& vae = *job.model.text_to_image.vae;
+  const auto* kl = std::get_if<AutoencoderKlConfig>(&vae.kind);
+  if (!kl)
+    throw conflict(reader, "model.init_from",
+                   "its VAE is an AutoencoderTiny, which makes no distribution of an image: there is nothing "
+                   "to train on")
+        .hint("a folder with an AutoencoderKL");
+  check_network(*kl, "model.vae", reader);
+  if (kl->latent_channels != job.model.text_to_image.unet.in_channels)
+    throw conflict(reader, "model.unet.in_channels",
+                   fmt::format("{}, but model.vae.latent_channels is {}",
+                               job.model.text_to_image.unet.in_channels, kl->latent_channels));
+}
+
+// What is frozen keeps its weights, which come from somewhere.
+void check_trained(const Job& job, const Reader& reader) {
+  const auto& trained = job.hyperparameters.trained;
+  for (size_t i = 0; i < trained.size(); ++i)
+    if (std::count(trained.begin(), trained.end(), trained[i]) > 1)
+      throw conflict(reader, "trained", fmt::format("{} stands there twice", trained[i]));
+  const bool some_frozen = job.model.draws_latents() || (!trained.empty() && trained.size() < 2);
+  if (some_frozen && job.model.init_from.empty())
+    throw job_error(reader.place_of("trained"), "model.init_from", "E_JOB_REQUIRED",
+                    "missing key: what is frozen keeps the weights that it starts from");
+}
+
 void check_text_to_image(const Job& job, const Reader& reader) {
   const auto& [unet, text_encoder, tokenizer, length, vae] = job.model.text_to_image;
   check_network(unet, "model.unet", reader);
   check_network(text_encoder, "model.text_encoder", reader);
+  if (vae) check_vae(job, reader);
+  check_trained(job, reader);
   if (tokenizer.empty())
     throw job_error(reader.place_of("model.tokenizer"), "model.tokenizer", "E_JOB_REQUIRED",
                     "missing key: text_to_image needs it")
@@ -164,6 +193,21 @@ void check_captions(const Job& job, const Reader& reader) {
   if (job.training.captions.dropout > 0 && !has_captions(job.training))
     throw conflict(reader, "inputs.training.captions.dropout",
                    "there are no captions: give captions.column or .template");
+}
+
+void check_cache(const Job& job, const Reader& reader) {
+  const DatasetConfig& set = job.training;
+  const std::string key = "inputs.training.cache";
+  if (set.cache.empty()) return;
+  if (!job.model.draws_latents())
+    throw conflict(reader, key, "there is no VAE that makes latents of images")
+        .hint("model.init_from: a StableDiffusionPipeline's folder, or model.vae");
+  if (set.augment.any())
+    throw conflict(reader, key, "augment makes other images in each step")
+        .hint("leave augment out, or the cache");
+  if (set.dataset == "captioned_digits")
+    throw conflict(reader, key, "captioned_digits draws other images in each epoch")
+        .hint("`lockstep data make captioned_digits DIR` writes them as a folder");
 }
 
 void check_loss(const Job& job, const Reader& reader) {
@@ -262,6 +306,7 @@ void check_job(const Job& job, const Reader& reader) {
   check_loss(job, reader);
   check_normalize(job, reader);
   check_captions(job, reader);
+  check_cache(job, reader);
   if (job.hyperparameters.recompute == "auto" && job.hyperparameters.memory_budget_mb == 0)
     throw job_error(reader.place_of("hyperparameters.recompute"), "hyperparameters.memory_budget_mb",
                     "E_JOB_REQUIRED", "missing key: recompute auto needs it");

@@ -122,6 +122,14 @@ const Table& augment_keys() {
        .example = "28",
        .range = kSide,
        .absent = "the images' size"},
+      {.path = "cache",
+       .slot = FIELD(DatasetConfig, cache),
+       .help = "latents: what frozen networks make of pictures and captions is computed once, before the "
+               "first step, "
+               "and kept in ~/.cache/lockstep. Of a model with a VAE; not with augment.",
+       .example = "latents",
+       .choices = {"latents"},
+       .absent = "it is computed in each step"},
   };
   return table;
 }

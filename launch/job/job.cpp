@@ -101,11 +101,13 @@ void merge_backend(job::Node& root) {
 void fill_text_to_image(ModelSpec& model, const job::Reader& reader) {
   TextToImageConfig& config = model.text_to_image;
   const std::string &from = model.init_from, unet = from + "/unet/config.json",
-                    text_encoder = from + "/text_encoder/config.json", tokenizer = from + "/tokenizer";
+                    text_encoder = from + "/text_encoder/config.json", vae = from + "/vae/config.json",
+                    tokenizer = from + "/tokenizer";
   if (!from.empty()) {
     if (!reader.given("model.unet") && is_there(unet)) config.unet = read_unet_condition_config(unet);
     if (!reader.given("model.text_encoder") && is_there(text_encoder))
       config.text_encoder = read_clip_text_config(text_encoder);
+    if (!reader.given("model.vae") && is_there(vae)) config.vae = read_vae_config(vae);
     if (config.tokenizer.empty() && is_there(tokenizer)) config.tokenizer = absolute_path(tokenizer);
   }
   config.text_length = config.text_encoder.max_position_embeddings;
@@ -127,6 +129,12 @@ void fill_defaults(Job& job, const job::Reader& reader) {
     if (const auto files = diffusion::find_files(job.model.init_from); !files.unet_config.empty())
       job.model.unet = read_unet_config(files.unet_config);
   if (job.model.reads_text()) fill_text_to_image(job.model, reader);
+  if (job.model.draws_latents()) {
+    // Whatever is trained, the VAE is not.
+    if (job.hyperparameters.trained.empty()) job.hyperparameters.trained = {"text_encoder", "unet"};
+    // Latents are no pixels in [-1, 1].
+    if (!reader.given("sampling.clip_sample")) job.scheduler.clip_sample = false;
+  }
   job.model.where = reader.place_of(job.model.layers.empty() ? "model.name" : "model.layers").text();
   if (job.hyperparameters.optimizer.name == "adamw" &&
       !reader.given("hyperparameters.optimizer.weight_decay"))

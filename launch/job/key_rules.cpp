@@ -51,6 +51,7 @@ struct TypeText {
   std::string operator()(std::optional<std::string>*) const {
     return key.choices.empty() ? "string" : fmt::format("{}", fmt::join(key.choices, ", "));
   }
+  std::string operator()(std::optional<VaeConfig>*) const { return "map"; }
   std::string operator()(const KeyMap&) const { return "map"; }
   std::string operator()(DatasetConfig*) const { return "map"; }
   std::string operator()(std::optional<DatasetConfig>*) const { return "map"; }

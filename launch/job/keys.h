@@ -29,7 +29,7 @@ using Slot = std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std
                           std::optional<double>*, std::optional<std::string>*, Pair*, Extent*, Betas,
                           std::vector<float>*, std::vector<int64_t>*, std::vector<std::string>*,
                           DatasetConfig*, std::optional<DatasetConfig>*, std::vector<ParamGroupConfig>*,
-                          std::vector<LayerSpec>*, KeyMap>;
+                          std::vector<LayerSpec>*, std::optional<VaeConfig>*, KeyMap>;
 
 struct Range {
   double min = -std::numeric_limits<double>::infinity(), max = std::numeric_limits<double>::infinity();
@@ -90,6 +90,7 @@ const Table& group_keys();           // ParamGroupConfig
 const Table& unet_keys();            // UNet2DConfig
 const Table& unet_condition_keys();  // UNet2DConditionConfig
 const Table& clip_text_keys();       // ClipTextConfig
+const Table& autoencoder_keys();     // AutoencoderKlConfig
 Table model_keys();                  // parts of job_keys()
 Table diffusion_keys();
 Table stop_keys();

@@ -243,9 +243,7 @@ ModelDescription describe(const Job& job, const DatasetShape& training) {
   f.evaluation_batch = evaluation_batch(job.hyperparameters, INT32_MAX, 1);
   f.dataset = job.training.dataset;
   ModelDescription d = description_of(job, f);
-  if (d.diffusion())
-    (d.model.reads_text() ? d.model.text_to_image.unet.sample_size : d.model.unet.sample_size) = {
-        input.height, input.width};
+  if (d.diffusion()) d.model.draw_images_of(input.height, input.width);
   if (!d.conditional()) d.input.classes = 0, d.class_names.clear();
   return d;
 }

@@ -58,6 +58,18 @@ Table model_keys() {
                   "num_attention_heads: 4, max_position_embeddings: 24}",
        .absent = "that of the folder init_from; else transformers' defaults",
        .when = {"model.name", {kTextToImage}}},
+      {.path = "model.vae",
+       .slot = JOB_FIELD(model.text_to_image.vae),
+       .help = "Configuration of the VAE, under the names that diffusers' AutoencoderKL has: the UNet draws "
+               "latents, "
+               "and learns from what its encoder makes of images. It is never trained here; its weights are "
+               "those "
+               "of init_from.",
+       .example = "{block_out_channels: [128, 256, 512, 512], layers_per_block: 2, down_block_types: "
+                  "[DownEncoderBlock2D, DownEncoderBlock2D, DownEncoderBlock2D, DownEncoderBlock2D], "
+                  "up_block_types: [UpDecoderBlock2D, UpDecoderBlock2D, UpDecoderBlock2D, UpDecoderBlock2D]}",
+       .absent = "that of the folder init_from; else none: the UNet draws pixels",
+       .when = {"model.name", {kTextToImage}}},
       {.path = "model.tokenizer",
        .slot = JOB_FIELD(model.text_to_image.tokenizer),
        .help = "Folder of a CLIP tokenizer: vocab.json and merges.txt, or tokenizer.json.",

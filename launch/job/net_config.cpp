@@ -127,56 +127,11 @@ const NetClass& condition_class() {
   return net;
 }
 
-#define AUTOENCODER_FIELD(member) \
-  [](void* object) -> job::Slot { return &static_cast<AutoencoderKlConfig*>(object)->member; }
-
 const NetClass& autoencoder_class() {
-  static const job::Table keys = {
-      {.path = "in_channels", .slot = AUTOENCODER_FIELD(in_channels), .example = "3", .range = kNetWidth},
-      {.path = "out_channels", .slot = AUTOENCODER_FIELD(out_channels), .example = "3", .range = kNetWidth},
-      {.path = "down_block_types",
-       .slot = AUTOENCODER_FIELD(down_block_types),
-       .example = "[\"DownEncoderBlock2D\"]",
-       .choices = {"DownEncoderBlock2D"}},
-      {.path = "up_block_types",
-       .slot = AUTOENCODER_FIELD(up_block_types),
-       .example = "[\"UpDecoderBlock2D\"]",
-       .choices = {"UpDecoderBlock2D"}},
-      {.path = "block_out_channels",
-       .slot = AUTOENCODER_FIELD(block_out_channels),
-       .example = "[128, 256]",
-       .range = kNetWidth},
-      {.path = "layers_per_block",
-       .slot = AUTOENCODER_FIELD(layers_per_block),
-       .example = "2",
-       .range = {1, 64}},
-      {.path = "act_fn",
-       .slot = AUTOENCODER_FIELD(act_fn),
-       .example = "silu",
-       .choices = {"silu", "swish", "relu", "gelu"}},
-      {.path = "latent_channels",
-       .slot = AUTOENCODER_FIELD(latent_channels),
-       .example = "4",
-       .range = kNetWidth},
-      {.path = "norm_num_groups",
-       .slot = AUTOENCODER_FIELD(norm_num_groups),
-       .example = "32",
-       .range = kNetWidth},
-      {.path = "sample_size", .slot = AUTOENCODER_FIELD(sample_size), .example = "512", .range = kNetWidth},
-      {.path = "scaling_factor",
-       .slot = AUTOENCODER_FIELD(scaling_factor),
-       .example = "0.18215",
-       .range = {0, 1e6, true, false}},
-      {.path = "mid_block_add_attention",
-       .slot = AUTOENCODER_FIELD(mid_block_add_attention),
-       .example = "true"},
-      {.path = "use_quant_conv", .slot = AUTOENCODER_FIELD(use_quant_conv), .example = "true"},
-      {.path = "use_post_quant_conv", .slot = AUTOENCODER_FIELD(use_post_quant_conv), .example = "true"},
-  };
   static const NetClass net = {
       "AutoencoderKL",
       "E_VAE",
-      keys,
+      job::autoencoder_keys(),
       {{"latents_mean", nullptr}, {"latents_std", nullptr}, {"shift_factor", nullptr}},
       {"force_upcast"}};  // of half precision, whose range images leave
   return net;

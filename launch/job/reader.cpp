@@ -339,6 +339,11 @@ void Reader::read_value(const Key& key, const Node& node, const Slot& slot, cons
       expect_kind(key, node, path, Node::Kind::list, "a list of maps");
       *out = reader.read_groups(node, path);
     }
+    void operator()(std::optional<VaeConfig>* out) const {
+      expect_kind(key, node, path, Node::Kind::map, "a map");
+      auto& kind = out->emplace().kind.emplace<AutoencoderKlConfig>();
+      reader.read(autoencoder_keys(), node, &kind, path);
+    }
     void operator()(const KeyMap& map) const {
       expect_kind(key, node, path, Node::Kind::map, "a map");
       reader.read(map.keys(), node, map.object, path);

@@ -118,6 +118,8 @@ std::vector<Section> job::reference_sections() {
   ClipTextConfig text_encoder;
   all.push_back({"Text encoder", "Keys of model.text_encoder of the model text_to_image.",
                  rows_of(clip_text_keys(), &text_encoder)});
+  AutoencoderKlConfig vae;
+  all.push_back({"VAE", "Keys of model.vae of the model text_to_image.", rows_of(autoencoder_keys(), &vae)});
   Section layers = {
       "Layers",
       "Items of model.layers. A layer without required keys may stand as a word alone. kernel, stride, "

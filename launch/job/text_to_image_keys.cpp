@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `model.unet` and `model.text_encoder` of the model text_to_image, and the same of a folder's unet/config.json and
-// text_encoder/config.json: the names of diffusers and transformers.
+// `model.unet`, `model.text_encoder` and `model.vae` of the model text_to_image, and the same of a folder's unet/config.json,
+// text_encoder/config.json and vae/config.json: the names of diffusers and transformers.
 #include "launch/job/keys.h"
 
 namespace lockstep::job {
@@ -205,6 +205,84 @@ const Table& clip_text_keys() {
        .help = "Scales the initial weights.",
        .example = "1",
        .range = {0, 1e6, true, false}},
+  };
+  return table;
+}
+
+#define AUTOENCODER_FIELD(member) \
+  [](void* object) -> Slot { return &static_cast<AutoencoderKlConfig*>(object)->member; }
+
+const Table& autoencoder_keys() {
+  static const Table table = {
+      {.path = "in_channels",
+       .slot = AUTOENCODER_FIELD(in_channels),
+       .help = "Channels of the images.",
+       .example = "3",
+       .range = kNetWidth},
+      {.path = "out_channels",
+       .slot = AUTOENCODER_FIELD(out_channels),
+       .help = "Channels of the pictures that are made of latents: as in_channels.",
+       .example = "3",
+       .range = kNetWidth},
+      {.path = "down_block_types",
+       .slot = AUTOENCODER_FIELD(down_block_types),
+       .help = "Blocks of the encoder, a level each.",
+       .example = "[\"DownEncoderBlock2D\"]",
+       .choices = {"DownEncoderBlock2D"}},
+      {.path = "up_block_types",
+       .slot = AUTOENCODER_FIELD(up_block_types),
+       .help = "Blocks of the decoder, the smallest level first.",
+       .example = "[\"UpDecoderBlock2D\"]",
+       .choices = {"UpDecoderBlock2D"}},
+      {.path = "block_out_channels",
+       .slot = AUTOENCODER_FIELD(block_out_channels),
+       .help = "Channels of each level; each but the last halves the sides.",
+       .example = "[128, 256]",
+       .range = kNetWidth},
+      {.path = "layers_per_block",
+       .slot = AUTOENCODER_FIELD(layers_per_block),
+       .help = "Resnets of a block; in the decoder one more.",
+       .example = "2",
+       .range = {1, 64}},
+      {.path = "act_fn",
+       .slot = AUTOENCODER_FIELD(act_fn),
+       .help = "Activation; swish is silu.",
+       .example = "silu",
+       .choices = {"silu", "swish", "relu", "gelu"}},
+      {.path = "latent_channels",
+       .slot = AUTOENCODER_FIELD(latent_channels),
+       .help = "Channels of the latents: the UNet's in_channels.",
+       .example = "4",
+       .range = kNetWidth},
+      {.path = "norm_num_groups",
+       .slot = AUTOENCODER_FIELD(norm_num_groups),
+       .help = "Groups of the group norms.",
+       .example = "32",
+       .range = kNetWidth},
+      {.path = "sample_size",
+       .slot = AUTOENCODER_FIELD(sample_size),
+       .help =
+           "Height and width of the images that it was trained on, one number or [height, width]; others may "
+           "differ.",
+       .example = "512",
+       .range = kNetWidth},
+      {.path = "scaling_factor",
+       .slot = AUTOENCODER_FIELD(scaling_factor),
+       .help = "Latents are multiplied by this for the UNet, so that their deviation is about 1.",
+       .example = "0.18215",
+       .range = {0, 1e6, true, false}},
+      {.path = "mid_block_add_attention",
+       .slot = AUTOENCODER_FIELD(mid_block_add_attention),
+       .help = "The middle blocks have attention.",
+       .example = "true"},
+      {.path = "use_quant_conv",
+       .slot = AUTOENCODER_FIELD(use_quant_conv),
+       .help = "A convolution 1x1 behind the encoder.",
+       .example = "true"},
+      {.path = "use_post_quant_conv",
+       .slot = AUTOENCODER_FIELD(use_post_quant_conv),
+       .help = "A convolution 1x1 before the decoder.",
+       .example = "true"},
   };
   return table;
 }

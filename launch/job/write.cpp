@@ -19,6 +19,12 @@ void for_each_value(const job::Table& table, void* object, const Visit& visit) {
   }
 }
 
+// What a job says of a VAE; `none` where there is none, or one of another kind, which no job trains with.
+AutoencoderKlConfig* posterior_vae(std::optional<VaeConfig>& vae, AutoencoderKlConfig& none) {
+  auto* kl = vae ? std::get_if<AutoencoderKlConfig>(&vae->kind) : nullptr;
+  return kl ? kl : &none;
+}
+
 // Every key, those of data sets and of networks among them: visit(path, key, slot, the default's slot, whether it says
 // something).
 template <class Visit>
@@ -29,11 +35,14 @@ void for_each_key(const job::Table& table, void* object, void* defaults, const s
     const bool says = here && !job::is_left_out(key, slot) && !job::unmet(key, table, object);
     const std::string path = prefix + key.path;
     DatasetConfig no_set;
+    AutoencoderKlConfig no_vae;
     if (const auto* dataset = std::get_if<DatasetConfig*>(&slot))
       for_each_key(job::training_keys(), *dataset, &no_set, path + ".", says, visit);
     else if (const auto* optional = std::get_if<std::optional<DatasetConfig>*>(&slot))
       for_each_key(job::dataset_keys(), (*optional)->has_value() ? &(*optional)->value() : &no_set, &no_set,
                    path + ".", says, visit);
+    else if (const auto* vae = std::get_if<std::optional<VaeConfig>*>(&slot))
+      for_each_key(job::autoencoder_keys(), posterior_vae(**vae, no_vae), &no_vae, path + ".", says, visit);
     else if (const auto* map = std::get_if<job::KeyMap>(&slot))
       for_each_key(map->keys(), map->object, std::get<job::KeyMap>(key.slot(defaults)).object, path + ".",
                    says, visit);
@@ -104,6 +113,7 @@ struct FlowText {
   }
   // Maps with keys of their own: written as blocks.
   std::string operator()(const job::KeyMap&) const { LOCKSTEP_ASSERT(false); }
+  std::string operator()(std::optional<VaeConfig>*) const { LOCKSTEP_ASSERT(false); }
   std::string operator()(DatasetConfig*) const { LOCKSTEP_ASSERT(false); }
   std::string operator()(std::optional<DatasetConfig>*) const { LOCKSTEP_ASSERT(false); }
 };

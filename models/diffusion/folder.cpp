@@ -4,6 +4,8 @@
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 
+#include "models/autoencoder_kl.h"
+#include "models/autoencoder_tiny.h"
 #include "models/clip_text.h"
 #include "models/diffusion/scheduler_config.h"
 #include "models/unet2d.h"
@@ -58,9 +60,15 @@ void write_configuration(const std::string& folder, const ModelSpec& model,
   if (model.reads_text()) {
     index["_class_name"] = "StableDiffusionPipeline";
     index["unet"][1] = "UNet2DConditionModel";
-    // The UNet draws pixels, which diffusers gives out as output_type="latent", a height and width of 8 being one.
+    // Without a VAE the UNet draws pixels, which diffusers gives out as output_type="latent", a height and width of 8 being one.
     for (const char* none : {"vae", "safety_checker", "feature_extractor", "image_encoder"})
       index[none] = {nullptr, nullptr};
+    if (const auto& vae = model.text_to_image.vae) {
+      const nlohmann::ordered_json config =
+          std::visit([](const auto& kind) { return to_json(kind); }, vae->kind);
+      index["vae"] = {"diffusers", config["_class_name"]};
+      write("/vae", "config.json", config);
+    }
     index["requires_safety_checker"] = false;
     index["text_encoder"] = {"transformers", "CLIPTextModel"};
     index["tokenizer"] = {"transformers", "CLIPTokenizer"};

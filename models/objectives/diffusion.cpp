@@ -3,6 +3,7 @@
 
 #include "kernels/diffusion/label_dropout.h"
 #include "kernels/diffusion/noise.h"
+#include "kernels/diffusion/posterior.h"
 #include "models/objectives/image_input.h"
 #include "runtime/graph/ports.h"
 
@@ -46,20 +47,64 @@ ValueId add_text(ModelContext& context, const TextEncoder& encoder, ValueId toke
   return text;
 }
 
+// Of an image in [-1, 1].
+ValueId add_moments(ModelContext& context, const ImageEncoder& encoder, ValueId image) {
+  context.builder.set_network(kVae);
+  const ValueId moments = encoder.network(context, image);
+  context.builder.set_network("");
+  return moments;
+}
+
+void expect_whole_latents(const InputShape& input, int64_t scale) {
+  if (input.height % scale == 0 && input.width % scale == 0) return;
+  throw Error(
+      Exit::config, "E_LATENTS",
+      fmt::format(
+          "the images are {}x{}, but the VAE makes one latent of {}x{} pixels: sides are multiples of {}",
+          input.height, input.width, scale, scale, scale))
+      .hint("resize and crop make pictures of a folder such a size");
+}
+
+Program with_output(std::string_view name, ForwardFunction forward, const char* output) {
+  return {std::string(name), std::move(forward), [output](GraphBuilder& b, NamedValues& values) {
+            b.set_scope("outputs");
+            add_output(b, values.at(kResult), output);
+          }};
+}
+
+Program encode_text_program(const TextEncoder& encoder) {
+  const auto forward = [encoder](ModelContext& context, int64_t batch, NamedValues& values) {
+    values[kResult] = add_text(context, encoder, add_token_input(context, batch, encoder.length));
+  };
+  return with_output(kEncodeText, forward, kText);
+}
+
+Program encode_image_program(const ImageEncoder& encoder, const InputShape& input) {
+  const auto forward = [encoder, input](ModelContext& context, int64_t batch, NamedValues& values) {
+    values[kResult] = add_moments(context, encoder, add_image_input(context, batch, input));
+  };
+  return with_output(kEncodeImage, forward, kMoments);
+}
+
 class Diffusion : public Objective {
  public:
   Diffusion(DiffusionNetworks networks, InputShape input, DiffusionConfig config)
-      : networks_(std::move(networks)), input_(std::move(input)), config_(std::move(config)) {}
+      : networks_(std::move(networks)), input_(std::move(input)), config_(std::move(config)) {
+    if (networks_.encoder) expect_whole_latents(input_, networks_.encoder->scale);
+  }
 
   std::string name() const override { return "diffusion"; }
   bool counts_right_answers() const override { return false; }
 
   void forward(ModelContext& context, int64_t batch, NamedValues& values) const override {
     GraphBuilder& b = context.builder;
-    const ValueId image = add_image_input(context, batch, input_);
+    const ValueId image = add_drawn(context, batch);
     DenoiserInputs in;
     const auto& encoder = networks_.text_encoder;
-    const ValueId tokens = encoder ? add_token_input(context, batch, encoder->length) : kNoValue;
+    const bool encoded = encoder && encoder->frozen && context.training && input_.encoded;
+    if (encoded)
+      in.text = b.input(kText, {DType::f32, {batch, encoder->length, encoder->width}, Layout::plain}, true);
+    const ValueId tokens = encoder && !encoded ? add_token_input(context, batch, encoder->length) : kNoValue;
     if (!encoder)
       in.labels = add_label_input(context, batch), in.label_values = label_values(input_, config_);
     const auto noised = b.add("diffusion_noise", noise_params(config_), {image, context.step_state});
@@ -70,7 +115,7 @@ class Diffusion : public Objective {
           "label_dropout",
           LabelDropoutParams{static_cast<float>(config_.label_dropout), static_cast<int32_t>(input_.classes)},
           {in.labels, context.step_state});
-    if (encoder) in.text = add_text(context, *encoder, tokens);
+    if (tokens != kNoValue) in.text = add_text(context, *encoder, tokens);
     values[kResult] = add_prediction(context, networks_, in);
   }
 
@@ -84,6 +129,14 @@ class Diffusion : public Objective {
     return b.add_as("weighted_mse_grad", NoParams{},
                     {result, values.at(kTarget), values.at(kWeights), values.at(kStepState)},
                     {{b.spec(result), true, true}})[0];
+  }
+
+  std::vector<Program> encoders() const override {
+    std::vector<Program> all;
+    if (!input_.encoded) return all;
+    all.push_back(encode_image_program(*networks_.encoder, input_));
+    if (networks_.text_encoder->frozen) all.push_back(encode_text_program(*networks_.text_encoder));
+    return all;
   }
 
   void outputs(GraphBuilder& b, NamedValues& values) const override {
@@ -118,6 +171,21 @@ class Diffusion : public Objective {
   }
 
  private:
+  // What the denoiser learns to draw: images, or samples of their latents.
+  ValueId add_drawn(ModelContext& context, int64_t batch) const {
+    const auto& encoder = networks_.encoder;
+    if (!encoder) return add_image_input(context, batch, input_);
+    const Shape shape = {batch, 2 * encoder->channels, input_.height / encoder->scale,
+                         input_.width / encoder->scale};
+    GraphBuilder& b = context.builder;
+    const ValueId moments = context.training && input_.encoded
+                                ? b.input(kMoments, {DType::f32, shape, Layout::plain}, true)
+                                : add_moments(context, *encoder, add_image_input(context, batch, input_));
+    b.set_scope("latents");
+    return b.add1("posterior_sample", PosteriorParams{static_cast<float>(encoder->scaling_factor)},
+                  {moments, context.step_state});
+  }
+
   DiffusionNetworks networks_;
   InputShape input_;
   DiffusionConfig config_;
@@ -130,20 +198,6 @@ ValueId add_drawn_input(GraphBuilder& b, const DiffusionNetworks& networks, cons
   if (const auto& d = networks.decoder)
     shape = {batch, d->channels, input.height / d->scale, input.width / d->scale};
   return b.input(kImages, {DType::f32, shape, Layout::plain}, true);
-}
-
-Program with_output(std::string_view name, ForwardFunction forward, const char* output) {
-  return {std::string(name), std::move(forward), [output](GraphBuilder& b, NamedValues& values) {
-            b.set_scope("outputs");
-            add_output(b, values.at(kResult), output);
-          }};
-}
-
-Program encode_text_program(const TextEncoder& encoder) {
-  const auto forward = [encoder](ModelContext& context, int64_t batch, NamedValues& values) {
-    values[kResult] = add_text(context, encoder, add_token_input(context, batch, encoder.length));
-  };
-  return with_output(kEncodeText, forward, kText);
 }
 
 Program decode_program(const DiffusionNetworks& networks, const InputShape& input) {

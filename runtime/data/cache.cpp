@@ -42,14 +42,6 @@ struct Header {
   uint64_t pixels_bytes() const { return static_cast<uint64_t>(count * channels * height * width); }
 };
 
-std::string cache_folder() {
-  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg == '/')
-    return std::string(xdg) + "/lockstep";
-  if (const char* home = std::getenv("HOME"); home && *home == '/')
-    return std::string(home) + "/.cache/lockstep";
-  return "";
-}
-
 // Texts without zeros, each followed by one.
 std::string joined_texts(const std::vector<std::string>& texts) {
   std::string all;
@@ -79,6 +71,14 @@ bool write_all(int fd, const void* data, size_t n) {
 }
 
 }  // namespace
+
+std::string cache_folder() {
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg == '/')
+    return std::string(xdg) + "/lockstep";
+  if (const char* home = std::getenv("HOME"); home && *home == '/')
+    return std::string(home) + "/.cache/lockstep";
+  return "";
+}
 
 DatasetCache::DatasetCache(const std::string& dataset, const std::string& options,
                            const std::vector<std::string>& sources) {

@@ -12,6 +12,9 @@
 
 namespace lockstep {
 
+// $XDG_CACHE_HOME/lockstep or ~/.cache/lockstep; "" where there is no home.
+std::string cache_folder();
+
 class DatasetCache {
  public:
   // sources: every file that the set is read from. They are only looked at, not opened. options: what else

@@ -66,6 +66,7 @@ struct DatasetConfig {
   ImageFit fit;                       // of an image_folder, as are the next two
   std::string on_bad_image = "stop";  // stop: error data (65); skip: left out, see ImageSet::skipped
   CaptionConfig captions;
+  std::string cache;                // of inputs.training: latents; "": nothing of it is encoded beforehand
   int64_t max_pixels = kMaxPixels;  // height x width of a picture at most
   std::string where, key;           // file:line:column and name of the entry, for messages
 };

@@ -16,11 +16,13 @@ namespace lockstep {
 struct Batch {
   std::span<const uint8_t> images;  // [count, C, H, W]
   std::span<const int32_t> labels;  // [count]
-  std::span<const int32_t> tokens;  // [count, T]; empty where captions are not asked for
+  std::span<const int32_t>
+      tokens;  // [count, T]; empty where captions are not asked for; or their CaptionTokens' words
   int64_t count = 0;
 };
 
-// Makes the tokens of a sample's caption in an epoch: all `length` of them, on the loader's thread.
+// Makes the tokens of a sample's caption in an epoch: all `length` of them, on the loader's thread. Or what else a caption
+// becomes, in as many words of 32 bits.
 struct CaptionTokens {
   int64_t length = 0;  // T; 0: none are made
   std::function<void(int64_t epoch, int64_t sample, std::span<int32_t> out)> write = {};

@@ -21,6 +21,7 @@ inline constexpr const char* kLabels = "labels";
 inline constexpr const char* kTimesteps = "timesteps";
 inline constexpr const char* kTokens = "tokens";
 inline constexpr const char* kText = "text";
+inline constexpr const char* kMoments = "moments";
 // The executor's own input: StepInputs::state.
 inline constexpr const char* kStepState = "step_state";
 

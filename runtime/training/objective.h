@@ -20,6 +20,7 @@ struct InputShape {
   std::vector<float> mean, std;  // one per channel
   AugmentConfig augment;         // while training
   Extent uncropped;              // of training images, where augment.random_crop makes height x width of them
+  bool encoded = false;  // training batches bring what frozen networks make of images (Objective::encoders)
 
   Extent training_images() const { return uncropped.given() ? uncropped : Extent{height, width}; }
 };
@@ -54,6 +55,9 @@ class Objective {
   virtual ValueId loss(GraphBuilder&, NamedValues&, bool training) const = 0;
   // The gradient of the mean over the global batch for kResult.
   virtual ValueId loss_gradient(GraphBuilder&, const NamedValues&) const = 0;
+  // Programs of frozen networks, each of one input and one output, which a batch of an encoded training set brings under the
+  // output's name in the input's place.
+  virtual std::vector<Program> encoders() const { return {}; }
   // Whether the loss's second number means anything.
   virtual bool counts_right_answers() const = 0;
 

@@ -21,7 +21,11 @@ ParameterTable parameter_table(const Objective* objective, const std::vector<Pro
                                const GraphSpec& spec, const TrainingConfig& config) {
   ParameterTable table;
   table.trained = config.trained;
-  if (objective) add_parameters(table, build_forward(forward_of(*objective), spec, true).graph);
+  if (objective) {
+    add_parameters(table, build_forward(forward_of(*objective), spec, true).graph);
+    for (const Program& p : objective->encoders())
+      add_parameters(table, build_forward(p.forward, spec, false).graph);
+  }
   for (const Program& p : programs) add_parameters(table, build_forward(p.forward, spec, false).graph);
   return table;
 }

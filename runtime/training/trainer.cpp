@@ -28,6 +28,7 @@ TrainingResult Trainer::run() {
   }
   make_session();
   restore();
+  encode_training_set();
   require_agreement(comm_, facts());
   open_outputs();
   o_.on_ready(step_);
@@ -52,8 +53,14 @@ TrainingResult Trainer::run() {
 
 StepInputs Trainer::inputs_for(const Batch& batch, int64_t step, int64_t micro) const {
   StepInputs in;
-  in.set(kImages, batch.images);
-  o_.tokenizer ? in.set(kTokens, batch.tokens) : in.set(kLabels, batch.labels);
+  if (encoded_)
+    in.set({kMoments, DType::f32, batch.images.data(), static_cast<int64_t>(batch.images.size_bytes())});
+  else
+    in.set(kImages, batch.images);
+  if (encoded_ && encoded_->caption_floats() > 0)
+    in.set({kText, DType::f32, batch.tokens.data(), static_cast<int64_t>(batch.tokens.size_bytes())});
+  else
+    o_.tokenizer ? in.set(kTokens, batch.tokens) : in.set(kLabels, batch.labels);
   in.state.seed = o_.config.seed;
   in.state.step = step;
   in.state.first_sample = schedule_->part(step, micro, comm_.rank()).begin;

@@ -27,6 +27,10 @@ inline int64_t loader_depth(int64_t micro_batches) { return std::max<int64_t>(4,
 struct TrainerOptions {
   // Of images of this shape.
   std::function<std::shared_ptr<const Objective>(const InputShape&)> objective;
+  // What else is asked of the model, whose parameters it has beside the objective's.
+  std::function<std::vector<Program>(const InputShape&)> programs = [](const InputShape&) {
+    return std::vector<Program>();
+  };
   std::string init_from;                           // weights to start from; empty: fresh
   std::shared_ptr<const ClipTokenizer> tokenizer;  // of a model that reads captions; else null
   DatasetConfig training_data;

@@ -12,6 +12,7 @@
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/trace.h"
 #include "runtime/training/early_stop.h"
+#include "runtime/training/encoded_set.h"
 #include "runtime/training/saved_state.h"
 #include "runtime/training/schedule.h"
 #include "runtime/training/trainer.h"
@@ -65,12 +66,14 @@ class Trainer {
   void restore();
   // What else must be equal on all ranks.
   std::vector<std::pair<std::string, std::string>> facts();
+  // inputs.training.cache: what frozen networks make of the training set.
+  void encode_training_set();
   void open_outputs();
 
   int64_t loader_depth() const { return lockstep::loader_depth(schedule_->micro_batches()); }
 
   Loader make_loader() const {
-    return Loader(training_, training_subset_,
+    return Loader(encoded_ ? encoded_ : training_, training_subset_,
                   SampleOrder(schedule_samples(), o_.config.seed, o_.config.shuffle),
                   schedule_->nominal_part(), static_cast<int>(loader_depth()), caption_tokens());
   }
@@ -168,6 +171,7 @@ class Trainer {
   const Clock::time_point created_ = Clock::now();
 
   std::shared_ptr<const SampleSource> training_, validation_, test_;
+  std::shared_ptr<const EncodedSet> encoded_;  // the training set once more; null: not asked for
   std::vector<int64_t> training_subset_, validation_subset_;
   InputShape input_;  // of the training set
   std::shared_ptr<const Objective> objective_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <spdlog/spdlog.h>
 
+#include <cstring>
 #include <functional>
 
 #include "runtime/checkpoint/weights_hash.h"
@@ -66,6 +67,12 @@ std::shared_ptr<const SampleSource> Trainer::load(const std::string& key, const 
 CaptionTokens Trainer::caption_tokens() const {
   if (!o_.tokenizer) return {};
   const double dropout = o_.training_data.captions.dropout;
+  if (encoded_ && encoded_->caption_floats() > 0)
+    return {
+        encoded_->caption_floats(), [this, dropout](int64_t epoch, int64_t sample, std::span<int32_t> out) {
+          const auto row = encoded_->caption(caption_of(*training_, sample, o_.config.seed, epoch, dropout));
+          std::memcpy(out.data(), row.data(), row.size_bytes());
+        }};
   return {o_.tokenizer->length(), [this, dropout](int64_t epoch, int64_t sample, std::span<int32_t> out) {
             o_.tokenizer->tokens(caption_of(*training_, sample, o_.config.seed, epoch, dropout), out,
                                  SpecialTokens::as_text);
@@ -130,6 +137,7 @@ void Trainer::agree_on_inputs() {
 void Trainer::make_session() {
   SessionOptions s;
   s.objective = objective_;
+  s.programs = o_.programs(input_);
   s.config = o_.config;
   s.kernels = o_.kernels;
   s.device = o_.device;
@@ -204,6 +212,16 @@ void Trainer::restore() {
   checkpoint_.reset();
 }
 
+void Trainer::encode_training_set() {
+  if (!input_.encoded) return;
+  const auto start = Clock::now();
+  encoded_ = std::make_shared<EncodedSet>(*session_, training_, o_.tokenizer.get(),
+                                          o_.training_data.captions.dropout > 0, schedule_->nominal_part());
+  const std::string& file = encoded_->read_from();
+  spdlog::info("latents of {} images {} in {:.1f} s", encoded_->count(),
+               file.empty() ? "computed" : "read from " + file, since(start));
+}
+
 std::vector<std::pair<std::string, std::string>> Trainer::facts() {
   std::string kernels;
   for (const auto& [signature, kernel] : session_->kernel_table())
@@ -265,6 +283,7 @@ InputShape input_shape(const DatasetConfig& config, const DatasetShape& data) {
     s.uncropped = {data.height, data.width};
     s.height = window.height, s.width = window.width;
   }
+  s.encoded = !config.cache.empty();
   auto widen = [&](std::vector<float>& v, float fallback) {
     if (v.empty()) v = {fallback};
     if (v.size() == 1) v.assign(static_cast<size_t>(data.channels), v[0]);

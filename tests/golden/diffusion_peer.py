@@ -24,10 +24,19 @@ def philox(counter, seed):
     return x
 
 
-def draw_noise(seed, step, sample, elements):
+def draw_normals(seed, stream, step, sample, elements):
     quads = (elements + 3) // 4
-    words = philox([np.arange(quads), np.full(quads, sample), np.full(quads, step), np.full(quads, 0x6000)], seed)
+    words = philox([np.arange(quads), np.full(quads, sample), np.full(quads, step), np.full(quads, stream)], seed)
     return normals(words).reshape(-1)[:elements].astype(np.float32)
+
+
+def draw_noise(seed, step, sample, elements):
+    return draw_normals(seed, 0x6000, step, sample, elements)
+
+
+def draw_posterior(seed, step, sample, elements):
+    """What posterior_sample adds to the means (kernels/diffusion/posterior.h)."""
+    return draw_normals(seed, 0xB000, step, sample, elements)
 
 
 def normals(words):

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/core/bf16.h"
 #include "kernels/diffusion/noise.h"
 #include "models/clip_text.h"
 #include "models/objectives/diffusion.h"
@@ -45,7 +46,8 @@ DiffusionNetworks tiny_networks() {
 // Four pictures of one colour each, and a text for each.
 class TextObjective : public ::testing::Test {
  protected:
-  TextObjective() {
+  explicit TextObjective(const std::vector<std::string>& trained = {},
+                         const std::string& precision = "fp32") {
     input_ = {3, kSide, kSide, 0, {0.5f, 0.5f, 0.5f}, {0.5f, 0.5f, 0.5f}};
     diffusion_.alphas_cumprod = {1e-4};  // noise but for a hundredth
     diffusion_.prediction = "sample";
@@ -72,6 +74,8 @@ class TextObjective : public ::testing::Test {
     o.config.global_batch_size = kBatch;
     o.config.optimizer.name = "adam";
     o.config.clip_grad_norm = 1;
+    o.config.trained = trained;
+    o.config.precision = precision;
     o.kernels = {Device::cpu, 1, "test", ""};
     return o;
   }
@@ -118,6 +122,60 @@ TEST_F(TextObjective, NetworksShareTheOptimizerAndHaveFilesOfTheirOwn) {
   train(0);
   for (const auto& t : model_tensors(session_->model()))
     EXPECT_FALSE(std::equal(t.bytes.begin(), t.bytes.end(), values.at(t.name).begin())) << t.name;
+}
+
+class FrozenNetwork : public TextObjective {
+ protected:
+  explicit FrozenNetwork(const std::string& precision = "fp32") : TextObjective({kUNet}, precision) {}
+};
+class FrozenNetworkInBf16 : public FrozenNetwork {
+ protected:
+  FrozenNetworkInBf16() : FrozenNetwork("bf16") {}
+};
+
+std::map<std::string, std::vector<std::byte>> bytes_of(const ModelState& model) {
+  std::map<std::string, std::vector<std::byte>> values;
+  for (const auto& t : model_tensors(model)) values[t.name] = {t.bytes.begin(), t.bytes.end()};
+  return values;
+}
+
+TEST_F(FrozenNetwork, HasParametersAlone) {
+  ModelState& model = session_->model();
+  const ParameterTable& table = model.table;
+  ASSERT_LT(table.trained_length, table.length);
+  EXPECT_EQ(model.parameters.bytes(), table.length * 4);
+  for (const AlignedBuffer& array : model.state) EXPECT_EQ(array.bytes(), table.trained_length * 4);
+  for (const FlatEntry& e : table.parameters)
+    EXPECT_EQ(table.trains(e), e.name.starts_with("unet.")) << e.name;
+  for (const auto& t : optimizer_tensors(model)) EXPECT_NE(t.name.find("unet."), std::string::npos) << t.name;
+  // Nothing of the step leads back into it.
+  for (const Node& n : session_->training(kBatch, 0).plan->graph.nodes())
+    EXPECT_FALSE(n.backward && n.name.starts_with("text_encoder.")) << n.op << " " << n.name;
+}
+
+TEST_F(FrozenNetwork, KeepsItsBitsWhileTheOtherLearns) {
+  const auto before = bytes_of(session_->model());
+  double first = 0, last = 0;
+  constexpr int64_t kSteps = 200, kSome = 20;
+  for (int64_t step = 0; step < kSteps; ++step) {
+    const double loss = train(step);
+    (step < kSome ? first : last) += step < kSome || step >= kSteps - kSome ? loss / kSome : 0;
+  }
+  EXPECT_LT(last, first / 2);
+  for (const auto& [name, bytes] : bytes_of(session_->model()))
+    EXPECT_EQ(bytes == before.at(name), name.starts_with("text_encoder.")) << name;
+}
+
+// Its copies in bf16 are written once, not by the optimizer.
+TEST_F(FrozenNetworkInBf16, IsReadRounded) {
+  train(0);
+  const ModelState& model = session_->model();
+  ASSERT_EQ(model.half.bytes(), model.table.length * 2);
+  for (const FlatEntry& e : model.table.parameters)
+    for (int64_t i = 0; i < e.shape.elements(); ++i)
+      ASSERT_EQ(float(model.half.as<bf16>()[e.begin + i]),
+                float(bf16(model.parameters.as<float>()[e.begin + i])))
+          << e.name;
 }
 
 // From noise alone only the text tells which picture it was.

@@ -26,7 +26,7 @@ class Weights : public ::testing::Test {
     table.parameters = {{"conv.weight", {4}, {}, 16}};
     table.buffers = {{"bn.running_mean", {2}, {}, 0}, {"bn.running_var", {2}, {}, 16}};
     table.order = {"conv.weight", "bn.running_mean", "bn.running_var"};
-    table.length = 32, table.buffer_length = 32;
+    table.length = table.trained_length = 32, table.buffer_length = 32;
     comm_ = make_self_communicator();
     model_.emplace(std::move(table), ModelArrays{.gradients = false}, *comm_);
   }
