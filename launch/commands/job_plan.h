@@ -25,7 +25,8 @@ struct ParameterCount {
   int64_t all = 0, trained = 0;
   // "1000 parameters", or how many of them are trained where some are not.
   std::string text() const {
-    return fmt::format("{} parameters{}", all, trained < all ? fmt::format(", {} of them trained", trained) : "");
+    return fmt::format("{} parameters{}", all,
+                       trained < all ? fmt::format(", {} of them trained", trained) : "");
   }
 };
 

@@ -93,10 +93,9 @@ void print_other_kernels(Device device, const Plan& plan, const char* when) {
 void print(const Job& job, const JobPlan& p) {
   const Plan& plan = p.training.back();
   const Graph& g = plan.graph;
-  fmt::print(
-      "{}: {} ranks, {} samples a rank and micro-batch, {}, {}, {} steps an epoch, {} steps\n\n",
-      job.job_name, job.instance_count, p.nominal_batch, job.hyperparameters.precision, p.parameters.text(),
-      p.steps_per_epoch, p.total_steps);
+  fmt::print("{}: {} ranks, {} samples a rank and micro-batch, {}, {}, {} steps an epoch, {} steps\n\n",
+             job.job_name, job.instance_count, p.nominal_batch, job.hyperparameters.precision,
+             p.parameters.text(), p.steps_per_epoch, p.total_steps);
   print_nodes(g);
   fmt::print(
       "\nFLOPs of a {} on one rank: {:.3f} GFLOP\n",

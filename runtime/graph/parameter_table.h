@@ -31,9 +31,9 @@ struct FlatEntry {
 struct ParameterTable {
   std::vector<std::string> trained = {};  // networks (GraphBuilder::set_network); empty: all
   std::vector<FlatEntry> parameters;      // in flat order: of trained networks, then of frozen ones
-  std::vector<FlatEntry> buffers;     // in their own flat array, in order of creation
+  std::vector<FlatEntry> buffers;         // in their own flat array, in order of creation
   std::vector<std::string> order;   // parameter and buffer names in order of creation, as PyTorch lists them
-  int64_t length = kMetricsFloats;          // of the parameters' array
+  int64_t length = kMetricsFloats;  // of the parameters' array
   int64_t trained_length = kMetricsFloats;  // of the arrays of what training has beside them
   int64_t buffer_length = 0;
 

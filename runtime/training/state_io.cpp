@@ -182,7 +182,8 @@ struct TensorData {
 
 std::vector<StoredTensor> tensors_of(const ParameterTable& table, const TensorData& data) {
   std::unordered_map<std::string, std::pair<const FlatEntry*, const float*>> entries;
-  for (const FlatEntry& e : table.parameters) entries[e.name] = {&e, table.trains(e) ? data.trained : data.frozen};
+  for (const FlatEntry& e : table.parameters)
+    entries[e.name] = {&e, table.trains(e) ? data.trained : data.frozen};
   for (const FlatEntry& e : table.buffers) entries[e.name] = {&e, data.buffers};
   std::vector<StoredTensor> tensors;
   for (const auto& name : table.order) {
@@ -209,8 +210,8 @@ bool all_finite(std::span<const float> x) {
 }
 
 std::vector<StoredTensor> tensors_with(const ModelState& m, const AlignedBuffer& trained) {
-  return tensors_of(m.table, {trained.as<float>(), m.parameters.as<float>(), m.buffers.as<float>(),
-                              &m.batches_tracked});
+  return tensors_of(
+      m.table, {trained.as<float>(), m.parameters.as<float>(), m.buffers.as<float>(), &m.batches_tracked});
 }
 
 }  // namespace
@@ -236,7 +237,8 @@ std::vector<StoredTensor> optimizer_tensors(const ModelState& m) {
   std::vector<StoredTensor> tensors;
   for (const auto& [prefix, array] : training_arrays(m))
     for (const auto& e : m.table.parameters)
-      if (m.table.trains(e)) tensors.push_back(stored(prefix + e.name, e.shape, array->as<float>() + e.begin));
+      if (m.table.trains(e))
+        tensors.push_back(stored(prefix + e.name, e.shape, array->as<float>() + e.begin));
   return tensors;
 }
 

@@ -101,7 +101,7 @@ std::vector<ValueId> trained_parameters(const Graph& g, const ParameterTable& ta
   for (ValueId v : g.values_in(Storage::parameter)) {
     const FlatEntry& e = table.parameter(g.value(v).name);
     if (table.trains(e) && std::none_of(optimizer.segments.begin(), optimizer.segments.end(),
-                     [&](const auto& s) { return s.begin == e.begin && s.frozen; }))
+                                        [&](const auto& s) { return s.begin == e.begin && s.frozen; }))
       trained.push_back(v);
   }
   return trained;
@@ -163,7 +163,8 @@ void add_optimizer(GraphBuilder& b, const OptimizerParams& optimizer, const Para
   step.in = {parameters, all_gradients, step_state, all_metrics, norm};
   step.out = {whole_array(g, Storage::parameter, kWholeArray, table.trained_length)};
   const auto in_place = [&](Storage storage, const std::string& name) {
-    for (auto* list : {&step.in, &step.out}) list->push_back(whole_array(g, storage, name, table.trained_length));
+    for (auto* list : {&step.in, &step.out})
+      list->push_back(whole_array(g, storage, name, table.trained_length));
   };
   for (int i = 0; i < optimizer.state_count(); ++i) in_place(Storage::state, fmt::format("*{}", i));
   if (optimizer.ema) in_place(Storage::ema, kWholeArray);
