@@ -4,6 +4,7 @@
 
 #include "kernels/diffusion/label_dropout.h"
 #include "kernels/diffusion/noise.h"
+#include "kernels/diffusion/posterior.h"
 #include "runtime/graph/kernel_table.h"
 #include "tests/runtime/graph/nets.h"
 
@@ -47,6 +48,14 @@ TEST(DiffusionOps, Shapes) {
   EXPECT_EQ(spec(noise.out[3]), "f32[5]:plain");
   EXPECT_EQ(spec(s.labels), "i32[5]:plain");
   EXPECT_EQ(spec(s.metrics), "f32[2]:plain");
+}
+
+TEST(DiffusionOps, LatentsHaveHalfTheChannelsOfTheirMoments) {
+  Step s = denoising_step(5);
+  GraphBuilder b(s.g);
+  const ValueId moments = b.input("m", {DType::f32, {5, 8, 6, 4}, Layout::plain}, true);
+  EXPECT_EQ(b.spec(b.add1("posterior_sample", PosteriorParams{}, {moments, s.step_state})).text(),
+            "f32[5, 4, 6, 4]:plain");
 }
 
 // The convolution lies in lanes here, and with it prediction and target; vectors of one number a sample stay
@@ -101,6 +110,7 @@ TEST(DiffusionOps, ShapesThatDoNotFitAreRefused) {
          }),
          {"[4]"});
   expect(refusal([&] { b.add("label_dropout", LabelDropoutParams{}, {other, s.step_state}); }), {"[5, 1,"});
+  expect(refusal([&] { b.add("posterior_sample", PosteriorParams{}, {other, s.step_state}); }), {"[5, 1,"});
 }
 
 }  // namespace

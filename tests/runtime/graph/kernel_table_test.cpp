@@ -419,6 +419,7 @@ TEST(Ops, ForwardOpsHaveShapeAndGradientRules) {
       {"weighted_mse", "seeded by weighted_mse_grad"},
       {"diffusion_noise", "nobody wants the image's"},
       {"label_dropout", "labels are whole numbers"},
+      {"posterior_sample", "the moments are a frozen network's"},
       {"grad_norm", "after the gradients"},
       {"optimizer_step", "after the gradients"},
       {"batch_norm_grad_sums", "a gradient"},
