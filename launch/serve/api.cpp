@@ -55,7 +55,9 @@ std::span<const Api::Route> Api::routes() {
       {{"/sdapi/v1/interrupt", "POST", "ends the caller's with what there is", false, &kAutomatic1111},
        &Api::sdapi_interrupt},
       {{"/sdapi/v1/samplers", "GET", "names of samplers", false, &kAutomatic1111}, &Api::sdapi_samplers},
-      {{"/sdapi/v1/sd-models", "GET", "names of models", false, &kAutomatic1111}, &Api::sdapi_models}};
+      {{"/sdapi/v1/sd-models", "GET", "names of models", false, &kAutomatic1111}, &Api::sdapi_models},
+      {{"/sdapi/v1/options", "GET", "the model of requests that name none", false, &kAutomatic1111},
+       &Api::sdapi_options}};
   return kRoutes;
 }
 
@@ -209,16 +211,20 @@ HttpResponse Api::run(const CallPtr& call) {
 HttpResponse Api::metrics(const CallPtr&) {
   std::string text = metrics_.text();
   const auto counts = models_.counts();
-  const auto of_models = [&](const char* name, const char* type, auto member) {
-    text += fmt::format("# TYPE {} {}\n", name, type);
+  const auto begin = [&](const char* name, const char* type, const char* help) {
+    text += fmt::format("# HELP {0} {2}\n# TYPE {0} {1}\n", name, type, help);
+  };
+  const auto of_models = [&](const char* name, const char* type, const char* help, auto member) {
+    begin(name, type, help);
     for (const Models::Counts& c : counts)
       text += fmt::format("{}{{model=\"{}\"}} {}\n", name, utf8_text(c.name), c.*member);
   };
-  of_models("lockstep_queue_length", "gauge", &Models::Counts::waiting);
-  of_models("lockstep_pictures_total", "counter", &Models::Counts::pictures);
-  of_models("lockstep_evaluations_total", "counter", &Models::Counts::evaluations);
+  of_models("lockstep_queue_length", "gauge", "Requests that wait.", &Models::Counts::waiting);
+  of_models("lockstep_pictures_total", "counter", "Pictures read or drawn.", &Models::Counts::pictures);
+  of_models("lockstep_evaluations_total", "counter", "Evaluations of the model.",
+            &Models::Counts::evaluations);
   if (models_.state() == Service::State::ready) {
-    text += "# TYPE lockstep_model_info gauge\n";
+    begin("lockstep_model_info", "gauge", "The models that are served, and their versions.");
     for (const Served& s : models_.all())
       text += fmt::format("lockstep_model_info{{model=\"{}\",version=\"{}\"}} 1\n", utf8_text(s.name),
                           s.version());

@@ -56,6 +56,7 @@ class Api {
   HttpResponse sdapi_interrupt(const CallPtr& call);
   HttpResponse sdapi_samplers(const CallPtr& call);
   HttpResponse sdapi_models(const CallPtr& call);
+  HttpResponse sdapi_options(const CallPtr& call);
 
   HttpResponse answer(const CallPtr& call);
   Served named(const Call& call) const;  // in the path; else the first. Refusal (404) where there is none

@@ -102,6 +102,10 @@ std::string named_model(const json& body) { return body.is_null() ? "" : Fields(
 
 bool read_pictures(const HttpRequest& request, const json& body, const ServiceLimits& limits,
                    std::vector<std::string>& pictures) {
+  const std::string& accept = request.header("accept");
+  if (std::ranges::none_of(std::array{"application/json", "application/*", "*/*"},
+                           [&](const char* type) { return accept.find(type) != std::string::npos; }))
+    throw Refusal{406, "answers are application/json"};
   const std::string type = content_type(request);
   if (type == "image/png" || type == "image/jpeg" || type == "application/x-image" ||
       type == "image/x-image") {
@@ -122,22 +126,25 @@ bool read_pictures(const HttpRequest& request, const json& body, const ServiceLi
   return inputs->is_array();
 }
 
-// "prompt": text or a list of them, and "negative_prompt". Returns the prompts' numbers.
+// "prompt": text or a list of them, and "negative_prompt". Returns the prompts' numbers. Hugging Face's clients say "inputs".
 static std::vector<int32_t> read_prompts(Fields& fields, const ClipTokenizer& tokenizer,
                                          const ServiceLimits& limits, DrawBody& body) {
-  const std::vector<std::string> prompts = fields.texts("prompt", limits.pictures);
+  const bool by_inputs = fields.find("inputs") != nullptr;
+  if (by_inputs && fields.find("prompt")) throw Refusal{400, "is given as inputs too", "prompt"};
+  const char* const name = by_inputs ? "inputs" : "prompt";
+  const std::vector<std::string> prompts = fields.texts(name, limits.pictures);
   if (prompts.empty()) throw Refusal{400, "is missing: what to draw", "prompt"};
   const std::string negative = fields.text("negative_prompt", "");
   const auto bound = [&](const std::string& text, const char* field) {
     if (static_cast<int64_t>(text.size()) > limits.prompt_bytes)
       throw Refusal{400, fmt::format("has more than {} bytes", limits.prompt_bytes), field};
   };
-  for (const std::string& prompt : prompts) bound(prompt, "prompt");
+  for (const std::string& prompt : prompts) bound(prompt, name);
   bound(negative, "negative_prompt");
   try {
     body.left_out = diffusion::set_prompts(body.request, tokenizer, prompts, negative);
   } catch (const Error& e) {
-    throw Refusal{400, e.message(), "prompt"};
+    throw Refusal{400, e.message(), name};
   }
   std::vector<int32_t> numbers(prompts.size());
   std::iota(numbers.begin(), numbers.end(), 0);
@@ -189,7 +196,9 @@ DrawBody read_draw_request(const HttpRequest& request, const json& body, const S
   if (r.guidance != 1 && !tokenizer && !m.no_class_row())
     throw Refusal{400, "is 1 for a model that was trained without hiding classes", "guidance_scale"};
   r.seed = fields.seed();
-  r.sampler = fields.text("sampler", r.sampler);
+  const std::string own_sampler = r.sampler;
+  r.sampler = fields.text("sampler", own_sampler);
+  r.eta = fields.number("eta", r.sampler == own_sampler ? r.eta : 0);
   const std::string format = fields.text("format", wanted.format.empty() ? "png" : wanted.format);
   if (format != "png" && format != "jpeg") throw Refusal{400, "is png or jpeg", "format"};
   if (!wanted.format.empty() && format != wanted.format)

@@ -44,14 +44,13 @@ void put_product(const Field& field, const json& value, json& body) {
   body[field.ours] = before == body.end() ? n : before->get<int64_t>() * n;
 }
 
+// Of sampler_index and sampler_name the latter counts, as there; it comes behind the other in an object's order.
 void put_sampler(const Field& field, const json& value, json& body) {
   const std::string name = value.is_string() ? value.get<std::string>() : "";
   const auto same = [&](const SamplerAlias& s) { return name == s.name || name == s.ours; };
   const auto all = sampler_aliases();
   const auto it = std::find_if(all.begin(), all.end(), same);
   if (it == all.end()) throw Refusal{400, "is none of /sdapi/v1/samplers", field.name};
-  if (body.contains(field.ours) && said(body, field.ours) != it->ours)
-    throw Refusal{400, "is given twice", field.name};
   body[field.ours] = it->ours;
 }
 
@@ -74,8 +73,10 @@ constexpr Field kOpenAiFields[] = {
     {"response_format", Kind::text, "pictures come in the answer", 0, 0, nullptr, "\"b64_json\""},
     {"stream", Kind::flag, "the answer is a stream of events", 0, 0, "stream"},
     {"partial_images", Kind::whole, "pictures on their way, in such a stream", 0, 3, "partial_images"},
-    {"quality", Kind::text, "the model has one", 0, 0, nullptr, "\"auto\""},
+    {"quality", Kind::text, "the model has one", 0, 0, nullptr, "\"auto\" \"standard\""},
     {"background", Kind::text, "pictures have one", 0, 0, nullptr, "\"auto\" \"opaque\""},
+    {"moderation", Kind::text, "there is none", 0, 0, nullptr, "\"auto\" \"low\""},
+    {"user", Kind::any, "whom the client asks for; it is not kept"},
     // Beyond OpenAI's.
     {"negative_prompt", Kind::text, "what guidance leads away from", 0, 0, "negative_prompt"},
     {"num_inference_steps", Kind::whole, "steps from noise to picture", 1, 1000, "num_inference_steps"},
@@ -91,13 +92,21 @@ constexpr Field kAutomatic1111Fields[] = {
     {"seed", Kind::seed, "the same seed draws the same pictures; -1: a random one", 0, 0, "seed"},
     {"steps", Kind::whole, "steps from noise to picture", 1, 1000, "num_inference_steps"},
     {"cfg_scale", Kind::number, "how far the prompt leads", 0, 100, "guidance_scale"},
+    {"eta", Kind::number, "DDIM's share of noise in each step", 0, 1, "eta"},
     {"width", Kind::whole, "pixels", 1, 65500, "width"},
     {"height", Kind::whole, "pixels", 1, 65500, "height"},
     {"batch_size", Kind::whole, "pictures of a batch", 1, 4096, "num_images_per_prompt", nullptr,
      put_product},
     {"n_iter", Kind::whole, "batches", 1, 4096, "num_images_per_prompt", nullptr, put_product},
     {"sampler_name", Kind::text, "one of /sdapi/v1/samplers", 0, 0, "sampler", nullptr, put_sampler},
-    {"sampler_index", Kind::text, "the same by its old name", 0, 0, "sampler", nullptr, put_sampler},
+    {"sampler_index", Kind::text, "the same by its old name; sampler_name counts", 0, 0, "sampler", nullptr,
+     put_sampler},
+    {"scheduler", Kind::text, "the sampler's own", 0, 0, nullptr, "\"automatic\" \"Automatic\""},
+    {"s_churn", Kind::number, "", 0, 0, nullptr, "0"},
+    {"s_tmin", Kind::number, "", 0, 0, nullptr, "0"},
+    {"s_tmax", Kind::number, "", 0, 0, nullptr, "0"},
+    {"s_noise", Kind::number, "", 0, 0, nullptr, "1"},
+    {"s_min_uncond", Kind::number, "", 0, 0, nullptr, "0"},
     {"override_settings", Kind::object, "sd_model_checkpoint: which of the models that are served", 0, 0,
      "model", nullptr, put_settings},
     {"override_settings_restore_afterwards", Kind::flag, "they hold for the request alone", 0, 0, nullptr,
@@ -107,6 +116,20 @@ constexpr Field kAutomatic1111Fields[] = {
     {"do_not_save_samples", Kind::flag, "", 0, 0, nullptr, "true false"},
     {"do_not_save_grid", Kind::flag, "", 0, 0, nullptr, "true false"},
     {"enable_hr", Kind::flag, "", 0, 0, nullptr, "false"},
+    // How it would be done, which is not.
+    {"denoising_strength", Kind::any, "of enable_hr"},
+    {"firstphase_width", Kind::any, "of enable_hr"},
+    {"firstphase_height", Kind::any, "of enable_hr"},
+    {"hr_scale", Kind::any, "of enable_hr"},
+    {"hr_upscaler", Kind::any, "of enable_hr"},
+    {"hr_second_pass_steps", Kind::any, "of enable_hr"},
+    {"hr_resize_x", Kind::any, "of enable_hr"},
+    {"hr_resize_y", Kind::any, "of enable_hr"},
+    {"hr_checkpoint_name", Kind::any, "of enable_hr"},
+    {"hr_sampler_name", Kind::any, "of enable_hr"},
+    {"hr_scheduler", Kind::any, "of enable_hr"},
+    {"hr_prompt", Kind::any, "of enable_hr"},
+    {"hr_negative_prompt", Kind::any, "of enable_hr"},
     {"restore_faces", Kind::flag, "", 0, 0, nullptr, "false"},
     {"tiling", Kind::flag, "", 0, 0, nullptr, "false"},
     {"styles", Kind::texts, "", 0, 0, nullptr, "[]"},
@@ -118,6 +141,16 @@ constexpr Field kAutomatic1111Fields[] = {
     {"script_args", Kind::texts, "", 0, 0, nullptr, "[]"},
     {"alwayson_scripts", Kind::object, "", 0, 0, nullptr, "{}"},
 };
+
+// There eta is DDIM's as it is here; of Euler a's noise it is the share, which here is 1; to the others it says nothing.
+void fit_eta(const std::string& own_sampler, json& body) {
+  const auto eta = body.find("eta");
+  if (eta == body.end()) return;
+  const std::string asked = said(body, "sampler"), &sampler = asked.empty() ? own_sampler : asked;
+  if (sampler == "ddim") return;
+  if (sampler == "euler_ancestral" && *eta != 1) throw Refusal{400, "is 1 for this sampler", "eta"};
+  body.erase(eta);
+}
 
 int64_t unix_seconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
@@ -243,7 +276,7 @@ json in_our_words(const Dialect& dialect, const json& body) {
     const json& value = entry.value();
     const auto it = std::ranges::find_if(dialect.fields, [&](const Field& f) { return name == f.name; });
     if (it == dialect.fields.end()) throw Refusal{400, "is no field that is known here", utf8_text(name)};
-    if (value.is_null()) continue;
+    if (value.is_null() || it->kind == Kind::any) continue;
     if (it->only) {
       const bool may = std::ranges::any_of(words_of(it->only), [&](const std::string& word) {
         return value == json::parse(word, nullptr, false);
@@ -256,6 +289,8 @@ json in_our_words(const Dialect& dialect, const json& body) {
     } else if (it->kind == Kind::whole &&
                (!value.is_number_integer() || value < it->least || value > it->most)) {
       throw Refusal{400, fmt::format("is a whole number from {} to {}", it->least, it->most), it->name};
+    } else if (it->kind == Kind::number && !(value.is_number() && value >= it->least && value <= it->most)) {
+      throw Refusal{400, fmt::format("is a number from {} to {}", it->least, it->most), it->name};
     } else {
       ours[it->ours] = value;
     }
@@ -263,8 +298,10 @@ json in_our_words(const Dialect& dialect, const json& body) {
   return ours;
 }
 
-void fit_prompt(const Dialect& dialect, const Service& service, json& body) {
-  if (&dialect == &kOwn || body.is_null() || service.trained().tokenizer) return;
+void fit_to_model(const Dialect& dialect, const Service& service, json& body) {
+  if (&dialect == &kOwn || body.is_null()) return;
+  if (&dialect == &kAutomatic1111) fit_eta(service.model().sampling.sampler, body);
+  if (service.trained().tokenizer) return;
   for (const char* name : {"prompt", "negative_prompt"})
     if (said(body, name).empty()) body.erase(name);
   if (!service.model().conditional() || !body.contains("prompt")) return;

@@ -39,8 +39,9 @@ extern const Dialect kOwn, kOpenAi, kAutomatic1111;
 // The body in the words of /invocations. Refusal (400) for a field that the dialect's table does not have, and for a value
 // that asks for what is not supported. The fields that a model does not know, and that say nothing, are gone.
 nlohmann::json in_our_words(const Dialect& dialect, const nlohmann::json& body);
-// "prompt" is a class to a model that knows classes, and no text to one that is told nothing.
-void fit_prompt(const Dialect& dialect, const Service& service, nlohmann::json& body);
+// What means another thing to this model: "prompt" is a class to one that knows classes, and no text to one that is told
+// nothing; AUTOMATIC1111's eta is not every sampler's. Refusal (400) where it asks for what is not supported.
+void fit_to_model(const Dialect& dialect, const Service& service, nlohmann::json& body);
 // The refusal with the field in the dialect's words, as it says such things.
 HttpResponse refusal_of(const Dialect& dialect, Refusal refusal);
 

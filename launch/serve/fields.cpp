@@ -21,7 +21,8 @@ using Kind = Field::Kind;
 
 constexpr Field kOwnFields[] = {
     {"model", Kind::text, "which of the models that are served; the first where nothing is said"},
-    {"inputs", Kind::texts, "of a classifier: pictures in base64"},
+    {"inputs", Kind::texts,
+     "of a classifier: pictures in base64; of a model that reads text: the prompt by another name"},
     {"prompt", Kind::texts, "of a model that reads text: what to draw"},
     {"negative_prompt", Kind::text, "what guidance leads away from"},
     {"class", Kind::texts, "a class's name, or several: pictures of each in turn"},
@@ -29,6 +30,7 @@ constexpr Field kOwnFields[] = {
     {"num_inference_steps", Kind::whole, "steps from noise to picture", 1, 1000},
     {"guidance_scale", Kind::number, "how far the prompt or class leads; 1: as the model has it", 0, 100},
     {"sampler", Kind::text, "ddim, ddpm, pndm, dpm_solver, euler or euler_ancestral"},
+    {"eta", Kind::number, "ddim's share of noise in each step", 0, 1},
     {"seed", Kind::seed, "the same seed draws the same pictures; -1: a random one"},
     {"height", Kind::whole, "pixels", 1, 65500},
     {"width", Kind::whole, "pixels", 1, 65500},

@@ -14,12 +14,13 @@
 namespace lockstep::serve {
 
 struct Field {
-  enum class Kind : uint8_t { text, texts, whole, number, flag, seed, object };
+  enum class Kind : uint8_t { text, texts, whole, number, flag, seed, object, any };
   const char* name;
   Kind kind;
   const char* help;
   double least = 0, most = 0;  // of whole, number; a model's or the server's own limits may be closer
-  // Of another API's field: the field of /invocations that it is. nullptr: its value says nothing that could be done.
+  // Of another API's field: the field of /invocations that it is. nullptr: its value says nothing that could be done;
+  // of kind `any` whatever it is, else as `only` has it.
   const char* ours = nullptr;
   // JSON values, separated by spaces, one of which it has: what else it could ask for is not supported.
   const char* only = nullptr;

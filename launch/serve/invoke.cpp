@@ -54,7 +54,7 @@ HttpResponse Api::invoke(const CallPtr& call) {
   call->version = served.version();
   std::unique_ptr<Job> job;
   if (service.model().diffusion()) {
-    fit_prompt(dialect, service, body);
+    fit_to_model(dialect, service, body);
     job = draw(call, body, service);
   } else if (&dialect == &kOwn) {
     job = classify(call, body, service);

@@ -19,6 +19,9 @@ ordered_json schema_of(const Field& f) {
     case Kind::flag:
       s = {{"type", "boolean"}};
       break;
+    case Kind::any:
+      s = ordered_json::object();
+      break;
     case Kind::object:
       s = {{"type", "object"}};
       break;

@@ -66,4 +66,12 @@ HttpResponse Api::sdapi_models(const CallPtr&) {
   return json_answer(all);
 }
 
+// Which model draws where a request names none; of all there is to set it is the one thing that clients ask for.
+HttpResponse Api::sdapi_options(const CallPtr&) {
+  const Served first = models_.find("");
+  ordered_json name;
+  if (first.service->model().diffusion()) name = first.name;
+  return json_answer({{"sd_model_checkpoint", name}});
+}
+
 }  // namespace lockstep::serve

@@ -97,7 +97,7 @@ TEST_F(ServeApis, WhatIsNotSupportedIsRefusedByItsName) {
   EXPECT_EQ(openai_refusal(c, R"({"prompt": "3", "style": "vivid"})"),
             "400 style is no field that is known here");
   EXPECT_EQ(openai_refusal(c, R"({"prompt": "3", "quality": "hd"})"),
-            "400 quality is not supported but as \"auto\"");
+            "400 quality is not supported but as \"auto\" \"standard\"");
   EXPECT_EQ(openai_refusal(c, R"({"prompt": "3", "response_format": "url"})"),
             "400 response_format is not supported but as \"b64_json\"");
   EXPECT_EQ(openai_refusal(c, R"({"prompt": "3", "n": 17})"), "400 n is a whole number from 1 to 16");
@@ -126,6 +126,10 @@ TEST_F(ServeApis, WhatIsNotSupportedIsRefusedByItsName) {
             "422 sampler_name is none of /sdapi/v1/samplers");
   EXPECT_EQ(sdapi_refusal(c, R"({"steps": 5000})"), "422 steps is a whole number from 1 to 1000");
   EXPECT_EQ(sdapi_refusal(c, R"({"cfg_scale": "high"})"), "422 cfg_scale is a number from 0 to 100");
+  EXPECT_EQ(sdapi_refusal(c, R"({"sampler_name": "Euler a", "eta": 0.5})"), "422 eta is 1 for this sampler");
+  EXPECT_EQ(sdapi_refusal(c, R"({"sampler_name": "DDIM", "eta": 2})"), "422 eta is a number from 0 to 1");
+  EXPECT_EQ(sdapi_refusal(c, R"({"scheduler": "Karras"})"),
+            "422 scheduler is not supported but as \"automatic\" \"Automatic\"");
   EXPECT_EQ(sdapi_refusal(c, R"({"batch_size": 4, "n_iter": 5})"),
             "422 batch_size is a whole number from 1 to 16");
   EXPECT_EQ(sdapi_refusal(c, R"({"override_settings": {"CLIP_stop_at_last_layers": 2}})"),
@@ -139,12 +143,47 @@ TEST_F(ServeApis, WhatIsNotSupportedIsRefusedByItsName) {
   EXPECT_EQ(by_prompt["images"], by_class["generated_images"]);
 }
 
+// What clients send always, whatever they ask for; eta and sampler_index mean what they mean there.
+TEST_F(ServeApis, FieldsThatSayNothingAreTaken) {
+  fit_painter();
+  serve();
+  RawClient c(port_);
+  const auto own = [&](const std::string& more) {
+    const auto a = c.post(R"({"class": "3", "seed": 1, "num_inference_steps": 4, )" + more + "}");
+    EXPECT_EQ(a.status, 200) << a.body;
+    return json::parse(a.body)["generated_images"];
+  };
+  const auto drawn = [&](const std::string& more) {
+    const auto a = txt2img(c, R"({"prompt": "3", "seed": 1, "steps": 4, )" + more + "}");
+    EXPECT_EQ(a.status, 200) << a.body;
+    return json::parse(a.body)["images"];
+  };
+  EXPECT_EQ(drawn(R"("sampler_name": "DDIM", "sampler_index": "Euler a", "scheduler": "automatic", "eta": 1.0,
+      "denoising_strength": 0.7, "firstphase_width": 0, "firstphase_height": 0, "enable_hr": false, "hr_scale": 2,
+      "hr_upscaler": "Latent", "hr_second_pass_steps": 0, "hr_resize_x": 0, "hr_resize_y": 0, "hr_prompt": "",
+      "hr_negative_prompt": "", "hr_checkpoint_name": null, "hr_sampler_name": null, "hr_scheduler": null,
+      "s_churn": 0, "s_tmin": 0, "s_tmax": 0, "s_noise": 1, "s_min_uncond": 0)"),
+            own(R"("sampler": "ddim", "eta": 1)"));
+  EXPECT_EQ(drawn(R"("sampler_index": "DDIM", "eta": 0)"), own(R"("sampler": "ddim")"));
+  EXPECT_NE(own(R"("sampler": "ddim")"), own(R"("sampler": "ddim", "eta": 1)"));
+  EXPECT_EQ(drawn(R"("sampler_name": "Euler a", "eta": 1)"), own(R"("sampler": "euler_ancestral")"));
+  EXPECT_EQ(drawn(R"("sampler_name": "Euler", "eta": 0.3)"), own(R"("sampler": "euler")"));
+  EXPECT_EQ(message(c.post(R"({"sampler": "euler", "eta": 0.3})")).substr(0, 11), "400 sampler");
+  const auto by_openai =
+      openai(c, R"({"prompt": "3", "seed": 1, "num_inference_steps": 4, "quality": "standard",
+      "moderation": "low", "user": "somebody"})");
+  ASSERT_EQ(by_openai.status, 200) << by_openai.body;
+  EXPECT_EQ(json::parse(by_openai.body)["data"][0]["b64_json"], own(R"("format": "png")")[0]);
+  EXPECT_EQ(json::parse(c.get("/sdapi/v1/options").body)["sd_model_checkpoint"], "run");
+}
+
 TEST_F(ServeApis, AClassifierDrawsForNobody) {
   fit();
   serve();
   RawClient c(port_);
   EXPECT_EQ(openai_refusal(c, R"({"prompt": "3"})"), "400 model draws no pictures");
   EXPECT_EQ(json::parse(c.get("/sdapi/v1/sd-models").body), json::array());
+  EXPECT_EQ(json::parse(c.get("/sdapi/v1/options").body)["sd_model_checkpoint"], nullptr);
 }
 
 TEST_F(ServeApis, AStreamShowsThePictureOnItsWay) {

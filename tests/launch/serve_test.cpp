@@ -32,6 +32,11 @@ TEST_F(Serve, AClassifierAnswersAsPredictDoes) {
   ASSERT_EQ(predictions.size(), 2U);
   EXPECT_EQ(predictions[1]["probabilities"], predicted["probabilities"]);
   EXPECT_NE(predictions[0]["probabilities"], predicted["probabilities"]);
+  // Answers are JSON.
+  for (const char* type : {"application/json", "text/html, */*;q=0.8"})
+    EXPECT_EQ(client.post(picture(), "image/png", fmt::format("Accept: {}\r\n", type)).status, 200) << type;
+  EXPECT_EQ(message(client.post(picture(), "image/png", "Accept: application/x-npy\r\n")),
+            "406 answers are application/json");
 }
 
 TEST_F(Serve, APainterDrawsWhatSampleDraws) {
@@ -95,6 +100,14 @@ TEST_F(Serve, APainterIsToldWhatToDraw) {
     });
   for (auto& c : clients) c.join();
   EXPECT_EQ(right, 12);
+  // As Hugging Face's clients ask.
+  const auto by_inputs = client.post(
+      R"({"inputs": ["a 3"], "parameters": {"num_images_per_prompt": 2, "negative_prompt": "a 5", "seed": 5,
+      "num_inference_steps": 4, "guidance_scale": 2}})");
+  EXPECT_EQ(json::parse(by_inputs.body)["generated_images"], pictures) << by_inputs.body;
+  EXPECT_EQ(message(client.post(R"({"inputs": 3})")), "400 inputs is a string or a list of strings");
+  EXPECT_EQ(message(client.post(R"({"inputs": "a 3", "prompt": "a 3"})")),
+            "400 prompt is given as inputs too");
   EXPECT_EQ(message(client.post(R"({"seed": 5})")), "400 prompt is missing: what to draw");
   EXPECT_EQ(message(client.post(R"({"prompt": 3})")), "400 prompt is a string or a list of strings");
   EXPECT_EQ(message(client.post(R"({"prompt": ")" + std::string(10001, 'a') + "\"}")),
