@@ -6,7 +6,6 @@ LOCKSTEP=build/release/lockstep tests/launch/browser_test.py      skipped where 
 """
 
 import base64
-import contextlib
 import json
 import os
 import pathlib
@@ -15,34 +14,16 @@ import select
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
-import urllib.request
 
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/launch"))
 
-from python_client_test import CLASSIFIER, PROGRAM, png, write_mnist  # noqa: E402
+from served import PATIENCE, Served, png  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 120  # seconds; only a failure takes so long
-PAINTER = f"""
-job_name: painter
-model:
-  name: text_to_image
-  tokenizer: {ROOT}/configs/data/clip_small
-  text_encoder: {{vocab_size: 681, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
-    max_position_embeddings: 24}}
-  unet: {{in_channels: 1, out_channels: 1, block_out_channels: [8], layers_per_block: 1,
-    down_block_types: [CrossAttnDownBlock2D], up_block_types: [CrossAttnUpBlock2D], norm_num_groups: 4,
-    attention_head_dim: 2, cross_attention_dim: 8}}
-objective: diffusion
-inputs: {{training: {{dataset: mnist, path: data, captions: {{template: 'a {{}}', dropout: 0.1}}}}}}
-hyperparameters: {{steps: 10, global_batch_size: 12, optimizer: {{name: adamw, lr: 0.01}}}}
-sampling: {{steps: 2, count: 2, guidance: 3}}
-"""
 
 
 class Browser:
@@ -121,33 +102,12 @@ class Browser:
 
 
 @unittest.skipUnless(CHROMIUM, "Chromium is not installed")
-class Page(unittest.TestCase):
+class Page(Served):
     @classmethod
     def setUpClass(cls):
-        stack = contextlib.ExitStack()
-        cls.addClassCleanup(stack.close)
-        cls.folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
-        environment = dict(os.environ, XDG_CACHE_HOME=str(cls.folder / "cache"))
-        write_mnist(cls.folder / "data")
-        (cls.folder / "digit.png").write_bytes(png(3))
-        for name, job in (("digits", CLASSIFIER.replace("nowhere", "data")), ("painter", PAINTER)):
-            (cls.folder / f"{name}.yaml").write_text(job)
-            subprocess.run([PROGRAM, "fit", f"{name}.yaml", "--output", name], cwd=cls.folder, env=environment, check=True,
-                           stdout=subprocess.DEVNULL)
-        log = stack.enter_context(open(cls.folder / "log", "w+"))
-        server = subprocess.Popen([PROGRAM, "serve", "--model", "painter=painter", "--model", "digits=digits", "--port", "0"],
-                                  cwd=cls.folder, env=environment, stdout=log, stderr=log)
-        stack.callback(server.wait)
-        stack.callback(server.terminate)
-        cls.url = None
-        for _ in range(PATIENCE * 20):
-            found = re.search(r"is served on (http://\S+)", (cls.folder / "log").read_text())
-            if found or server.poll() is not None:
-                break
-            time.sleep(0.05)
-        cls.url = found.group(1)
+        super().setUpClass()
         cls.browser = Browser(cls.folder / "profile")
-        stack.callback(cls.browser.close)
+        cls.stack.callback(cls.browser.close)
 
     def setUp(self):
         self.browser("Emulation.clearDeviceMetricsOverride")
@@ -160,11 +120,6 @@ class Page(unittest.TestCase):
             if event.get("method") == "Network.requestWillBeSent":
                 self.assertRegex(event["params"]["request"]["url"], f"^({re.escape(self.url)}|data:)")
             self.assertNotEqual(event.get("method"), "Runtime.exceptionThrown", event)
-
-    def ask(self, body, content_type):
-        request = urllib.request.Request(self.url + "invocations", data=body, headers={"Content-Type": content_type})
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.loads(answer.read())
 
     def choose(self, model, section):
         self.browser.value(f"$('model').value = '{model}'; $('model').dispatchEvent(new Event('change'))")
@@ -186,7 +141,7 @@ class Page(unittest.TestCase):
         shown = b.value("[...$('pictures').children].map(f => f.querySelector('img').src).reverse()")
         request = json.loads(b.value("$('pictures').children[0].dataset.request"))
         self.assertEqual((request["prompt"], request["num_inference_steps"]), ("a 3", 6))
-        drawn = self.ask(json.dumps(dict(request, model="painter")).encode(), "application/json")["generated_images"]
+        drawn = self.ask(dict(request, model="painter"))["generated_images"]
         self.assertEqual(shown, ["data:image/png;base64," + picture for picture in drawn])
         caption = b.value("$('pictures').children[0].innerText")
         for words in ("a 3", f"seed {request['seed']}", "6 steps", "guidance 3", "8×8"):
@@ -215,7 +170,7 @@ class Page(unittest.TestCase):
         """What the page shows, and what /invocations says of the same bytes."""
         one = f"$('answer').children[{number}]"
         coded = self.browser.value(f"{one}.querySelector('img').src").split(",")[1]
-        answer = self.ask(json.dumps({"inputs": coded, "model": "digits"}).encode(), "application/json")
+        answer = self.ask({"inputs": coded, "model": "digits"})
         self.assertEqual(self.browser.value(f"{one}.dataset.class"), answer["class"])
         self.assertEqual(json.loads(self.browser.value(f"{one}.dataset.probabilities")), answer["probabilities"])
         return base64.b64decode(coded)
