@@ -5,7 +5,7 @@ import statistics
 
 
 def shown_one(value, unit):
-    digits = {"samples/s": 0, "images/s": 2, "s": 3, "MB": 0}.get(unit, 2)
+    digits = {"samples/s": 0, "images/s": 2, "requests/s": 0, "s": 3, "MB": 0}.get(unit, 2)
     return f"{value:,.{digits}f}"
 
 
@@ -21,7 +21,7 @@ def ratios(mine, theirs, unit):
     theirs, of times theirs over ours."""
     if not mine or not theirs:
         return None
-    over = (lambda a, b: b / a) if unit == "s" else (lambda a, b: a / b)
+    over = (lambda a, b: b / a) if unit in ("s", "ms") else (lambda a, b: a / b)
     pairs = [over(a, b) for a, b in zip(mine, theirs)]
     return over(statistics.median(mine), statistics.median(theirs)), min(pairs), max(pairs)
 

@@ -11,6 +11,7 @@ import limits as machine_limits
 import step_split
 from ours import Training
 from pytorch import same_losses
+from serving import serve_rows
 from text_to_image import Painter, Pipeline
 
 
@@ -149,7 +150,7 @@ def painter_rows(ours, peer, wanted):
 def rows(ours, peer, wanted):
     """Those whose names are wanted; peer: None where there is none."""
     for family in (mnist_rows, accuracy_rows, image_rows, rank_rows, sample_rows, start_rows, memory_rows,
-                   pipeline_rows, painter_rows):
+                   pipeline_rows, painter_rows, serve_rows):
         yield from family(ours, peer, wanted)
 
 
