@@ -29,7 +29,7 @@
 namespace lockstep {
 
 struct InferenceOptions {
-  KernelChoice kernels;
+  KernelChoice kernels = {};
   // Compiled on opening: batches of 1, 2, 4, ... and of so many samples, or of as many as have a gigabyte of
   // activations. 0: none, for evaluate() alone.
   int64_t largest_batch = 1;
