@@ -56,10 +56,10 @@ class TextObjective : public ::testing::Test {
       const auto word = static_cast<int32_t>(2 + i);
       tokens_.insert(tokens_.end(), {0, word, 1, 1, 1});
     }
-    SessionOptions o = options();
+    SessionOptions o = options(trained, precision);
     {
       // Kernels that no timing chooses, so that what is learned has the same bits each time.
-      Session timed(options(), *comm_);
+      Session timed(options(trained, precision), *comm_);
       timed.prepare_training(kBatch);
       choose_first_kernels(o.pinned, timed.training(kBatch, 0).plan->graph, o.kernels);
     }
@@ -68,7 +68,7 @@ class TextObjective : public ::testing::Test {
     session_->model().initialise(3);
     session_->executor().upload_model();
   }
-  SessionOptions options() const {
+  SessionOptions options(const std::vector<std::string>& trained, const std::string& precision) const {
     SessionOptions o;
     o.objective = diffusion::objective(tiny_networks(), input_, diffusion_);
     o.config.global_batch_size = kBatch;
