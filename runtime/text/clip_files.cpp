@@ -34,6 +34,8 @@ json read_json_object(const std::string& file) {
   } catch (const json::parse_error& e) {
     const auto end = text.begin() + static_cast<std::ptrdiff_t>(std::min(e.byte, text.size()));
     throw bad_tokenizer(file, "is no JSON").at("line", 1 + std::count(text.begin(), end, '\n'));
+  } catch (const json::out_of_range& e) {
+    throw bad_tokenizer(file, fmt::format("is no JSON: {}", e.what()));  // a number that is too large
   }
   if (!value.is_object()) throw bad_tokenizer(file, "is no JSON object");
   return value;

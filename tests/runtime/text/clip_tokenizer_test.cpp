@@ -224,6 +224,7 @@ TEST(ClipTokenizer, NamesWhatIsMissingOrDamaged) {
     expect_error(Exit::data, open, name, words...);
   };
   damaged("vocab.json", "{\n\"a\": 0,\n\"b\": }", "line=3");
+  damaged("vocab.json", R"({"a": 1e999})", "number overflow");
   damaged("vocab.json", "[]", "object");
   damaged("vocab.json", R"({"a": -1})", "key=a");
   damaged("vocab.json", R"({"a": 0.5})", "key=a");
