@@ -67,8 +67,7 @@ void write_all(const DigitsRequest& r, const CaptionedDigits& digits, const std:
   std::string rows;
   Image picture{3, kSceneSide, kSceneSide, std::vector<uint8_t>(size_t{kSceneBytes})};
   for (int64_t n = 0; n < r.count; ++n) {
-    // Training's from its second epoch on, whose captions have all forms.
-    const int64_t epoch = (r.split == "test" ? 0 : 1) + n / digits.count(), i = n % digits.count();
+    const int64_t epoch = (r.split == "test" ? 0 : kPlainEpochs) + n / digits.count(), i = n % digits.count();
     const DigitScene scene = digits.scene(epoch, i);
     const std::string file = fmt::format("{}/{:06}.png", scene.digit, n);
     digits.copy_pixels(epoch, i, picture.pixels.data());

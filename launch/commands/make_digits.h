@@ -15,7 +15,7 @@ struct DigitsRequest {
   int64_t count = 0;
 };
 
-// Writes the samples that a job of this seed sees: those of epoch 0 in their order, then those of epoch 1, and so on. Pictures
+// Writes the samples that a job of this seed sees: those of epoch kPlainEpochs in their order, of the next one, and so on. Pictures
 // are folder/DIGIT/NUMBER.png; folder/metadata.jsonl has a line for each: file_name, text (its caption), and what the scene
 // is. A README.md says whose the digits are. The folder appears all at once. Errors: cannot_create (73) where it is there
 // already, io (74), and those of open_dataset.

@@ -10,9 +10,12 @@ namespace lockstep {
 // The test half's scenes are the same whatever seed a job trains with.
 inline constexpr uint64_t kTestScenes = 0x7e57;
 
-// Sample i shows MNIST's digit i, in another scene in each epoch, and has its label and one caption. In training's first epoch
-// captions are prompt_of_scene(): a text encoder that begins from nothing learns what words mean from sentences of one form
-// many times sooner than from many forms, and the forms soon after.
+// Epochs of training whose captions are prompt_of_scene(): a text encoder that begins from nothing learns what words mean from
+// sentences of one form many times sooner than from many forms, and the forms soon after.
+inline constexpr int64_t kPlainEpochs = 2;
+
+// Sample i shows MNIST's digit i, in another scene in each epoch, and has its label and one caption: of many forms behind
+// kPlainEpochs.
 class CaptionedDigits : public SampleSource {
  public:
   // split "training": scenes of pairs that are not held out, by `seed`; "test": of all pairs, by kTestScenes. Error data (65)

@@ -98,7 +98,7 @@ std::string ink_words(std::string_view ink, Dice& dice) {
 
 std::string caption_of_scene(const DigitScene& scene, uint64_t seed, int64_t epoch, int64_t sample) {
   Dice dice(seed, epoch, sample);
-  if (dice.one_in(2)) return prompt_of_scene(scene);
+  if (!dice.one_in(4)) return prompt_of_scene(scene);
   const bool all = !dice.one_in(4);
   const auto named = [&] { return all || !dice.one_in(3); };
   const std::string_view ink = named() ? colour(scene.ink) : "";
