@@ -40,7 +40,7 @@ TEST_F(MakeDigits, WritesWhatAJobSees) {
     c.seed = 7;
     const auto set = std::dynamic_pointer_cast<const CaptionedDigits>(open_dataset(c));
     std::istringstream rows(read_file(dir + "/metadata.jsonl"));
-    const int64_t epoch = split == "test" ? 0 : 1;
+    const int64_t epoch = split == "test" ? 0 : kPlainEpochs;
     int64_t i = 0;
     for (std::string line; std::getline(rows, line); ++i) {
       const auto row = nlohmann::json::parse(line);

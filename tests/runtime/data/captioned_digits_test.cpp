@@ -57,12 +57,13 @@ TEST_F(CaptionedDigitsSet, TrainingDrawsAnewInEachEpochAndNeverWhatIsHeldOut) {
   ASSERT_TRUE(set && test);
   int same = 0, held_out = 0;
   for (int64_t i = 0; i < 1000; ++i) {
-    for (int64_t epoch = 0; epoch < 3; ++epoch) {
+    for (int64_t epoch = 0; epoch < kPlainEpochs + 2; ++epoch) {
       const DigitScene scene = set->scene(epoch, i);
       ASSERT_FALSE(is_held_out(scene));
       ASSERT_EQ(scene.digit, set->label(i));
-      ASSERT_EQ(set->captions_of(epoch, i),
-                std::vector{epoch == 0 ? prompt_of_scene(scene) : caption_of_scene(scene, 5, epoch, i)});
+      ASSERT_EQ(
+          set->captions_of(epoch, i),
+          std::vector{epoch < kPlainEpochs ? prompt_of_scene(scene) : caption_of_scene(scene, 5, epoch, i)});
     }
     same += set->scene(0, i) == set->scene(1, i);
     held_out += is_held_out(test->scene(0, i));
