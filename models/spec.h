@@ -246,7 +246,9 @@ struct ModelSpec {
   // The UNet's default size, of the images that it draws or of their latents.
   void draw_images_of(int64_t height, int64_t width) {
     const int64_t scale = draws_latents() ? text_to_image.vae->scale() : 1;
-    (reads_text() ? text_to_image.unet.sample_size : unet.sample_size) = {height / scale, width / scale};
+    // By name: GCC 12 under UBSan assigns zeros to (a ? b : c) from a list with quotients.
+    auto& size = reads_text() ? text_to_image.unet.sample_size : unet.sample_size;
+    size = {height / scale, width / scale};
   }
   bool draws() const { return reads_text() || name == "unet2d"; }  // a diffusion model
 };
