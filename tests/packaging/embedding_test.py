@@ -15,25 +15,14 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/launch"))
+import served  # noqa: E402
+
 BUILD = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else ROOT / "build/release").resolve()
 DIGITS = [ROOT / f"tests/golden/digits/test-{i}.png" for i in range(4)]
 ONE_RANK = "--set instance_count=1 --set threads_per_rank=1".split()
 CLASSIFIER = "--set hyperparameters.epochs=1 --set inputs.training.limit=1280 --set inputs.test.limit=100".split()
-PAINTER = f"""
-job_name: painter
-model:
-  name: text_to_image
-  tokenizer: {ROOT}/configs/data/clip_small
-  text_encoder: {{vocab_size: 681, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
-    max_position_embeddings: 24}}
-  unet: {{in_channels: 1, out_channels: 1, block_out_channels: [8], layers_per_block: 1,
-    down_block_types: [CrossAttnDownBlock2D], up_block_types: [CrossAttnUpBlock2D], norm_num_groups: 4,
-    attention_head_dim: 2, cross_attention_dim: 8}}
-objective: diffusion
-inputs: {{training: {{dataset: mnist, path: {ROOT}/configs/data/mnist, limit: 48, captions: {{template: 'a {{}}', dropout: 0.1}}}}}}
-hyperparameters: {{steps: 4, global_batch_size: 12, optimizer: {{name: adamw, lr: 0.01}}}}
-sampling: {{steps: 2, count: 1, guidance: 3}}
-"""
+PAINTER = served.PAINTER.replace("path: data", f"path: {ROOT}/configs/data/mnist, limit: 48")
 
 
 class Embedding(unittest.TestCase):
