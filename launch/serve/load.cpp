@@ -7,9 +7,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <thread>
+#include <set>
 
 #include "kernels/core/error.h"
 #include "launch/serve/body.h"
@@ -32,7 +33,7 @@ size_t append(char* data, size_t, size_t n, void* to) {
   return n;
 }
 
-// One connection, kept over its requests.
+// Requests of one client after another.
 class Client {
  public:
   explicit Client(const LoadOptions& o) : curl_(curl_easy_init(), &curl_easy_cleanup) {
@@ -43,32 +44,41 @@ class Client {
     set(CURLOPT_ERRORBUFFER, message_);
     set(CURLOPT_WRITEFUNCTION, &append);
     set(CURLOPT_WRITEDATA, static_cast<void*>(&answer_));
+    set(CURLOPT_PRIVATE, static_cast<void*>(this));
     if (!o.authority.empty()) set(CURLOPT_CAINFO, o.authority.c_str());
     if (!o.token.empty()) add_header("Authorization: Bearer " + o.token);
   }
   ~Client() { curl_slist_free_all(headers_); }
   Client(const Client&) = delete;
 
-  void add_header(const std::string& line) { headers_ = curl_slist_append(headers_, line.c_str()); }
-  // Null: a GET. The body must stay.
-  long ask(const std::string& url, const std::string* body) {
+  // Null body: a GET. What it sends must stay.
+  void will_ask(const std::string& url, const std::string& type, const std::string* body) {
+    set(CURLOPT_URL, url.c_str());
+    if (!type.empty()) add_header("Content-Type: " + type);
+    add_header("Expect:");
+    set(CURLOPT_HTTPHEADER, headers_);
+    if (!body) return;
+    set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body->size()));
+    set(CURLOPT_POSTFIELDS, body->data());
+  }
+  CURL* begin() {
     answer_.clear();
     message_[0] = '\0';
-    set(CURLOPT_URL, url.c_str());
-    set(CURLOPT_HTTPHEADER, headers_);
-    if (body) {
-      set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body->size()));
-      set(CURLOPT_POSTFIELDS, body->data());
-    }
-    const CURLcode code = curl_easy_perform(curl_.get());
+    began_ = LoadClock::now();
+    return curl_.get();
+  }
+  // The status of the answer; 0: there is none, message() says why.
+  long end(CURLcode code) {
+    seconds_ = seconds_since(began_);
     long status = 0;
     curl_easy_getinfo(curl_.get(), CURLINFO_RESPONSE_CODE, &status);
     if (code == CURLE_OK) return status;
     if (!message_[0]) std::snprintf(message_, sizeof message_, "%s", curl_easy_strerror(code));
     return 0;
   }
+  double seconds() const { return seconds_; }
   const std::string& answer() const { return answer_; }
-  const char* message() const { return message_; }  // where ask() gave 0
+  const char* message() const { return message_; }
 
  private:
   template <class T>
@@ -76,10 +86,14 @@ class Client {
     LOCKSTEP_ASSERT(curl_easy_setopt(curl_.get(), option, value) == CURLE_OK, "curl option {}",
                     static_cast<int>(option));
   }
+  void add_header(const std::string& line) { headers_ = curl_slist_append(headers_, line.c_str()); }
+
   std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl_;
   curl_slist* headers_ = nullptr;
   std::string answer_;
   char message_[CURL_ERROR_SIZE] = "";
+  LoadClock::time_point began_;
+  double seconds_ = 0;
 };
 
 // The route that is asked, and the one that says what the model is.
@@ -131,24 +145,82 @@ int64_t pictures_in(const std::string& answer) {
   return static_cast<int64_t>(j["generated_images"].size());
 }
 
-Load ask_until(const LoadOptions& o, const std::string& url, LoadClock::time_point end) {
-  Client client(o);
-  client.add_header("Content-Type: " + o.type);
-  client.add_header("Expect:");
-  Load load;
-  while (LoadClock::now() < end) {
-    const auto start = LoadClock::now();
-    const long status = client.ask(url, &o.body);
-    if (status == 200) {
-      load.latencies.push_back(seconds_since(start));
-      load.pictures += pictures_in(client.answer());
-    } else {
-      ++load.errors[status > 0 ? std::to_string(status) : client.message()];
-      std::this_thread::sleep_for(kAfterError);
-    }
+// All clients on this thread, which leaves the cores to the server: each asks again as soon as it is answered.
+class Clients {
+ public:
+  Clients(const LoadOptions& o, const std::string& url)
+      : draws_(o.type == "application/json"), multi_(curl_multi_init(), &curl_multi_cleanup) {
+    LOCKSTEP_ASSERT(multi_);
+    for (int i = 0; i < o.clients; ++i)
+      clients_.emplace_back(std::make_unique<Client>(o))->will_ask(url, o.type, &o.body);
   }
-  return load;
-}
+  ~Clients() {
+    for (CURL* c : under_way_) curl_multi_remove_handle(multi_.get(), c);
+  }
+  Clients(const Clients&) = delete;
+
+  Load ask_until(LoadClock::time_point end) {
+    for (const auto& c : clients_) ask(*c);
+    while (!under_way_.empty() || !waiting_.empty()) {
+      const auto now = LoadClock::now();
+      if (now >= end) waiting_.clear();
+      for (; !waiting_.empty() && waiting_.front().first <= now; waiting_.pop_front())
+        ask(*waiting_.front().second);
+      int running = 0;
+      check(curl_multi_perform(multi_.get(), &running));
+      if (take_answers(end)) continue;  // who asked again has not sent yet
+      check(curl_multi_poll(multi_.get(), nullptr, 0, static_cast<int>(kAfterError.count()), nullptr));
+    }
+    return std::move(load_);
+  }
+
+ private:
+  static void check(CURLMcode code) {
+    LOCKSTEP_ASSERT(code == CURLM_OK, "curl: {}", curl_multi_strerror(code));
+  }
+  void ask(Client& c) {
+    CURL* const handle = c.begin();
+    check(curl_multi_add_handle(multi_.get(), handle));
+    under_way_.insert(handle);
+  }
+  bool take_answers(LoadClock::time_point end) {
+    bool any = false;
+    int left = 0;
+    while (const CURLMsg* m = curl_multi_info_read(multi_.get(), &left)) {
+      if (m->msg != CURLMSG_DONE) continue;
+      CURL* const handle = m->easy_handle;
+      const CURLcode code = m->data.result;
+      Client* c = nullptr;
+      curl_easy_getinfo(handle, CURLINFO_PRIVATE, &c);
+      check(curl_multi_remove_handle(multi_.get(), handle));
+      under_way_.erase(handle);
+      const bool good = count(*c, c->end(code));
+      any = true;
+      if (LoadClock::now() >= end) continue;
+      if (good)
+        ask(*c);
+      else
+        waiting_.emplace_back(LoadClock::now() + kAfterError, c);
+    }
+    return any;
+  }
+  bool count(const Client& c, long status) {
+    if (status != 200) {
+      ++load_.errors[status > 0 ? std::to_string(status) : c.message()];
+      return false;
+    }
+    load_.latencies.push_back(c.seconds());
+    if (draws_) load_.pictures += pictures_in(c.answer());
+    return true;
+  }
+
+  const bool draws_;
+  std::unique_ptr<CURLM, decltype(&curl_multi_cleanup)> multi_;
+  std::vector<std::unique_ptr<Client>> clients_;
+  std::set<CURL*> under_way_;
+  std::deque<std::pair<LoadClock::time_point, Client*>> waiting_;  // after an error, in order of time
+  Load load_;
+};
 
 }  // namespace
 
@@ -163,7 +235,9 @@ Load put_load(const LoadOptions& options) {
   LoadOptions o = options;
   const Routes routes = routes_of(o.url);
   Client first(o);
-  const long status = first.ask(routes.model, nullptr);
+  first.will_ask(routes.model, "", nullptr);
+  CURL* const handle = first.begin();
+  const long status = first.end(curl_easy_perform(handle));
   const auto model = nlohmann::json::parse(first.answer(), nullptr, false);
   if (status != 200 || !model.is_object())
     throw Error(
@@ -172,21 +246,12 @@ Load put_load(const LoadOptions& options) {
         .at("url", routes.model);
   if (o.type.empty()) make_body(model, routes.model, o);
 
-  std::vector<Load> parts(static_cast<size_t>(o.clients));
-  std::vector<std::thread> threads;
   const auto start = LoadClock::now();
   const auto end =
       start + std::chrono::duration_cast<LoadClock::duration>(std::chrono::duration<double>(o.seconds));
-  for (Load& part : parts) threads.emplace_back([&] { part = ask_until(o, routes.invoke, end); });
-  for (std::thread& t : threads) t.join();
-  Load all;
+  Load all = Clients(o, routes.invoke).ask_until(end);
   all.seconds = seconds_since(start);
   all.model = json_get<std::string>(model, "model", routes.model);
-  for (const Load& part : parts) {
-    all.latencies.insert(all.latencies.end(), part.latencies.begin(), part.latencies.end());
-    for (const auto& [error, n] : part.errors) all.errors[error] += n;
-    all.pictures += part.pictures;
-  }
   std::sort(all.latencies.begin(), all.latencies.end());
   if (all.latencies.empty())
     throw Error(Exit::unavailable, "E_BENCH_SERVER",
