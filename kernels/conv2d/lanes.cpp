@@ -11,6 +11,7 @@ namespace {
 constexpr double kGrainWork = 40'000;  // vector multiply-adds below which a thread isn't worth waking
 
 int64_t blocks_of(const TensorSpec& s) { return (s.shape[0] + kLanes - 1) / kLanes; }
+int64_t last_lanes(const TensorSpec& s) { return s.shape[0] - (blocks_of(s) - 1) * kLanes; }
 
 // One gather problem a class and group; all of their tiles in one parallel loop.
 class GatherKernel final : public Kernel {
@@ -80,6 +81,7 @@ std::unique_ptr<Kernel> make_conv2d_lanes(const KernelRequest& r) {
   const int64_t x_plane = x[2] * x[3] * kLanes, y_plane = y[2] * y[3] * kLanes;
   GatherProblem g;
   g.blocks = blocks_of(r.in[0]);
+  g.last_lanes = last_lanes(r.in[0]);
   g.x_block = x[1] * x_plane;
   g.y_block = y[1] * y_plane;
   g.channels = w[1];
@@ -100,6 +102,7 @@ std::unique_ptr<Kernel> make_conv2d_input_grad_lanes(const KernelRequest& r) {
   const int64_t dx_plane = dx[2] * dx[3] * kLanes, dy_plane = dy[2] * dy[3] * kLanes;
   GatherProblem g;
   g.blocks = blocks_of(r.in[0]);
+  g.last_lanes = last_lanes(r.in[0]);
   g.x_block = dy[1] * dy_plane;
   g.y_block = dx[1] * dx_plane;
   g.channels = dy[1] / p.groups;

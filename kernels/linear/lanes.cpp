@@ -21,6 +21,7 @@ class LanesProduct final : public Kernel {
                Activation activation, bool has_bias, int threads)
       : has_bias_(has_bias), threads_(threads) {
     problem_.blocks = (x.shape[0] + kLanes - 1) / kLanes;
+    problem_.last_lanes = x.shape[0] - (problem_.blocks - 1) * kLanes;
     problem_.x_at = problem_.y_at = kLaneOrigin;
     problem_.taps = kLaneTap;
     problem_.channels = x.shape.elements_from(1);

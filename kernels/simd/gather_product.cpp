@@ -23,16 +23,19 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Held in registers beside the sums: P vectors of x and one weight.
 constexpr bool fits(int o, int p) { return o * p + p + 1 <= kRegisters; }
 
-// O outputs x P positions; xs, ys: the positions' places.
+// O outputs x P positions; xs, ys: the positions' places. wanted: lanes; vectors without any become zero.
 template <int O, int P>
-void tile(const GatherProblem& g, int64_t first_output, const int64_t* xs, const int64_t* ys) {
+void tile(const GatherProblem& g, int64_t first_output, const int64_t* xs, const int64_t* ys,
+          int64_t wanted) {
   const LaneTag d;
   using V = hn::Vec<LaneTag>;
   const float* first_w = g.w + first_output * g.w_output;
   const int64_t w1 = g.w_output, w3 = 3 * w1, w5 = 5 * w1;
   float* y[O];
   for (int o = 0; o < O; ++o) y[o] = g.y + (first_output + o) * g.y_output;
-  for (int64_t lane = 0; lane < kLanes; lane += static_cast<int64_t>(hn::Lanes(d))) {
+  const auto step = static_cast<int64_t>(hn::Lanes(d));
+  int64_t lane = 0;
+  for (; lane < wanted; lane += step) {
     V sum[O][P];
     LOCKSTEP_UNROLL for (int o = 0; o < O; ++o) {
       LOCKSTEP_UNROLL for (int p = 0; p < P; ++p) {
@@ -76,9 +79,12 @@ void tile(const GatherProblem& g, int64_t first_output, const int64_t* xs, const
         hn::StoreU(activate(d, g.activation, hn::LoadU(d, at)), d, at);
       }
   }
+  for (; lane < kLanes; lane += step)
+    for (int o = 0; o < O; ++o)
+      for (int p = 0; p < P; ++p) hn::StoreU(hn::Zero(d), d, y[o] + ys[p] + lane);
 }
 
-using TileFunction = void (*)(const GatherProblem&, int64_t, const int64_t*, const int64_t*);
+using TileFunction = void (*)(const GatherProblem&, int64_t, const int64_t*, const int64_t*, int64_t);
 
 template <int I>
 constexpr TileFunction tile_at() {
@@ -108,12 +114,13 @@ void gather_compute(const GatherProblem& g, GatherTiles tiles, int64_t first, in
     const int64_t o0 = g.outputs * ot / tiles.outputs, o1 = g.outputs * (ot + 1) / tiles.outputs;
     int64_t xs[kMaxTile], ys[kMaxTile];
     int64_t block = p0 / per_block, at = p0 % per_block;
+    const int64_t wanted = block == g.blocks - 1 ? g.last_lanes : kLanes;
     for (int64_t p = p0; p < p1; ++p) {
       xs[p - p0] = block * g.x_block + g.x_at[static_cast<size_t>(at)];
       ys[p - p0] = block * g.y_block + g.y_at[static_cast<size_t>(at)];
       if (++at == per_block) at = 0, ++block;
     }
-    functions[static_cast<size_t>((o1 - o0 - 1) * kMaxTile + (p1 - p0 - 1))](g, o0, xs, ys);
+    functions[static_cast<size_t>((o1 - o0 - 1) * kMaxTile + (p1 - p0 - 1))](g, o0, xs, ys, wanted);
   }
 }
 

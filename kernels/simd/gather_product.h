@@ -13,6 +13,7 @@
 #include <span>
 
 #include "kernels/core/activation.h"
+#include "kernels/core/tensor.h"
 
 namespace lockstep {
 
@@ -26,6 +27,8 @@ struct GatherProblem {
   const float* bias = nullptr;  // may be null
   float* y = nullptr;
   int64_t blocks = 1, x_block = 0, y_block = 0;
+  // Of the last block so many lanes are wanted; the others become zero where that saves work.
+  int64_t last_lanes = kLanes;
   std::span<const int64_t> x_at, y_at;  // of equal length
   std::span<const GatherTap> taps;
   int64_t channels = 1, x_channel = 0, w_channel = 0;
