@@ -93,8 +93,7 @@ int run(int argc, char** argv) {
     if (!t.shape.empty()) samples = t.shape[0];
   }
   const auto comm = launched_communicator();
-  const auto model =
-      open_session(trained, {.largest_batch = samples, .independent = true, .in_place = true}, *comm);
+  const auto model = open_session(trained, {.largest_batch = samples, .in_place = true}, *comm);
   nlohmann::ordered_json said = {{"open_seconds", since(began)}};
 
   std::vector<InputTensor> in;

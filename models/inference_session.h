@@ -33,8 +33,8 @@ struct InferenceOptions {
   // Compiled on opening: batches of 1, 2, 4, ... and of so many samples, or of as many as have a gigabyte of
   // activations. 0: none, for evaluate() alone.
   int64_t largest_batch = 1;
-  // KernelChoice::independent.
-  bool independent = false;
+  // KernelChoice::independent: a sample's bits do not depend on what shares its batch.
+  bool independent = true;
   // F32 weights of a net that computes in fp32 are read where they lie in their file, to which nobody may write meanwhile;
   // others are copied.
   bool in_place = false;
@@ -71,8 +71,8 @@ class InferenceSession {
 
   // Any number of samples, in batches of the ladder: the last one may be filled up with copies of its last
   // sample, whose results are dropped. Outputs that are not asked for are not copied. A sample's bits do not
-  // depend on the others. May be called by several threads; one computes at a time. Throws Error(Exit::usage,
-  // "E_PORT") where names, dtypes or sizes are not the ports'.
+  // depend on the others where the kernels are independent. May be called by several threads; one computes at a
+  // time. Throws Error(Exit::usage, "E_PORT") where names, dtypes or sizes are not the ports'.
   void run(std::string_view program, int64_t samples, std::span<const InputTensor> inputs,
            std::span<const OutputTensor> outputs);
   // Largest batch of the program's ladder.

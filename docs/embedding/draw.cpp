@@ -28,8 +28,7 @@ int main(int argc, char** argv) try {
   diffusion::set_prompts(request, *trained.tokenizer, prompts);
   const auto alone = make_self_communicator();  // this process: no mpirun
   const auto session = open_session(
-      trained, {.largest_batch = diffusion::largest_batch(request, 1), .independent = true, .in_place = true},
-      *alone);
+      trained, {.largest_batch = diffusion::largest_batch(request, 1), .in_place = true}, *alone);
   const auto images = diffusion::generate(*session, trained.description.scheduler, request);
   write_png(argv[4], diffusion::pictures(images, trained.description.input)[0]);
 } catch (const Error& e) {

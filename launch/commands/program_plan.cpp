@@ -14,7 +14,7 @@ std::vector<ProgramPlan> plan_programs(const ModelDescription& model, int64_t sa
                          .processor = processor_name(),
                          .cache_file = default_kernel_cache(),
                          .activations = activations,
-                         .independent = model.diffusion()};
+                         .independent = true};
   const auto self = make_self_communicator();
   const auto choose = [&](KernelTable& table, const Graph& graph) {
     choose_kernels(table, graph, how, *self);

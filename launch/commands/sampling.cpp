@@ -88,11 +88,8 @@ void expect_sampler(const SamplingModel& m) try {
 }
 
 Drawn draw(const SamplingModel& m, Communicator& comm) {
-  const auto session = open_session(m.trained,
-                                    {.largest_batch = diffusion::largest_batch(m.request, comm.size()),
-                                     .independent = true,
-                                     .in_place = true},
-                                    comm);
+  const auto session = open_session(
+      m.trained, {.largest_batch = diffusion::largest_batch(m.request, comm.size()), .in_place = true}, comm);
   diffusion::GenerateRequest request = m.request;
   using Clock = std::chrono::steady_clock;
   const Clock::time_point started = Clock::now();

@@ -24,7 +24,7 @@ Easel::Easel(const TrainedModel& model, const PictureSize& size, int64_t batch, 
              diffusion::TextVectors* texts)
     : trained(model) {
   trained.description = at_size(model.description, size);
-  session = open_session(trained, {.largest_batch = batch, .independent = true}, alone);
+  session = open_session(trained, {.largest_batch = batch}, alone);
   if (trained.tokenizer && !texts) {
     own_texts = std::make_unique<diffusion::TextVectors>(*session);
     texts = own_texts.get();

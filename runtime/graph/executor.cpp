@@ -65,7 +65,7 @@ Executor::Bound& Executor::bind(std::shared_ptr<const Plan> plan) {
     std::vector<TensorSpec> in, out;
     for (const auto& view : step.in) in.push_back(view.spec);
     for (const auto& view : step.out) out.push_back(view.spec);
-    const KernelRequest request{n.params, in, out, how_.threads};
+    const KernelRequest request{n.params, in, out, b.plan->threads};
     const KernelInfo* info = Registry::builtin().find(n.op, n.kernel, how_.device, kernel_dtype(request));
     step.kernel = info ? info->make(request) : nullptr;
     LOCKSTEP_ASSERT(step.kernel != nullptr, "kernel {} of {} vanished", n.kernel, n.op);

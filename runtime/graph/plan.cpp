@@ -14,11 +14,19 @@ namespace {
 constexpr int64_t kArenaAlign = 64;
 int64_t arena_aligned(int64_t bytes) { return (bytes + kArenaAlign - 1) / kArenaAlign * kArenaAlign; }
 
-int64_t workspace_bytes(const Graph& g, const Node& n, const KernelChoice& how) {
+// Little work is done sooner by one thread than others wake up, and leaves the cores to what else there is to do: a
+// server's connections. Where bits may depend on the threads they are what was asked for.
+int threads_for(const Graph& g, const KernelChoice& how) {
+  constexpr int64_t kFlops = 32'000'000;  // some 0.3 ms of a core; waking a thread takes up to 0.1 ms
+  const bool little = how.device == Device::cpu && how.independent && flops_of(g) < kFlops;
+  return little ? 1 : how.threads;
+}
+
+int64_t workspace_bytes(const Graph& g, const Node& n, const KernelChoice& how, int threads) {
   std::vector<TensorSpec> in, out;
   for (ValueId v : n.in) in.push_back(g.value(v).spec);
   for (ValueId v : n.out) out.push_back(g.value(v).spec);
-  const KernelRequest request{n.params, in, out, how.threads};
+  const KernelRequest request{n.params, in, out, threads};
   const KernelInfo* info = Registry::builtin().find(n.op, n.kernel, how.device, kernel_dtype(request));
   auto kernel = info ? info->make(request) : nullptr;
   if (!kernel)
@@ -114,7 +122,7 @@ void plan_memory(Plan& plan, const KernelChoice& how) {
   }
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i].kind != NodeKind::compute) continue;
-    const int64_t bytes = workspace_bytes(g, nodes[i], how);
+    const int64_t bytes = workspace_bytes(g, nodes[i], how, plan.threads);
     if (bytes > 0)
       blocks.push_back(
           {arena_aligned(bytes), static_cast<int>(i), static_cast<int>(i), &plan.workspace_offset[i]});
@@ -149,6 +157,7 @@ Plan compile(Graph graph, KernelTable& table, const KernelChoice& how,
     std::set<std::string> names;
     for (size_t i = 0; i < count; ++i) names.insert(blocks[i].name);
     recompute(plan.graph, names);
+    plan.threads = threads_for(plan.graph, how);
     plan_memory(plan, how);
     return plan;
   };

@@ -29,6 +29,7 @@ struct Plan {
   std::vector<int64_t> offset;            // per value: bytes from the arena's start; -1 outside the arena
   std::vector<int64_t> workspace_offset;  // per node
   int64_t arena_bytes = 0;
+  int threads = 1;  // that its kernels use
 
   // Collectives in order, with what they move: equal on all ranks.
   std::string collective_schedule() const;

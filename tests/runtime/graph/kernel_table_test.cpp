@@ -75,6 +75,26 @@ TEST(IndependentKernels, AreThereForEveryForwardNode) {
   }
 }
 
+// Waking threads for little work takes longer than the work. Where bits may depend on the threads, all are used.
+TEST(PlanThreads, AreOneWhereLittleIsAsked) {
+  const auto threads_of = [](int64_t features, bool independent) {
+    Graph g;
+    GraphBuilder b(g);
+    b.set_scope("fc");
+    const ValueId x = b.input("x", {DType::f32, {4, features}, Layout::plain}, true);
+    b.output("y", b.linear(x, features, false));
+    KernelChoice how{Device::cpu, 3, "test", ""};
+    how.independent = independent;
+    KernelTable table;
+    return compile(std::move(g), table, how,
+                   [&](KernelTable& t, const Graph& graph) { choose_first_kernels(t, graph, how); })
+        .threads;
+  };
+  EXPECT_EQ(threads_of(64, true), 1);
+  EXPECT_EQ(threads_of(64, false), 3);
+  EXPECT_EQ(threads_of(4096, true), 3);
+}
+
 // Said at once, and not after candidates were tried: 2^43 bytes, more than any machine has.
 TEST(KernelTimes, AreNotTakenOfWhatNoMachineHolds) {
   Graph g;
