@@ -96,8 +96,7 @@ void make_captioned_digits(const DigitsRequest& r) {
   config.seed = r.seed;
   const auto digits = std::dynamic_pointer_cast<const CaptionedDigits>(open_dataset(config));
   make_folders(parent);
-  const std::string temporary =
-      fmt::format("{}/{}{}-{}", parent, kTemporary, fs::path(folder).filename().string(), ::getpid());
+  const std::string temporary = temporary_path(folder);
   try {
     write_all(r, *digits, temporary);
     expect_none();  // rename() would replace an empty folder

@@ -17,8 +17,7 @@ PartFile::PartFile(std::string path) : path_(std::move(path)), part_(path_ + ".p
     throw Error(Exit::cannot_create, "E_DATA_LOCKED", "another process is downloading this file")
         .at("file", lock_.file())
         .hint(lock_.how_to_remove());
-  fd_ = ::open(part_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (fd_ < 0) throw_io(IoStage::creating, "open", part_, errno);
+  fd_ = open_output(part_, O_RDWR);
   struct stat st {};
   if (::fstat(fd_, &st) != 0 || ::lseek(fd_, 0, SEEK_END) < 0) {
     const int why = errno;

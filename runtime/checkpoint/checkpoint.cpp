@@ -39,7 +39,7 @@ int64_t step_of(const std::string& name) {
 class TemporaryFolder {
  public:
   TemporaryFolder(const std::string& parent, const std::string& name)
-      : parent_(parent), path_(fmt::format("{}/{}{}-{}", parent, kTemporary, name, ::getpid())) {
+      : parent_(parent), path_(temporary_path(parent + "/" + name)) {
     if (::mkdir(path_.c_str(), 0777) != 0)
       throw_io(IoStage::creating, "cannot create the folder", path_, errno);
     try {
@@ -114,8 +114,7 @@ void prune(const std::string& run_folder, int64_t step, int keep, const std::str
   for (size_t i = 0; i + static_cast<size_t>(keep) < candidates.size(); ++i) {
     const std::string name = fs::path(candidates[i]).filename();
     if (name == protected_name) continue;
-    const std::string gone =
-        fmt::format("{}/{}{}-{}", checkpoints_of(run_folder), kTemporary, name, ::getpid());
+    const std::string gone = temporary_path(candidates[i]);
     if (::rename(candidates[i].c_str(), gone.c_str()) != 0)
       throw_io(IoStage::writing, "cannot remove the old checkpoint", candidates[i], errno);
     std::error_code ignored;  // an orphan for the next time

@@ -70,7 +70,4 @@ SafetensorsWriter model_writer(std::span<const StoredTensor> tensors);
 // Weights as one file, replaced atomically. Errors: cannot_create (73), io (74).
 void export_model(const std::string& file, std::span<const StoredTensor> tensors);
 
-// Writes a file so that it is seen whole or not at all: temporary name, fsync, rename, fsync of the folder.
-void write_file_atomically(const std::string& path, std::string_view text);
-
 }  // namespace lockstep

@@ -2,16 +2,16 @@
 #include "runtime/checkpoint/file_io.h"
 
 #include <fcntl.h>
+#include <spdlog/spdlog.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 
-#include "kernels/core/error.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/files/path.h"
 
@@ -29,9 +29,45 @@ void throw_io(IoStage stage, std::string_view action, const std::string& path, i
   throw std::move(error).at("file", path);
 }
 
-OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) throw_io(IoStage::creating, "cannot create the file", path_, errno);
+int open_output(const std::string& path, int flags) {
+  const auto refuse = [&](const std::string& why) {
+    return Error(Exit::cannot_create, "E_CANNOT_CREATE", fmt::format("cannot write to it: {}", why))
+        .at("file", path)
+        .hint("remove it, or put a copy in its place");
+  };
+  // O_NONBLOCK: without it, opening a pipe waits for who reads from it.
+  const int descriptor =
+      ::open(path.c_str(), flags | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
+  if (descriptor < 0 && errno == ELOOP) throw refuse("it is a link");
+  if (descriptor < 0 && errno == ENXIO) throw refuse(why_no_input(ENXIO));
+  if (descriptor < 0) throw_io(IoStage::creating, "cannot create the file", path, errno);
+  struct stat file {
+  }, folder{};
+  const int error = ::fstat(descriptor, &file) == 0 ? 0 : errno;
+  std::string why;
+  if (error == 0 && !S_ISREG(file.st_mode))
+    why = why_no_input(kIsNoFile);
+  else if (error == 0 && file.st_nlink > 1)
+    why = fmt::format("it has {} names (hard links), and all of them would change", file.st_nlink);
+  else if (error == 0 && file.st_uid != ::geteuid() &&
+           (::stat(parent_folder(path).c_str(), &folder) != 0 || file.st_uid != folder.st_uid))
+    why = fmt::format("it belongs to another user (uid {})", file.st_uid);
+  if (error == 0 && why.empty()) return descriptor;
+  ::close(descriptor);
+  if (error != 0) throw_io(IoStage::creating, "cannot look at the file", path, error);
+  throw refuse(why);
+}
+
+OutputFile::OutputFile(std::string path, Existing existing)
+    : path_(std::move(path)),
+      descriptor_(open_output(path_, existing == Existing::kept ? O_WRONLY | O_APPEND : O_WRONLY)) {
+  if (existing == Existing::kept) return;
+  try {
+    cut(0);
+  } catch (const Error&) {
+    ::close(descriptor_);
+    throw;
+  }
 }
 
 OutputFile::~OutputFile() {
@@ -47,12 +83,23 @@ void OutputFile::write(std::span<const std::byte> bytes) {
   }
 }
 
-void OutputFile::sync_and_close() {
-  // EINVAL: something that cannot be synced, such as a pipe.
-  if (::fsync(descriptor_) != 0 && errno != EINVAL) throw_io(IoStage::writing, "cannot sync", path_, errno);
+void OutputFile::cut(int64_t bytes) {
+  struct stat status {};
+  if (::fstat(descriptor_, &status) != 0 ||
+      (status.st_size > bytes && ::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0))
+    throw_io(IoStage::writing, "cannot cut the file", path_, errno);
+}
+
+void OutputFile::close() {
   const int descriptor = descriptor_;
   descriptor_ = -1;
   if (::close(descriptor) != 0) throw_io(IoStage::writing, "cannot close", path_, errno);
+}
+
+void OutputFile::sync_and_close() {
+  // EINVAL: a file system that cannot sync.
+  if (::fsync(descriptor_) != 0 && errno != EINVAL) throw_io(IoStage::writing, "cannot sync", path_, errno);
+  close();
 }
 
 MappedFile::MappedFile(const std::string& path) {
@@ -92,22 +139,29 @@ std::string parent_folder(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
+std::string temporary_path(const std::string& path) {
+  uint64_t number = 0;
+  if (::getrandom(&number, sizeof number, 0) != sizeof number)
+    throw_io(IoStage::creating, "cannot make up a name", path, errno);
+  return fmt::format("{}/{}{}-{:016x}", parent_folder(path), kTemporary, fs::path(path).filename().string(),
+                     number);
+}
+
 void replace_file(const std::string& path, const std::function<void(const std::string&)>& write) {
-  static std::atomic<int> counter{
-      0};  // two threads may write one file: the watchdog and the trainer, status.json
-  const std::string parent = parent_folder(path);
-  const std::string temporary =
-      fmt::format("{}/{}{}-{}-{}", parent, kTemporary, fs::path(path).filename().string(), ::getpid(),
-                  counter.fetch_add(1));
+  const std::string temporary = temporary_path(path);
   try {
     write(temporary);
     if (::rename(temporary.c_str(), path.c_str()) != 0)
       throw_io(IoStage::creating, "cannot replace the file", path, errno);
-  } catch (Error& error) {
+  } catch (const Error& error) {
     ::unlink(temporary.c_str());
-    throw;
+    // Whoever reads it knows the file by its own name.
+    Error named(error.exit(), error.id(), error.message());
+    for (const auto& [key, value] : error.places()) named.add_place(key, value == temporary ? path : value);
+    if (!error.hint().empty()) named.set_hint(error.hint());
+    throw named;
   }
-  sync_folder(parent);
+  sync_folder(parent_folder(path));
 }
 
 void write_file_atomically(const std::string& path, std::string_view text) {
@@ -122,6 +176,11 @@ void remove_stale_files(const std::string& folder) {
   for (const std::string& name : names_in(folder))
     if (const std::string path = folder + "/" + name; name.starts_with(kTemporary) && is_file(path))
       ::unlink(path.c_str());  // a leftover that stays does no harm
+}
+
+void log_not_kept(std::string_view what, const Error& error) {
+  spdlog::log(error.exit() == Exit::io ? spdlog::level::warn : spdlog::level::info,
+              "{} is not kept for the next run: {}", what, error.what());
 }
 
 }  // namespace lockstep

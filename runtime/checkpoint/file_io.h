@@ -4,10 +4,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "kernels/core/error.h"
 
 namespace lockstep {
 
@@ -19,15 +22,24 @@ inline constexpr std::string_view kTemporary = ".tmp-";
 enum class IoStage { creating, writing };
 [[noreturn]] void throw_io(IoStage stage, std::string_view action, const std::string& path, int error_number);
 
-// A new or emptied file. The destructor closes without checks: call sync_and_close() when all is written.
+// The descriptor of a file to write to, made where it is missing; `flags` as open(2) has them. What a name must not lead us
+// to write to is refused (73): a link, a file with other names, one that is neither ours nor its folder's owner's, a pipe,
+// a device.
+int open_output(const std::string& path, int flags);
+
+// A file that is written from its beginning, or to its end. The destructor closes without checks: call sync_and_close() or
+// close() when all is written. Errors: cannot_create (73), io (74).
 class OutputFile {
  public:
-  explicit OutputFile(std::string path);
+  enum class Existing { emptied, kept };  // what is there already
+  explicit OutputFile(std::string path, Existing existing = Existing::emptied);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  void cut(int64_t bytes);  // leaves so many of a longer file
+  void close();
   void sync_and_close();
 
  private:
@@ -56,10 +68,18 @@ void make_folders(const std::string& path);
 void sync_folder(const std::string& path);
 std::string parent_folder(const std::string& path);  // "." where the path has none
 
+// A name beside `path` that nobody can guess, for what is to become `path`.
+std::string temporary_path(const std::string& path);
 // `write` is given a temporary path beside `path` and leaves a synced file there, which then replaces `path`.
 // Whatever fails, the temporary file is removed and `path` is as it was.
 void replace_file(const std::string& path, const std::function<void(const std::string& temporary)>& write);
+// Writes a file so that it is seen whole or not at all: temporary name, fsync, rename, fsync of the folder.
+void write_file_atomically(const std::string& path, std::string_view text);
 // Removes temporary files that writers which died left in a folder. Only for who alone writes there.
 void remove_stale_files(const std::string& folder);
+
+// That a cache's file could not be written costs the next run time and nothing else: a warning where the disk is at fault, else
+// (there may be no place for caches) a line in the log.
+void log_not_kept(std::string_view what, const Error& error);
 
 }  // namespace lockstep

@@ -108,10 +108,8 @@ FileLock FileLock::try_lock(const std::string& path) {
   FileLock lock;
   lock.file_ = path;
   // Close-on-exec: a child must not keep what a dead process has locked.
-  constexpr int kFlags = O_CLOEXEC | O_NOFOLLOW;
-  int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | kFlags, 0666);
-  if (descriptor < 0 && errno == EISDIR) descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | kFlags);
-  if (descriptor < 0) throw_io(IoStage::creating, "cannot create the lock", path, errno);
+  int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  if (descriptor < 0) descriptor = open_output(path, O_RDWR);
   int error = 0;
   do error = lock_call(descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
   while (error == EINTR);

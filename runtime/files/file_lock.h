@@ -10,8 +10,8 @@ namespace lockstep {
 
 class FileLock {
  public:
-  // Locks a folder, or a file, which is made where it is missing. Does not wait. Links are not followed. Where another
-  // holds it, the lock is false and says who that is. Errors: cannot_create (73), io (74).
+  // Locks a folder, or a file, which is made where it is missing. Does not wait. What is no file of our own
+  // (open_output), such as a link, is refused. Where another holds it, the lock is false and says who that is. Errors: cannot_create (73), io (74).
   static FileLock try_lock(const std::string& path);
   // Removes PATH.held where its holder is dead and that can be done. For paths that are gone.
   static void remove_dead(const std::string& path);

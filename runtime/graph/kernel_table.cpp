@@ -2,16 +2,11 @@
 #include "runtime/graph/kernel_table.h"
 
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -21,6 +16,7 @@
 #include "kernels/core/bf16.h"
 #include "kernels/core/cpu_target.h"
 #include "kernels/core/kernel.h"
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/together.h"
 #include "runtime/device/memory.h"
 #include "runtime/files/file_lock.h"
@@ -256,11 +252,12 @@ nlohmann::json read_cache(const std::string& file) {
 }
 
 void write_cache(const std::string& file, const nlohmann::json& j) {
-  std::error_code ignored;
-  std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
-  const std::string temporary = fmt::format("{}.{}", file, ::getpid());
-  std::ofstream(temporary) << json_text(j, 1) << "\n";
-  std::filesystem::rename(temporary, file, ignored);
+  try {
+    make_folders(parent_folder(file));
+    write_file_atomically(file, json_text(j, 1) + "\n");
+  } catch (const Error& e) {
+    log_not_kept("the choice of kernels", e);
+  }
 }
 
 // One job at a time chooses kernels on a host: two would disturb each other's timings, and the one that writes
@@ -269,10 +266,9 @@ void write_cache(const std::string& file, const nlohmann::json& j) {
 FileLock lock_cache(const std::string& file) {
   // More than the models of configs/ take to choose, less than the shortest deadline that ranks are given by default.
   constexpr std::chrono::seconds kPatience{30};
-  std::error_code ignored;
-  std::filesystem::create_directories(std::filesystem::path(file).parent_path(), ignored);
   const auto last = std::chrono::steady_clock::now() + kPatience;
   try {
+    make_folders(parent_folder(file));
     while (true) {
       FileLock lock = FileLock::try_lock(file + ".lock");
       if (lock) return lock;

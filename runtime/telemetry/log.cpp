@@ -3,15 +3,14 @@
 
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
-#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
 
 #include <atomic>
 #include <cstdio>
 #include <mutex>
 
-#include "kernels/core/error.h"
 #include "kernels/core/notice.h"
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/files/utf8.h"
 
 namespace lockstep {
@@ -35,6 +34,23 @@ class PersonSink : public spdlog::sinks::base_sink<std::mutex> {
     }
   }
   void flush_() override { std::fflush(stderr); }
+};
+
+// A line is in the file when a rank dies after it.
+class FileSink : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  explicit FileSink(const std::string& path) : file_(path, OutputFile::Existing::kept) {}
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    file_.write(std::string_view(line.data(), line.size()));
+  }
+  void flush_() override {}
+
+ private:
+  OutputFile file_;
 };
 
 // A line of a file that is UTF-8, whatever names of files it holds.
@@ -70,17 +86,12 @@ void open_log(const std::string& file, int rank, int ranks) {
       ranks > 1 ? fmt::format("%l: rank {}: %v", rank) : "%l: %v", spdlog::pattern_time_type::utc, ""));
   std::vector<spdlog::sink_ptr> sinks{std::move(person)};
   if (!file.empty()) {
-    try {
-      sinks.push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(file));
-    } catch (const spdlog::spdlog_ex& e) {
-      throw Error(Exit::cannot_create, "E_CANNOT_CREATE", e.what()).at("file", file);
-    }
+    sinks.push_back(std::make_shared<FileSink>(file));
     sinks.back()->set_formatter(std::make_unique<Utf8Formatter>(std::make_unique<spdlog::pattern_formatter>(
         fmt::format("%Y-%m-%dT%H:%M:%S.%eZ [rank {}] %l: %v", rank), spdlog::pattern_time_type::utc)));
   }
   auto logger = std::make_shared<spdlog::logger>(kLogName, sinks.begin(), sinks.end());
   logger->set_level(spdlog::level::info);
-  logger->flush_on(spdlog::level::info);  // a line is in the file when a rank dies after it
   logger->set_error_handler(report_once);
   spdlog::set_default_logger(std::move(logger));
   set_notices([](const std::string& text) { spdlog::info("{}", text); });

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "runtime/checkpoint/file_io.h"
+
 namespace lockstep {
 
 struct MetricsLine {
@@ -25,20 +27,16 @@ struct MetricsLine {
 };
 
 // Appends one JSON object a line, keys as above and in that order, those without a value left out, non-finite
-// numbers as null, `confusion` as a list of rows; flushed per line. A fresh run empties the file. On resume, lines past `resume_step` are
+// numbers as null, `confusion` as a list of rows; one write a line. A fresh run empties the file. On resume, lines past `resume_step` are
 // cut off first (they will be written again), and so is a torn last line. Errors: cannot_create (73), io
 // (74).
 class MetricsWriter {
  public:
   MetricsWriter(const std::string& path, std::optional<int64_t> resume_step);
-  ~MetricsWriter();
-  MetricsWriter(const MetricsWriter&) = delete;
-  MetricsWriter& operator=(const MetricsWriter&) = delete;
   void write(const MetricsLine& line);
 
  private:
-  std::FILE* file_;
-  std::string path_;
+  OutputFile file_;
 };
 
 // TensorBoard event files: TFRecord framing with masked CRC-32C around tensorflow.Event protobuf messages.

@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <nlohmann/json.hpp>
 
-#include "kernels/core/error.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/files/json_text.h"
 #include "runtime/telemetry/metrics.h"
@@ -30,23 +24,10 @@ size_t bytes_to_keep(std::string_view text, int64_t step) {
 
 }  // namespace
 
-MetricsWriter::MetricsWriter(const std::string& path, std::optional<int64_t> resume_step) : path_(path) {
-  off_t kept = 0;
-  if (resume_step && ::access(path.c_str(), F_OK) == 0)
-    kept = static_cast<off_t>(bytes_to_keep(MappedFile(path).text(), *resume_step));
-  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (descriptor < 0) throw_io(IoStage::creating, "cannot create the file", path, errno);
-  struct stat status {};
-  if (::fstat(descriptor, &status) != 0 || (status.st_size > kept && ::ftruncate(descriptor, kept) != 0)) {
-    const int error = errno;
-    ::close(descriptor);
-    throw_io(IoStage::writing, "cannot cut the file", path, error);
-  }
-  file_ = ::fdopen(descriptor, "a");
-  LOCKSTEP_ASSERT(file_ != nullptr);
+MetricsWriter::MetricsWriter(const std::string& path, std::optional<int64_t> resume_step)
+    : file_(path, OutputFile::Existing::kept) {
+  file_.cut(resume_step ? static_cast<int64_t>(bytes_to_keep(MappedFile(path).text(), *resume_step)) : 0);
 }
-
-MetricsWriter::~MetricsWriter() { std::fclose(file_); }
 
 void MetricsWriter::write(const MetricsLine& line) {
   nlohmann::ordered_json json{
@@ -61,9 +42,7 @@ void MetricsWriter::write(const MetricsLine& line) {
   add("allreduce_exposed_percent", line.allreduce_exposed_percent);
   json["seconds"] = line.seconds;
   if (!line.confusion.empty()) json["confusion"] = line.confusion;
-  const std::string text = json_text(json) + "\n";  // what is not finite becomes null
-  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size() || std::fflush(file_) != 0)
-    throw_io(IoStage::writing, "cannot write", path_, errno);
+  file_.write(json_text(json) + "\n");  // what is not finite becomes null
 }
 
 }  // namespace lockstep

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <chrono>
-#include <cstdio>
 
-#include "kernels/core/error.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/path.h"
 #include "runtime/telemetry/metrics.h"
 #include "runtime/telemetry/tensorboard.pb.h"
 #include "runtime/telemetry/tfrecord.h"
@@ -22,34 +21,27 @@ double seconds_since_1970() {
 }  // namespace
 
 struct TensorBoardWriter::Impl {
-  std::string path;
-  std::FILE* file = nullptr;
+  explicit Impl(const std::string& path) : file(path) {}
+  OutputFile file;
+  std::string pending;  // records for the next flush
 
-  ~Impl() {
-    if (file != nullptr) std::fclose(file);
-  }
   void write(tensorboard::Event& event, int64_t step) {
     event.set_wall_time(seconds_since_1970());
     event.set_step(step);
-    const std::string record = tfrecord(event.SerializeAsString());
-    if (std::fwrite(record.data(), 1, record.size(), file) != record.size())
-      throw_io(IoStage::writing, "cannot write", path, errno);
+    pending += tfrecord(event.SerializeAsString());
   }
 };
 
-TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::optional<int64_t> resume_step)
-    : impl_(std::make_unique<Impl>()) {
+TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::optional<int64_t> resume_step) {
   make_folders(folder);
   std::array<char, 256> host{};
   if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
   // TensorBoard reads the files of a folder in the order of their names. Two starts within a second: the
   // later time.
-  for (int64_t time = static_cast<int64_t>(seconds_since_1970()); impl_->file == nullptr; ++time) {
-    impl_->path = fmt::format("{}/events.out.tfevents.{:010}.{}", folder, time, host.data());
-    impl_->file = std::fopen(impl_->path.c_str(), "wbxe");
-    if (impl_->file == nullptr && errno != EEXIST)
-      throw_io(IoStage::creating, "cannot create the file", impl_->path, errno);
-  }
+  std::string path;
+  for (int64_t time = static_cast<int64_t>(seconds_since_1970()); path.empty() || is_there(path); ++time)
+    path = fmt::format("{}/events.out.tfevents.{:010}.{}", folder, time, host.data());
+  impl_ = std::make_unique<Impl>(path);
   tensorboard::Event version;
   version.set_file_version("brain.Event:2");
   impl_->write(version, 0);
@@ -61,7 +53,13 @@ TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::optional<in
   flush();
 }
 
-TensorBoardWriter::~TensorBoardWriter() = default;
+TensorBoardWriter::~TensorBoardWriter() {
+  try {
+    flush();
+  } catch (const Error&) {
+    // What matters was flushed before.
+  }
+}
 
 void TensorBoardWriter::scalar(const std::string& tag, int64_t step, double value) {
   tensorboard::Event event;
@@ -82,6 +80,7 @@ void TensorBoardWriter::image_png(const std::string& tag, int64_t step, int64_t 
   image->set_colorspace(static_cast<int32_t>(channels));
   image->set_encoded_image_string(png);
   impl_->write(event, step);
+  flush();
 }
 
 void TensorBoardWriter::write(const MetricsLine& line) {
@@ -98,7 +97,8 @@ void TensorBoardWriter::write(const MetricsLine& line) {
 }
 
 void TensorBoardWriter::flush() {
-  if (std::fflush(impl_->file) != 0) throw_io(IoStage::writing, "cannot write", impl_->path, errno);
+  impl_->file.write(impl_->pending);
+  impl_->pending.clear();
 }
 
 }  // namespace lockstep

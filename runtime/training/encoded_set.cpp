@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/training/encoded_set.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <cstring>
 #include <set>
@@ -198,8 +196,8 @@ void EncodedSet::store(const std::string& file, const std::string& key) const {
     replace_file(file, [&](const std::string& temporary) {
       write_safetensors(temporary, tensors, {{kKey, key}, {kChecksum, checksum_of(tensors)}});
     });
-  } catch (const Error& e) {  // costs the next run time, and nothing else
-    spdlog::info("what frozen networks made of the training set is not kept: {}", e.what());
+  } catch (const Error& e) {
+    log_not_kept("what frozen networks made of the training set", e);
   }
 }
 

@@ -2,6 +2,10 @@
 #include "runtime/telemetry/metrics.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -117,9 +121,20 @@ TEST_F(Metrics, WhatCannotBeWrittenIsAnError) {
   expect_error(
       Exit::cannot_create, [&] { MetricsWriter(folder_.file("none/metrics.jsonl"), {}); },
       "none/metrics.jsonl");
-  // The file of the run is there but the disk is full: every write to this device fails with ENOSPC.
-  expect_error(
-      Exit::io, [&] { MetricsWriter("/dev/full", {}).write(validation_line(1)); }, "/dev/full", "No space");
+  // A limit on files' sizes stands for a full disk, in a child that ends with it.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit size{10, 10};
+    if (::setrlimit(RLIMIT_FSIZE, &size) != 0) ::_exit(2);
+    const auto error = error_of([&] { MetricsWriter(path(), {}).write(validation_line(1)); });
+    ::_exit(error && error->exit() == Exit::io && std::string(error->what()).find(path()) != std::string::npos
+                ? 0
+                : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 }  // namespace
