@@ -95,7 +95,7 @@ void make_captioned_digits(const DigitsRequest& r) {
   config.split = r.split;
   config.seed = r.seed;
   const auto digits = std::dynamic_pointer_cast<const CaptionedDigits>(open_dataset(config));
-  make_folders(parent);
+  make_shared_folder(parent);
   const std::string temporary = temporary_path(folder);
   try {
     write_all(r, *digits, temporary);

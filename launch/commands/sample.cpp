@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <filesystem>
 #include <numeric>
 #include <sstream>
 
@@ -25,8 +24,6 @@ namespace lockstep {
 extern const Command sample_command;
 
 namespace {
-
-namespace fs = std::filesystem;
 
 struct Options {
   std::string label, folder, out = "samples.png", each, raw, init_noise, save_noise;
@@ -174,11 +171,7 @@ void write_results(const Options& o, const SamplingModel& m, std::span<const flo
   const auto pictures = diffusion::pictures(images, m.description().input);
   const bool of_classes = !m.request.labels.empty() && !m.trained.tokenizer;
   if (!o.each.empty()) {
-    std::error_code error;
-    fs::create_directories(o.each, error);
-    if (error)
-      throw Error(Exit::cannot_create, "E_IO", "cannot create the folder: " + error.message())
-          .at("folder", o.each);
+    make_shared_folder(o.each);
     std::vector<std::string> names;
     for (size_t i = 0; i < pictures.size(); ++i) {
       names.push_back(

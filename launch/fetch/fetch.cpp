@@ -111,7 +111,7 @@ bool unpacked(const std::string& folder) {
 
 void fetch(const RemoteSet& set, const std::string& folder, const FetchOptions& options) {
   const std::vector<std::string>& mirrors = options.mirrors.empty() ? set.mirrors : options.mirrors;
-  make_folders(folder);
+  make_shared_folder(folder);
   // Before the data, which never lies there without it; a README that is there already stays.
   if (const std::string notice = (fs::path(folder) / "README.md").string();
       !set.notice.empty() && !is_there(notice))

@@ -66,7 +66,7 @@ class TemporaryFolder {
     if (result != 0 && errno == EEXIST) {
       result = ::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE);
       if (result != 0 && errno == EINVAL) {
-        const std::string aside = path_ + "-old";
+        const std::string aside = path_ + std::string(kOldFolder);
         result = ::rename(final_path.c_str(), aside.c_str());
         if (result == 0) result = ::rename(path_.c_str(), final_path.c_str());
         std::error_code ignored;
@@ -83,26 +83,6 @@ class TemporaryFolder {
   std::string parent_, path_;
   FileLock lock_;
 };
-
-// What writers that died have left, and what could not be removed at once.
-void remove_orphans(const std::string& parent) {
-  for (const std::string& name : names_in(parent)) {
-    if (!name.starts_with(kTemporary)) continue;
-    const std::string path = parent + "/" + name;
-    if (!is_folder(path)) {
-      // A lock's, whose writer died between its commit and its release.
-      if (name.ends_with(kHeldFile)) FileLock::remove_dead(path.substr(0, path.size() - kHeldFile.size()));
-      continue;
-    }
-    try {
-      const FileLock lock = FileLock::try_lock(path);
-      std::error_code ignored;
-      if (lock) fs::remove_all(path, ignored);
-    } catch (const Error&) {
-      // What may not be touched is no reason to write no checkpoint.
-    }
-  }
-}
 
 // A checkpoint disappears at once too: it is renamed first.
 void prune(const std::string& run_folder, int64_t step, int keep, const std::string& protect) {
@@ -143,7 +123,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
     make_folders(parent);
     sync_folder(run_folder);
   }
-  remove_orphans(parent);
+  remove_stale_files(parent);
 
   const std::string name = checkpoint_name(step);
   const std::string path = parent + "/" + name;

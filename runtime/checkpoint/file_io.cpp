@@ -10,13 +10,28 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/files/file_lock.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
 namespace fs = std::filesystem;
+
+namespace {
+
+// A name of temporary_path(), and what is made beside it.
+bool is_temporary(std::string_view name) {
+  for (const std::string_view end : {kHeldFile, kOldFolder})
+    if (name.ends_with(end)) name.remove_suffix(end.size());
+  const size_t number = name.rfind('-') + 1;
+  return name.starts_with(kTemporary) && number > kTemporary.size() && number < name.size() &&
+         name.find_first_not_of("0123456789abcdef", number) == std::string_view::npos;
+}
+
+}  // namespace
 
 void throw_io(IoStage stage, std::string_view action, const std::string& path, int error_number) {
   const bool resources = error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG ||
@@ -80,6 +95,16 @@ void OutputFile::write(std::span<const std::byte> bytes) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) throw_io(IoStage::writing, "cannot write", path_, errno);
     bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+}
+
+void OutputFile::write_at(int64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw_io(IoStage::writing, "cannot write", path_, errno);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += n;
   }
 }
 
@@ -172,10 +197,33 @@ void write_file_atomically(const std::string& path, std::string_view text) {
   });
 }
 
-void remove_stale_files(const std::string& folder) {
-  for (const std::string& name : names_in(folder))
-    if (const std::string path = folder + "/" + name; name.starts_with(kTemporary) && is_file(path))
-      ::unlink(path.c_str());  // a leftover that stays does no harm
+void remove_stale_files(const std::string& folder, std::chrono::seconds unchanged) {
+  try {
+    for (const std::string& name : names_in(folder)) {
+      const std::string path = folder + "/" + name;
+      struct stat status {};
+      if (!is_temporary(name) || ::lstat(path.c_str(), &status) != 0 ||
+          std::time(nullptr) - status.st_mtime < unchanged.count())
+        continue;
+      if (S_ISDIR(status.st_mode)) {
+        const FileLock lock = FileLock::try_lock(path);
+        std::error_code ignored;
+        if (lock) fs::remove_all(path, ignored);
+      } else if (name.ends_with(kHeldFile)) {
+        // A lock's, whose holder died between the folder's end and its release.
+        FileLock::remove_dead(path.substr(0, path.size() - kHeldFile.size()));
+      } else {
+        ::unlink(path.c_str());
+      }
+    }
+  } catch (const Error&) {
+    // What may not be touched stays, and does no harm.
+  }
+}
+
+void make_shared_folder(const std::string& path) {
+  make_folders(path);
+  remove_stale_files(path, std::chrono::hours(24));
 }
 
 void log_not_kept(std::string_view what, const Error& error) {

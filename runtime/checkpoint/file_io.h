@@ -3,6 +3,7 @@
 // replaced by a rename, so that a reader sees the old file or the new one, whole.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -16,6 +17,8 @@ namespace lockstep {
 
 // What the name of a file or folder begins with until it is whole.
 inline constexpr std::string_view kTemporary = ".tmp-";
+// And ends with while it makes room for its successor.
+inline constexpr std::string_view kOldFolder = "-old";
 
 // errno as an Error at file=path: a full disk, an exceeded quota or size limit and I/O errors are io (74);
 // else, what hinders creating a file or folder is cannot_create (73) and anything after that io (74).
@@ -38,7 +41,8 @@ class OutputFile {
   OutputFile& operator=(const OutputFile&) = delete;
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
-  void cut(int64_t bytes);  // leaves so many of a longer file
+  void write_at(int64_t offset, std::span<const std::byte> bytes);  // what is written goes on where it was
+  void cut(int64_t bytes);                                          // leaves so many of a longer file
   void close();
   void sync_and_close();
 
@@ -75,9 +79,12 @@ std::string temporary_path(const std::string& path);
 void replace_file(const std::string& path, const std::function<void(const std::string& temporary)>& write);
 // Writes a file so that it is seen whole or not at all: temporary name, fsync, rename, fsync of the folder.
 void write_file_atomically(const std::string& path, std::string_view text);
-// Removes temporary files that writers which died left in a folder. Only for who alone writes there.
-void remove_stale_files(const std::string& folder);
+// Removes what writers that died have left in a folder under names of temporary_path(). Only for who alone writes there; in a
+// folder of many writers, what has not changed for `unchanged`. What a living process has locked stays.
+void remove_stale_files(const std::string& folder, std::chrono::seconds unchanged = {});
 
+// Makes a folder where many processes write, and removes from it what has lain under a temporary name for a day.
+void make_shared_folder(const std::string& path);
 // That a cache's file could not be written costs the next run time and nothing else: a warning where the disk is at fault, else
 // (there may be no place for caches) a line in the log.
 void log_not_kept(std::string_view what, const Error& error);

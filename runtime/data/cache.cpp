@@ -10,16 +10,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <filesystem>
 
+#include "runtime/checkpoint/file_io.h"
 #include "runtime/data/hash.h"
 #include "runtime/files/json_text.h"
 #include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr char kMagic[] =
     "LSIMG04";  // 8 bytes with its zero; change it with the format or a decoder's output
@@ -58,16 +56,10 @@ double seconds(const timespec& t) {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
-bool write_all(int fd, const void* data, size_t n) {
-  const auto* p = static_cast<const uint8_t*>(data);
-  while (n > 0) {
-    const ssize_t done = ::write(fd, p, n);
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return false;
-    p += done;
-    n -= static_cast<size_t>(done);
-  }
-  return true;
+// Of everything after the sum itself.
+uint64_t sum_of(std::span<const std::byte> file) {
+  const auto summed = file.subspan(offsetof(Header, checksum) + sizeof Header::checksum);
+  return checksum(summed.data(), summed.size());
 }
 
 }  // namespace
@@ -117,10 +109,9 @@ std::optional<ImageSet> DatasetCache::load() const {
                                             [address, size](const uint8_t*) { ::munmap(address, size); });
   Header h;
   std::memcpy(&h, file.get(), sizeof h);
-  constexpr size_t kSummed = offsetof(Header, checksum) + sizeof h.checksum;
   if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.file_bytes != size ||
       std::string_view(h.state, sizeof h.state) != state_ ||
-      h.checksum != checksum(file.get() + kSummed, size - kSummed))
+      h.checksum != sum_of({reinterpret_cast<const std::byte*>(file.get()), size}))
     return std::nullopt;
 
   ImageSet set;
@@ -174,34 +165,31 @@ void DatasetCache::store(const ImageSet& set) const {
   h.classes = set.classes;
   h.file_bytes = h.pixels_at() + h.pixels_bytes();
 
-  std::error_code failed;
-  fs::create_directories(folder_, failed);
-  std::string temporary = file_ + ".XXXXXX";
-  const int fd = failed ? -1 : ::mkostemp(temporary.data(), O_CLOEXEC);
-  if (fd < 0) return;
-  bool written = ::ftruncate(fd, static_cast<off_t>(h.file_bytes)) == 0;
-  const auto put = [&](uint64_t at, const void* data, size_t n) {
-    written = written && ::lseek(fd, static_cast<off_t>(at), SEEK_SET) >= 0 && write_all(fd, data, n);
-  };
-  put(sizeof h, names.data(), names.size());
-  put(sizeof h + names.size(), skipped.data(), skipped.size());
-  put(sizeof h + names.size() + skipped.size(), remarks.data(), remarks.size());
-  put(h.captions_at(), captions.data(), captions.size());
-  put(h.labels_at(), set.labels.data(), set.labels.size() * sizeof(int32_t));
-  put(h.pixels_at(), set.pixels.data(), set.pixels.size());
-  put(0, &h, sizeof h);
-  // The sum is taken over the file as written, gaps included.
-  const auto size = static_cast<size_t>(h.file_bytes);
-  void* address = written ? ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
-  written = address != MAP_FAILED;
-  if (written) {
-    constexpr size_t kSummed = offsetof(Header, checksum) + sizeof h.checksum;
-    const uint64_t sum = checksum(static_cast<const uint8_t*>(address) + kSummed, size - kSummed);
-    ::munmap(address, size);
-    put(offsetof(Header, checksum), &sum, sizeof sum);
+  const std::string temporary = temporary_path(file_);
+  try {
+    make_shared_folder(folder_);
+    OutputFile out(temporary);
+    uint64_t written = 0;
+    const auto put = [&](const void* data, size_t n) {
+      out.write({static_cast<const std::byte*>(data), n});
+      written += n;
+    };
+    const auto fill_to = [&](uint64_t at) { put(std::string(at - written, '\0').data(), at - written); };
+    put(&h, sizeof h);
+    for (const std::string* text : {&names, &skipped, &remarks, &captions}) put(text->data(), text->size());
+    fill_to(h.labels_at());
+    put(set.labels.data(), set.labels.size() * sizeof(int32_t));
+    fill_to(h.pixels_at());
+    put(set.pixels.data(), set.pixels.size());
+    h.checksum = sum_of(MappedFile(temporary).bytes());
+    out.write_at(offsetof(Header, checksum), std::as_bytes(std::span(&h.checksum, 1)));
+    out.close();
+    if (::rename(temporary.c_str(), file_.c_str()) != 0)
+      throw_io(IoStage::creating, "cannot replace the file", file_, errno);
+  } catch (const Error& e) {
+    ::unlink(temporary.c_str());
+    log_not_kept("the decoded data set", e);
   }
-  written = ::close(fd) == 0 && written;
-  if (!written || ::rename(temporary.c_str(), file_.c_str()) != 0) ::unlink(temporary.c_str());
 }
 
 }  // namespace lockstep

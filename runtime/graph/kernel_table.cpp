@@ -253,7 +253,7 @@ nlohmann::json read_cache(const std::string& file) {
 
 void write_cache(const std::string& file, const nlohmann::json& j) {
   try {
-    make_folders(parent_folder(file));
+    make_shared_folder(parent_folder(file));
     write_file_atomically(file, json_text(j, 1) + "\n");
   } catch (const Error& e) {
     log_not_kept("the choice of kernels", e);

@@ -62,6 +62,16 @@ std::string outermost_missing(const std::string& path) {
   return missing;
 }
 
+// What a run that died was about to write, in its folder and in those that it keeps there. Under the lock.
+void sweep(const std::string& path) {
+  remove_stale_files(path);
+  for (const std::string& name : names_in(path)) {
+    struct stat status {};
+    const std::string folder = path + "/" + name;
+    if (::lstat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) remove_stale_files(folder);
+  }
+}
+
 // `exact`, or the highest-numbered run of the job; "" where there is none.
 std::string find_run(const std::string& dir, const std::string& job_name, const std::string& exact) {
   if (!exact.empty()) return is_folder(exact) && holds_run(exact) ? exact : "";
@@ -86,6 +96,7 @@ RunFolder RunFolder::create(const std::string& dir, const std::string& job_name,
       throw Error(Exit::cannot_create, "E_RUN_EXISTS", "the folder holds a run already")
           .at("file", exact)
           .hint("continue it with --resume or choose another folder with --output");
+    sweep(exact);
     return folder;
   }
   LOCKSTEP_ASSERT(!job_name.empty() && job_name.find('/') == std::string::npos);
@@ -115,7 +126,7 @@ RunFolder RunFolder::open(const std::string& dir, const std::string& job_name, c
         .at("file", exact.empty() ? dir : exact)
         .hint("start one without --resume, or say --resume=auto");
   RunFolder folder(path, "", lock_folder(path));
-  remove_stale_files(path);
+  sweep(path);
   return folder;
 }
 

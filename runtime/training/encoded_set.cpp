@@ -192,7 +192,7 @@ void EncodedSet::store(const std::string& file, const std::string& key) const {
   const std::vector<StoredTensor> tensors = {stored_rows(kImageRows, images_),
                                              stored_rows(kTextRows, texts_)};
   try {
-    make_folders(parent_folder(file));
+    make_shared_folder(parent_folder(file));
     replace_file(file, [&](const std::string& temporary) {
       write_safetensors(temporary, tensors, {{kKey, key}, {kChecksum, checksum_of(tensors)}});
     });

@@ -97,7 +97,7 @@ TEST(Crash, KilledWritersLeaveOnlyWholeCheckpoints) {
 TEST(Crash, ALivingWritersFolderIsNoOrphan) {
   const TestFolder run;
   write_checkpoint(run.path(), SampleCheckpoint(1).contents(), 0, "");
-  const std::string alive = run.file("checkpoints/.tmp-alive"), dead = run.file("checkpoints/.tmp-dead");
+  const std::string alive = run.file("checkpoints/.tmp-alive-1"), dead = run.file("checkpoints/.tmp-dead-2");
   fs::create_directory(alive);
   fs::create_directory(dead);
   const int lock = ::open(alive.c_str(), O_RDONLY | O_DIRECTORY);

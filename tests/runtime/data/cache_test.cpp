@@ -130,6 +130,20 @@ TEST_F(Cache, DamageAnywhereIsFound) {
   EXPECT_TRUE(cache().load());
 }
 
+// Other processes may write at the same time: what has lain there for a day is nobody's.
+TEST_F(Cache, WhatDeadWritersLeftGoesAfterADay) {
+  cache().store(set());
+  const std::string folder = this->folder.file("cache/lockstep"), young = folder + "/.tmp-a.images-1",
+                    old = folder + "/.tmp-b.images-2", other = folder + "/.tmp-c";
+  for (const std::string& path : {young, old, other}) testing::write_file(path, "");
+  for (const std::string& path : {old, other})
+    fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::hours(25));
+  cache().store(set());
+  EXPECT_TRUE(fs::exists(young));
+  EXPECT_FALSE(fs::exists(old));
+  EXPECT_TRUE(fs::exists(other));
+}
+
 TEST_F(Cache, WorksWithoutAPlaceToWrite) {
   testing::write_file(folder.file("cache"), "a file where the folder must be");
   cache().store(set());

@@ -162,14 +162,14 @@ TEST_P(WithoutFlock, DeadWritersFoldersAreRemovedAndOnlyThose) {
     fs::create_directory(all + "/" + name);
     write_file(all + "/" + name + ".held", owner);
   };
-  leave(".tmp-alive", process(::getpid(), this_host()));
-  leave(".tmp-elsewhere", process(17, "elsewhere"));
-  leave(".tmp-dead", process(dead_process(), this_host()));
-  write_file(all + "/.tmp-committed.held", process(dead_process(), this_host()));
+  leave(".tmp-alive-1", process(::getpid(), this_host()));
+  leave(".tmp-elsewhere-1", process(17, "elsewhere"));
+  leave(".tmp-dead-1", process(dead_process(), this_host()));
+  write_file(all + "/.tmp-committed-1.held", process(dead_process(), this_host()));
   write(2);
   EXPECT_EQ(names_in(all),
-            (std::vector<std::string>{".tmp-alive", ".tmp-alive.held", ".tmp-elsewhere",
-                                      ".tmp-elsewhere.held", "step-00000001", "step-00000002"}));
+            (std::vector<std::string>{".tmp-alive-1", ".tmp-alive-1.held", ".tmp-elsewhere-1",
+                                      ".tmp-elsewhere-1.held", "step-00000001", "step-00000002"}));
 }
 
 TEST(FileLock, IsFlockWhereThereIsOne) {

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 
+#include "runtime/files/path.h"
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
 
@@ -117,9 +118,33 @@ TEST(RunFolder, WhatCannotBeCreatedIs73) {
 TEST(RunFolder, ResumeRemovesWhatADeadWriterLeft) {
   const TestFolder dir;
   const std::string path = begun(RunFolder::create(dir.path(), "mnist", ""));
-  write_file(path + "/.tmp-status.json-1-2", "{");
+  const auto leave = [](const std::string& folder) {
+    fs::create_directories(folder + "/checkpoints/.tmp-step-00000002-0a1b/tokenizer");
+    write_file(folder + "/checkpoints/.tmp-step-00000002-0a1b/meta.json", "{");
+    fs::create_directories(folder + "/samples");
+    write_file(folder + "/samples/.tmp-step-00000002.png-0a1b", "");
+    write_file(folder + "/.tmp-status.json-1-2", "{");
+    write_file(folder + "/.tmp-notes", "a person's");
+    write_file(folder + "/.tmp-my-notes", "a person's");
+  };
+  const std::vector<std::string> others{".lock", ".tmp-my-notes", ".tmp-notes", "checkpoints", "samples"};
+  leave(path);
   RunFolder::open(dir.path(), "mnist", "");
-  EXPECT_FALSE(fs::exists(path + "/.tmp-status.json-1-2"));
+  EXPECT_TRUE(names_in(path + "/checkpoints").empty());
+  EXPECT_TRUE(names_in(path + "/samples").empty());
+  fs::remove(path + "/status.json");
+  EXPECT_EQ(names_in(path), others);
+  // A run that begins in a folder where one died before it had begun. What lies behind a link is no run's.
+  const std::string exact = dir.file("exact");
+  leave(exact);
+  fs::remove(exact + "/checkpoints/.tmp-step-00000002-0a1b/meta.json");
+  fs::rename(exact + "/checkpoints", dir.file("elsewhere"));
+  fs::create_directory_symlink(dir.file("elsewhere"), exact + "/linked");
+  RunFolder::create(dir.path(), "mnist", exact);
+  EXPECT_EQ(names_in(exact),
+            (std::vector<std::string>{".lock", ".tmp-my-notes", ".tmp-notes", "linked", "samples"}));
+  EXPECT_TRUE(names_in(exact + "/samples").empty());
+  EXPECT_EQ(names_in(dir.file("elsewhere")).size(), 1u);
 }
 
 TEST(Status, ReadsBackWhatWasWritten) {
