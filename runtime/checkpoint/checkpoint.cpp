@@ -119,10 +119,7 @@ std::string write_checkpoint(const std::string& run_folder, const CheckpointCont
   const int64_t step = contents.meta["step"];
   LOCKSTEP_ASSERT(step >= 0);
   const std::string parent = checkpoints_of(run_folder);
-  if (!is_folder(parent)) {
-    make_folders(parent);
-    sync_folder(run_folder);
-  }
+  make_folders(parent);
   remove_stale_files(parent);
 
   const std::string name = checkpoint_name(step);

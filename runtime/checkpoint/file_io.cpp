@@ -144,19 +144,41 @@ MappedFile::~MappedFile() {
   if (size_ > 0) ::munmap(address_, size_);
 }
 
-void make_folders(const std::string& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (!error && !is_folder(path)) error = std::make_error_code(std::errc::not_a_directory);
-  if (error) throw_io(IoStage::creating, "cannot create the folder", path, error.value());
-}
-
 void sync_folder(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0 && errno == EACCES) return;  // one may write there, but not read, which syncing needs
   if (descriptor < 0) throw_io(IoStage::writing, "cannot open the folder", path, errno);
   const int error = ::fsync(descriptor) == 0 ? 0 : errno;
   ::close(descriptor);
   if (error != 0 && error != EINVAL) throw_io(IoStage::writing, "cannot sync the folder", path, error);
+}
+
+namespace {
+
+bool is_there_as_folder(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+// errno, or 0 where the folder is there. Each name that it makes is synced once.
+int make_folder(const std::string& path) {
+  if (is_there_as_folder(path)) return 0;
+  const std::string parent = parent_folder(path);
+  if (parent != path)
+    if (const int error = make_folder(parent)) return error;
+  if (::mkdir(path.c_str(), 0777) != 0) {
+    const int error = errno;
+    return error == EEXIST && is_there_as_folder(path) ? 0 : error == EEXIST ? ENOTDIR : error;
+  }
+  sync_folder(parent);
+  return 0;
+}
+
+}  // namespace
+
+void make_folders(const std::string& path) {
+  if (const int error = make_folder(path))
+    throw_io(IoStage::creating, "cannot create the folder", path, error);
 }
 
 std::string parent_folder(const std::string& path) {

@@ -66,7 +66,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// Creates the folder and its parents, where missing. Errors: cannot_create, io.
+// Creates the folder and its parents, where missing; each folder that got a new name in it is synced. Errors: cannot_create,
+// io.
 void make_folders(const std::string& path);
 // Makes the names in a folder durable.
 void sync_folder(const std::string& path);

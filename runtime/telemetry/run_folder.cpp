@@ -107,8 +107,10 @@ RunFolder RunFolder::create(const std::string& dir, const std::string& job_name,
   // Another job may take the number between listing and creating: then the next one.
   while (true) {
     const std::string path = fmt::format("{}/{}-{:03}", dir, job_name, ++number);
-    if (::mkdir(path.c_str(), 0777) == 0)
+    if (::mkdir(path.c_str(), 0777) == 0) {
+      sync_folder(dir);
       return RunFolder(path, made.empty() ? path : made, lock_folder(path));
+    }
     if (errno != EEXIST) throw_io(IoStage::creating, "cannot create the run folder", path, errno);
   }
 }
