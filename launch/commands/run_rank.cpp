@@ -250,6 +250,14 @@ class RankRun {
 
 int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report) {
   RankRun rank(job, options, comm, report);
+  struct Told {
+    explicit Told(RankRun& rank) {
+      on_lost_mapping([&](const Error& e) { rank.fail_alone(e); });
+    }
+    ~Told() { on_lost_mapping({}); }
+    Told(const Told&) = delete;
+    Told& operator=(const Told&) = delete;
+  } const told(rank);
   try {
     rank.open();
     return rank.finish(rank.train());

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -125,23 +124,6 @@ void OutputFile::sync_and_close() {
   // EINVAL: a file system that cannot sync.
   if (::fsync(descriptor_) != 0 && errno != EINVAL) throw_io(IoStage::writing, "cannot sync", path_, errno);
   close();
-}
-
-MappedFile::MappedFile(const std::string& path) {
-  const int descriptor = open_file(path);
-  struct stat status {};
-  int error = ::fstat(descriptor, &status) == 0 ? 0 : errno;
-  if (error == 0) size_ = static_cast<size_t>(status.st_size);
-  if (size_ > 0) {
-    address_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (address_ == MAP_FAILED) error = errno, size_ = 0;
-  }
-  ::close(descriptor);
-  if (error != 0) throw cannot_open(path, error);
-}
-
-MappedFile::~MappedFile() {
-  if (size_ > 0) ::munmap(address_, size_);
 }
 
 void sync_folder(const std::string& path) {

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "kernels/core/error.h"
+#include "runtime/files/mapped_file.h"
 
 namespace lockstep {
 
@@ -49,21 +50,6 @@ class OutputFile {
  private:
   std::string path_;
   int descriptor_;
-};
-
-// A whole file, read-only. Errors: no_input (66) where it is not there or no regular file, no_permission (77), io (74).
-class MappedFile {
- public:
-  explicit MappedFile(const std::string& path);
-  ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(address_), size_}; }
-  std::string_view text() const { return {static_cast<const char*>(address_), size_}; }
-
- private:
-  void* address_ = nullptr;
-  size_t size_ = 0;
 };
 
 // Creates the folder and its parents, where missing; each folder that got a new name in it is synced. Errors: cannot_create,

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/data/cache.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -97,21 +95,18 @@ DatasetCache::DatasetCache(const std::string& dataset, const std::string& option
 
 std::optional<ImageSet> DatasetCache::load() const {
   if (folder_.empty()) return std::nullopt;
-  const int fd = ::open(file_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return std::nullopt;
-  struct stat st {};
-  const bool sized = ::fstat(fd, &st) == 0 && st.st_size > static_cast<off_t>(sizeof(Header));
-  const auto size = static_cast<size_t>(st.st_size);
-  void* address = sized ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
-  ::close(fd);
-  if (address == MAP_FAILED) return std::nullopt;
-  const std::shared_ptr<const uint8_t> file(static_cast<const uint8_t*>(address),
-                                            [address, size](const uint8_t*) { ::munmap(address, size); });
+  std::shared_ptr<const MappedFile> file;
+  try {
+    file = std::make_shared<MappedFile>(file_);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+  const std::span<const std::byte> bytes = file->bytes();
   Header h;
-  std::memcpy(&h, file.get(), sizeof h);
-  if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.file_bytes != size ||
-      std::string_view(h.state, sizeof h.state) != state_ ||
-      h.checksum != sum_of({reinterpret_cast<const std::byte*>(file.get()), size}))
+  if (bytes.size() <= sizeof h) return std::nullopt;
+  std::memcpy(&h, bytes.data(), sizeof h);
+  if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.file_bytes != bytes.size() ||
+      std::string_view(h.state, sizeof h.state) != state_ || h.checksum != sum_of(bytes))
     return std::nullopt;
 
   ImageSet set;
@@ -120,11 +115,11 @@ std::optional<ImageSet> DatasetCache::load() const {
   set.width = h.width;
   set.classes = h.classes;
   set.content_hash.assign(h.content_hash, sizeof h.content_hash);
-  const char* text = reinterpret_cast<const char*>(file.get()) + sizeof h;
+  const char* text = file->text().data() + sizeof h;
   set.class_names = split_texts({text, h.names_bytes});
   set.skipped = split_texts({text + h.names_bytes, h.skipped_bytes});
   set.remarks = split_texts({text + h.names_bytes + h.skipped_bytes, h.remarks_bytes});
-  const char* captions = reinterpret_cast<const char*>(file.get()) + h.captions_at();
+  const char* captions = file->text().data() + h.captions_at();
   if (h.captions_bytes > 0) {
     // Lists of strings, as store() wrote them; what is none is a cache to be made anew.
     const auto lists = nlohmann::json::parse(captions, captions + h.captions_bytes, nullptr, false);
@@ -139,8 +134,9 @@ std::optional<ImageSet> DatasetCache::load() const {
     }
   }
   set.labels.resize(static_cast<size_t>(h.count));
-  std::memcpy(set.labels.data(), file.get() + h.labels_at(), set.labels.size() * sizeof(int32_t));
-  set.pixels = Pixels(std::shared_ptr<const uint8_t>(file, file.get() + h.pixels_at()), h.pixels_bytes());
+  std::memcpy(set.labels.data(), bytes.data() + h.labels_at(), set.labels.size() * sizeof(int32_t));
+  const auto* pixels = reinterpret_cast<const uint8_t*>(bytes.data() + h.pixels_at());
+  set.pixels = Pixels(std::shared_ptr<const uint8_t>(file, pixels), h.pixels_bytes());
   return set;
 }
 
