@@ -5,6 +5,7 @@
 
 #include "kernels/core/error.h"
 #include "launch/fetch/part_file.h"
+#include "launch/fetch/shown_url.h"
 #include "launch/fetch/transfer.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/data/cifar10.h"
@@ -41,7 +42,7 @@ struct Failures {
   bool wrong_content = false;
 
   void add(const std::string& url, const std::string& cause) {
-    text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", url, cause);
+    text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", shown_url(url), cause);
   }
 };
 
@@ -83,7 +84,7 @@ void fetch_file(const RemoteFile& file, const std::string& folder, const std::ve
     const std::string url = mirror + (mirror.ends_with('/') ? "" : "/") + file.name;
     if (from_mirror(url, file, out, options, failures)) {
       out.commit();
-      return options.arrived(file.name, url);
+      return options.arrived(file.name, shown_url(url));
     }
   }
   if (out.size() == 0) out.discard();

@@ -14,10 +14,11 @@ namespace lockstep {
 struct FetchOptions {
   std::vector<std::string> mirrors;  // instead of the set's own
   long connect_seconds = 15;
-  long stall_seconds = 20;  // a transfer that brings nothing for so long is given up
-  int attempts = 3;         // per mirror, each going on where the one before broke off
+  long stall_seconds = 20;  // a transfer that is slower than that for so long is given up
+  long least_bytes_per_second = 1000;
+  int attempts = 3;  // per mirror, each going on where the one before broke off
   // Bytes so far and in all (0: unknown), called often; and once a file is in place, where from ("" if it
-  // already was).
+  // already was), without name and password.
   std::function<void(const std::string& file, int64_t done, int64_t total)> progress = [](auto&&...) {};
   std::function<void(const std::string& file, const std::string& from)> arrived = [](auto&&...) {};
 };

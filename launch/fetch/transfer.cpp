@@ -67,7 +67,7 @@ CURLcode perform(CURL* curl, const std::string& url, State& s, char* message) {
   set(CURLOPT_USERAGENT, "lockstep");
   set(CURLOPT_NOSIGNAL, 1L);
   set(CURLOPT_CONNECTTIMEOUT, s.options.connect_seconds);
-  set(CURLOPT_LOW_SPEED_LIMIT, 1L);
+  set(CURLOPT_LOW_SPEED_LIMIT, s.options.least_bytes_per_second);
   set(CURLOPT_LOW_SPEED_TIME, s.options.stall_seconds);
   set(CURLOPT_WRITEFUNCTION, &on_data);
   set(CURLOPT_WRITEDATA, static_cast<void*>(&s));

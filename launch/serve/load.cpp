@@ -13,6 +13,7 @@
 #include <set>
 
 #include "kernels/core/error.h"
+#include "launch/fetch/shown_url.h"
 #include "launch/serve/body.h"
 #include "runtime/files/json_text.h"
 #include "runtime/files/json_value.h"
@@ -103,7 +104,7 @@ struct Routes {
 Routes routes_of(std::string url) {
   const size_t scheme = url.find("://");
   if (!url.starts_with("http://") && !url.starts_with("https://"))
-    throw Error(Exit::usage, "E_OPTION", fmt::format("bench: '{}' is no URL", url))
+    throw Error(Exit::usage, "E_OPTION", fmt::format("bench: '{}' is no URL", shown_url(url)))
         .hint("http://127.0.0.1:8080");
   while (url.ends_with('/')) url.pop_back();
   const size_t path = url.find('/', scheme + 3);
@@ -243,8 +244,8 @@ Load put_load(const LoadOptions& options) {
     throw Error(
         Exit::unavailable, "E_BENCH_SERVER",
         status == 0 ? first.message() : fmt::format("answers {}, and does not say what it serves", status))
-        .at("url", routes.model);
-  if (o.type.empty()) make_body(model, routes.model, o);
+        .at("url", shown_url(routes.model));
+  if (o.type.empty()) make_body(model, shown_url(routes.model), o);
 
   const auto start = LoadClock::now();
   const auto end =

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "launch/fetch/shown_url.h"
 #include "runtime/data/hash.h"
 #include "tests/support/files.h"
 #include "tests/support/gzip.h"
@@ -195,6 +196,41 @@ TEST_F(Fetch, AStalledTransferIsGivenUp) {
   const Error e = failure(plain({server.url()}));
   EXPECT_EQ(e.exit(), Exit::try_again);
   EXPECT_FALSE(fs::exists(to() + "/a.bin.part"));
+}
+
+// A byte now and then is no progress either.
+TEST_F(Fetch, ATricklingTransferIsGivenUp) {
+  server.put("a.bin", {content, 200, true, -1, false, true});
+  options.attempts = 1;
+  const Error e = failure(plain({server.url()}));
+  EXPECT_EQ(e.exit(), Exit::try_again);
+  EXPECT_NE(e.message().find("too slow"), std::string::npos) << e.what();
+  EXPECT_NE(e.message().find("1000 bytes/sec"), std::string::npos) << e.what();
+  second.put("a.bin", {content});
+  fetch(plain({server.url(), second.url()}), to(), options);
+  EXPECT_TRUE(got() == content);
+}
+
+TEST_F(Fetch, AMirrorsPasswordIsToldToNobody) {
+  const auto with_password = [](std::string url) { return url.insert(7, "me:p@ss/wörd@"); };
+  const std::string told = "http://***@" + server.url().substr(7) + "a.bin";
+  const Error e = failure(plain({with_password(server.url())}));
+  EXPECT_EQ(e.exit(), Exit::try_again);
+  for (const std::string& part : {std::string("p@ss"), std::string("wörd"), std::string("me:")})
+    EXPECT_EQ(std::string(e.what()).find(part), std::string::npos) << e.what();
+  EXPECT_NE(e.message().find(told), std::string::npos) << e.what();
+  server.put("a.bin", {content});
+  fetch(plain({server.url().insert(7, "me:p%40ss@")}), to(), options);
+  EXPECT_TRUE(got() == content);
+  EXPECT_EQ(arrivals, (std::vector<std::string>{"a.bin " + told}));
+}
+
+TEST(ShownUrl, HasNeitherNameNorPassword) {
+  EXPECT_EQ(shown_url("https://host/a/b"), "https://host/a/b");
+  EXPECT_EQ(shown_url("https://me@host/a"), "https://***@host/a");
+  EXPECT_EQ(shown_url("https://me:secret@host:8/a"), "https://***@host:8/a");
+  EXPECT_EQ(shown_url("me:secret@host/a"), "***@host/a");
+  EXPECT_EQ(shown_url(""), "");
 }
 
 TEST_F(Fetch, SumsOfContentAllowOtherWrappers) {

@@ -27,6 +27,7 @@ class HttpServer {
     bool ranges = true;      // answers Range with 206
     int64_t cut_after = -1;  // closes the connection after so many bytes of each body; -1: never
     bool stalls = false;     // after cut_after bytes sends nothing more instead of closing
+    bool trickles = false;   // sends some 50 bytes a second
   };
 
   HttpServer() {
@@ -122,7 +123,13 @@ class HttpServer {
       head += "Content-Range: bytes " + std::to_string(from) + "-" + std::to_string(whole - 1) + "/" +
               std::to_string(whole) + "\r\n";
     if (file.cut_after >= 0) body.resize(std::min(body.size(), static_cast<size_t>(file.cut_after)));
-    send_all(fd, head + "\r\n" + body);
+    if (file.trickles) {
+      send_all(fd, head + "\r\n");
+      for (size_t i = 0; i < body.size() && !stop_ && !wait(fd, POLLIN); ++i) send_all(fd, body.substr(i, 1));
+      body.clear(), head.clear();
+    } else {
+      send_all(fd, head + "\r\n" + body);
+    }
     while (file.stalls && !stop_ && !wait(fd, POLLIN)) {
     }
     ::shutdown(fd, SHUT_WR);
