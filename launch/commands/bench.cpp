@@ -9,6 +9,7 @@
 #include "launch/commands/command.h"
 #include "launch/serve/load.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 
@@ -37,17 +38,16 @@ std::string histogram(const serve::Load& load) {
 
 void print(const serve::Load& load, const serve::LoadOptions& o) {
   const auto n = static_cast<double>(load.latencies.size());
-  fmt::print("{}: {} clients, {:.1f} s\n", load.model, o.clients, load.seconds);
-  fmt::print("requests/s  {:.1f}\n", n / load.seconds);
-  if (load.pictures > 0)
-    fmt::print("pictures/s  {:.2f}\n", static_cast<double>(load.pictures) / load.seconds);
-  fmt::print("latency ms  p50 {:.2f}  p90 {:.2f}  p99 {:.2f}  max {:.2f}\n", 1e3 * load.quantile(0.5),
-             1e3 * load.quantile(0.9), 1e3 * load.quantile(0.99), 1e3 * load.quantile(1));
-  fmt::print("{}", histogram(load));
+  print_out("{}: {} clients, {:.1f} s\n", load.model, o.clients, load.seconds);
+  print_out("requests/s  {:.1f}\n", n / load.seconds);
+  if (load.pictures > 0) print_out("pictures/s  {:.2f}\n", static_cast<double>(load.pictures) / load.seconds);
+  print_out("latency ms  p50 {:.2f}  p90 {:.2f}  p99 {:.2f}  max {:.2f}\n", 1e3 * load.quantile(0.5),
+            1e3 * load.quantile(0.9), 1e3 * load.quantile(0.99), 1e3 * load.quantile(1));
+  print_out("{}", histogram(load));
   int64_t errors = 0;
   for (const auto& [error, count] : load.errors) errors += count;
-  fmt::print("answers     {}\nerrors      {}\n", load.latencies.size(), errors);
-  for (const auto& [error, count] : load.errors) fmt::print("  {:>9}  {}\n", count, error);
+  print_out("answers     {}\nerrors      {}\n", load.latencies.size(), errors);
+  for (const auto& [error, count] : load.errors) print_out("  {:>9}  {}\n", count, error);
 }
 
 int run_bench(const Arguments& arguments) {

@@ -14,6 +14,7 @@
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/files/path.h"
 #include "runtime/files/utf8.h"
+#include "runtime/telemetry/say.h"
 #include "runtime/training/state_io.h"
 
 namespace lockstep {
@@ -32,7 +33,7 @@ void print_classes(const DatasetShape& data) {
     text += fmt::format("{}{}{}", i ? ", " : "", printable(names[i]),
                         data.class_counts.empty() ? "" : fmt::format(" {}", data.class_counts[i]));
   if (names.size() > kMost) text += fmt::format(" and {} more", names.size() - kMost);
-  fmt::print("classes: {}\n", text);
+  print_out("classes: {}\n", text);
 }
 
 // What `fit` would meet between its start and its first step. Returns what it would remark in its log.
@@ -87,22 +88,22 @@ int run_check(const Arguments& arguments) {
   if (starts_ranks(job)) require_launchable(job);
   CheckedJob c = check_job(job);
   if (vm->count("resolved")) {
-    fmt::print("{}", to_yaml(job));
+    print_out("{}", to_yaml(job));
     return 0;
   }
   if (std::string warning = memory_warning(job, c); !warning.empty())
     c.warnings.push_back(std::move(warning));
   const std::vector<std::string> notes = check_files(job, c);
-  fmt::print(
+  print_out(
       "{}: fine. {} training images of {}x{}x{} in {} classes; {}; {} ranks; {} steps an epoch, "
       "{} in all\n",
       file, c.data.count, c.data.channels, c.data.height, c.data.width, c.data.classes, c.parameters.text(),
       job.instance_count, c.steps_per_epoch, c.total_steps);
   print_classes(c.data);
-  for (const std::string& warning : c.warnings) fmt::print("warning: {}\n", warning);
-  for (const std::string& note : notes) fmt::print("note: {}\n", note);
+  for (const std::string& warning : c.warnings) print_out("warning: {}\n", warning);
+  for (const std::string& note : notes) print_out("note: {}\n", note);
   if (job.hyperparameters.gradient_accumulation > 1 && !c.table.buffers.empty())
-    fmt::print(
+    print_out(
         "note: with gradient_accumulation {} batch norm's statistics cover one micro-batch of {} samples "
         "over all ranks\n",
         job.hyperparameters.gradient_accumulation,

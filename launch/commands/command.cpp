@@ -43,11 +43,11 @@ int dispatch(const std::vector<std::string>& words) {
     return static_cast<int>(Exit::usage);
   }
   if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
-    fmt::print("{}", overview());
+    print_out("{}", overview());
     return 0;
   }
   if (words[0] == "--version") {
-    fmt::print("lockstep {}\n", version());
+    print_out("lockstep {}\n", version());
     return 0;
   }
   std::vector<std::string> names;
@@ -64,10 +64,6 @@ int dispatch(const std::vector<std::string>& words) {
 void occupy_standard_descriptors() {
   for (int d = 0; d <= 2; ++d)
     if (::fcntl(d, F_GETFD) < 0 && ::open("/dev/null", O_RDONLY) != d) return;
-}
-
-Error output_error() {
-  return Error(Exit::io, "E_OUTPUT", "cannot write all of the output: standard output is closed or full");
 }
 
 // A shell leaves ~ as it is behind "--output=".
@@ -101,8 +97,6 @@ int run_command(int argc, char** argv) {
     report_error(e.what());
     return e.code();
   } catch (const std::exception& e) {
-    if (std::ferror(stdout) != 0 && !went_on_without(stdout))
-      return 0;  // fmt::print threw; see run_command_line
     report_error(fmt::format("error[E_INTERNAL]: {}", e.what()));
     return static_cast<int>(Exit::internal);
   }
@@ -159,8 +153,8 @@ std::optional<po::variables_map> parse_arguments(const Command& command, const U
     if (vm.count("help")) {
       std::ostringstream text;
       text << usage.visible;
-      fmt::print("{}: {}\n\nUsage: lockstep {} {} [options]\n\n{}\nExample:\n  {}\n", command.name,
-                 command.summary, command.name, usage.synopsis, text.str(), usage.example);
+      print_out("{}: {}\n\nUsage: lockstep {} {} [options]\n\n{}\nExample:\n  {}\n", command.name,
+                command.summary, command.name, usage.synopsis, text.str(), usage.example);
       return std::nullopt;
     }
     po::notify(vm);

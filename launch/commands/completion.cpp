@@ -9,6 +9,7 @@
 #include "launch/commands/command.h"
 #include "launch/fetch/catalog.h"
 #include "launch/job/keys.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 
@@ -171,7 +172,7 @@ int run_completion(const Arguments& arguments) {
   if (shell.empty()) missing_argument(completion_command, "the shell: bash");
   if (shell != "bash")
     throw Error(Exit::usage, "E_OPTION", fmt::format("completion: there is one for bash, found '{}'", shell));
-  fmt::print("{}", bash());
+  print_out("{}", bash());
   return 0;
 }
 

@@ -44,15 +44,15 @@ class Display {
     shown_ = done / kStep;
     const double megabytes = 1e-6 * static_cast<double>(done);
     const std::string of = total > 0 ? fmt::format(" of {:.1f}", 1e-6 * static_cast<double>(total)) : "";
-    say(stderr, fmt::format("\r\x1b[K{}  {:.1f}{} MB", file, megabytes, of));
+    say_styled(stderr, fmt::format("\r\x1b[K{}  {:.1f}{} MB", file, megabytes, of));
   }
   void arrived(const std::string& file, const std::string& from) {
-    if (live_) say(stderr, "\r\x1b[K");
+    if (live_) say_styled(stderr, "\r\x1b[K");
     shown_ = -1;
     if (from.empty())
-      fmt::print("{}  is there already\n", file);
+      print_out("{}  is there already\n", file);
     else
-      fmt::print("{}  checked, from {}\n", file, from);
+      print_out("{}  checked, from {}\n", file, from);
     std::fflush(stdout);
   }
 
@@ -71,7 +71,7 @@ void get(const RemoteSet& set, std::string folder, FetchOptions options) {
   };
   options.arrived = [&](const std::string& file, const std::string& from) { display.arrived(file, from); };
   fetch(set, folder, options);
-  fmt::print("{} lies in {}\n", set.name, folder);
+  print_out("{} lies in {}\n", set.name, folder);
 }
 
 void make(DigitsRequest request, const po::variables_map& vm) {
@@ -86,7 +86,7 @@ void make(DigitsRequest request, const po::variables_map& vm) {
     throw Error(Exit::usage, "E_OPTION",
                 "data make: --seed goes with --split training: test pictures are always the same");
   make_captioned_digits(request);
-  fmt::print("{} pictures lie in {}\n", request.count, request.folder);
+  print_out("{} pictures lie in {}\n", request.count, request.folder);
 }
 
 int run_data(const Arguments& arguments) {

@@ -24,24 +24,24 @@ void print_score_json(const std::string& split, const Score& s) {
   if (!s.confusion.empty()) j["confusion"] = s.confusion;
   if (s.bands)
     for (const auto& band : *s.bands) j["bands"].push_back({{"loss", band.loss}, {"count", band.count}});
-  fmt::print("{}\n", json_text(j));
+  print_out("{}\n", json_text(j));
 }
 
 // steps: timesteps of a diffusion model.
 void print_score_text(const std::string& split, const Score& s, int64_t steps) {
   if (s.accuracy) {
-    fmt::print("{}: loss {:.4f}, accuracy {:.2f}% ({} of {} images)\n", split, s.loss, 100 * *s.accuracy,
-               std::llround(*s.accuracy * static_cast<double>(s.count)), s.count);
+    print_out("{}: loss {:.4f}, accuracy {:.2f}% ({} of {} images)\n", split, s.loss, 100 * *s.accuracy,
+              std::llround(*s.accuracy * static_cast<double>(s.count)), s.count);
     return;
   }
-  fmt::print("{}: loss {:.4f} ({} images); squared error by timestep:\n", split, s.loss, s.count);
+  print_out("{}: loss {:.4f} ({} images); squared error by timestep:\n", split, s.loss, s.count);
   for (size_t i = 0; s.bands && i < s.bands->size(); ++i) {
     // The first timestep of a band: the least t with t * kBands / steps equal to it.
     const auto at = [&](size_t band) {
       return (static_cast<int64_t>(band) * steps + Score::kBands - 1) / Score::kBands;
     };
-    fmt::print("  {:>4} to {:>4}  {:.4f}  ({} images)\n", at(i), at(i + 1) - 1, (*s.bands)[i].loss,
-               (*s.bands)[i].count);
+    print_out("  {:>4} to {:>4}  {:.4f}  ({} images)\n", at(i), at(i + 1) - 1, (*s.bands)[i].loss,
+              (*s.bands)[i].count);
   }
 }
 

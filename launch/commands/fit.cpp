@@ -105,7 +105,7 @@ std::optional<FitArguments> read_fit_arguments(const Arguments& arguments) {
                       with_resume_alone(arguments));
   if (!vm) return std::nullopt;
   if (vm->count("help-keys") || vm->count("help-keys-markdown")) {
-    fmt::print("{}", key_reference(vm->count("help-keys-markdown") > 0));
+    print_out("{}", key_reference(vm->count("help-keys-markdown") > 0));
     return std::nullopt;
   }
   if (a.file.empty()) missing_argument(fit_command, "JOB");

@@ -61,17 +61,17 @@ void print_json(const JudgeRequest& o, const diffusion::GenerateRequest& r, cons
                    {"frechet_distance", v.distance}, {"training_frechet_distance", v.training_distance},
                    {"frechet_ratio", v.ratio()}};
   if (v.accuracy) j["accuracy"] = *v.accuracy;
-  fmt::print("{}\n", json_text(j));
+  print_out("{}\n", json_text(j));
 }
 
 void print_text(const JudgeRequest& o, const diffusion::GenerateRequest& r, const diffusion::Verdict& v) {
-  fmt::print("{} samples, {} in {} steps{}", r.count, r.sampler, r.steps,
-             r.guidance != 1 ? fmt::format(", guidance {}", r.guidance) : "");
+  print_out("{} samples, {} in {} steps{}", r.count, r.sampler, r.steps,
+            r.guidance != 1 ? fmt::format(", guidance {}", r.guidance) : "");
   if (v.accuracy)
-    fmt::print(": {:.2f}% read as the class asked for ({} of {})", 100 * *v.accuracy,
-               std::llround(*v.accuracy * static_cast<double>(r.count)), r.count);
-  fmt::print("\nFréchet distance to {} {} images: {:.4g}, that of {} training images {:.4g}, ratio {:.3f}\n",
-             r.count, o.data.split, v.distance, r.count, v.training_distance, v.ratio());
+    print_out(": {:.2f}% read as the class asked for ({} of {})", 100 * *v.accuracy,
+              std::llround(*v.accuracy * static_cast<double>(r.count)), r.count);
+  print_out("\nFréchet distance to {} {} images: {:.4g}, that of {} training images {:.4g}, ratio {:.3f}\n",
+            r.count, o.data.split, v.distance, r.count, v.training_distance, v.ratio());
 }
 
 }  // namespace

@@ -83,15 +83,15 @@ void print_shares(const JudgeRequest& o, const diffusion::GenerateRequest& r, co
     const nlohmann::ordered_json j = {
         {"sampler", r.sampler},  {"steps", r.steps},      {"guidance", r.guidance},       {"seed", r.seed},
         {"real", to_json(real)}, {"seen", to_json(seen)}, {"held_out", to_json(held_out)}};
-    fmt::print("{}\n", json_text(j));
+    print_out("{}\n", json_text(j));
     return;
   }
-  fmt::print("{} pictures, {} in {} steps{}; right as they are read, in %:\n", r.count, r.sampler, r.steps,
-             r.guidance != 1 ? fmt::format(", guidance {}", r.guidance) : "");
-  fmt::print("{:<10}{:>13}{:>13}{:>17}\n", "", "real images", "seen pairs", "held-out pairs");
+  print_out("{} pictures, {} in {} steps{}; right as they are read, in %:\n", r.count, r.sampler, r.steps,
+            r.guidance != 1 ? fmt::format(", guidance {}", r.guidance) : "");
+  print_out("{:<10}{:>13}{:>13}{:>17}\n", "", "real images", "seen pairs", "held-out pairs");
   const auto row = [&](const char* name, double SceneShares::*share) {
-    fmt::print("{:<10}{:>13.1f}{:>13.1f}{:>17.1f}\n", name, 100 * real.*share, 100 * seen.*share,
-               100 * held_out.*share);
+    print_out("{:<10}{:>13.1f}{:>13.1f}{:>17.1f}\n", name, 100 * real.*share, 100 * seen.*share,
+              100 * held_out.*share);
   };
   row("digit", &SceneShares::digit), row("ink", &SceneShares::ink), row("paper", &SceneShares::paper);
   row("place", &SceneShares::place), row("size", &SceneShares::size), row("all five", &SceneShares::all);

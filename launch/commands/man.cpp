@@ -7,6 +7,7 @@
 #include "launch/commands/command.h"
 #include "launch/commands/version.h"
 #include "launch/job/keys.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 
@@ -129,7 +130,7 @@ int run_man(const Arguments& arguments) {
           {"", "lockstep man | man -l -", boost::program_options::options_description("Options"), {}, {}},
           arguments))
     return 0;
-  fmt::print("{}", page());
+  print_out("{}", page());
   return 0;
 }
 

@@ -71,20 +71,20 @@ nlohmann::json describe(const Job& job, const JobPlan& p) {
 }
 
 void print_nodes(const Graph& g) {
-  fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10}\n", "#", "op", "layer", "kernel", "result", "MFLOP");
+  print_out("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10}\n", "#", "op", "layer", "kernel", "result", "MFLOP");
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     const Node& n = g.nodes()[i];
     if (n.kind == NodeKind::view) continue;
     std::string result =
         n.out.empty() ? (n.params.empty() ? "" : n.params.text()) : g.value(n.out[0]).spec.text();
-    fmt::print("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10.3f}\n", i, n.op, n.name, n.kernel, result,
-               static_cast<double>(flops_of(g, n)) / 1e6);
+    print_out("{:>4}  {:<22} {:<16} {:<12} {:<34} {:>10.3f}\n", i, n.op, n.name, n.kernel, result,
+              static_cast<double>(flops_of(g, n)) / 1e6);
   }
 }
 
 void print_other_kernels(Device device, const Plan& plan, const char* when) {
   if (const auto others = other_kernels(device, plan); !others.empty())
-    fmt::print(
+    print_out(
         "\nKernels are chosen on the GPU when {}, by their time there; these are the first that accept.\n"
         "Beside them: {}\n",
         when, fmt::join(others, ", "));
@@ -93,30 +93,30 @@ void print_other_kernels(Device device, const Plan& plan, const char* when) {
 void print(const Job& job, const JobPlan& p) {
   const Plan& plan = p.training.back();
   const Graph& g = plan.graph;
-  fmt::print("{}: {} ranks, {} samples a rank and micro-batch, {}, {}, {} steps an epoch, {} steps\n\n",
-             job.job_name, job.instance_count, p.nominal_batch, job.hyperparameters.precision,
-             p.parameters.text(), p.steps_per_epoch, p.total_steps);
+  print_out("{}: {} ranks, {} samples a rank and micro-batch, {}, {}, {} steps an epoch, {} steps\n\n",
+            job.job_name, job.instance_count, p.nominal_batch, job.hyperparameters.precision,
+            p.parameters.text(), p.steps_per_epoch, p.total_steps);
   print_nodes(g);
-  fmt::print(
+  print_out(
       "\nFLOPs of a {} on one rank: {:.3f} GFLOP\n",
       micro_batches(job.hyperparameters, static_cast<int>(job.instance_count)) > 1 ? "micro-batch" : "step",
       static_cast<double>(flops_of(g)) / 1e9);
   print_other_kernels(device_of(job), plan, "the job starts");
   const auto list = collectives(plan, gradient_dtype(job));
   if (!list.empty()) {
-    fmt::print("\nCollectives, in this order on every rank:\n");
+    print_out("\nCollectives, in this order on every rank:\n");
     for (const auto& c : list)
-      fmt::print("  {:<12} {:<20} {}\n", c["op"].get<std::string>(), c["name"].get<std::string>(),
-                 megabytes(c["bytes"]));
+      print_out("  {:<12} {:<20} {}\n", c["op"].get<std::string>(), c["name"].get<std::string>(),
+                megabytes(c["bytes"]));
   }
   const auto& m = p.memory;
-  fmt::print(
+  print_out(
       "\nMemory of a rank: parameters {}, gradients {}, optimizer state {}, moving average {}, bf16 weights "
       "{}, buffers {}, activations and workspace {}\n",
       megabytes(m.parameters), megabytes(m.gradients), megabytes(m.state), megabytes(m.ema),
       megabytes(m.half), megabytes(m.buffers), megabytes(m.arena));
-  fmt::print("Peak {} ({} bytes); the data set and batches in flight {}\n", megabytes(m.total()), m.total(),
-             megabytes(p.data_bytes));
+  print_out("Peak {} ({} bytes); the data set and batches in flight {}\n", megabytes(m.total()), m.total(),
+            megabytes(p.data_bytes));
 }
 
 // On the CPU where no device is named: sessions compute there.
@@ -148,14 +148,14 @@ int plan_folder(const std::string& folder, const std::string& precision, int64_t
       all["programs"].push_back(std::move(j));
       continue;
     }
-    fmt::print("{}: batch {}, {}, {} parameters\n\n", p.name, samples, model.config.precision, p.parameters);
+    print_out("{}: batch {}, {}, {} parameters\n\n", p.name, samples, model.config.precision, p.parameters);
     print_nodes(p.plan.graph);
-    fmt::print("\nFLOPs of a batch: {:.3f} GFLOP\n", static_cast<double>(flops_of(p.plan.graph)) / 1e9);
+    print_out("\nFLOPs of a batch: {:.3f} GFLOP\n", static_cast<double>(flops_of(p.plan.graph)) / 1e9);
     print_other_kernels(device, p.plan, "the model is opened");
-    fmt::print("\nMemory: parameters {}, activations and workspace {}\n\n", megabytes(parameter_bytes),
-               megabytes(p.plan.arena_bytes));
+    print_out("\nMemory: parameters {}, activations and workspace {}\n\n", megabytes(parameter_bytes),
+              megabytes(p.plan.arena_bytes));
   }
-  if (as_json) fmt::print("{}\n", json_text(all, 1));
+  if (as_json) print_out("{}\n", json_text(all, 1));
   return 0;
 }
 
@@ -221,10 +221,10 @@ int run_plan(const Arguments& arguments) {
   if (vm->count("json")) {
     nlohmann::json all = describe(job, p);
     if (scaling) all["scaling"] = to_json(*scaling);
-    fmt::print("{}\n", json_text(all, 1));
+    print_out("{}\n", json_text(all, 1));
   } else {
     print(job, p);
-    if (scaling) fmt::print("{}", to_text(*scaling));
+    if (scaling) print_out("{}", to_text(*scaling));
   }
   return 0;
 }

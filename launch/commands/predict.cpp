@@ -121,7 +121,7 @@ int predict(const std::string& folder, const std::vector<std::string>& files, bo
     std::string lines;
     const auto print = [&](const std::string& line) {
       if (comm->size() == 1)
-        fmt::print("{}", line);
+        print_out("{}", line);
       else
         lines += line;
     };
@@ -136,7 +136,7 @@ int predict(const std::string& folder, const std::vector<std::string>& files, bo
     comm->allreduce(std::span(&code, 1), Reduce::max);
     code %= kCodes;
     if (root)
-      for (const std::string& text : all) fmt::print("{}", text);
+      for (const std::string& text : all) print_out("{}", text);
     return static_cast<int>(code);
   } catch (const AgreedError& e) {
     if (!root) return e.code();  // rank 0 says it

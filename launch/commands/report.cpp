@@ -6,6 +6,7 @@
 #include "launch/report/page.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 
@@ -36,7 +37,7 @@ int run_report(const Arguments& arguments) {
   std::vector<report::RunRecord> runs;
   for (const std::string& folder : folders) runs.push_back(report::read_run_record(folder));
   write_file_atomically(out, report::page(runs));
-  fmt::print("{}\n", out);
+  print_out("{}\n", out);
   return 0;
 }
 

@@ -2,12 +2,13 @@
 // How a failure is told to a person.
 #pragma once
 
-#include <cstdio>
 #include <string>
+
+#include "runtime/telemetry/say.h"
 
 namespace lockstep {
 
 // A line on stderr. Where it cannot be written nothing more can be said: the exit code must do.
-inline void report_error(const std::string& message) { std::fputs((message + "\n").c_str(), stderr); }
+inline void report_error(const std::string& message) { say(stderr, message + "\n"); }
 
 }  // namespace lockstep

@@ -247,10 +247,10 @@ int run_sample(const Arguments& arguments) {
         }
         write_tensor(o.save_noise, "noise", noise, noise_shape(m));
       }
-      fmt::print("{}: {} images, {} in {} steps{}: {:.3f} s\n", o.out, m.request.count, m.request.sampler,
-                 m.request.steps,
-                 m.request.guidance != 1 ? fmt::format(", guidance {}", m.request.guidance) : "",
-                 drawn.seconds);
+      print_out("{}: {} images, {} in {} steps{}: {:.3f} s\n", o.out, m.request.count, m.request.sampler,
+                m.request.steps,
+                m.request.guidance != 1 ? fmt::format(", guidance {}", m.request.guidance) : "",
+                drawn.seconds);
       return "";
     });
     return 0;

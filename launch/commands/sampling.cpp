@@ -96,7 +96,7 @@ Drawn draw(const SamplingModel& m, Communicator& comm) {
   Drawn drawn;
   request.progress = [&, shown = comm.rank() == 0 && ::isatty(2)](int64_t done, int64_t total) {
     if (!shown) return;
-    say(stderr, fmt::format("\r  step {}/{}{}", done, total, done == total ? "\r\x1b[K" : ""));
+    say_styled(stderr, fmt::format("\r  step {}/{}{}", done, total, done == total ? "\r\x1b[K" : ""));
   };
   drawn.images = diffusion::generate(*session, m.description().scheduler, request);
   drawn.seconds = std::chrono::duration<double>(Clock::now() - started).count();

@@ -226,8 +226,8 @@ class Watch {
       if (const int n = signals_.take_requests(); n > 0 && running_) on_requests(n);
       if (asked_ == 1 && !told_ && running_) tell_ranks();
       if (fds[1].revents) read(errors_, [&](std::string_view text) { noise.feed(text); });
-      // Passed on by us: mpirun would not say that it cannot be written.
-      if (fds[2].revents) read(output_, [](std::string_view text) { say(stdout, text); });
+      // Passed on by us, as the ranks have written it: mpirun would not say that it cannot be written.
+      if (fds[2].revents) read(output_, [](std::string_view text) { say_styled(stdout, text); });
       if (running_) end_if_stuck();
       if (running_ && ::waitpid(mpirun_, &ending_.mpirun_status, WNOHANG) == mpirun_) {
         running_ = false;

@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "runtime/files/path.h"
+#include "runtime/files/utf8.h"
 
 namespace lockstep {
 namespace {
@@ -69,7 +70,7 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
   if (const auto& then = mappings().then)
     then(error);
   else
-    std::fprintf(stderr, "%s\n", error.what());
+    std::fputs((shown_lines(error.what()) + "\n").c_str(), stderr);
   ::_exit(error.code());
 }
 

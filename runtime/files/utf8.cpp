@@ -39,21 +39,40 @@ std::string escape_invalid_utf8(std::string_view s) {
   return text += s;
 }
 
+namespace {
+
+// What a terminal may take for an order becomes text: control characters, C1's too (U+009B begins one), and bytes that are no
+// UTF-8, among which an 8-bit terminal sees them.
+std::string escape_controls(std::string_view s, bool lines) {
+  std::string out;
+  const std::string text = escape_invalid_utf8(s);
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto u = static_cast<unsigned char>(text[i]);
+    const bool ends_line = u == '\n' || (u == '\r' && i + 1 < text.size() && text[i + 1] == '\n');
+    const bool c1 = u == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0;
+    if (lines && (ends_line || u == '\t'))
+      out += text[i];
+    else if (c1)
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[++i]));
+    else if (u < 0x20 || u == 0x7f)
+      out += fmt::format("\\x{:02x}", u);
+    else
+      out += text[i];
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string shown_lines(std::string_view text) { return escape_controls(text, true); }
+
 std::string printable(std::string_view text, size_t longest) {
   size_t end = text.size();
   if (end > longest) {
     end = longest;
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // whole characters only
   }
-  std::string out;
-  for (const char c : text.substr(0, end)) {
-    const auto u = static_cast<unsigned char>(c);
-    if (u < 0x20 || u == 0x7f)
-      out += fmt::format("\\x{:02x}", u);
-    else
-      out += c;
-  }
-  return end < text.size() ? out + "..." : out;
+  return escape_controls(text.substr(0, end), false) + (end < text.size() ? "..." : "");
 }
 
 }  // namespace lockstep

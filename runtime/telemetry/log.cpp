@@ -29,8 +29,8 @@ class PersonSink : public spdlog::sinks::base_sink<std::mutex> {
     if (route) {
       route(std::string(line.data(), line.size()));
     } else {
-      line.push_back('\n');
-      std::fwrite(line.data(), 1, line.size(), stderr);
+      // Not say(), which logs what it cannot say.
+      std::fputs((shown_lines({line.data(), line.size()}) + "\n").c_str(), stderr);
     }
   }
   void flush_() override { std::fflush(stderr); }
@@ -53,18 +53,18 @@ class FileSink : public spdlog::sinks::base_sink<std::mutex> {
   OutputFile file_;
 };
 
-// A line of a file that is UTF-8, whatever names of files it holds.
-class Utf8Formatter : public spdlog::formatter {
+// A line of a file that is UTF-8 and can be shown, whatever names of files it holds.
+class ShownFormatter : public spdlog::formatter {
  public:
-  explicit Utf8Formatter(std::unique_ptr<spdlog::formatter> line) : line_(std::move(line)) {}
+  explicit ShownFormatter(std::unique_ptr<spdlog::formatter> line) : line_(std::move(line)) {}
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
     spdlog::memory_buf_t line;
     line_->format(message, line);
-    const std::string text = escape_invalid_utf8({line.data(), line.size()});
+    const std::string text = shown_lines({line.data(), line.size()});
     out.append(text.data(), text.data() + text.size());
   }
   std::unique_ptr<spdlog::formatter> clone() const override {
-    return std::make_unique<Utf8Formatter>(line_->clone());
+    return std::make_unique<ShownFormatter>(line_->clone());
   }
 
  private:
@@ -73,7 +73,8 @@ class Utf8Formatter : public spdlog::formatter {
 
 void report_once(const std::string& message) {
   static std::atomic<bool> reported{false};
-  if (!reported.exchange(true)) std::fprintf(stderr, "warning: the log is incomplete: %s\n", message.c_str());
+  if (!reported.exchange(true))
+    std::fputs(shown_lines("warning: the log is incomplete: " + message + "\n").c_str(), stderr);
 }
 
 }  // namespace
@@ -87,7 +88,7 @@ void open_log(const std::string& file, int rank, int ranks) {
   std::vector<spdlog::sink_ptr> sinks{std::move(person)};
   if (!file.empty()) {
     sinks.push_back(std::make_shared<FileSink>(file));
-    sinks.back()->set_formatter(std::make_unique<Utf8Formatter>(std::make_unique<spdlog::pattern_formatter>(
+    sinks.back()->set_formatter(std::make_unique<ShownFormatter>(std::make_unique<spdlog::pattern_formatter>(
         fmt::format("%Y-%m-%dT%H:%M:%S.%eZ [rank {}] %l: %v", rank), spdlog::pattern_time_type::utc)));
   }
   auto logger = std::make_shared<spdlog::logger>(kLogName, sinks.begin(), sinks.end());

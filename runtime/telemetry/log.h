@@ -11,7 +11,7 @@ namespace lockstep {
 inline constexpr const char* kLogName = "lockstep";  // of spdlog's logger, once the log is open
 
 // Everything from info up goes to `file` (RUN/log.txt, appended to, which several ranks may share; empty:
-// nowhere), a line at a time with UTC time, rank and level, in UTF-8 (other bytes as "\xf6"); warnings and errors go to stderr too, with the
+// nowhere), a line at a time with UTC time, rank and level, in UTF-8 (other bytes and control characters as "\xf6"); warnings and errors go to stderr too, with the
 // rank where there are several. A line that cannot be written (a full disk) is lost, said once on stderr.
 // Errors: cannot_create (73). Call it again to change the file. No other thread may log meanwhile.
 void open_log(const std::string& file, int rank, int ranks);

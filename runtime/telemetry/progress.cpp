@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "runtime/files/utf8.h"
 #include "runtime/telemetry/metrics.h"
 #include "runtime/telemetry/progress_text.h"
 #include "runtime/telemetry/say.h"
@@ -107,7 +108,7 @@ struct Progress::Impl {
   ProgressStyle style() const {
     return {options.current_width ? options.current_width() : options.width, options.unicode, options.color};
   }
-  void print(const std::string& text) { say(out, text); }
+  void print(const std::string& text) { say_styled(out, text); }
   // Back to the live line's first column. A terminal made narrower has wrapped it: up to its first row.
   std::string erase(int width) {
     if (!live) return {};
@@ -182,8 +183,12 @@ void Progress::finish(const MetricsLine* test, double training_seconds, double s
                       const std::string& run_folder, const std::string& stopped_early) {
   Impl& p = *impl_;
   const std::lock_guard lock(p.mutex);
-  ProgressSummary summary{{},           {}, training_seconds, samples_per_second, shown_path(run_folder),
-                          stopped_early};
+  ProgressSummary summary{{},
+                          {},
+                          training_seconds,
+                          samples_per_second,
+                          printable(shown_path(run_folder)),
+                          printable(stopped_early)};
   if (test != nullptr) {
     summary.test_loss = test->loss;
     summary.test_accuracy = test->accuracy;
@@ -195,7 +200,7 @@ void Progress::message(const std::string& text) {
   Impl& p = *impl_;
   const std::lock_guard lock(p.mutex);
   const bool was_live = p.live;
-  p.print_lines(text + "\n");
+  p.print_lines(shown_lines(text) + "\n");
   if (was_live) p.draw();
 }
 

@@ -238,6 +238,42 @@ TEST_F(FailuresTest, OutputThatAnotherJobHolds) {
   expect(lockstep("fit job.yaml --resume --output run"), Exit::ok);
 }
 
+// Names of files, folders and classes, and what a job or a person says, in all that reaches a terminal, and in the log.
+TEST_F(FailuresTest, NamesOrderNoTerminalAbout) {
+  const std::string evil = "e\x1b]0;owned\x07\u009b2J\x9b", shown = "e\\x1b]0;owned\\x07\\x9b2J\\x9b";
+  const auto expect_shown = [&](const Outcome& o, int code) {
+    EXPECT_EQ(o.code, code) << o.text;
+    EXPECT_NE(o.text.find(shown), std::string::npos) << o.text;
+    for (const std::string order : {"\x1b", "\x07", "\u009b", "\x9b"})
+      EXPECT_EQ(o.text.find(order), std::string::npos) << o.text;
+  };
+  for (const std::string folder : {"pictures/" + evil, std::string("pictures/b")}) {
+    fs::create_directories(folder_.file(folder));
+    for (int i = 0; i < 3; ++i)
+      write_png(folder_.file(fmt::format("{}/{}.png", folder, i)),
+                Image{1, 8, 8, std::vector<uint8_t>(64, static_cast<uint8_t>(30 * i))});
+  }
+  write_file(folder_.file("pictures/b/" + evil + ".png"), "no picture");
+  write_file(folder_.file("job.yaml"),
+             "job_name: test\nmodel: {layers: [flatten, {linear: {out_features: 2}}]}\n"
+             "inputs: {training: {dataset: image_folder, path: pictures, on_bad_image: skip}}\n"
+             "hyperparameters: {epochs: 1, global_batch_size: 2, optimizer: {name: sgd, lr: 0.01}}\n");
+  expect_shown(lockstep("check job.yaml"), 0);
+  expect_shown(lockstep("check '" + evil + ".yaml'"), 66);
+  expect_shown(lockstep("check job.yaml --set '" + evil + "=1'"), 78);
+  expect_shown(lockstep("'" + evil + "'"), 64);
+  const std::string run = "run" + evil;
+  expect_shown(lockstep("fit job.yaml --output '" + run + "'"), 0);
+  Outcome log;
+  log.code = 0, log.text = read_file(folder_.file(run + "/log.txt"));
+  expect_shown(log, 0);
+  expect_shown(lockstep("fit job.yaml --set instance_count=2 --output '" + run + "2'"), 0);
+  expect_shown(lockstep("fit job.yaml --output '" + run + "'"), 73);
+  expect_shown(lockstep("predict '" + run + "' '" + folder_.file("pictures/" + evil + "/0.png") + "'"), 0);
+  expect_shown(lockstep("evaluate '" + run + "' --data '" + evil + "'"), 66);
+  expect_shown(lockstep("report '" + run + "' --out '" + evil + ".html'"), 0);
+}
+
 // A limit on file sizes stands in for a full disk: the write fails in the middle.
 TEST_F(FailuresTest, WriteThatFailsLeavesEarlierCheckpoints) {
   write_job("[flatten, {linear: {out_features: 200}}, relu, {linear: {out_features: 10, name: last}}]");

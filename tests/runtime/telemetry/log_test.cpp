@@ -52,6 +52,15 @@ TEST_F(Log, TheFileIsUtf8WhateverFilesAreCalled) {
   EXPECT_TRUE(text.ends_with("] info: read d\\xf6g\\xe2\\x82.png and dög.png\n")) << text;
 }
 
+TEST_F(Log, NamesOrderNoTerminalAbout) {
+  open_log(folder_.file("log.txt"), 0, 1);
+  ::testing::internal::CaptureStderr();
+  spdlog::warn("read a\x1b[31m.png, b\u009b2J.png\tand c");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "warning: read a\\x1b[31m.png, b\\x9b2J.png\tand c\n");
+  const std::string text = read_file(folder_.file("log.txt"));
+  EXPECT_TRUE(text.ends_with("] warning: read a\\x1b[31m.png, b\\x9b2J.png\tand c\n")) << text;
+}
+
 TEST_F(Log, RanksShareTheFile) {
   const std::string path = folder_.file("log.txt");
   for (int rank : {0, 1, 0}) {
