@@ -133,8 +133,8 @@ TEST_F(Cache, DamageAnywhereIsFound) {
 // Other processes may write at the same time: what has lain there for a day is nobody's.
 TEST_F(Cache, WhatDeadWritersLeftGoesAfterADay) {
   cache().store(set());
-  const std::string folder = this->folder.file("cache/lockstep"), young = folder + "/.tmp-a.images-1",
-                    old = folder + "/.tmp-b.images-2", other = folder + "/.tmp-c";
+  const std::string home = folder.file("cache/lockstep"), young = home + "/.tmp-a.images-1",
+                    old = home + "/.tmp-b.images-2", other = home + "/.tmp-c";
   for (const std::string& path : {young, old, other}) testing::write_file(path, "");
   for (const std::string& path : {old, other})
     fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::hours(25));

@@ -3,9 +3,11 @@
 // know the same ops.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+
 #include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "kernels/linear/linear.h"
 
 #include <chrono>
 #include <filesystem>
@@ -13,6 +15,7 @@
 #include <set>
 #include <thread>
 
+#include "kernels/linear/linear.h"
 #include "kernels/timestep_embedding/timestep_embedding.h"
 #include "models/objectives/classification.h"
 #include "runtime/files/file_lock.h"
@@ -82,7 +85,8 @@ TEST(PlanThreads, AreOneWhereLittleIsAsked) {
     GraphBuilder b(g);
     b.set_scope("fc");
     const ValueId x = b.input("x", {DType::f32, {4, features}, Layout::plain}, true);
-    b.output("y", b.linear(x, features, false));
+    const ValueId w = b.parameter("fc.weight", {features, features}, Init{});
+    g.value(b.add1("linear", LinearParams{}, {x, w})).storage = Storage::output;
     KernelChoice how{Device::cpu, 3, "test", ""};
     how.independent = independent;
     KernelTable table;
