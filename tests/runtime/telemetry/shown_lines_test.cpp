@@ -30,9 +30,9 @@ TEST(Printable, MakesNoSecondLine) {
 }
 
 TEST(JsonText, EscapesWhatTerminalsHeed) {
-  const nlohmann::json json = {{"a\x7f", "\u009b2J\x1b\u00a0"}};
-  EXPECT_EQ(json_text(json), "{\"a\\u007f\":\"\\u009b2J\\u001b\u00a0\"}");
-  EXPECT_EQ(nlohmann::json::parse(json_text(json)), json);
+  const nlohmann::json object = {{"a\x7f", "\u009b2J\x1b\u00a0"}};
+  EXPECT_EQ(json_text(object), "{\"a\\u007f\":\"\\u009b2J\\u001b\u00a0\"}");
+  EXPECT_EQ(nlohmann::json::parse(json_text(object)), object);
 }
 
 TEST(Say, EscapesAndStyledTextIsAsItIs) {
