@@ -126,6 +126,7 @@ const std::vector<ExitMeaning>& exit_meanings() {
 int run_command_line(int argc, char** argv) {
   // Whoever reads our output may leave: a write then fails with EPIPE, which is an error like another.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f`: EFBIG
   occupy_standard_descriptors();
   int code = run_command(argc, argv);
   const bool lost = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;

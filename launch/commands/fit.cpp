@@ -177,7 +177,8 @@ int run_fit(const Arguments& arguments) {
         .hint(
             fmt::format("start {} ranks, or --set instance_count={}", job.instance_count, environment.size));
 
-  install_stop_signals(!environment.present);
+  // Our launcher passes on what it gets, and ends the ranks itself at a second wish.
+  install_stop_signals(RankReport::launched() ? SecondWish::is_ignored : SecondWish::stops_at_once);
   if (RankReport::launched()) take_share_of_cores(environment.local_rank, environment.local_size);
   RankReport report(environment.rank);  // from here on the launcher passes signals on
   o.on_peer_lost = [&](const std::string& what) {

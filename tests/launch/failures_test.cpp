@@ -281,8 +281,10 @@ TEST_F(FailuresTest, WriteThatFailsLeavesEarlierCheckpoints) {
   const std::string before = read_file(folder_.file("run/checkpoints/step-00000004/model.safetensors"));
   ASSERT_GT(before.size(), 40000u);
   const std::string fit = LOCKSTEP_BINARY " fit job.yaml --resume --output run --set hyperparameters.steps=8";
-  expect(shell("sh -c \"trap '' XFSZ; ulimit -f 64; exec " + fit + "\""), Exit::io, "run/checkpoints",
-         ".safetensors");
+  expect(shell("sh -c \"ulimit -f 64; exec " + fit + "\""), Exit::io, "run/checkpoints", ".safetensors");
+  const auto status = nlohmann::json::parse(read_file(folder_.file("run/status.json")));
+  EXPECT_EQ(status.at("state"), "failed");
+  EXPECT_EQ(status.at("code"), 74);
   EXPECT_EQ(read_file(folder_.file("run/checkpoints/step-00000004/model.safetensors")), before);
   EXPECT_FALSE(fs::exists(folder_.file("run/checkpoints/step-00000006")));
   expect(shell(fit), Exit::ok);

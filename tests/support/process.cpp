@@ -29,7 +29,8 @@ Process::Process(const std::vector<std::string>& command,
   pid_ = ::fork();
   if (pid_ < 0) throw std::runtime_error("fork");
   if (pid_ == 0) {
-    ::signal(SIGINT, SIG_DFL);  // which a shell has its background jobs ignore
+    for (int ignored : {SIGINT, SIGHUP})
+      ::signal(ignored, SIG_DFL);  // by a shell's background jobs, by nohup
     for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_STEP_ID"}) ::unsetenv(name);
     for (const auto& [name, value] : environment)
       value.empty() ? ::unsetenv(name.c_str()) : ::setenv(name.c_str(), value.c_str(), 1);
