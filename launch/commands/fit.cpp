@@ -18,6 +18,7 @@
 #include "launch/job/availability.h"
 #include "launch/launcher/launcher.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/comm/network_interface.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/device/stop_signal.h"
 #include "runtime/telemetry/run_folder.h"
@@ -177,6 +178,7 @@ int run_fit(const Arguments& arguments) {
         .hint(
             fmt::format("start {} ranks, or --set instance_count={}", job.instance_count, environment.size));
 
+  if (!job.network_interface.empty() && environment.present) use_network_interface(job.network_interface);
   // Our launcher passes on what it gets, and ends the ranks itself at a second wish.
   install_stop_signals(RankReport::launched() ? SecondWish::is_ignored : SecondWish::stops_at_once);
   if (RankReport::launched()) take_share_of_cores(environment.local_rank, environment.local_size);

@@ -40,6 +40,7 @@ struct Job {
   int64_t instance_count = 1;
   std::vector<std::string> hosts;  // "host:slots"
   std::string hostfile;
+  std::string network_interface;            // by which hosts reach each other: a name or a subnet; empty: any
   std::string backend = "auto";             // mpi (alias gloo), nccl, auto
   std::string gradient_precision = "fp32";  // fp32, bf16: of gradients between ranks; bf16 over nccl only
   std::string device = "auto";              // auto, cpu, cuda, simt

@@ -54,6 +54,13 @@ Table make_job_keys() {
        .text = Text::path,
        .absent = "this machine",
        .change = Change::free},
+      {.path = "network_interface",
+       .slot = FIELD(Job, network_interface),
+       .help = "The network between hosts, as an interface's name or a subnet; for MPI and NCCL. Needed "
+               "where hosts have addresses by which they do not reach each other (docker0).",
+       .example = "192.168.1.0/24",
+       .absent = "what MPI and NCCL choose",
+       .change = Change::free},
       {.path = "backend",
        .slot = FIELD(Job, backend),
        .help = "Who carries the gradients: mpi between CPUs, nccl between GPUs, auto by device. gloo is an "

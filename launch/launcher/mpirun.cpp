@@ -40,6 +40,8 @@ std::vector<std::string> mpirun_command(const Job& job, int cores) {
   std::vector<std::string> c = {find_mpirun(), "-n", std::to_string(job.instance_count), "--bind-to", "none"};
   auto add = [&](std::initializer_list<const char*> words) { c.insert(c.end(), words.begin(), words.end()); };
   if (::geteuid() == 0) add({"--allow-run-as-root"});
+  if (const char* network = job.network_interface.c_str(); *network)
+    add({"--mca", "btl_tcp_if_include", network, "--mca", "oob_tcp_if_include", network});
   if (!job.hosts.empty()) {
     std::string list;
     for (const auto& h : job.hosts) list += (list.empty() ? "" : ",") + h;

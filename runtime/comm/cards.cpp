@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/comm/cards.h"
 
-#include <unistd.h>
-
-#include <array>
 #include <fstream>
 #include <sstream>
 #include <vector>
 
 #include "runtime/comm/together.h"
+#include "runtime/files/host_name.h"
 
 namespace lockstep {
 namespace {
@@ -29,8 +27,7 @@ Card decode(const std::string& text) {
 
 Card card_of_this_machine() {
   Card c;
-  std::array<char, 256> name{};
-  c.host = ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+  c.host = host_name();
   // Containers of one machine differ in name and share this; machines may share a name.
   std::ifstream("/proc/sys/kernel/random/boot_id") >> c.machine;
   if (c.machine.empty()) c.machine = c.host;

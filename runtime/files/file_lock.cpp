@@ -15,6 +15,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/host_name.h"
 
 namespace lockstep {
 
@@ -23,11 +24,6 @@ LockCall lock_call = ::flock;
 namespace {
 
 constexpr std::string_view kPid = "pid ", kOn = " on ";
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
 
 std::string own_name() { return fmt::format("{}{}{}{}", kPid, ::getpid(), kOn, host_name()); }
 

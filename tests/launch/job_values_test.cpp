@@ -59,6 +59,7 @@ TEST(JobValues, FewMayChange) {
                                          "instance_count",
                                          "hosts",
                                          "hostfile",
+                                         "network_interface",
                                          "backend",
                                          "device",
                                          "threads_per_rank",

@@ -99,6 +99,19 @@ TEST(Mpirun, FastTransportsOnOneHostOnly) {
   EXPECT_TRUE(has(c, "a:1,b:1"));
 }
 
+TEST(Mpirun, KeepsToTheNetworkThatTheJobNames) {
+  Job job;
+  job.hosts = {"a:1", "b:1"};
+  EXPECT_FALSE(has(mpirun_command(job, 2), "btl_tcp_if_include"));
+  job.network_interface = "10.0.0.0/8";
+  const auto c = mpirun_command(job, 2);
+  for (const char* parameter : {"btl_tcp_if_include", "oob_tcp_if_include"}) {
+    const auto at = std::find(c.begin(), c.end(), parameter);
+    ASSERT_LT(at + 1, c.end()) << parameter;
+    EXPECT_EQ(*(at + 1), "10.0.0.0/8");
+  }
+}
+
 TEST(Mpirun, YieldsWhereNoCoreIsFree) {
   Job job;
   job.instance_count = 2;
