@@ -144,11 +144,12 @@ std::string resume_command(const Job& job, const FitArguments& a) {
 }
 
 std::unique_ptr<Communicator> make_communicator(const Job& job, const LauncherEnvironment& environment,
-                                                const std::function<void(const std::string&)>& on_peer_lost) {
+                                                PeerLoss& loss) {
   if (!environment.present || environment.size == 1) return make_self_communicator();
   CommOptions c;
   c.deadline_seconds = job.deadline_seconds;
-  c.on_peer_lost = on_peer_lost;
+  c.own_work_seconds = job.disk_deadline_seconds;
+  c.on_peer_lost = std::ref(loss);
   c.fixed_order = job.hyperparameters.shards.has_value();
   return make_mpi_communicator(c);
 }
@@ -183,13 +184,9 @@ int run_fit(const Arguments& arguments) {
   install_stop_signals(RankReport::launched() ? SecondWish::is_ignored : SecondWish::stops_at_once);
   if (RankReport::launched()) take_share_of_cores(environment.local_rank, environment.local_size);
   RankReport report(environment.rank);  // from here on the launcher passes signals on
-  o.on_peer_lost = [&](const std::string& what) {
-    report_error(fmt::format("error[E_PEER_LOST] rank={} step={}: {}; hint: resume with: {}",
-                             environment.rank, report.step(), what, o.resume_command));
-    report.exit_code(static_cast<int>(Exit::try_again));
-  };
-  const std::unique_ptr<Communicator> comm = make_communicator(job, environment, o.on_peer_lost);
-  return run_rank(job, o, *comm, report);
+  PeerLoss loss(report, o.resume_command);
+  const std::unique_ptr<Communicator> comm = make_communicator(job, environment, loss);
+  return run_rank(job, o, *comm, report, loss);
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "launch/commands/peer_loss.h"
 #include "launch/job/job.h"
 #include "launch/launcher/report.h"
 #include "runtime/comm/communicator.h"
@@ -21,11 +21,10 @@ struct FitOptions {
   std::string trace_file;                 // a Chrome trace of ten steps goes there
   bool profile = false;
   std::string resume_command;  // for messages
-  // A peer is lost: says so, before the process leaves with 75.
-  std::function<void(const std::string& what)> on_peer_lost;
 };
 
 // One rank of a training job. Returns its exit code; prints errors.
-int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report);
+int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report,
+             PeerLoss& loss);
 
 }  // namespace lockstep

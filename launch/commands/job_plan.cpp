@@ -15,6 +15,7 @@
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/device_collectives.h"
+#include "runtime/comm/whereabouts.h"
 #include "runtime/data/sample_order.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/files/path.h"
@@ -69,6 +70,7 @@ void add_diffusion(TrainerOptions& o, const Job& job) {
     InferenceSession drawer(session, model, diffusion::largest_batch(request, session.comm().size()));
     const auto images = diffusion::generate(drawer, job.scheduler, request);
     if (!events) return;
+    const OwnWork own("writing samples");
     const Image grid = diffusion::grid(diffusion::pictures(images, model.input));
     const std::string folder = run + "/samples";
     make_folders(folder);

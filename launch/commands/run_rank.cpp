@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
@@ -18,8 +19,10 @@
 #include "runtime/comm/agree.h"
 #include "runtime/comm/device_collectives.h"
 #include "runtime/comm/together.h"
+#include "runtime/comm/whereabouts.h"
 #include "runtime/device/memory.h"
 #include "runtime/device/stop_signal.h"
+#include "runtime/files/path.h"
 #include "runtime/telemetry/log.h"
 #include "runtime/telemetry/run_folder.h"
 #include "runtime/telemetry/say.h"
@@ -35,8 +38,8 @@ struct Run {
   std::optional<RunFolder> folder;
   std::string path;
   bool resumes = false;
-  Status before;  // of a run that goes on
-  bool begun = false;
+  Status before;                    // of a run that goes on
+  std::atomic<bool> begun = false;  // the watchdog looks at it
 };
 
 // Rank 0's: creates or opens, and locks, the run folder.
@@ -72,6 +75,7 @@ Status failure(const Error& e, int rank, int64_t step) {
 // failure's own message and exit code matter more than this file's.
 void note_failure(const Run& run, const Status& status) {
   if (run.path.empty()) return;
+  if (!run.folder && !is_there(run.path + "/status.json")) return;  // it is on rank 0's host alone
   if (run.folder && !run.resumes && !run.begun) {
     open_log("", 0, 1);  // closes the log
     discard_run(run.path, run.folder->made());
@@ -103,8 +107,11 @@ bool agree_on_nccl(const Job& job, Communicator& comm, Device device) {
 // One rank's part in a run, from its folder to the status it ends with.
 class RankRun {
  public:
-  RankRun(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report)
-      : job_(job), options_(options), comm_(comm), report_(report) {}
+  RankRun(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report, PeerLoss& loss)
+      : job_(job), options_(options), comm_(comm), report_(report), loss_(loss) {}
+  ~RankRun() { loss_.set_note({}); }
+  RankRun(const RankRun&) = delete;
+  RankRun& operator=(const RankRun&) = delete;
 
   // Before anything is touched: one program, one job, and a machine that can do it. Then the folder and its log.
   void open() {
@@ -124,6 +131,7 @@ class RankRun {
     spdlog::info("{} rank {} of {}, job {}", run_.resumes ? "resumes" : "starts", comm_.rank(), comm_.size(),
                  job_.file);
     for (const std::string& warning : warnings) spdlog::warn("{}", warning);
+    loss_.set_note([this](const Error& e, bool told) { note_loss(e, told); });
   }
 
   TrainingResult train() {
@@ -152,6 +160,7 @@ class RankRun {
     o.on_ready = [&](int64_t done) {
       if (is_root() && run_.resumes) write_file_atomically(run_.folder->file("job.yaml"), to_yaml(job_));
       run_.begun = true;
+      loss_.begin();
       report_.step(step_ = done);
     };
     last_status_ = Clock::now();
@@ -171,6 +180,7 @@ class RankRun {
     if (!result.stopped_early.empty()) s.cause = "stopped early: " + result.stopped_early;
     spdlog::info("{} at step {} of {}", s.state, s.step, s.steps);
     if (is_root()) {
+      const OwnWork own("writing status.json");
       write_status(run_.path, s);
       if (!result.profile.empty()) say(stdout, "\n" + result.profile);
       if (!options_.trace_file.empty())
@@ -198,6 +208,7 @@ class RankRun {
     report_error(e.what());
     note_failure(run_, failure(e, comm_.rank(), step_));
     report_.exit_code(e.code());
+    comm_.leave(e);
     if (comm_.size() > 1) {
       std::fflush(nullptr);
       ::_exit(e.code());
@@ -224,8 +235,17 @@ class RankRun {
   }
 
   std::unique_ptr<DeviceCollectives> connect(DeviceRuntime& gpu) const {
-    return make_nccl_collectives(gpu, comm_,
-                                 {job_.deadline_seconds, options_.on_peer_lost, gradient_dtype(job_)});
+    return make_nccl_collectives(gpu, comm_, {job_.deadline_seconds, std::ref(loss_), gradient_dtype(job_)});
+  }
+
+  // Not told by another rank, the step's thread waits in a collective or for the GPU, and touches nothing. Else rank 0
+  // alone takes note, of a run that has begun. Rank 0 has the log; another rank that sees the folder writes there too.
+  void note_loss(const Error& e, bool told) {
+    if (told && !(run_.folder && run_.begun)) return;
+    if (!run_.folder && is_there(run_.path + "/log.txt"))
+      open_log(run_.path + "/log.txt", comm_.rank(), comm_.size());
+    spdlog::info("{}", e.what());
+    note_failure(run_, failure(e, -1, report_.step()));
   }
 
   void note_step(int64_t done, int64_t steps) {
@@ -233,6 +253,7 @@ class RankRun {
     if (!is_root() || Clock::now() - last_status_ <= std::chrono::seconds(2)) return;
     Status s;
     s.step = done, s.steps = steps;
+    const OwnWork own("writing status.json");
     write_status(run_.path, s);
     last_status_ = Clock::now();
   }
@@ -241,6 +262,7 @@ class RankRun {
   const FitOptions& options_;
   Communicator& comm_;
   RankReport& report_;
+  PeerLoss& loss_;
   Run run_;
   int64_t step_ = 0;
   Clock::time_point last_status_;
@@ -248,8 +270,9 @@ class RankRun {
 
 }  // namespace
 
-int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report) {
-  RankRun rank(job, options, comm, report);
+int run_rank(const Job& job, const FitOptions& options, Communicator& comm, RankReport& report,
+             PeerLoss& loss) {
+  RankRun rank(job, options, comm, report, loss);
   struct Told {
     explicit Told(RankRun& rank) {
       on_lost_mapping([&](const Error& e) { rank.fail_alone(e); });

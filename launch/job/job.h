@@ -46,6 +46,7 @@ struct Job {
   std::string device = "auto";              // auto, cpu, cuda, simt
   int64_t threads_per_rank = 0;             // 0: (affinity and cgroup quota) / ranks on the host
   double deadline_seconds = 300;            // of a collective
+  double disk_deadline_seconds = 1800;      // of one that waits for a rank that is at its disk
   ModelSpec model;
   DatasetConfig training;
   std::optional<DatasetConfig> validation, test;

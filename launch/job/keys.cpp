@@ -93,6 +93,13 @@ Table make_job_keys() {
        .example = "60",
        .range = {0.1, 1e6},
        .change = Change::free},
+      {.path = "disk_deadline_seconds",
+       .slot = FIELD(Job, disk_deadline_seconds),
+       .help = "How long ranks wait for one that answers and reads or writes a disk, for a checkpoint "
+               "say; never less than deadline_seconds.",
+       .example = "7200",
+       .range = {0.1, 1e6},
+       .change = Change::free},
   };
   append(table, model_keys());
   append(

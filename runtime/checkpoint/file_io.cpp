@@ -13,6 +13,7 @@
 #include <filesystem>
 
 #include "runtime/checkpoint/checkpoint.h"
+#include "runtime/comm/whereabouts.h"
 #include "runtime/files/file_lock.h"
 #include "runtime/files/path.h"
 
@@ -94,6 +95,7 @@ void OutputFile::write(std::span<const std::byte> bytes) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) throw_io(IoStage::writing, "cannot write", path_, errno);
     bytes = bytes.subspan(static_cast<size_t>(n));
+    whereabouts().bytes_written += n;
   }
 }
 

@@ -5,7 +5,7 @@
 // by one thread at a time per communicator; a communicator of its own (duplicate) may be used at the
 // same time from another thread. Results of allreduce are bit-equal on all ranks.
 // A peer that is gone or silent past the deadline ends this process with exit code 75 after writing what is
-// known (see Options::on_peer_lost); no call ever returns half done.
+// known (CommOptions::on_peer_lost); no call ever returns half done.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/error.h"
 #include "runtime/device/memory.h"
 
 namespace lockstep {
@@ -46,8 +47,9 @@ class Communicator {
   // not be touched until wait(ticket) has returned. Allocates nothing after the first call of this size. With
   // CommOptions::fixed_order and 2^k ranks the sum is the binary tree over them, ((0 + 1) + (2 + 3)) + ...,
   // wherever they run; one rank alone and make_mirror_communicator() have no order to keep.
+  // `name` is for messages, and outlives the ticket.
   using Ticket = int64_t;
-  virtual Ticket start_allreduce(std::span<float> data) = 0;
+  virtual Ticket start_allreduce(std::span<float> data, const char* name = "an allreduce") = 0;
   virtual void wait(Ticket ticket) = 0;
   // Seconds that wait() has spent blocked since the last call of this function: the exposed part.
   virtual double take_exposed_seconds() = 0;
@@ -55,18 +57,30 @@ class Communicator {
   // Buckets' sums are timed from now on while it records (null: no more). None may be under way.
   virtual void set_trace(Trace* trace) = 0;
 
+  // Tells the other ranks that this one leaves because of `error`: they leave too, with its exit code, and need
+  // not find out at their deadline. Its last call.
+  virtual void leave(const Error& error) = 0;
+
   // Text of any length from every rank, in rank order; from root to all.
   std::vector<std::string> gather_text(const std::string& mine);
   std::string broadcast_text(const std::string& text, int root);
 };
 
+// Why this process has to leave: another rank is lost, or has failed.
+struct LostPeer {
+  Error error;        // places: rank and host of who is to blame, where known, and op: what is waited for
+  bool told = false;  // another rank has told the user
+};
+
 struct CommOptions {
   double deadline_seconds = 300;  // a collective that takes longer: a peer is lost
+  // Unless those that are waited for answer, and say that they are at work of their own (OwnWork): then this long.
+  double own_work_seconds = 1800;
   // Gradients of 2^k ranks are summed in an order that doesn't depend on where the ranks run. Ranks of a host
   // that are no node of the tree over all then don't share memory.
   bool fixed_order = false;
-  // Called once, from any thread, before the process leaves with 75.
-  std::function<void(const std::string& what)> on_peer_lost;
+  // Called once, from any thread, before the process leaves with the error's code. None: stderr is told.
+  std::function<void(const LostPeer&)> on_peer_lost;
 };
 
 std::unique_ptr<Communicator> make_self_communicator();

@@ -36,8 +36,8 @@ class DeviceCollectives {
 
 struct NcclOptions {
   double deadline_seconds = 300;  // work that takes longer: a peer is lost
-  // Called once before the process leaves with 75. `what` names the collective that began last.
-  std::function<void(const std::string& what)> on_peer_lost;
+  // Called once before the process leaves with 75. The error names the collective that began last.
+  std::function<void(const LostPeer&)> on_peer_lost;
   // What gradients are summed as. bf16 is half the traffic: rounded before the sum, and as often again as
   // NCCL passes partial sums on.
   DType gradients = DType::f32;

@@ -60,7 +60,6 @@ struct alignas(kLine) HostGroup::Flag {
 static_assert(std::atomic<uint32_t>::is_always_lock_free, "flags are shared between processes");
 
 std::unique_ptr<HostGroup> HostGroup::create(MpiWorld& world, MPI_Comm comm, int ranks_per_host) {
-  MpiWorld::Guard guard(world, "meeting the ranks of this host");
   int rank = 0, size = 1;
   MPI_Comm_rank(comm, &rank);
   MPI_Comm_size(comm, &size);
@@ -105,7 +104,6 @@ HostGroup::HostGroup(MpiWorld& world, MPI_Comm host, MPI_Comm leaders)
 }
 
 HostGroup::~HostGroup() {
-  MpiWorld::Guard guard(world_, "leaving the ranks of this host");
   MPI_Comm_free(&host_);
   if (leaders_ != MPI_COMM_NULL) MPI_Comm_free(&leaders_);
 }
@@ -118,7 +116,6 @@ std::byte* HostGroup::slot(int rank, uint32_t parity) const {
 }
 
 void HostGroup::meet() {
-  MpiWorld::Guard guard(world_, "a sum over the ranks of this host");
   ++meetings_;
   Flag& mine = flag(rank_);
   mine.came.store(
@@ -138,7 +135,6 @@ void HostGroup::meet() {
 }
 
 AlignedBuffer HostGroup::allocate(int64_t bytes) {
-  MpiWorld::Guard guard(world_, "sharing memory with the ranks of this host");
   const int64_t stride =
       round_up(std::max<int64_t>(bytes, 1), kPage);  // from a rank's part to the next one's
   Arena a;

@@ -51,8 +51,8 @@ MPI_Op op_of(Reduce r) { return r == Reduce::sum ? MPI_SUM : r == Reduce::min ? 
 
 class MpiCommunicator final : public Communicator {
  public:
-  MpiCommunicator(std::shared_ptr<MpiWorld> world, MPI_Comm comm, std::string name)
-      : world_(std::move(world)), comm_(comm), tree_(*world_, comm_), name_(std::move(name)) {
+  MpiCommunicator(std::shared_ptr<MpiWorld> world, MPI_Comm comm)
+      : world_(std::move(world)), comm_(comm), tree_(*world_, comm_), number_(world_->next_communicator()) {
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
@@ -66,6 +66,7 @@ class MpiCommunicator final : public Communicator {
       started_.notify_all();
       thread_.join();
     }
+    const auto guard = waiting("leaving the other ranks");
     host_.reset();
     MPI_Comm_free(&comm_);
   }
@@ -79,40 +80,43 @@ class MpiCommunicator final : public Communicator {
   void all_gather(std::span<const std::byte> send, std::span<std::byte> recv) override {
     LOCKSTEP_ASSERT(recv.size() == send.size() * static_cast<size_t>(size_) &&
                     send.size() < (size_t{1} << 31));
+    const auto guard = waiting("all_gather");
     if (HostGroup* host = host_group(); host && host->passes(send.size()))
       return host->all_gather(send, recv.data());
-    MpiWorld::Guard guard(*world_, "all_gather");
     const int n = static_cast<int>(send.size());
     world_->check(MPI_Allgather(send.data(), n, MPI_BYTE, recv.data(), n, MPI_BYTE, comm_), "all_gather");
   }
   void broadcast(std::span<std::byte> data, int root) override {
-    MpiWorld::Guard guard(*world_, "broadcast");
+    const auto guard = waiting("broadcast");
     for (size_t at = 0; at < data.size(); at += static_cast<size_t>(kMpiChunk)) {
       const auto n = static_cast<int>(std::min(data.size() - at, static_cast<size_t>(kMpiChunk)));
       world_->check(MPI_Bcast(data.data() + at, n, MPI_BYTE, root, comm_), "broadcast");
     }
   }
   void barrier() override {
-    MpiWorld::Guard guard(*world_, "barrier");
+    const auto guard = waiting("barrier");
     world_->check(MPI_Barrier(comm_), "barrier");
   }
   AlignedBuffer allocate(int64_t bytes) override {
+    const auto guard = waiting("sharing memory with the other ranks");
     if (HostGroup* host = host_group())
       if (AlignedBuffer shared = host->allocate(bytes); shared.data()) return shared;
     return AlignedBuffer(bytes);
   }
-  std::unique_ptr<Communicator> duplicate(const std::string& name) override {
-    return std::make_unique<MpiCommunicator>(world_, world_->duplicate(comm_), name);
+  std::unique_ptr<Communicator> duplicate(const std::string&) override {
+    const auto guard = waiting("making a communicator");
+    return std::make_unique<MpiCommunicator>(world_, world_->duplicate(comm_));
   }
+  void leave(const Error& error) override { world_->leave(error); }
 
   // Tickets wait in a ring until somebody takes the next one: the communication thread, while the caller
   // computes, or the caller itself in wait(), which spares a change of threads where there is nothing left to
   // overlap with.
-  Ticket start_allreduce(std::span<float> data) override {
+  Ticket start_allreduce(std::span<float> data, const char* name) override {
     std::unique_lock lock(mutex_);
     if (!thread_.joinable()) thread_ = std::thread([this] { serve(); });
     LOCKSTEP_ASSERT(issued_ - done_ < kRing, "more than {} buckets in flight", kRing);
-    ring_[static_cast<size_t>(issued_ % kRing)] = data;
+    ring_[static_cast<size_t>(issued_ % kRing)] = {data, name};
     const Ticket t = issued_++;
     queued_ += static_cast<int64_t>(data.size_bytes());
     const bool wake = queued_ >= kWorthWaking || !world_->one_host();
@@ -151,6 +155,8 @@ class MpiCommunicator final : public Communicator {
   // is always something to overlap with.
   static constexpr int64_t kWorthWaking = 256 << 10;
 
+  MpiWorld::Guard waiting(const char* what) const { return {*world_, number_, what}; }
+
   // Made when first needed; by all ranks, as all calls are.
   HostGroup* host_group() {
     if (!asked_for_host_) host_ = HostGroup::create(*world_, comm_, ranks_per_host());
@@ -160,6 +166,7 @@ class MpiCommunicator final : public Communicator {
 
   template <class T>
   void reduce(std::span<T> data, MPI_Datatype type, Reduce op) {
+    const auto guard = waiting("allreduce");
     if (HostGroup* host = host_group(); host && host->passes(data.size_bytes())) {
       const auto& from = host->exchange(data.data(), data.size_bytes());
       for (size_t r = 0; r < from.size(); ++r) combine(reinterpret_cast<const T*>(from[r]), data, r == 0, op);
@@ -171,11 +178,14 @@ class MpiCommunicator final : public Communicator {
   // Runs the oldest ticket with the lock released; whoever does it holds busy_.
   void run_next(std::unique_lock<std::mutex>& lock) {
     busy_ = true;
-    const auto data = ring_[static_cast<size_t>(done_ % kRing)];
+    const auto [data, name] = ring_[static_cast<size_t>(done_ % kRing)];
     queued_ -= static_cast<int64_t>(data.size_bytes());
     lock.unlock();
     const int64_t begin = Trace::now_ns();
-    if (!host_ || !host_->allreduce(data)) tree_.run(data);
+    {
+      const auto guard = waiting(name);
+      if (!host_ || !host_->allreduce(data)) tree_.run(data);
+    }
     if (trace_ && trace_->recording())
       trace_->add(Trace::Lane::communication, kBucket, begin, Trace::now_ns(),
                   static_cast<int64_t>(data.size_bytes()));
@@ -199,12 +209,16 @@ class MpiCommunicator final : public Communicator {
   TreeSum tree_;
   std::unique_ptr<HostGroup> host_;
   bool asked_for_host_ = false;
-  std::string name_;
+  const int number_;
   int rank_ = 0, size_ = 1;
 
   std::mutex mutex_;
   std::condition_variable started_, finished_;
-  std::array<std::span<float>, kRing> ring_;
+  struct Sum {
+    std::span<float> data;
+    const char* name;
+  };
+  std::array<Sum, kRing> ring_;
   Ticket issued_ = 0, done_ = 0;
   int64_t queued_ = 0;  // bytes of tickets that nobody has taken
   bool busy_ = false, closing_ = false;
@@ -218,7 +232,7 @@ class MpiCommunicator final : public Communicator {
 std::unique_ptr<Communicator> make_mpi_communicator(CommOptions options) {
   auto world = std::make_shared<MpiWorld>(std::move(options));
   const MPI_Comm copy = world->duplicate(MPI_COMM_WORLD);
-  return std::make_unique<MpiCommunicator>(std::move(world), copy, "gradients");
+  return std::make_unique<MpiCommunicator>(std::move(world), copy);
 }
 
 }  // namespace lockstep

@@ -114,6 +114,7 @@ class NcclCollectives final : public DeviceCollectives {
  public:
   NcclCollectives(const Nccl& nccl, CudaRuntime& device, Communicator& control, NcclOptions options)
       : nccl_(nccl),
+        rank_(control.rank()),
         device_(device),
         options_(std::move(options)),
         stream_(highest_priority()),
@@ -271,9 +272,13 @@ class NcclCollectives final : public DeviceCollectives {
                        options_.deadline_seconds));
   }
 
-  // What the other ranks hold is unknown: nothing more can be done here but say so.
+  // What the other ranks hold is unknown: nothing more can be done here but say so. Who is to blame NCCL does not tell: the
+  // error has the rank that found it out.
   [[noreturn]] void lost(const std::string& what) {
-    if (options_.on_peer_lost) options_.on_peer_lost(fmt::format("{}; {}", what, progress_.text()));
+    if (options_.on_peer_lost)
+      options_.on_peer_lost(
+          {Error(Exit::try_again, "E_PEER_LOST", fmt::format("{}; {}", what, progress_.text()))
+               .at("rank", rank_)});
     static std::atomic<bool> aborted{false};
     std::thread([this, comm = comm_] {
       nccl_.ncclCommAbort(comm);
@@ -285,6 +290,7 @@ class NcclCollectives final : public DeviceCollectives {
   }
 
   const Nccl& nccl_;
+  int rank_;
   CudaRuntime& device_;
   NcclOptions options_;
   ncclComm_t comm_ = nullptr;

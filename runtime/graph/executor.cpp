@@ -7,6 +7,7 @@
 #include "runtime/graph/bound_plan.h"
 
 #include "kernels/core/bf16.h"
+#include "runtime/comm/whereabouts.h"
 
 namespace lockstep {
 
@@ -194,7 +195,7 @@ void Executor::reduce_on_host(std::span<float> device, std::span<float> host) {
   const auto bytes = static_cast<int64_t>(device.size_bytes());
   device_.copy_to_host(host.data(), device.data(), bytes);
   device_.synchronize();
-  gradients_.wait(gradients_.start_allreduce(host));
+  gradients_.wait(gradients_.start_allreduce(host, whereabouts().doing));
   device_.copy_to_device(device.data(), host.data(), bytes);
   device_.synchronize();
 }
@@ -231,6 +232,7 @@ static void run_kernel(Executor::Bound::Step& step, void* stream) {
 void Executor::run_node(Bound& b, size_t i) {
   auto& step = b.steps[i];
   const bool shared = device_.shares_host_memory();
+  const AtNode at(step.label.c_str());
   switch (step.node->kind) {
     case NodeKind::compute:
       run_kernel(step, device_.stream());
@@ -249,7 +251,7 @@ void Executor::run_node(Bound& b, size_t i) {
                              : reinterpret_cast<float*>(b.staging.data());
         reduce_on_host(data, {host, data.size()});
       } else if (bucket) {
-        tickets_.push_back(gradients_.start_allreduce(data));
+        tickets_.push_back(gradients_.start_allreduce(data, step.label.c_str()));
       } else {
         statistics_.allreduce(data, Reduce::sum);
       }

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/comm/whereabouts.h"
 #include "runtime/data/cache.h"
 #include "runtime/data/hash.h"
 #include "runtime/data/sample_order.h"
@@ -189,6 +190,7 @@ bool EncodedSet::load(const std::string& file, const std::string& key) {
 
 void EncodedSet::store(const std::string& file, const std::string& key) const {
   if (file.empty()) return;
+  const OwnWork own("writing what frozen networks made of the training set");
   const std::vector<StoredTensor> tensors = {stored_rows(kImageRows, images_),
                                              stored_rows(kTextRows, texts_)};
   try {

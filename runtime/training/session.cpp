@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "runtime/comm/together.h"
+#include "runtime/comm/whereabouts.h"
 
 namespace lockstep {
 
@@ -63,6 +64,7 @@ void Session::drop_lacking_kernels(KernelTable& table, const Graph& graph) {
 std::shared_ptr<const Plan> Session::compile_plan(Graph graph, bool choose, const Recompute& recompute) {
   const auto choose_for = [&](KernelTable& t, const Graph& g) {
     if (!choose) return;
+    const OwnWork own("choosing kernels");
     if (!options_.pinned.empty()) drop_lacking_kernels(t, g);
     choose_kernels(t, g, options_.kernels, *control_);
   };

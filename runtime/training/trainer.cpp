@@ -11,6 +11,7 @@
 #include "runtime/checkpoint/weights_hash.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
+#include "runtime/comm/whereabouts.h"
 #include "runtime/device/memory.h"
 #include "runtime/training/state_io.h"
 #include "runtime/training/trainer_parts.h"
@@ -158,7 +159,10 @@ Trainer::Started Trainer::start_step(Loader& loader, int64_t step) {
   start_trace(step);
   for (int64_t m = 0; m < a; ++m) {
     const int64_t begin = Trace::now_ns();
-    const Batch& batch = loader.next();
+    const Batch& batch = [&]() -> const Batch& {
+      const OwnWork own("reading data");
+      return loader.next();
+    }();
     if (trace_ && trace_->recording()) trace_->add(Trace::Lane::compute, data, begin, Trace::now_ns());
     StepInputs inputs = inputs_for(batch, step, m);
     inputs.stop = m + 1 == a && o_.stop_requested();
@@ -226,11 +230,17 @@ void Trainer::note_step(int64_t step, double loss_sum, double correct) {
     line.samples_per_second = static_cast<double>(window_.count) / seconds;
     line.data_wait_percent = 100 * data_wait_ / seconds;
     line.allreduce_exposed_percent = 100 * comm_.take_exposed_seconds() / seconds;
-    metrics_->write(line);
-    tensorboard_->write(line);
+    write(line);
     window_ = {}, data_wait_ = 0, window_start_ = Clock::now();
   }
   progress_->update(schedule_->epoch(step) + 1, step % spe + 1, epoch_.loss(), accuracy_of(epoch_), rate());
+}
+
+void Trainer::write(const MetricsLine& line) {
+  if (!root()) return;
+  const OwnWork own("writing metrics");
+  metrics_->write(line);
+  tensorboard_->write(line);
 }
 
 const Score& Trainer::validate() {
@@ -238,7 +248,7 @@ const Score& Trainer::validate() {
   const auto start = Clock::now();
   const Score s = score(*validation_, validation_subset_);
   validated_ = {step_, s, line_of("validation", s)};
-  if (root()) metrics_->write(validated_.line), tensorboard_->write(validated_.line);
+  write(validated_.line);
   const double value = o_.checkpoint.best_by == "validation_loss" ? -s.loss : s.accuracy.value_or(0);
   if (!o_.checkpoint.best_by.empty() && (!best_ || value > *best_)) best_ = value, best_is_new_ = true;
   window_start_ += Clock::now() - start;  // not training time
@@ -250,7 +260,8 @@ const Score& Trainer::test() {
   const auto start = Clock::now();
   const Score s = score(*test_, {});
   tested_ = {step_, s, line_of("test", s)};
-  if (root()) metrics_->write(tested_.line), tensorboard_->write(tested_.line), tensorboard_->flush();
+  write(tested_.line);
+  if (root()) tensorboard_->flush();
   window_start_ += Clock::now() - start;
   return tested_.score;
 }
@@ -303,6 +314,7 @@ void Trainer::save() {
   if (saved_step_ == step_ && !best_is_new_) return;
   const auto start = Clock::now();
   on_root(comm_control(), [&]() -> std::string {
+    const OwnWork own("writing a checkpoint");
     session_->executor().download_model();
     const ModelState& m = session_->model();
     CheckpointContents c;
@@ -355,6 +367,7 @@ void Trainer::export_model() {
 void Trainer::finish() {
   if (test_) test();
   on_root(comm_control(), [&]() -> std::string {
+    const OwnWork own("writing the model");
     session_->executor().download_model();
     export_model();
     return "";

@@ -163,6 +163,7 @@ class Trainer {
   std::optional<double> accuracy_of(const Sums& s) const {
     return objective_->counts_right_answers() ? std::optional(s.accuracy()) : std::nullopt;
   }
+  void write(const MetricsLine& line);  // on rank 0
   MetricsLine line_of(const std::string& split, const Score& s) const;
   MetricsLine line_of(const std::string& split, const Sums& s) const;
 

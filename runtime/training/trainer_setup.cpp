@@ -7,6 +7,7 @@
 #include "runtime/checkpoint/weights_hash.h"
 #include "runtime/comm/agree.h"
 #include "runtime/comm/together.h"
+#include "runtime/comm/whereabouts.h"
 #include "runtime/data/captions.h"
 #include "runtime/data/fit.h"
 #include "runtime/data/hash.h"
@@ -81,6 +82,7 @@ CaptionTokens Trainer::caption_tokens() const {
 
 void Trainer::load_data() {
   together(comm_, [&] {
+    const OwnWork own("reading data");
     training_ = load("training", o_.training_data);
     const DatasetShape seen = training_->shape();
     if (o_.validation_data) validation_ = load("validation", *o_.validation_data, &seen);
@@ -237,6 +239,7 @@ std::vector<std::pair<std::string, std::string>> Trainer::facts() {
 
 void Trainer::open_outputs() {
   if (!root()) return;
+  const OwnWork own("opening the run's files");
   std::map<std::string, std::string> data = {{"training", training_->content_hash}};
   if (o_.validation_data) data["validation"] = validation_->content_hash;
   if (test_) data["test"] = test_->content_hash;

@@ -64,6 +64,7 @@ TEST(JobValues, FewMayChange) {
                                          "device",
                                          "threads_per_rank",
                                          "deadline_seconds",
+                                         "disk_deadline_seconds",
                                          "model.init_from",
                                          "model.tokenizer",
                                          "hyperparameters.epochs",

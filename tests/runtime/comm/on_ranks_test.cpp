@@ -63,18 +63,61 @@ TEST(OnHosts, ANumberThatIsNoneIsRefused) {
   EXPECT_NE(r.output.find("LOCKSTEP_RANKS_PER_HOST is '2x'"), std::string::npos) << r.output;
 }
 
+std::unique_ptr<Process> lose(int ranks, const std::string& how, const std::string& call, int rank,
+                              const std::string& per_host = "") {
+  const std::map<std::string, std::string> environment = {{"LOCKSTEP_RANKS_PER_HOST", per_host}};
+  return std::make_unique<Process>(mpirun(ranks, {LOCKSTEP_LOSE_PEER, how, call, std::to_string(rank)}),
+                                   environment);
+}
+
 // Under mpirun the exit code is that of the first rank to fail, and 75 is what the watchdog leaves with. The
-// silent one would wait for ever: nothing but the watchdog ends these runs.
-TEST(LostPeer, ASilentOneIsNoticedAtTheDeadline) {
+// one that hangs would wait for ever: nothing but the watchdog ends these runs.
+TEST(LostPeer, OneThatHangsIsNamedAtTheDeadline) {
   std::vector<std::unique_ptr<Process>> runs;  // at the same time: they only wait
   for (const char* call : {"allreduce", "ticket", "gradients", "barrier", "statistics", "small"})
-    runs.push_back(std::make_unique<Process>(mpirun(2, {LOCKSTEP_LOSE_PEER, "silent", call})));
+    runs.push_back(lose(2, "silent", call, 1));
   for (auto& r : runs) {
     EXPECT_EQ(r->wait(), 75) << r->output();
     EXPECT_EQ(count(r->output(), "lost, told once:"), 1u) << r->output();
-    EXPECT_NE(r->output().find("has waited for its peers for more than 1 s"), std::string::npos)
-        << r->output();
+    EXPECT_NE(r->output().find("[E_PEER_LOST] rank=1 host="), std::string::npos) << r->output();
+    EXPECT_NE(r->output().find(" has not come to "), std::string::npos) << r->output();
   }
+}
+
+struct Stopped {
+  int ranks, rank;
+  const char *per_host, *call;
+};
+void PrintTo(const Stopped& s, std::ostream* out) {
+  *out << "rank " << s.rank << " of " << s.ranks << ", per host " << s.per_host << ", " << s.call;
+}
+class StoppedPeer : public ::testing::TestWithParam<Stopped> {};
+
+// Whoever is stopped, among however many, over shared memory, over MPI and over both.
+TEST_P(StoppedPeer, IsNamedByAll) {
+  const auto [ranks, rank, per_host, call] = GetParam();
+  const auto r = lose(ranks, "stopped", call, rank, per_host);
+  EXPECT_EQ(r->wait(), 75) << r->output();
+  EXPECT_EQ(count(r->output(), "lost, told once:"), 1u) << r->output();
+  const std::string name = "[E_PEER_LOST] rank=" + std::to_string(rank) + " host=";
+  EXPECT_NE(r->output().find(name), std::string::npos) << r->output();
+  EXPECT_NE(r->output().find("does not answer"), std::string::npos) << r->output();
+  if (call == std::string("gradients")) {
+    EXPECT_NE(r->output().find("op=allreduce bucket 0"), std::string::npos) << r->output();
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Which, StoppedPeer,
+                         ::testing::Values(Stopped{2, 0, "", "gradients"}, Stopped{2, 1, "1", "gradients"},
+                                           Stopped{3, 1, "", "small"}, Stopped{4, 2, "2", "ticket"}));
+
+// Who answers, and says that it is at its disk, has a deadline of its own.
+TEST(LostPeer, OneAtWorkOfItsOwnIsWaitedFor) {
+  const auto slow = lose(2, "slow", "barrier", 0), works = lose(3, "works", "small", 1);
+  EXPECT_EQ(slow->wait(), 0) << slow->output();
+  EXPECT_NE(slow->output().find("writing a checkpoint takes long"), std::string::npos) << slow->output();
+  EXPECT_EQ(works->wait(), 75) << works->output();
+  EXPECT_NE(works->output().find("[E_PEER_LOST] rank=1 host="), std::string::npos) << works->output();
+  EXPECT_NE(works->output().find("it is at writing a checkpoint"), std::string::npos) << works->output();
 }
 
 // Long before the deadline, which is an hour.
@@ -83,6 +126,19 @@ TEST(LostPeer, AKilledOneEndsTheOthers) {
   EXPECT_GT(p.wait(), 0) << p.output();
   EXPECT_NE(p.output().find("signal 9"), std::string::npos) << p.output();
   EXPECT_TRUE(testing::processes_with("LOCKSTEP_TEST_MARK=killed-peer").empty());
+}
+
+// Nor do they wait where no launcher ends them: here a shell hides how the rank that fails has ended.
+TEST(LostPeer, OneThatFailsTakesTheOthersAlong) {
+  const std::string hide = " fails small 2; echo left with $?; exec sleep 60";
+  Process p(mpirun(3, {"sh", "-c", LOCKSTEP_LOSE_PEER + hide}));
+  const auto all_left = [&] {
+    p.wait_for("nothing says this", std::chrono::milliseconds(100));
+    return count(p.output(), "left with 65") == 3;
+  };
+  EXPECT_TRUE(testing::eventually(all_left)) << p.output();
+  p.signal(SIGTERM);
+  p.wait();
 }
 
 class Launchers : public ::testing::Test {
