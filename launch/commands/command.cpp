@@ -19,6 +19,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/together.h"
 #include "runtime/device/memory.h"
+#include "runtime/files/host_name.h"
 #include "runtime/files/path.h"
 #include "runtime/telemetry/say.h"
 
@@ -84,13 +85,18 @@ int run_command(int argc, char** argv) {
     apply_cpu_level_from_environment();
     return dispatch({argv + 1, argv + argc});
   } catch (const Error& e) {
-    // What fails before the ranks have met fails on each alike: rank 0 says so. The others leave later, since
-    // a launcher ends all ranks when the first one leaves.
+    // What fails before the ranks have met fails as a rule on each alike: rank 0 says so, leaves first, and a launcher then
+    // ends the others. Whoever is still here has failed alone.
     const auto environment = launcher_environment();
-    if (!environment.present || environment.rank == 0)
+    if (!environment.present || environment.rank == 0) {
       report_error(e.what());
-    else
-      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    } else {
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      Error mine = e;
+      mine.add_place("rank", std::to_string(environment.rank));
+      mine.add_place("host", host_name());
+      report_error(mine.what());
+    }
     return e.code();
   } catch (const std::bad_alloc&) {
     const Error e = out_of_memory();

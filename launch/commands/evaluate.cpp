@@ -6,6 +6,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/judge.h"
+#include "launch/commands/launched_ranks.h"
 #include "launch/commands/report_error.h"
 #include "launch/commands/split.h"
 #include "runtime/comm/agree.h"
@@ -47,12 +48,11 @@ void print_score_text(const std::string& split, const Score& s, int64_t steps) {
 
 // The ranks that a launcher started share the images.
 int evaluate_model(const std::string& folder, const DataChoice& choice, bool json) {
-  const std::unique_ptr<Communicator> comm = launched_communicator();
-  const bool root = comm->rank() == 0;
-  try {
+  return on_launched_ranks([&](Communicator& comm) {
+    const bool root = comm.rank() == 0;
     TrainedModel model;
     Split data;
-    together(*comm, [&] {
+    together(comm, [&] {
       model = open_trained(folder, root ? report_error : nullptr);
       if (model.description.model.text_to_image.vae)
         throw Error(Exit::config, "E_EVALUATE_MODEL", "a model that draws latents has no loss on images here")
@@ -60,8 +60,8 @@ int evaluate_model(const std::string& folder, const DataChoice& choice, bool jso
       data = load_split(model, choice, root);
       if (model.description.conditional()) expect_classes(data.config, data.images->shape());
     });
-    require_agreement(*comm, {{"the images", "content " + data.images->content_hash.substr(0, 12)}});
-    const Score s = open_session(model, {.largest_batch = 0}, *comm)
+    require_agreement(comm, {{"the images", "content " + data.images->content_hash.substr(0, 12)}});
+    const Score s = open_session(model, {.largest_batch = 0}, comm)
                         ->evaluate(*data.images, data.subset, model.tokenizer.get());
     if (!root) return 0;
     const auto& diffusion = model.description.config.diffusion;
@@ -71,10 +71,7 @@ int evaluate_model(const std::string& folder, const DataChoice& choice, bool jso
       print_score_text(choice.split, s,
                        diffusion ? static_cast<int64_t>(diffusion->alphas_cumprod.size()) : 0);
     return 0;
-  } catch (const AgreedError& e) {
-    if (!root) return e.code();  // rank 0 says it
-    throw;
-  }
+  });
 }
 
 int run_evaluate(const Arguments& arguments) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "launch/commands/launched_ranks.h"
 #include "launch/commands/report_error.h"
 #include "models/diffusion/judge.h"
 #include "runtime/comm/together.h"
@@ -77,11 +78,10 @@ void print_text(const JudgeRequest& o, const diffusion::GenerateRequest& r, cons
 }  // namespace
 
 int judge_samples(const JudgeRequest& o, const boost::program_options::variables_map& vm) {
-  const std::unique_ptr<Communicator> comm = launched_communicator();
-  try {
+  return on_launched_ranks([&](Communicator& comm) {
     SamplingModel model;
-    together(*comm, [&] {
-      model = open_sampling_model(o.run, comm->rank() == 0);
+    together(comm, [&] {
+      model = open_sampling_model(o.run, comm.rank() == 0);
       set_count(model, 1000);
       apply("evaluate", vm, o.sampling, model);
       if (model.request.count < 2)
@@ -94,13 +94,13 @@ int judge_samples(const JudgeRequest& o, const boost::program_options::variables
       if (!o.verdicts.empty() && !model.trained.tokenizer)
         throw Error(Exit::usage, "E_OPTION", "evaluate: --verdicts is for models that are told what to draw");
     });
-    if (model.trained.tokenizer) return judge_drawn_scenes(o, model, *comm), 0;
+    if (model.trained.tokenizer) return judge_drawn_scenes(o, model, comm), 0;
     // All that can be wrong is said before the drawing, which takes its time.
     std::unique_ptr<Communicator> alone = make_self_communicator();  // the judge is rank 0's
     std::unique_ptr<InferenceSession> classifier;
     std::optional<diffusion::Judge> judge;
     std::vector<int32_t> classes;
-    on_root(*comm, [&]() -> std::string {
+    on_root(comm, [&]() -> std::string {
       const TrainedModel opened = open_judge(o.judge, model.description());
       if (!model.request.labels.empty()) classes = judged_classes(model.description(), opened.description);
       classifier = open_session(opened, {.largest_batch = kJudgedAtOnce}, *alone);
@@ -113,8 +113,8 @@ int judge_samples(const JudgeRequest& o, const boost::program_options::variables
       judge.emplace(*classifier, real("training"), real(o.data.split));
       return "";
     });
-    const auto images = draw(model, *comm).images;
-    on_root(*comm, [&]() -> std::string {
+    const auto images = draw(model, comm).images;
+    on_root(comm, [&]() -> std::string {
       std::vector<uint8_t> pixels;
       for (const Image& image : diffusion::pictures(images, model.description().input))
         pixels.insert(pixels.end(), image.pixels.begin(), image.pixels.end());
@@ -125,10 +125,7 @@ int judge_samples(const JudgeRequest& o, const boost::program_options::variables
       return "";
     });
     return 0;
-  } catch (const AgreedError& e) {
-    if (comm->rank() != 0) return e.code();  // rank 0 says it
-    throw;
-  }
+  });
 }
 
 }  // namespace lockstep

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "launch/commands/command.h"
+#include "launch/commands/launched_ranks.h"
 #include "launch/commands/report_error.h"
 #include "launch/job/trained_model.h"
 #include "models/objectives/classification.h"
@@ -102,46 +103,42 @@ int predict_files(InferenceSession& model, std::span<const std::string> files, c
 
 // The ranks that a launcher started share the files; rank 0 prints.
 int predict(const std::string& folder, const std::vector<std::string>& files, bool json, int top) {
-  const std::unique_ptr<Communicator> comm = launched_communicator();
-  const bool root = comm->rank() == 0;
-  try {
+  return on_launched_ranks([&](Communicator& comm) {
+    const bool root = comm.rank() == 0;
     TrainedModel trained;
-    together(*comm, [&] {
+    together(comm, [&] {
       trained = open_trained(folder, root ? report_error : nullptr);
       if (trained.description.diffusion())
         throw Error(Exit::config, "E_PREDICT_MODEL", "a diffusion model names no classes")
             .at("folder", folder)
             .hint("`lockstep sample` draws from it");
     });
-    const auto model = open_session(trained, {.largest_batch = kPredictedAtOnce}, *comm);
-    const Slice mine = slice_of(static_cast<int64_t>(files.size()), comm->size(), comm->rank());
+    const auto model = open_session(trained, {.largest_batch = kPredictedAtOnce}, comm);
+    const Slice mine = slice_of(static_cast<int64_t>(files.size()), comm.size(), comm.rank());
     const auto part =
         std::span(files).subspan(static_cast<size_t>(mine.begin), static_cast<size_t>(mine.size()));
     // One rank prints as it goes; several wait, so that the lines come in the files' order.
     std::string lines;
     const auto print = [&](const std::string& line) {
-      if (comm->size() == 1)
+      if (comm.size() == 1)
         print_out("{}", line);
       else
         lines += line;
     };
     int64_t code = 0;
-    together(*comm, [&] {
+    together(comm, [&] {
       code = predict_files(*model, part, PredictionLines(trained.description, json, top), print);
     });
-    const std::vector<std::string> all = comm->gather_text(lines);
+    const std::vector<std::string> all = comm.gather_text(lines);
     // The first file's that could not be used, as one rank has it: that of the lowest rank.
     constexpr int64_t kCodes = 256;
-    if (code != 0) code += kCodes * (comm->size() - comm->rank());
-    comm->allreduce(std::span(&code, 1), Reduce::max);
+    if (code != 0) code += kCodes * (comm.size() - comm.rank());
+    comm.allreduce(std::span(&code, 1), Reduce::max);
     code %= kCodes;
     if (root)
       for (const std::string& text : all) print_out("{}", text);
     return static_cast<int>(code);
-  } catch (const AgreedError& e) {
-    if (!root) return e.code();  // rank 0 says it
-    throw;
-  }
+  });
 }
 
 int run_predict(const Arguments& arguments) {

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "launch/commands/command.h"
+#include "launch/commands/launched_ranks.h"
 #include "launch/commands/report_error.h"
 #include "launch/commands/sampling.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -214,12 +215,11 @@ int run_sample(const Arguments& arguments) {
   if (!vm) return 0;
   if (o.folder.empty()) missing_argument(sample_command, "RUN|FOLDER");
 
-  const std::unique_ptr<Communicator> comm = launched_communicator();
-  const bool root = comm->rank() == 0;
-  try {
+  return on_launched_ranks([&](Communicator& comm) {
+    const bool root = comm.rank() == 0;
     SamplingModel m;
     std::vector<float> noise;
-    together(*comm, [&] {
+    together(comm, [&] {
       m = open_sampling_model(o.folder, root);
       const auto given = [&](const char* option) { return vm->count(option) > 0; };
       if (m.trained.tokenizer || given("prompt") || given("prompts") || given("negative-prompt"))
@@ -233,8 +233,8 @@ int run_sample(const Arguments& arguments) {
       if (!o.init_noise.empty()) noise = read_noise(o.init_noise, m);
     });
     m.request.init_noise = noise;
-    const Drawn drawn = draw(m, *comm);
-    on_root(*comm, [&]() -> std::string {
+    const Drawn drawn = draw(m, comm);
+    on_root(comm, [&]() -> std::string {
       write_results(o, m, drawn.images);
       if (!o.save_noise.empty()) {
         if (noise.empty()) {
@@ -254,10 +254,7 @@ int run_sample(const Arguments& arguments) {
       return "";
     });
     return 0;
-  } catch (const AgreedError& e) {
-    if (!root) return e.code();  // rank 0 says it
-    throw;
-  }
+  });
 }
 
 }  // namespace

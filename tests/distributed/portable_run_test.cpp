@@ -41,7 +41,9 @@ class PortableRun : public ::testing::Test {
           "-n",     std::to_string(ranks)};
       words.insert(words.begin(), launch.begin(), launch.end());
     }
-    return run(words, {{"XDG_CACHE_HOME", folder_.file("cache")}});
+    auto environment = environment_;
+    environment.emplace("XDG_CACHE_HOME", folder_.file("cache"));
+    return run(words, environment);
   }
   std::string picture(const std::string& of) const { return folder_.file("data/test/" + of + "/1.png"); }
   static void expect_says(const Ended& e, int code, const std::string& text) {
@@ -49,6 +51,7 @@ class PortableRun : public ::testing::Test {
     EXPECT_NE(e.output.find(text), std::string::npos) << e.output;
   }
   TestFolder folder_;
+  std::map<std::string, std::string> environment_;
 };
 
 TEST_F(PortableRun, NamesClassesAsItWasTrainedWhateverBecomesOfTheData) {
@@ -184,6 +187,19 @@ TEST_F(PortableRun, SeveralRanksShareTheWorkAndSayItOnce) {
               66);
   }
   expect_says(lockstep({"evaluate", folder_.file("nothing")}, 2), 66, "no such run or folder");
+}
+
+// A launcher ends all ranks when the first one leaves with a failure: none leaves before rank 0 has said why.
+TEST_F(PortableRun, RankZeroHasSpokenBeforeAnyRankLeaves) {
+  const std::string path = train();
+  write_file(folder_.file("broken.png"), "no picture");
+  environment_ = {{"LD_PRELOAD", LOCKSTEP_SLOW_CALLS},
+                  {"ASAN_OPTIONS", "verify_asan_link_order=0"},
+                  {"LOCKSTEP_TEST_LEAVE_SECONDS", "3"}};
+  expect_says(lockstep({"evaluate", folder_.file("nothing")}, 2), 66, "no such run or folder");
+  const Ended e = lockstep({"predict", path, picture("red"), folder_.file("broken.png")}, 2);
+  expect_says(e, 65, "red/1.png: red");
+  expect_says(e, 65, "broken.png");
 }
 
 // Each answers for a part: two models, or two sets, would make one number of both.

@@ -221,6 +221,23 @@ TEST_F(FailuresTest, RanksWithDifferentJobs) {
   expect(o, Exit::disagree, "resolved job", "rank");
 }
 
+// On its host, that is: rank 0 has all it needs, and nothing to say.
+TEST_F(FailuresTest, AFileThatOneRankLacks) {
+  fs::copy(folder_.file("job.yaml"), folder_.file("job0.yaml"));
+  const auto fit = [&](const std::string& words) {
+    return shell(mpirun(2) + "sh -c 'exec " LOCKSTEP_BINARY " fit " + words + " --set instance_count=2'");
+  };
+  expect(fit("job$OMPI_COMM_WORLD_RANK.yaml"), Exit::no_input, "rank=1", "host=", "job1.yaml");
+  // One path that is another folder for each rank.
+  for (const char* at : {"at0", "at1"}) fs::create_directory(folder_.file(at));
+  for (const char* half : {"train-images-idx3-ubyte", "train-labels-idx1-ubyte"})
+    fs::copy(folder_.file(half), folder_.file(std::string("at0/") + half));
+  expect(
+      shell(mpirun(2) + "sh -c 'cd at$OMPI_COMM_WORLD_RANK; exec " LOCKSTEP_BINARY
+                        " fit ../job.yaml --set inputs.training.path=/proc/self/cwd --set instance_count=2'"),
+      Exit::no_input, "rank=1", "train-images");
+}
+
 TEST_F(FailuresTest, OutputThatCannotBeCreated) {
   expect(lockstep("fit job.yaml --output /proc/nowhere/run"), Exit::cannot_create, "/proc/nowhere/run");
   write_file(folder_.file("file"), "");
