@@ -17,12 +17,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 
 #include "kernels/core/error.h"
 #include "launch/launcher/hosts.h"
 #include "launch/launcher/mpirun.h"
 #include "launch/launcher/mpirun_noise.h"
 #include "launch/launcher/outcome.h"
+#include "launch/launcher/own_folder.h"
 #include "launch/launcher/report.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/cpu_topology.h"
@@ -52,26 +54,6 @@ std::string temporary_folder() {
   ::setenv("TMPDIR", "/tmp", 1);
   return "/tmp";
 }
-
-class ReportFolder {
- public:
-  ReportFolder() : path_(temporary_folder() + "/lockstep-XXXXXX") {
-    if (!::mkdtemp(path_.data()))
-      throw Error(Exit::cannot_create, "E_TMP",
-                  fmt::format("cannot create a temporary folder: {}", std::strerror(errno)))
-          .at("path", path_);
-  }
-  ~ReportFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ReportFolder(const ReportFolder&) = delete;
-  ReportFolder& operator=(const ReportFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // SIGINT, SIGTERM and SIGCHLD as a descriptor to poll.
 class Signals {
@@ -104,6 +86,22 @@ class Signals {
   sigset_t before_{};
   int descriptor_ = -1;
 };
+
+// Where Open MPI puts its files, on one host: swept with ours where it is killed itself. The folder for ranks' shared memory
+// lives as long as the result.
+std::unique_ptr<OwnFolder> keep_mpirun_tidy(const Job& job, const OwnFolder& reports) {
+  constexpr const char* kMemory = "/dev/shm";
+  if (!job.hosts.empty() || !job.hostfile.empty()) return nullptr;  // other hosts lack the folders
+  ::setenv("OMPI_MCA_orte_tmpdir_base", reports.path().c_str(), 0);
+  if (::access(kMemory, W_OK | X_OK) != 0) return nullptr;
+  try {
+    auto memory = std::make_unique<OwnFolder>(kMemory);
+    ::setenv("OMPI_MCA_btl_vader_backing_directory", memory->path().c_str(), 0);
+    return memory;
+  } catch (const Error&) {  // full: Open MPI says more
+    return nullptr;
+  }
+}
 
 // Open MPI 4.1.4 asks for the home folder, and crashes where neither HOME nor the system's users say one.
 void give_a_home(const std::string& folder) {
@@ -304,7 +302,8 @@ int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
                  const std::string& resume_command) {
   auto command = mpirun_command(job, usable_cores());
   const std::string mpirun = command.front();
-  const ReportFolder reports;
+  const OwnFolder reports(temporary_folder());
+  const auto memory = keep_mpirun_tidy(job, reports);
   give_a_home(reports.path());
   ::setenv("LOCKSTEP_REPORT", reports.path().c_str(), 1);
   if (::isatty(1)) ::setenv("LOCKSTEP_TERMINAL", "1", 1);
