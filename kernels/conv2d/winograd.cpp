@@ -16,11 +16,12 @@ namespace {
 
 using namespace winograd;
 
-// What stays in a core's L2 cache while it is used over and over, in floats.
-constexpr int64_t kCacheFloats = 150'000;
 // Up to so many tiles all transformed data stays in the shared cache, and rather the filters are transformed
 // piece by piece.
 constexpr int64_t kFewTiles = 64;
+// Filters of many channels come from the shared cache or memory: so many tiles share each pass over them, and come from
+// the shared cache themselves.
+constexpr int64_t kBlockTiles = 96;
 constexpr int64_t kTilesAtOnce = 8;     // a product's rows are taken in strips of about as many
 constexpr int64_t kInputsAtOnce = 128;  // of filters that are transformed where they are used
 constexpr int64_t kLine = 16;  // floats of a cache line: what keeps slices from falling into the same sets
@@ -72,8 +73,7 @@ class Convolution final : public Kernel {
       block_ = tiles_;
       u_ = {std::min(kInputsAtOnce, x_.c), kPanel};
     } else {
-      block_ = std::clamp(kCacheFloats / (kSlices * x_.c) / kTilesAtOnce * kTilesAtOnce, 2 * kTilesAtOnce,
-                          kFewTiles);
+      block_ = kBlockTiles;
       u_ = {x_.c, kPanel};
     }
     v_ = {block_, x_.c};
@@ -97,7 +97,7 @@ class Convolution final : public Kernel {
   int64_t panels() const { return divide_up(y_.c, kPanel); }
   Range panel(int64_t i) const { return {i * kPanel, std::min((i + 1) * kPanel, y_.c)}; }
 
-  // Threads share the tiles; a block of them, transformed, stays in the cache while all filters pass by.
+  // Threads share the tiles; all filters pass by a block of them, transformed.
   void run_many(const KernelArgs& args) const {
     auto* u = static_cast<float*>(args.workspace);
     float* scratch = u + panels() * u_.floats();
