@@ -15,21 +15,24 @@ namespace lockstep {
 
 namespace {
 
-constexpr int64_t kDepth = 512;         // of a panel of filters at once: 64 KB
-constexpr int64_t kRowFloats = 48'000;  // of patches that stay in a core's L2 cache
-constexpr int64_t kStrip = 24;          // rows: whole strips of 6 and of 8
+constexpr int64_t kDepth = 128;  // of a panel of filters at once: 16 KB, which stay in the first cache
+constexpr int64_t kPanels = 8;   // whose sums for a block of rows stay in the second cache
+constexpr int64_t kRowFloats = 1'000'000;   // of patches of a block of rows
+constexpr int64_t kStrip = 24;              // rows: whole strips of 6 and of 8
+constexpr int64_t kBlockRows = 8 * kStrip;  // so many share what is read of the filters
 
 Range part_of(int64_t n, int64_t i, int64_t size) { return {i * size, std::min((i + 1) * size, n)}; }
 
-// c[rows][kPanel] = a[rows][depth] b[depth][kPanel]
-void multiply_rows(float* a, int64_t rows, int64_t depth, float* b, float* c) {
+// c[panel][rows][kPanel] = a[rows][depth] b[panel][depth][kPanel] for so many panels; a's rows `a_row` apart.
+void multiply_rows(float* a, int64_t a_row, int64_t rows, int64_t depth, float* b, float* c, int64_t panels) {
   for (int64_t k = 0; k < depth; k += kDepth)
-    multiply({.a = {a + k, 0, depth},
-              .b = {b + k * kPanel, 0, kPanel},
-              .c = {c, 0, kPanel},
-              .rows = rows,
-              .depth = std::min(kDepth, depth - k),
-              .add = k > 0});
+    for (int64_t i = 0; i < panels; ++i)
+      multiply({.a = {a + k, 0, a_row},
+                .b = {b + (i * depth + k) * kPanel, 0, kPanel},
+                .c = {c + i * rows * kPanel, 0, kPanel},
+                .rows = rows,
+                .depth = std::min(kDepth, depth - k),
+                .add = k > 0});
 }
 
 // Rows that lie as the outputs do, one pixel each.
@@ -48,7 +51,8 @@ class Product final : public Kernel {
         depth_(rows_from_.taps() * rows_from_.c),
         columns_(back ? g.patches.c : g.outputs),
         rows_(g.samples * g.patches.outputs()),
-        together_(std::clamp(kRowFloats / depth_ / kStrip * kStrip, kStrip, 2 * kStrip)) {}
+        a_row_(depth_ + kPad),
+        together_(rows_together(g.threads)) {}
 
   int64_t workspace_bytes() const override {
     return (panels() * depth_ * kPanel + g_.threads * thread_floats()) * size_of(DType::f32);
@@ -69,16 +73,19 @@ class Product final : public Kernel {
     const int64_t blocks = divide_up(rows_, together_);
     const int64_t parts = std::min(panels(), divide_up(g_.threads, blocks));
     parallel_ranges(blocks * parts, g_.threads, 1, [&](int64_t first, int64_t last) {
-      float *a = scratch + omp_get_thread_num() * thread_floats(), *c = a + together_ * depth_;
+      float *a = scratch + omp_get_thread_num() * thread_floats(), *c = a + together_ * a_row_;
       for (int64_t job = first; job < last; ++job) {
         const Range rows = part_of(rows_, job / parts, together_);
         if (job == first || job % parts == 0)
-          load_patches(rows_from_, args.in[0], rows, {0, rows_from_.taps()}, {0, rows_from_.c}, a, depth_);
+          load_patches(rows_from_, args.in[0], rows, {0, rows_from_.taps()}, {0, rows_from_.c}, a, a_row_);
         const int64_t part = job % parts;
-        for (int64_t i = panels() * part / parts; i < panels() * (part + 1) / parts; ++i) {
-          multiply_rows(a, rows.size(), depth_, filters + i * depth_ * kPanel, c);
-          store_rows(c, rows, part_of(columns_, i, kPanel), bias, g_.patches.params.activation, args.out[0],
-                     columns_);
+        const int64_t end = panels() * (part + 1) / parts;
+        for (int64_t i = panels() * part / parts; i < end; i += kPanels) {
+          const int64_t count = std::min(kPanels, end - i);
+          multiply_rows(a, a_row_, rows.size(), depth_, filters + i * depth_ * kPanel, c, count);
+          for (int64_t k = 0; k < count; ++k)
+            store_rows(c + k * rows.size() * kPanel, rows, part_of(columns_, i + k, kPanel), bias,
+                       g_.patches.params.activation, args.out[0], columns_);
         }
       }
     });
@@ -86,12 +93,20 @@ class Product final : public Kernel {
 
  private:
   int64_t panels() const { return divide_up(columns_, kPanel); }
-  int64_t thread_floats() const { return together_ * (depth_ + kPanel); }
+  int64_t thread_floats() const { return together_ * (a_row_ + kPanels * kPanel); }
+  // Threads get as many blocks each, where there are rows for that.
+  int64_t rows_together(int threads) const {
+    const int64_t most = std::clamp(kRowFloats / depth_ / kStrip * kStrip, 2 * kStrip, kBlockRows);
+    const int64_t blocks = divide_up(divide_up(rows_, most), threads) * threads;
+    return std::clamp(divide_up(divide_up(rows_, blocks), kStrip) * kStrip, kStrip, most);
+  }
+
+  static constexpr int64_t kPad = 16;  // rows a power of two apart would meet in few lines of the cache
 
   GemmProblem g_;
   Patches rows_from_;
   bool back_;
-  int64_t depth_, columns_, rows_, together_;
+  int64_t depth_, columns_, rows_, a_row_, together_;
 };
 
 // dx, bf16: a thread adds up a sample's in f32.
@@ -137,7 +152,7 @@ class InputGradient final : public Kernel {
       const Range rows{row, std::min(row + kRows, last)};
       load_patches(dy_, dy, rows, {0, 1}, {0, g_.outputs}, a, g_.outputs);
       for (int64_t i = 0; i < g_.patches.taps() * panels(); ++i) {
-        multiply_rows(a, rows.size(), g_.outputs, filters + i * panel_floats(), c);
+        multiply_rows(a, g_.outputs, rows.size(), g_.outputs, filters + i * panel_floats(), c, 1);
         add_patches(g_.patches, c, rows, i / panels(), part_of(g_.patches.c, i % panels(), kPanel), image);
       }
     }
