@@ -16,7 +16,9 @@
 #include "launch/commands/job_plan.h"
 #include "launch/commands/report_error.h"
 #include "launch/job/availability.h"
+#include "launch/launcher/allocation.h"
 #include "launch/launcher/launcher.h"
+#include "launch/launcher/other_launchers.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/network_interface.h"
 #include "runtime/device/cpu_topology.h"
@@ -160,12 +162,14 @@ int run_fit(const Arguments& arguments) {
   if (!a) return 0;
   FitOptions& o = a->options;
   const char* handed = std::getenv(kJobVariable);
-  const Job job = handed ? read_resolved_job(handed, a->file) : read_job(a->file, a->set);
   const LauncherEnvironment environment = launcher_environment();
+  Job job = handed ? read_resolved_job(handed, a->file) : read_job(a->file, a->set);
+  o.resume_command = resume_command(job, *a);
+  require_usable_launcher("lockstep fit " + (job.piped ? "JOB" : shell_word(a->file)));
+  if (!environment.present) job = on_allocated_nodes(std::move(job));
   // What a rank's machine lacks it says when the ranks have met (run_rank): the others may not lack it.
   environment.present ? require_built(job) : require_available(job);
   expect_traceable(job, o);
-  o.resume_command = resume_command(job, *a);
 
   if (starts_ranks(job)) {
     std::vector<std::string> words = {"fit"};

@@ -7,9 +7,16 @@
 #include <cstdlib>
 
 #include "kernels/core/error.h"
+#include "launch/launcher/allocation.h"
 #include "launch/launcher/ask_program.h"
 
 namespace lockstep {
+namespace {
+
+// By the names that Open MPI 4 and 5 have for batch systems; each passes over those it does not know.
+constexpr const char* kNoAllocation = "^slurm,gridengine,tm,pbs,lsf,loadleveler,alps,pals,flux";
+
+}  // namespace
 
 std::string find_mpirun() {
   const char* path = std::getenv("PATH");
@@ -46,17 +53,20 @@ std::vector<std::string> mpirun_command(const Job& job, int cores) {
     std::string list;
     for (const auto& h : job.hosts) list += (list.empty() ? "" : ",") + h;
     c.insert(c.end(), {"--host", list});
-    return c;
+    // Nodes of the allocation that the job does not name (on_allocated_nodes): mpirun is not to count their places again.
+    if (in_batch_job() && !job.where.contains("hosts")) add({"--mca", "ras", kNoAllocation});
   }
-  if (!job.hostfile.empty()) {
-    c.insert(c.end(), {"--hostfile", job.hostfile});
+  if (!job.hostfile.empty()) c.insert(c.end(), {"--hostfile", job.hostfile});
+  if (!job.hosts.empty() || !job.hostfile.empty()) {
+    // Clusters signal mpirun's daemons on other nodes too, which leave ranks a second otherwise. Its price, a minute for
+    // each end that is none in order, the launcher does not pay: it ends mpirun (watch.cpp).
+    if (in_batch_job()) add({"--mca", "odls_base_sigkill_timeout", "30"});
     return c;
   }
   add({"--oversubscribe", "--mca", "pml", "ob1", "--mca", "btl", "self,vader"});
-  // No batch system, by the names that Open MPI 4 and 5 have for them; each passes over those it does not know.
-  // Without rsh, Open MPI 4 takes its launcher for one host; Open MPI 5 has none and needs none.
+  // No batch system. Without rsh, Open MPI 4 takes its launcher for one host; Open MPI 5 has none and needs none.
   add({"--mca", "plm", "^rsh,slurm,tm,lsf,alps,pals"});
-  add({"--mca", "ras", "^slurm,gridengine,tm,pbs,lsf,loadleveler,alps,pals,flux"});
+  add({"--mca", "ras", kNoAllocation});
   // No core is left for the communication threads: who waits in MPI yields to who computes.
   const int64_t threads =
       job.threads_per_rank > 0 ? job.threads_per_rank : std::max<int64_t>(1, cores / job.instance_count);

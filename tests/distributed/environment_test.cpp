@@ -126,8 +126,47 @@ TEST_F(Surroundings, AStepOfOneTaskLaunchesNoRanks) {
   EXPECT_NE(log("other").find("rank 0 of 2"), std::string::npos);
   // One task of several is a rank.
   auto two = slurm;
+  two["PMIX_RANK"] = "0";
   two["SLURM_STEP_NUM_TASKS"] = two["SLURM_NTASKS"] = "3";
   expect(76, "$L fit job.yaml --output third", {"E_RANK_COUNT"}, two);
+}
+
+// Tasks of `srun --mpi=none` or pmi2, which Open MPI would end with words of its own.
+TEST_F(Surroundings, AStepWithoutPmixIsRefused) {
+  const std::map<std::string, std::string> slurm = {{"SLURM_JOB_ID", "7"},
+                                                    {"SLURM_STEP_ID", "0"},
+                                                    {"SLURM_PROCID", "0"},
+                                                    {"SLURM_NTASKS", "2"},
+                                                    {"SLURM_STEP_NUM_TASKS", "2"},
+                                                    {"SLURM_LOCALID", "0"},
+                                                    {"SLURM_STEP_TASKS_PER_NODE", "2"}};
+  const std::vector<std::string> words = {"E_SRUN_PMIX", "srun has started 2 tasks without PMIx",
+                                          "srun --mpi=pmix lockstep fit job.yaml"};
+  expect(69, "$L fit job.yaml --output run", words, slurm);
+  auto pmi2 = slurm;
+  pmi2.insert({{"PMI_RANK", "0"}, {"PMI_SIZE", "2"}, {"PMI_FD", "3"}});
+  expect(69, "$L fit job.yaml --output run", words, pmi2);
+}
+
+TEST_F(Surroundings, TorchrunStartsNoRanks) {
+  const std::map<std::string, std::string> here = {
+      {"RANK", "0"}, {"WORLD_SIZE", "2"}, {"LOCAL_WORLD_SIZE", "2"}};
+  expect(78, "$L fit job.yaml --output run",
+         {"E_TORCHRUN", "without torchrun: lockstep fit job.yaml --set instance_count=2"}, here);
+  // A job of one rank would be trained twice.
+  expect(78, "$L fit job.yaml --set instance_count=1 --output run", {"E_TORCHRUN"}, here);
+  expect(78, "$L fit job.yaml --output run", {"--set 'hosts=[\"HOST:2\", ...]'", "MPIJob"},
+         {{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_WORLD_SIZE", "2"}});
+  expect(0, "$L fit job.yaml --output run", {"Run folder"}, {{"RANK", "0"}, {"WORLD_SIZE", "1"}});
+}
+
+TEST_F(Surroundings, AnAllocationThatDoesNotSuitIsRefused) {
+  expect(78, "$L fit job.yaml --output run", {"E_ALLOCATION", "3 nodes"},
+         {{"SLURM_JOB_ID", "7"}, {"SLURM_JOB_NODELIST", "n[1-3]"}, {"SLURM_TASKS_PER_NODE", "1(x3)"}});
+}
+
+TEST_F(Surroundings, OneRankOfMpirunIsNotTwo) {
+  expect(76, "mpirun --allow-run-as-root -n 1 $L fit job.yaml --output run", {"E_RANK_COUNT"});
 }
 
 TEST_F(Surroundings, WhatMayNotBeReadIs77) {
