@@ -174,7 +174,9 @@ int run_fit(const Arguments& arguments) {
   if (starts_ranks(job)) {
     std::vector<std::string> words = {"fit"};
     words.insert(words.end(), arguments.words.begin(), arguments.words.end());
-    return launch_ranks(job, words, o.resume_command);
+    return launch_ranks(job, words,
+                        {o.resume_command, o.resume != Resume::never &&
+                                               RunFolder::exists(job.output_dir, job.job_name, o.output)});
   }
   if (environment.present && environment.size != job.instance_count)
     throw Error(Exit::disagree, "E_RANK_COUNT",
@@ -190,6 +192,7 @@ int run_fit(const Arguments& arguments) {
   RankReport report(environment.rank);  // from here on the launcher passes signals on
   PeerLoss loss(report, o.resume_command);
   const std::unique_ptr<Communicator> comm = make_communicator(job, environment, loss);
+  report.met();
   return run_rank(job, o, *comm, report, loss);
 }
 

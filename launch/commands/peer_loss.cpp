@@ -7,6 +7,7 @@ namespace lockstep {
 
 void PeerLoss::operator()(const LostPeer& lost) {
   mutex_.lock();  // for good
+  report_.peer_lost();
   Error e = lost.error;
   if (e.exit() == Exit::try_again) {
     if (begun_) e.add_place("step", std::to_string(report_.step()));

@@ -47,6 +47,7 @@ struct Job {
   int64_t threads_per_rank = 0;             // 0: (affinity and cgroup quota) / ranks on the host
   double deadline_seconds = 300;            // of a collective
   double disk_deadline_seconds = 1800;      // of one that waits for a rank that is at its disk
+  double start_deadline_seconds = 60;       // of the ranks, to meet; for each host
   ModelSpec model;
   DatasetConfig training;
   std::optional<DatasetConfig> validation, test;

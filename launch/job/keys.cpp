@@ -100,6 +100,14 @@ Table make_job_keys() {
        .example = "7200",
        .range = {0.1, 1e6},
        .change = Change::free},
+      {.path = "start_deadline_seconds",
+       .slot = FIELD(Job, start_deadline_seconds),
+       .help =
+           "How long `lockstep fit` waits for its ranks to meet, for each host: then the job ends with exit "
+           "code 75 and says who is missing.",
+       .example = "300",
+       .range = {0.1, 1e6},
+       .change = Change::free},
   };
   append(table, model_keys());
   append(

@@ -8,11 +8,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <future>
 #include <map>
 #include <memory>
 #include <sstream>
 
 #include "launch/job/scalar.h"
+#include "launch/launcher/allocation.h"
 #include "launch/launcher/ask_program.h"
 #include "runtime/files/path.h"
 #include "runtime/files/utf8.h"
@@ -21,7 +23,7 @@ namespace lockstep {
 namespace {
 
 struct NamedHost {
-  std::string name, where;  // where: "hosts[0]", "cluster.txt:3"
+  std::string name, login, where;  // login: "USER@HOST"; where: "hosts[0]", "cluster.txt:3"
 };
 
 std::vector<NamedHost> hosts_in(const std::string& hostfile, int64_t ranks) {
@@ -36,8 +38,7 @@ std::vector<NamedHost> hosts_in(const std::string& hostfile, int64_t ranks) {
     if (!(words >> name)) continue;
     // Nodes of an allocation by their numbers, and those left out, are not names.
     if (name[0] != '+' && name[0] != '^')
-      hosts.push_back(
-          {name.substr(name.find('@') + 1), fmt::format("{}:{}", hostfile, number)});  // USER@HOST
+      hosts.push_back({name.substr(name.find('@') + 1), name, fmt::format("{}:{}", hostfile, number)});
     int64_t here = 0;
     for (std::string word; words >> word;)
       if (word.starts_with("slots=") && !job::parse_integer(word.substr(6), here).empty()) here = 0;
@@ -53,8 +54,10 @@ std::vector<NamedHost> hosts_in(const std::string& hostfile, int64_t ranks) {
 std::vector<NamedHost> hosts_of(const Job& job) {
   if (!job.hostfile.empty()) return hosts_in(job.hostfile, job.instance_count);
   std::vector<NamedHost> hosts;
-  for (size_t i = 0; i < job.hosts.size(); ++i)
-    hosts.push_back({job.hosts[i].substr(0, job.hosts[i].rfind(':')), fmt::format("hosts[{}]", i)});
+  for (size_t i = 0; i < job.hosts.size(); ++i) {
+    const std::string name = job.hosts[i].substr(0, job.hosts[i].rfind(':'));
+    hosts.push_back({name, name, fmt::format("hosts[{}]", i)});
+  }
   return hosts;
 }
 
@@ -113,10 +116,26 @@ std::string name_by_ssh(const std::string& name) {
   return found;
 }
 
-bool names_are_not_ours() {
-  return std::ranges::any_of(
-      std::initializer_list<const char*>{"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OMPI_MCA_plm_rsh_agent"},
-      [](const char* name) { return std::getenv(name) != nullptr; });
+constexpr const char* kAgentVariable = "OMPI_MCA_plm_rsh_agent";
+
+bool names_are_not_ours() { return in_batch_job() || std::getenv(kAgentVariable) != nullptr; }
+
+// The command by which mpirun runs others on `host`.
+std::vector<std::string> remote_shell(const std::string& host) {
+  std::vector<std::string> words;
+  if (const char* agent = std::getenv(kAgentVariable)) {
+    std::istringstream in(std::string(agent).substr(0, std::string(agent).find(':')));  // "ssh -p 2222 : rsh"
+    for (std::string word; in >> word;) words.push_back(word);
+  }
+  if (words.empty()) words = {"ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=2"};
+  words.push_back(host);
+  return words;
+}
+
+bool answers(const std::string& host) {
+  auto command = remote_shell(host);
+  command.insert(command.end(), {"echo", "lockstep-is-here"});
+  return ask_program(command).find("lockstep-is-here") != std::string::npos;
 }
 
 std::string own_name() {
@@ -151,6 +170,26 @@ void expect_known(const std::vector<NamedHost>& hosts) {
 }
 
 }  // namespace
+
+int64_t host_count(const Job& job) try {
+  return std::max<int64_t>(1, static_cast<int64_t>(hosts_of(job).size()));
+} catch (const Error&) {  // mpirun says what is wrong with a hostfile
+  return 1;
+}
+
+std::vector<std::string> silent_hosts(const Job& job) try {
+  std::map<std::string, std::future<bool>> asked;
+  if (!in_batch_job())
+    for (const NamedHost& host : hosts_of(job))
+      if (host.name != own_name() && host.name != "localhost" && !asked.contains(host.name))
+        asked[host.name] = std::async(std::launch::async, answers, host.login);
+  std::vector<std::string> silent;
+  for (auto& [name, answer] : asked)
+    if (!answer.get()) silent.push_back(name);
+  return silent;
+} catch (const Error&) {
+  return {};
+}
 
 void require_known_hosts(const Job& job) try {
   if (!names_are_not_ours()) expect_known(hosts_of(job));

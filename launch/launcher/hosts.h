@@ -2,6 +2,10 @@
 // The machines that a job names, before ranks are started there.
 #pragma once
 
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "launch/job/job.h"
 
 namespace lockstep {
@@ -11,5 +15,11 @@ namespace lockstep {
 // at. A resolver has five seconds. Errors: config (78) naming the hosts, their place and the key; also for a hostfile whose
 // slots are fewer than the ranks; no_input (66), io (74) where it cannot be read.
 void require_known_hosts(const Job& job);
+
+// How many machines the job runs on, at least 1.
+int64_t host_count(const Job& job);
+// Those of the job's hosts, but for this one, where a command cannot be run now, the way that mpirun starts ranks. They are
+// asked at once, and have a few seconds. None where a batch system reaches them.
+std::vector<std::string> silent_hosts(const Job& job);
 
 }  // namespace lockstep

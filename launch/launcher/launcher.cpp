@@ -2,16 +2,12 @@
 #include "launch/launcher/launcher.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <pwd.h>
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -26,6 +22,8 @@
 #include "launch/launcher/outcome.h"
 #include "launch/launcher/own_folder.h"
 #include "launch/launcher/report.h"
+#include "launch/launcher/signals.h"
+#include "launch/launcher/watch.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/files/path.h"
@@ -34,15 +32,6 @@
 
 namespace lockstep {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-using namespace std::chrono_literals;
-
-// Longest wait for ranks on other hosts to be ready for signals, which nobody can see from here.
-constexpr auto kStartup = 30s;
-// mpirun takes a second to end the other ranks when one has ended. Open MPI 4.1.4 may get stuck in that, if
-// the rank was killed while it connected: then the launcher does it.
-constexpr auto kMpirunStuck = 3s;
 
 // Where temporary files go, for mpirun too: it has its own below $TMPDIR. A folder that is not there, as a cluster's
 // node-local one may be, is no reason to stop.
@@ -54,38 +43,6 @@ std::string temporary_folder() {
   ::setenv("TMPDIR", "/tmp", 1);
   return "/tmp";
 }
-
-// SIGINT, SIGTERM and SIGCHLD as a descriptor to poll.
-class Signals {
- public:
-  Signals() {
-    sigset_t watched;
-    sigemptyset(&watched);
-    for (int s : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&watched, s);
-    ::sigprocmask(SIG_BLOCK, &watched, &before_);
-    descriptor_ = ::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
-  }
-  ~Signals() {
-    ::close(descriptor_);
-    ::sigprocmask(SIG_SETMASK, &before_, nullptr);
-  }
-  Signals(const Signals&) = delete;
-  Signals& operator=(const Signals&) = delete;
-  int descriptor() const { return descriptor_; }
-  const sigset_t& before() const { return before_; }
-  // Those that ask for a stop, since the last call.
-  int take_requests() const {
-    signalfd_siginfo info{};
-    int requests = 0;
-    while (::read(descriptor_, &info, sizeof info) == static_cast<ssize_t>(sizeof info))
-      requests += info.ssi_signo != SIGCHLD;
-    return requests;
-  }
-
- private:
-  sigset_t before_{};
-  int descriptor_ = -1;
-};
 
 // Where Open MPI puts its files, on one host: swept with ours where it is killed itself. The folder for ranks' shared memory
 // lives as long as the result.
@@ -110,7 +67,9 @@ void give_a_home(const std::string& folder) {
     ::setenv("HOME", folder.c_str(), 1);
 }
 
-void hand_over(const Job& job) {
+// With the hosts that it names: an allocation's (on_allocated_nodes) are no part of it.
+void hand_over(Job job) {
+  if (!job.where.contains("hosts")) job.hosts.clear();
   const std::string text = to_yaml(job);
   constexpr size_t kMost = 120'000;  // of an environment's entry, by Linux
   if (text.size() > kMost)
@@ -160,7 +119,7 @@ pid_t start(const std::vector<std::string>& command, int output, int errors, con
   if (pid > 0) return pid;
   // A group of its own: a terminal's Ctrl-C reaches the launcher alone, which turns it into an orderly stop.
   ::setpgid(0, 0);
-  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  ::prctl(PR_SET_PDEATHSIG, SIGINT);
   if (::getppid() != parent) ::_exit(1);
   ::sigprocmask(SIG_SETMASK, &mask, nullptr);
   const int null = ::open("/dev/null", O_RDONLY);
@@ -170,121 +129,6 @@ pid_t start(const std::vector<std::string>& command, int output, int errors, con
   ::execv(argv[0], argv.data());
   ::_exit(127);
 }
-
-// A rank of this host that is gone, and not because the job is done or stops in order: then the slowest rank
-// may still be writing.
-bool any_lost(const std::string& reports, int64_t count) {
-  for (int r = 0; r < count; ++r) {
-    const RankState s = read_rank(reports, r);
-    if (s.started && s.pid == 0 && s.code != 0 && s.code != static_cast<int>(Exit::try_again)) return true;
-  }
-  return false;
-}
-
-bool all_started(const std::string& reports, int64_t count) {
-  for (int r = 0; r < count; ++r)
-    if (!read_rank(reports, r).started) return false;
-  return true;
-}
-
-// Kills the ranks of this host that live, and waits until they are gone: who started this process may start
-// the next job at once.
-void kill_ranks(const std::string& reports, int64_t count) {
-  const auto limit = Clock::now() + 2s;
-  for (bool any = true; any && Clock::now() < limit;) {
-    any = false;
-    for (int r = 0; r < count; ++r)
-      if (const RankState s = read_rank(reports, r); s.pid > 0) {
-        ::kill(s.pid, SIGKILL);
-        any = true;
-      }
-    if (any) ::usleep(5'000);
-  }
-}
-
-// Follows mpirun until it has ended and its standard error is read.
-class Watch {
- public:
-  Watch(pid_t mpirun, int output, int errors, const Signals& signals, const std::string& reports,
-        const Job& job)
-      : mpirun_(mpirun),
-        output_(output),
-        errors_(errors),
-        signals_(signals),
-        reports_(reports),
-        ranks_(job.instance_count),
-        one_host_(job.hosts.empty() && job.hostfile.empty()) {}
-
-  Ending run(MpirunNoise& noise) {
-    auto until = Clock::time_point::max();
-    // poll() passes over a negative descriptor.
-    while ((running_ || output_ >= 0 || errors_ >= 0) && Clock::now() < until) {
-      pollfd fds[3] = {{signals_.descriptor(), POLLIN, 0}, {errors_, POLLIN, 0}, {output_, POLLIN, 0}};
-      ::poll(fds, 3, asked_ == 1 && !told_ ? 20 : 200);
-      if (const int n = signals_.take_requests(); n > 0 && running_) on_requests(n);
-      if (asked_ == 1 && !told_ && running_) tell_ranks();
-      if (fds[1].revents) read(errors_, [&](std::string_view text) { noise.feed(text); });
-      // Passed on by us, as the ranks have written it: mpirun would not say that it cannot be written.
-      if (fds[2].revents) read(output_, [](std::string_view text) { say_styled(stdout, text); });
-      if (running_) end_if_stuck();
-      if (running_ && ::waitpid(mpirun_, &ending_.mpirun_status, WNOHANG) == mpirun_) {
-        running_ = false;
-        kill_ranks(reports_, ranks_);
-        until = Clock::now() + 1s;  // for what is still in the pipe
-      }
-    }
-    noise.finish();
-    return ending_;
-  }
-
- private:
-  void on_requests(int n) {
-    if (asked_ == 0) say(stderr, "stopping after the current step; once more to stop at once\n");
-    asked_ += n;
-    if (asked_ < 2 || ending_.forced) return;
-    ending_.forced = true;
-    kill_ranks(reports_, ranks_);
-    ::kill(mpirun_, SIGTERM);
-  }
-  // Not before they catch it: the signal would end them.
-  void tell_ranks() {
-    if (!all_started(reports_, ranks_) && (one_host_ || Clock::now() - start_ < kStartup)) return;
-    ::kill(mpirun_, SIGUSR1);
-    told_ = true;
-  }
-  void end_if_stuck() {
-    const auto now = Clock::now();
-    if (!any_lost(reports_, ranks_)) {
-      rank_lost_ = Clock::time_point::max();
-    } else if (rank_lost_ == Clock::time_point::max()) {
-      rank_lost_ = now;
-    } else if (now - rank_lost_ > kMpirunStuck && !ending_.stuck) {
-      ending_.stuck = true;
-      kill_ranks(reports_, ranks_);
-      ::kill(mpirun_, SIGKILL);  // it doesn't heed others
-    }
-  }
-  template <class Feed>
-  static void read(int& pipe, Feed feed) {
-    char buffer[4096];
-    const ssize_t n = ::read(pipe, buffer, sizeof buffer);
-    if (n > 0)
-      feed(std::string_view(buffer, static_cast<size_t>(n)));
-    else
-      pipe = -1;
-  }
-
-  pid_t mpirun_;
-  int output_, errors_;
-  const Signals& signals_;
-  const std::string& reports_;
-  int64_t ranks_;
-  bool one_host_;
-  Clock::time_point start_ = Clock::now(), rank_lost_ = Clock::time_point::max();
-  Ending ending_;
-  int asked_ = 0;
-  bool told_ = false, running_ = true;
-};
 
 }  // namespace
 
@@ -299,7 +143,8 @@ void require_launchable(const Job& job) {
 }
 
 int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
-                 const std::string& resume_command) {
+                 const Resumption& resumption) {
+  const Signals signals;  // before there is anything to clear away
   auto command = mpirun_command(job, usable_cores());
   const std::string mpirun = command.front();
   const OwnFolder reports(temporary_folder());
@@ -314,19 +159,17 @@ int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
   command.push_back(own_program());
   command.insert(command.end(), rank_arguments.begin(), rank_arguments.end());
 
-  const Signals signals;
-  if (signals.descriptor() < 0)
-    throw Error(Exit::io, "E_PIPE", fmt::format("cannot watch mpirun: {}", std::strerror(errno)));
   Pipe output, errors;
-  const pid_t pid = start(command, output.write, errors.write, signals.before());
+  const pid_t pid = start(command, output.write, errors.write, signals.for_mpirun());
   output.close_write(), errors.close_write();
-  MpirunNoise noise([](std::string_view text) { say(stderr, text); });
+  MpirunNoise noise([](std::string_view text) { say(stderr, text); },
+                    [&](std::string_view line) { return take_report(reports.path(), line); });
   const Ending ending = Watch(pid, output.read, errors.read, signals, reports.path(), job).run(noise);
   if (const std::string run = read_run_folder(reports.path()).path; went_on_without(stdout) && !run.empty()) {
     open_log(run + "/log.txt", 0, 1);
     spdlog::info("the launcher could not write to standard output; the run went on without it");
   }
-  return conclude(reports.path(), job, ending, noise, mpirun, resume_command);
+  return conclude(reports.path(), job, ending, noise, mpirun, resumption);
 }
 
 }  // namespace lockstep

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/job/job.h"
+#include "launch/launcher/outcome.h"
 
 namespace lockstep {
 
@@ -22,11 +23,12 @@ void require_launchable(const Job& job);
 // `rank_arguments`: the command line that each rank runs after this program's own path. Returns the job's
 // exit code: from the run's status.json, or the ranks' reports where there is no run folder yet (outcome.h).
 //
-// SIGINT and SIGTERM become SIGUSR1 to mpirun, which forwards it to the ranks: they agree on a last step,
-// write a checkpoint and leave with 75. A second one stops everything at once. When a rank dies, mpirun ends
-// the others, and status.json says so. If this process is killed, mpirun ends the ranks; if mpirun is, this
-// process does.
+// SIGINT, SIGTERM, SIGUSR1 and SIGHUP become SIGUSR1 to mpirun, which forwards it to the ranks: they agree on a last step,
+// write a checkpoint and leave with 75. Another one, a second later or more, stops everything at once. When a rank dies,
+// mpirun ends the others, and status.json says so; where it does not, as when a host's link is down, this process ends it.
+// Ranks that have not met by the job's start deadline end it too. If this process is killed, mpirun ends the ranks; if
+// mpirun is, this process does.
 int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
-                 const std::string& resume_command);
+                 const Resumption& resumption);
 
 }  // namespace lockstep

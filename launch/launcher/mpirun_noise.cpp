@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <regex>
+#include <utility>
 
 namespace lockstep {
 namespace {
@@ -11,13 +12,22 @@ bool is_rule(std::string_view line) {
   return line.size() > 60 && line.find_first_not_of('-') == std::string_view::npos;
 }
 
-// Open MPI 5's mpirun calls itself prterun.
+// Of the boxes that are read. Open MPI 5's mpirun calls itself prterun.
 bool is_about_ended_ranks(std::string_view first_line) {
   static const std::regex opening(
       "Primary job  terminated|MPI_ABORT was invoked|(mpirun|prterun) (noticed that process rank|"
       "detected that one or more processes|has exited due to process rank)");
   return std::regex_search(first_line.begin(), first_line.end(), opening,
                            std::regex_constants::match_continuous);
+}
+
+bool is_about_a_host(std::string_view first_line) {
+  return first_line.ends_with("has lost communication with a remote daemon.");
+}
+
+// Open MPI 5 says so of a launcher that Open MPI 4 has, and goes on.
+bool is_about_a_component(std::string_view first_line) {
+  return first_line.starts_with("A requested component was not found");
 }
 
 int number(const std::ssub_match& digits) {
@@ -39,18 +49,17 @@ void MpirunNoise::feed(std::string_view bytes) {
 // `l` with its end of line.
 void MpirunNoise::line(const std::string& l) {
   const std::string_view text = std::string_view(l).substr(0, l.find_last_not_of("\r\n") + 1);
+  if (is_report_(text)) return;
   if (in_box_) {
-    if (is_rule(text))
-      read_box();
-    else
-      box_ += l;
+    box_ += l;
+    if (is_rule(text)) close_box();
     return;
   }
   if (!rule_.empty()) {
-    if (is_about_ended_ranks(text)) {
-      rule_.clear();
-      in_box_ = true;
-      box_ = l;
+    ended_ranks_ = is_about_ended_ranks(text);
+    in_box_ = ended_ranks_ || is_about_a_host(text) || is_about_a_component(text);
+    if (in_box_) {
+      box_ = std::exchange(rule_, "") + l;
       return;
     }
     print_(rule_);
@@ -58,24 +67,33 @@ void MpirunNoise::line(const std::string& l) {
   }
   if (is_rule(text))
     rule_ = l;
-  else if (text.substr(0, 25) != "mpirun: Forwarding signal")
+  else if (!text.starts_with("mpirun: Forwarding signal") && !text.starts_with("prterun: Forwarding signal"))
     print_(l);
 }
 
-void MpirunNoise::read_box() {
-  static const std::regex by_signal(
-      R"(process rank (\d+) with PID \d+ on node \S+ exited on (signal \d+ \([^)]*\)))");
-  static const std::regex by_code(R"(Process name: \[\S+,(\d+)\]\s+Exit code:\s+(\d+))");
-  std::string flat = box_;
+void MpirunNoise::close_box() {
+  const std::string box = std::exchange(box_, "");
+  std::string flat = box;
   for (char& c : flat)
     if (c == '\n' || c == '\r') c = ' ';
   in_box_ = false;
-  box_.clear();
+  if (ended_ranks_) return read_ended_rank(flat);
+  static const std::regex daemon(R"(Remote daemon:\s+\S+ on node (\S+))"),
+      no_launcher(R"(Framework:\s+plm\s+Component:\s+isolated)");
+  std::smatch m;
+  if (std::regex_search(flat, m, daemon) && lost_host_.empty()) lost_host_ = m[1];
+  if (!std::regex_search(flat, no_launcher)) print_(box);
+}
+
+void MpirunNoise::read_ended_rank(const std::string& box) {
+  static const std::regex by_signal(
+      R"(process rank (\d+) with PID \d+ on node \S+ exited on (signal \d+ \([^)]*\)))");
+  static const std::regex by_code(R"(Process name: \[\S+,(\d+)\]\s+Exit code:\s+(\d+))");
   std::smatch m;
   if (failed_rank_ >= 0) return;
-  if (std::regex_search(flat, m, by_signal)) {
+  if (std::regex_search(box, m, by_signal)) {
     failed_rank_ = number(m[1]), cause_ = m[2];
-  } else if (std::regex_search(flat, m, by_code)) {
+  } else if (std::regex_search(box, m, by_code)) {
     failed_rank_ = number(m[1]), exit_code_ = number(m[2]), cause_ = "exit code " + m[2].str();
   }
 }
@@ -83,7 +101,7 @@ void MpirunNoise::read_box() {
 void MpirunNoise::finish() {
   if (!partial_.empty()) line(partial_ + "\n");
   partial_.clear();
-  if (in_box_) read_box();
+  if (in_box_) close_box();
   if (!rule_.empty()) print_(rule_);
   rule_.clear();
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/launcher/outcome.h"
 
+#include <fmt/ranges.h>
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
+#include <iterator>
 #include <vector>
 
 #include "kernels/core/error.h"
@@ -20,22 +23,29 @@ namespace {
 constexpr int kTryAgain = static_cast<int>(Exit::try_again);
 
 struct Ranks {
-  bool any_started = false, any_step = false;
+  bool any_step = false, peer_lost = false;  // one has said so
+  bool all_done = true, all_stopped = true;  // all have
   int64_t last_step = 0;
   int failed = -1,
-      code = 0;     // the first rank that reported a failure; rather one other than "a peer is lost"
-  int silent = -1;  // the first that ended without a word
+      code = 0;              // the first rank that reported a failure; rather one other than "a peer is lost"
+  int silent = -1;           // the first of this host that ended without a word
+  std::vector<int> missing;  // that have not begun
 };
 
 Ranks read_ranks(const std::string& reports, int64_t count) {
   Ranks all;
   for (int r = 0; r < count; ++r) {
     const RankState s = read_rank(reports, r);
-    if (!s.started) continue;
-    all.any_started = true;
+    all.all_done &= s.started && s.code == 0;
+    all.all_stopped &= s.started && s.code == kTryAgain && !s.peer_lost;
+    if (!s.started) {
+      all.missing.push_back(r);
+      continue;
+    }
     all.any_step |= s.step >= 0;
+    all.peer_lost |= s.peer_lost;
     all.last_step = std::max(all.last_step, s.step);
-    if (s.code < 0 && all.silent < 0) all.silent = r;
+    if (s.code < 0 && !s.remote && all.silent < 0) all.silent = r;
     if (s.code > 0 && (all.failed < 0 || all.code == kTryAgain)) all.failed = r, all.code = s.code;
   }
   return all;
@@ -50,22 +60,40 @@ Status status_of(const std::string& run) {
   }
 }
 
-// The rank that was lost, and with it the job.
-Error lost(const Ending& ending, const Ranks& ranks, const MpirunNoise& noise) {
-  if (ending.forced) return Error(Exit::try_again, "E_STOPPED", "stopped at once by a second signal");
-  if (WIFSIGNALED(ending.mpirun_status) && !ending.stuck)
+// What was lost, and with it the job. None: the ranks alone know.
+std::optional<Error> lost(const Job& job, const Ending& ending, const Ranks& ranks, const MpirunNoise& noise,
+                          bool stands) {
+  if (ending.why) return ending.why;
+  if (WIFSIGNALED(ending.mpirun_status) && !ending.killed)
     return Error(
-        Exit::try_again, "E_MPIRUN_LOST",
+        stands ? Exit::try_again : Exit::unavailable, "E_MPIRUN_LOST",
         fmt::format("mpirun was ended by signal {}, and its ranks with it", WTERMSIG(ending.mpirun_status)));
-  const int rank = noise.failed_rank() >= 0 ? noise.failed_rank() : ranks.silent;
-  const std::string cause = noise.cause().empty() ? "ended without a word" : "ended by " + noise.cause();
-  if (rank < 0) return Error(Exit::try_again, "E_RANK_LOST", "a rank " + cause);
-  return Error(Exit::try_again, "E_RANK_LOST", fmt::format("rank {} {}", rank, cause)).at("rank", rank);
+  const int silent = ending.gone >= 0         ? ending.gone
+                     : !ranks.missing.empty() ? ranks.missing.front()
+                     : ending.killed          ? -1
+                                              : ranks.silent;
+  // A rank that says that it has lost a peer is not the one that was lost.
+  const bool named = noise.failed_rank() >= 0 && noise.exit_code() != kTryAgain;
+  if (const int rank = named ? noise.failed_rank() : silent; rank >= 0)
+    return Error(stands ? Exit::try_again : Exit::unavailable, "E_RANK_LOST",
+                 fmt::format("rank {} ended {}", rank, named ? "by " + noise.cause() : "without a word"))
+        .at("rank", rank);
+  std::vector<std::string> hosts = silent_hosts(job);
+  if (hosts.empty() && !noise.lost_host().empty()) hosts = {noise.lost_host()};
+  if (!hosts.empty())
+    return Error(stands ? Exit::try_again : Exit::unavailable, "E_PEER_LOST",
+                 fmt::format("host{} {} {} not answer", hosts.size() == 1 ? "" : "s", fmt::join(hosts, ", "),
+                             hosts.size() == 1 ? "does" : "do"))
+        .at("host", fmt::format("{}", fmt::join(hosts, ",")));
+  if (ranks.peer_lost) return std::nullopt;
+  return Error(stands ? Exit::try_again : Exit::unavailable, "E_RANK_LOST", "a rank ended without a word");
 }
 
-void write_failure(const std::string& run, Status status, const Error& e, int rank, int64_t step) {
-  status.state = "failed", status.code = e.code(), status.rank = rank, status.step = step;
+void write_failure(const std::string& run, Status status, const Error& e, int64_t step) {
+  status.state = "failed", status.code = e.code(), status.rank = -1, status.step = step;
   status.error_id = e.id(), status.cause = e.message(), status.hint = e.hint();
+  for (const auto& [key, value] : e.places())
+    if (key == "rank") std::from_chars(value.data(), value.data() + value.size(), status.rank);
   try {
     write_status(run, status);
   } catch (const Error& failure) {
@@ -73,49 +101,68 @@ void write_failure(const std::string& run, Status status, const Error& e, int ra
   }
 }
 
+// Where mpirun has started none, or not all for a first step, its own words must do.
+Error not_started(const Ranks& ranks, int64_t count, const std::string& mpirun) {
+  const std::string who =
+      std::ssize(ranks.missing) == count
+          ? "the ranks"
+          : fmt::format("rank{} {}", ranks.missing.size() == 1 ? "" : "s", fmt::join(ranks.missing, ", "));
+  return Error(Exit::unavailable, "E_MPIRUN", "mpirun could not start " + who)
+      .at("mpirun", mpirun)
+      .hint("what it has said stands above");
+}
+
+bool is_of_a_rank(int code) {
+  return code >= static_cast<int>(Exit::usage) && code <= static_cast<int>(Exit::diverged);
+}
+
 }  // namespace
 
 int conclude(const std::string& reports, const Job& job, const Ending& ending, const MpirunNoise& noise,
-             const std::string& mpirun, const std::string& resume_command) {
+             const std::string& mpirun, const Resumption& resumption) {
   const Ranks ranks = read_ranks(reports, job.instance_count);
   const auto [folder, is_new, made] = read_run_folder(reports);
   // A run that no rank has begun: whichever rank is to blame, rank 0 may not have come to clear it away.
-  const bool begun = !is_new || ranks.any_step;
-  if (!folder.empty() && !begun) discard_run(folder, made);
-  const std::string run = begun ? folder : "";
+  const bool stands = ranks.any_step || (folder.empty() ? resumption.exists : !is_new);
+  if (!folder.empty() && !stands) discard_run(folder, made);
+  const std::string run = stands ? folder : "";
   const Status status = run.empty() ? Status{} : status_of(run);
   // Where no step was done, a run that was resumed has the end that it had before.
   const bool noted = !run.empty() && status.state != "running";
-  if (noted && ranks.any_step) return status.code;
-  if (WIFEXITED(ending.mpirun_status) && WEXITSTATUS(ending.mpirun_status) == 0 && ranks.code == 0) return 0;
+  if (noted && ranks.any_step && (!ranks.peer_lost || status.state != "failed")) return status.code;
+  const bool content = WIFEXITED(ending.mpirun_status) && WEXITSTATUS(ending.mpirun_status) == 0;
+  if ((content || ending.killed) && ranks.all_done && (run.empty() || status.state == "completed")) return 0;
+  if (ranks.all_stopped) return kTryAgain;  // of a run on another host
 
   if (ranks.code > 0 && ranks.code != kTryAgain) {  // it has said why
     if (!run.empty() && !noted)
       write_failure(run, status,
-                    Error(static_cast<Exit>(ranks.code), "E_RANK_FAILED", "see log.txt and standard error"),
-                    ranks.failed, ranks.last_step);
+                    Error(static_cast<Exit>(ranks.code), "E_RANK_FAILED", "see log.txt and standard error")
+                        .at("rank", ranks.failed),
+                    ranks.last_step);
     return ranks.code;
   }
-  if (run.empty() && !ending.forced && !ending.stuck) {
-    // Before there is a run, and on other hosts, where ranks can report nothing, mpirun's own words must do.
-    if (noise.exit_code() > 0) return noise.exit_code();
-    if (!ranks.any_started && noise.failed_rank() < 0 && !WIFSIGNALED(ending.mpirun_status)) {
+  const bool none = std::ssize(ranks.missing) == job.instance_count;
+  if (!ending.why && !ending.killed && (none || !stands)) {
+    if (is_of_a_rank(noise.exit_code()) && noise.exit_code() != kTryAgain) return noise.exit_code();
+    if (!ranks.missing.empty() && noise.cause().empty() && !WIFSIGNALED(ending.mpirun_status)) {
       require_open_mpi(mpirun);
       require_known_hosts(job);
-      throw Error(Exit::unavailable, "E_MPIRUN", "mpirun could not start the ranks")
-          .at("mpirun", mpirun)
-          .hint("its own words stand above");
+      throw not_started(ranks, job.instance_count, mpirun);
     }
   }
-  Error e = lost(ending, ranks, noise);
-  e.add_place("step", std::to_string(ranks.last_step));
-  if (!run.empty()) e.add_place("run", run);
-  e.set_hint(begun ? "resume with: " + resume_command : "start the job again: no step was done");
-  if (!run.empty() && !noted)
-    write_failure(run, status, e, ending.forced ? -1 : std::max(noise.failed_rank(), ranks.silent),
-                  ranks.last_step);
-  say(stderr, e.what() + std::string("\n"));
-  return e.code();
+  std::optional<Error> e = lost(job, ending, ranks, noise, stands);
+  if (!e && noted) return status.code;
+  if (!e)
+    e = Error(stands ? Exit::try_again : Exit::unavailable, "E_PEER_LOST", "a rank has lost another one");
+  if (ranks.any_step) e->add_place("step", std::to_string(ranks.last_step));
+  if (!run.empty()) e->add_place("run", run);
+  e->set_hint(stands                   ? "resume with: " + resumption.command
+              : e->code() == kTryAgain ? "start the job again: no step was done"
+                                       : "no step was done: mend the cause, then start the job again");
+  if (!run.empty() && (!noted || ranks.peer_lost)) write_failure(run, status, *e, ranks.last_step);
+  say(stderr, e->what() + std::string("\n"));
+  return e->code();
 }
 
 }  // namespace lockstep

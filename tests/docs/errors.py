@@ -8,7 +8,7 @@ IDENTIFIER = re.compile(r"\bE_[A-Z0-9_]+\b")
 # Whose code stands elsewhere: a lost peer is told before the process leaves; of a rank's failure the code is the rank's.
 # The last three: ConfigCheck and the readers of nets take the identifier as a word; they throw Exit::config.
 ELSEWHERE = {
-    "E_PEER_LOST": {75},
+    "E_PEER_LOST": {69, 75},
     "E_RANK_FAILED": set(),
     "E_UNET": {78},
     "E_VAE": {78},

@@ -110,7 +110,7 @@ TEST_F(NothingLeft, OfRanksThatDoNotComeToTheirFirstStep) {
       MpirunNoise noise([](std::string_view) {});
       Ending ending;
       ending.mpirun_status = 70 << 8;
-      EXPECT_EQ(conclude(reports.path(), job, ending, noise, "mpirun", ""), 70);
+      EXPECT_EQ(conclude(reports.path(), job, ending, noise, "mpirun", {}), 70);
       const bool stays = begun || !is_new;
       EXPECT_EQ(fs::exists(folder_.file("some")), stays);
       if (stays) {

@@ -16,6 +16,7 @@ backend: gloo
 device: cpu
 threads_per_rank: 2
 deadline_seconds: 12.5
+start_deadline_seconds: 7.5
 model:
   layers:
     - conv2d: {out_channels: 16, in_channels: 3, kernel: [3, 5], stride: [1, 2], padding: 1, dilation: [2, 1], groups: 1, bias: false, name: stem}
@@ -70,6 +71,7 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.device, "cpu");
   EXPECT_EQ(job.threads_per_rank, 2);
   EXPECT_EQ(job.deadline_seconds, 12.5);
+  EXPECT_EQ(job.start_deadline_seconds, 7.5);
   EXPECT_EQ(job.model.name, "");
   EXPECT_EQ(job.model.init_from, folder.path() + "/weights.safetensors");
   EXPECT_EQ(job.training.dataset, "image_folder");

@@ -65,6 +65,7 @@ TEST(JobValues, FewMayChange) {
                                          "threads_per_rank",
                                          "deadline_seconds",
                                          "disk_deadline_seconds",
+                                         "start_deadline_seconds",
                                          "model.init_from",
                                          "model.tokenizer",
                                          "hyperparameters.epochs",

@@ -5,6 +5,8 @@
 
 #include "launch/launcher/mpirun.h"
 #include "launch/launcher/mpirun_noise.h"
+#include "launch/launcher/report.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lockstep {
 namespace {
@@ -70,6 +72,70 @@ TEST(MpirunNoise, ReadsOpenMpi5Too) {
   EXPECT_EQ(left.printed, "");
   EXPECT_EQ(left.noise.failed_rank(), 3);
   EXPECT_EQ(left.noise.exit_code(), 76);
+}
+
+// Both print it; only Open MPI 4 has the component that the second box is about.
+TEST(MpirunNoise, ReadsALostHostAndDropsAMissingComponent) {
+  for (const std::string name : {"ORTE", "PRTE"}) {
+    Filter f;
+    const std::string box =
+        kRule + "\n" + name +
+        " has lost communication with a remote daemon.\n\n  HNP daemon   : [[57003,0],0] on node "
+        "head\n  Remote daemon: [[57003,0],1] on node node2\n\nThis is usually due to either a "
+        "failure of the TCP network\nconnection to the node.\n" +
+        kRule + "\n";
+    f.noise.feed(box);
+    f.noise.finish();
+    EXPECT_EQ(f.printed, box);
+    EXPECT_EQ(f.noise.lost_host(), "node2");
+  }
+  Filter f;
+  const auto missing = [](const std::string& framework, const std::string& component) {
+    return kRule +
+           "\nA requested component was not found, or was unable to be opened.  This\nmeans that this "
+           "component is either not installed or is unable to be\nused on your system.\n\nHost:      "
+           "host-7\nFramework: " +
+           framework + "\nComponent: " + component + "\n" + kRule + "\n";
+  };
+  f.noise.feed(missing("plm", "isolated") + missing("btl", "tcp") + missing("plm", "isolated"));
+  f.noise.finish();
+  EXPECT_EQ(f.printed, missing("btl", "tcp"));
+  EXPECT_EQ(f.noise.lost_host(), "");
+}
+
+TEST(MpirunNoise, HandsReportsOver) {
+  std::string printed;
+  std::vector<std::string> reports;
+  MpirunNoise noise([&](std::string_view text) { printed += text; },
+                    [&](std::string_view line) {
+                      if (line.find("report") == std::string_view::npos) return false;
+                      reports.emplace_back(line);
+                      return true;
+                    });
+  noise.feed("a\nreport 1\n" + kRule + "\nMPI_ABORT was invoked\nreport 2\n" + kRule + "\nb\n");
+  noise.finish();
+  EXPECT_EQ(printed, "a\nb\n");
+  EXPECT_EQ(reports, (std::vector<std::string>{"report 1", "report 2"}));
+}
+
+TEST(Reports, OfRanksOnOtherHosts) {
+  const testing::TestFolder folder;
+  EXPECT_FALSE(take_report(folder.path(), "a line"));
+  EXPECT_FALSE(take_report(folder.path(), "lockstep-report 1 nonsense 1"));
+  EXPECT_FALSE(read_rank(folder.path(), 1).started);
+  EXPECT_TRUE(take_report(folder.path(), "lockstep-report 1 remote 1"));
+  EXPECT_TRUE(take_report(folder.path(), "[1,1]<stderr>:lockstep-report 1 met 1"));
+  RankState s = read_rank(folder.path(), 1);
+  EXPECT_TRUE(s.started && s.remote && s.met && !s.peer_lost);
+  EXPECT_EQ(s.step, -1);
+  EXPECT_EQ(s.code, -1);
+  for (const char* line :
+       {"lockstep-report 1 step 223", "lockstep-report 1 peer_lost 1", "lockstep-report 1 code 75"})
+    EXPECT_TRUE(take_report(folder.path(), line));
+  s = read_rank(folder.path(), 1);
+  EXPECT_TRUE(s.met && s.peer_lost);
+  EXPECT_EQ(s.step, 223);
+  EXPECT_EQ(s.code, 75);
 }
 
 TEST(MpirunNoise, LetsEverythingElsePass) {
