@@ -89,7 +89,7 @@ NOT_RUN = {
     "lockstep sample runs/ddpm-cifar10-001 --count 64 --sampler ddpm --steps 1000": CIFAR,
     'lockstep fit configs/mnist_cnn.yaml --set instance_count=8 --set \'hosts=["node1:4", "node2:4"]\'': HOSTS,
     "lockstep fit configs/mnist_cnn.yaml --set instance_count=8 --set hostfile=cluster.txt": HOSTS,
-    "sbatch --nodes=2 --ntasks-per-node=4 --wrap 'srun --mpi=pmix lockstep fit configs/mnist_cnn.yaml "
+    "sbatch --nodes=2 --ntasks-per-node=4 --wrap 'srun --mpi=pmix --kill-on-bad-exit=1 lockstep fit configs/mnist_cnn.yaml "
     "--set instance_count=8'": "needs Slurm; tests/runtime/comm/on_ranks_test.cpp tests what ranks read of it",
     "lockstep serve runs/mnist-cnn-001 --port 8080": SERVES,
     "lockstep bench serve http://127.0.0.1:8080 --clients 8 --seconds 20": "tests/launch/bench_serve_test.cpp runs it",
