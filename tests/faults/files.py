@@ -63,7 +63,6 @@ class Trials:
     def fit(self, *options, fault=None, at=0, below=None, more=None, limit=None, cache=None):
         """Its exit code, and what it said."""
         def in_child():
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # which would end it before it could say anything
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMI", "SLURM_", "FAULT_"))}
@@ -142,6 +141,8 @@ class Trials:
             trial = f"{fault} at call {at}"
             code, said = self.fit(fault=fault, at=at)
             hit = [call for call in self.calls() if call[0] == fault]
+            if not hit and fault == "full" and code == 0:
+                continue  # nothing behind that call needs room
             if not self.expect(trial, hit, "the call never came"):
                 continue
             trial += f", {hit[0][1]} {hit[0][2].removeprefix(str(self.folder))}"
@@ -245,10 +246,12 @@ class Trials:
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("build", type=pathlib.Path)
-    arguments.add_argument("parts", nargs="*", metavar="PART", default=[], choices=[[], *PARTS])
+    arguments.add_argument("parts", nargs="*", metavar="PART", default=[])
     arguments.add_argument("--all", action="store_true")
-    given = arguments.parse_args()
+    given = arguments.parse_intermixed_args()
     parts = given.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        arguments.error(f"no part {unknown}: {PARTS}")
     with tempfile.TemporaryDirectory(prefix="lockstep-faults-") as folder:
         trials = Trials(given.build.resolve(), pathlib.Path(folder).resolve())
         calls = trials.undisturbed()
