@@ -68,10 +68,10 @@ std::optional<Error> lost(const Job& job, const Ending& ending, const Ranks& ran
     return Error(
         stands ? Exit::try_again : Exit::unavailable, "E_MPIRUN_LOST",
         fmt::format("mpirun was ended by signal {}, and its ranks with it", WTERMSIG(ending.mpirun_status)));
-  const int silent = ending.gone >= 0         ? ending.gone
-                     : !ranks.missing.empty() ? ranks.missing.front()
-                     : ending.killed          ? -1
-                                              : ranks.silent;
+  const int silent = ending.gone >= 0                   ? ending.gone
+                     : !ranks.missing.empty()           ? ranks.missing.front()
+                     : ending.killed || ranks.peer_lost ? -1  // rank 0's own words name it
+                                                        : ranks.silent;
   // A rank that says that it has lost a peer is not the one that was lost.
   const bool named = noise.failed_rank() >= 0 && noise.exit_code() != kTryAgain;
   if (const int rank = named ? noise.failed_rank() : silent; rank >= 0)
