@@ -30,7 +30,7 @@ TEST_F(LostMappingTest, OfTheDataSetEndsTheRunWithItsName) {
       {"sh", "-c",
        "cd '" + folder_.path() +
            "' && exec " LOCKSTEP_BINARY " fit job.yaml --output run --set hyperparameters.steps=100000000 "
-                                        "--set checkpoint.every_steps=100000000"},
+           "--set checkpoint.every_steps=100000000"},
       {{"XDG_CACHE_HOME", folder_.file("cache")}});
   const auto begun = [&] {
     return fs::exists(folder_.file("run/metrics.jsonl")) &&
