@@ -97,7 +97,7 @@ class Product final : public Kernel {
   // Threads get as many blocks each, where there are rows for that.
   int64_t rows_together(int threads) const {
     const int64_t most = std::clamp(kRowFloats / depth_ / kStrip * kStrip, 2 * kStrip, kBlockRows);
-    const int64_t blocks = divide_up(divide_up(rows_, most), threads) * threads;
+    const int64_t blocks = divide_up(divide_up(std::max<int64_t>(rows_, 1), most), threads) * threads;
     return std::clamp(divide_up(divide_up(rows_, blocks), kStrip) * kStrip, kStrip, most);
   }
 

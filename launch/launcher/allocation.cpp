@@ -141,10 +141,10 @@ std::vector<AllocatedNode> nodes_by_pairs(const std::string& text) {
   return nodes;
 }
 
-// One rank after the other goes where most places are free, and so every node has its share.
+// Every node has one rank; one after the other, the rest go where most places are free.
 std::vector<int64_t> shares(int64_t ranks, const std::vector<int64_t>& places) {
-  std::vector<int64_t> taken(places.size(), 0);
-  for (int64_t r = 0; r < ranks; ++r) {
+  std::vector<int64_t> taken(places.size(), 1);
+  for (auto r = static_cast<int64_t>(places.size()); r < ranks; ++r) {
     size_t most = 0;
     for (size_t i = 1; i < places.size(); ++i)
       if (places[i] - taken[i] > places[most] - taken[most]) most = i;

@@ -6,17 +6,16 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
+
+#include "runtime/files/path.h"
 
 namespace lockstep {
 namespace {
 
-namespace fs = std::filesystem;
-
 // A file of /proc, whose process may be gone or somebody else's: then nothing.
-std::string contents(const fs::path& file) {
+std::string contents(const std::string& file) {
   std::ifstream in(file, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
 }
@@ -58,13 +57,11 @@ void kill_those(const std::string& reports, bool ranks_only) {
 
 std::vector<JobProcess> job_processes(const std::string& reports) {
   std::vector<JobProcess> found;
-  std::error_code error;
-  for (fs::directory_iterator at("/proc", error), end; !error && at != end; at.increment(error)) {
-    const std::string name = at->path().filename();
+  for (const std::string& name : names_in("/proc")) {
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const std::string environment = '\0' + contents(at->path() / "environ");
+    const std::string folder = "/proc/" + name, environment = '\0' + contents(folder + "/environ");
     if (value_of(environment, "LOCKSTEP_REPORT") == reports)
-      found.push_back(process(std::atoi(name.c_str()), environment, contents(at->path() / "stat")));
+      found.push_back(process(std::atoi(name.c_str()), environment, contents(folder + "/stat")));
   }
   return found;
 }

@@ -12,6 +12,7 @@
 #include "kernels/core/error.h"
 #include "runtime/comm/whereabouts.h"
 #include "runtime/files/host_name.h"
+#include "runtime/telemetry/say.h"
 #include "runtime/telemetry/trace.h"
 
 namespace lockstep {
@@ -345,7 +346,7 @@ void MpiWorld::end(const LostPeer& lost) {
   if (options_.on_peer_lost)
     options_.on_peer_lost(lost);
   else if (!lost.told)
-    std::fputs((lost.error.what() + std::string("\n")).c_str(), stderr);
+    say(stderr, lost.error.what() + std::string("\n"));
   std::fflush(nullptr);
   if (!lost.told && roll_) part(lost.error);
   if (lost.told) std::this_thread::sleep_for(300ms);  // the first to leave is the one that mpirun names

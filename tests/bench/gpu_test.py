@@ -225,7 +225,7 @@ class Cases(unittest.TestCase):
         self.assertEqual((of["cast"]["passed"], of["cast"]["failed"]), (1, []))
         self.assertEqual(of["conv2d"]["failed"], [{"test": "Ops/CudaCases.MatchTheReference/conv2d", "says": "off by one"}])
         self.assertIn("exit -6", of["linear"]["failed"][0]["says"])
-        self.assertIn("no end after 3 s", of["reorder"]["failed"][0]["says"])
+        self.assertRegex(of["reorder"]["failed"][0]["says"], "^no end after [0-9]+ s")
         self.assertNotIn("CudaWords.*", [line["test"] for line in lines])
 
     def test_words_alone(self):

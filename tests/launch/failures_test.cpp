@@ -230,8 +230,9 @@ TEST_F(FailuresTest, AFileThatOneRankLacks) {
   expect(fit("job$OMPI_COMM_WORLD_RANK.yaml"), Exit::no_input, "rank=1", "host=", "job1.yaml");
   // One path that is another folder for each rank.
   for (const char* at : {"at0", "at1"}) fs::create_directory(folder_.file(at));
-  for (const char* half : {"train-images-idx3-ubyte", "train-labels-idx1-ubyte"})
-    fs::copy(folder_.file(half), folder_.file(std::string("at0/") + half));
+  for (const char* file : {"train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
+                           "t10k-labels-idx1-ubyte"})
+    fs::copy(folder_.file(file), folder_.file(std::string("at0/") + file));
   expect(
       shell(mpirun(2) + "sh -c 'cd at$OMPI_COMM_WORLD_RANK; exec " LOCKSTEP_BINARY
                         " fit ../job.yaml --set inputs.training.path=/proc/self/cwd --set instance_count=2'"),

@@ -80,7 +80,7 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(job.training.limit, 1000);
   EXPECT_EQ(job.training.mean, (std::vector<float>{0.4914f, 0.4822f, 0.4465f}));
   EXPECT_EQ(job.training.std, (std::vector<float>{0.25f}));
-  EXPECT_EQ(job.training.where, folder.file() + ":29:3");
+  EXPECT_EQ(job.training.where, folder.file() + ":30:3");
   EXPECT_EQ(job.training.fit.text(), "resize 72x0 crop 64x60");
   EXPECT_EQ(job.training.on_bad_image, "skip");
   EXPECT_EQ(job.training.captions.column, "text");
@@ -133,7 +133,7 @@ TEST(JobRead, EveryFieldOfAFullJob) {
   EXPECT_EQ(h.param_groups[1].lr_scale, 0.1);
   EXPECT_FALSE(h.param_groups[1].weight_decay);
   EXPECT_TRUE(h.param_groups[1].frozen);
-  EXPECT_EQ(h.param_groups[1].where, folder.file() + ":46:7");
+  EXPECT_EQ(h.param_groups[1].where, folder.file() + ":47:7");
   EXPECT_EQ(job.checkpoint.every_steps, 100);
   EXPECT_FALSE(job.checkpoint.every_epochs);
   EXPECT_EQ(job.checkpoint.keep, 0);
@@ -149,7 +149,7 @@ TEST(JobRead, EveryLayer) {
   const auto& conv = std::get<layer::Conv2d>(layers[0].kind);
   EXPECT_EQ(layers[0].name, "stem");
   EXPECT_EQ(layers[0].type, "conv2d");
-  EXPECT_EQ(layers[0].where, folder.file() + ":11:7");
+  EXPECT_EQ(layers[0].where, folder.file() + ":12:7");
   EXPECT_EQ(conv.out_channels, 16);
   EXPECT_EQ(conv.in_channels, 3);
   EXPECT_TRUE(conv.kernel.h == 3 && conv.kernel.w == 5);
