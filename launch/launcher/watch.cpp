@@ -26,8 +26,8 @@ constexpr double kMeetAfterRequest = 2;
 // mpirun takes a second to end the other ranks when one has ended. It waits for many minutes where a host's link is down,
 // and Open MPI 4.1.4 may get stuck if a rank was killed while it connected: then the launcher ends it, and ssh.
 constexpr double kMpirunStuck = 2.8;
-// Longest wait for an mpirun whose ranks have all left: how the job ended is known.
-constexpr double kMpirunAlone = 10;
+// Longest wait for an mpirun whose ranks have all left, as how the job ended is known; and for a rank that says why it leaves.
+constexpr double kLongest = 10;
 
 // A rank of this host that is gone, and not because the job is done or stops in order: then the slowest rank may still be
 // writing.
@@ -141,16 +141,17 @@ void Watch::expect_mpirun() {
 }
 
 void Watch::expect_ranks() {
-  bool lost = false, all_left = true;
+  bool lost = false, all_left = true, writing = false;
   for (int r = 0; r < job_.instance_count; ++r) {
     const RankState s = read_rank(reports_, r);
     lost |= s.peer_lost || is_gone(s);
     all_left &= s.started && s.code >= 0 && s.pid == 0;
+    writing |= s.peer_lost && s.pid > 0 && s.code < 0;  // who is to blame, to a disk that may be slow
     // Those that are ended from now on are not to blame.
     if (ends_at_ < 0 && ending_.gone < 0 && is_gone(s) && s.code < 0) ending_.gone = r;
   }
   if (ends_at_ < 0 && (lost || all_left)) ends_at_ = now_;
-  const double patience = all_left && !lost && !ending_.why ? kMpirunAlone : kMpirunStuck;
+  const double patience = (all_left && !lost && !ending_.why) || writing ? kLongest : kMpirunStuck;
   if (ends_at_ < 0 || now_ - ends_at_ < patience || ending_.killed) return;
   ending_.killed = true;
   kill_all(reports_);
