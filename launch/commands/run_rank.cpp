@@ -254,8 +254,12 @@ class RankRun {
     Status s;
     s.step = done, s.steps = steps;
     const OwnWork own("writing status.json");
-    write_status(run_.path, s);
+    // mpirun wakes a rank that was stopped before it ends it: whoever has lost this one has said so there.
+    if (!has_failed()) write_status(run_.path, s);
     last_status_ = Clock::now();
+  }
+  bool has_failed() const try { return read_status(run_.path).state == "failed"; } catch (const Error&) {
+    return false;
   }
 
   const Job& job_;
