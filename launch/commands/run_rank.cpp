@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <optional>
@@ -50,25 +49,10 @@ void open_run(const Job& job, const FitOptions& options, Run& run) {
   run.folder = run.resumes ? RunFolder::open(job.output_dir, job.job_name, options.output)
                            : RunFolder::create(job.output_dir, job.job_name, options.output);
   run.path = run.folder->path();
-  try {
-    if (run.resumes) run.before = read_status(run.path);
-  } catch (const Error&) {  // a damaged or missing status says nothing
-  }
+  if (run.resumes) run.before = last_status(run.path);
   // A run that goes on keeps its job until the checkpoint has agreed with the new one.
   if (!run.resumes) write_file_atomically(run.folder->file("job.yaml"), to_yaml(job));
   write_status(run.path, {});
-}
-
-Status failure(const Error& e, int rank, int64_t step) {
-  Status s;
-  s.state = "failed", s.code = e.code(), s.rank = rank, s.step = step;
-  s.error_id = e.id(), s.cause = e.message(), s.hint = e.hint();
-  for (const auto& [key, value] : e.places()) {
-    if (key == "op") s.op = value;
-    if (key == "step") std::from_chars(value.data(), value.data() + value.size(), s.step);
-    if (key == "rank") std::from_chars(value.data(), value.data() + value.size(), s.rank);
-  }
-  return s;
 }
 
 // A new run that has not begun leaves nothing behind; one that was to go on stays as it was. On a full disk the
@@ -196,7 +180,7 @@ class RankRun {
   int fail_together(const AgreedError& e) {
     if (is_root()) {
       report_error(e.what());
-      note_failure(run_, failure(e, -1, step_));
+      note_failure(run_, failed({}, e, step_));
     }
     return leave(e.code());
   }
@@ -206,7 +190,7 @@ class RankRun {
   int fail_alone(Error e) {
     e.add_place("rank", std::to_string(comm_.rank()));
     report_error(e.what());
-    note_failure(run_, failure(e, comm_.rank(), step_));
+    note_failure(run_, failed({}, e, step_));
     report_.exit_code(e.code());
     comm_.leave(e);
     if (comm_.size() > 1) {
@@ -245,7 +229,7 @@ class RankRun {
     if (!run_.folder && is_there(run_.path + "/log.txt"))
       open_log(run_.path + "/log.txt", comm_.rank(), comm_.size());
     spdlog::info("{}", e.what());
-    note_failure(run_, failure(e, -1, report_.step()));
+    note_failure(run_, failed({}, e, report_.step()));
   }
 
   void note_step(int64_t done, int64_t steps) {
@@ -255,11 +239,8 @@ class RankRun {
     s.step = done, s.steps = steps;
     const OwnWork own("writing status.json");
     // mpirun wakes a rank that was stopped before it ends it: whoever has lost this one has said so there.
-    if (!has_failed()) write_status(run_.path, s);
+    if (last_status(run_.path).state != "failed") write_status(run_.path, s);
     last_status_ = Clock::now();
-  }
-  bool has_failed() const try { return read_status(run_.path).state == "failed"; } catch (const Error&) {
-    return false;
   }
 
   const Job& job_;

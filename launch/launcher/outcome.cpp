@@ -5,7 +5,6 @@
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <iterator>
 #include <vector>
@@ -51,15 +50,6 @@ Ranks read_ranks(const std::string& reports, int64_t count) {
   return all;
 }
 
-// A damaged or missing status says nothing.
-Status status_of(const std::string& run) {
-  try {
-    return read_status(run);
-  } catch (const Error&) {
-    return {};
-  }
-}
-
 // What was lost, and with it the job. None: the ranks alone know.
 std::optional<Error> lost(const Job& job, const Ending& ending, const Ranks& ranks, const MpirunNoise& noise,
                           bool stands) {
@@ -89,13 +79,9 @@ std::optional<Error> lost(const Job& job, const Ending& ending, const Ranks& ran
   return Error(stands ? Exit::try_again : Exit::unavailable, "E_RANK_LOST", "a rank ended without a word");
 }
 
-void write_failure(const std::string& run, Status status, const Error& e, int64_t step) {
-  status.state = "failed", status.code = e.code(), status.rank = -1, status.step = step;
-  status.error_id = e.id(), status.cause = e.message(), status.hint = e.hint();
-  for (const auto& [key, value] : e.places())
-    if (key == "rank") std::from_chars(value.data(), value.data() + value.size(), status.rank);
+void write_failure(const std::string& run, const Status& before, const Error& e, int64_t step) {
   try {
-    write_status(run, status);
+    write_status(run, failed(before, e, step));
   } catch (const Error& failure) {
     say(stderr, failure.what() + std::string("\n"));
   }
@@ -126,7 +112,7 @@ int conclude(const std::string& reports, const Job& job, const Ending& ending, c
   const bool stands = ranks.any_step || (folder.empty() ? resumption.exists : !is_new);
   if (!folder.empty() && !stands) discard_run(folder, made);
   const std::string run = stands ? folder : "";
-  const Status status = run.empty() ? Status{} : status_of(run);
+  const Status status = run.empty() ? Status{} : last_status(run);
   // Where no step was done, a run that was resumed has the end that it had before.
   const bool noted = !run.empty() && status.state != "running";
   if (noted && ranks.any_step && (!ranks.peer_lost || status.state != "failed")) return status.code;

@@ -5,6 +5,7 @@
 
 #include "runtime/comm/error_text.h"
 #include "runtime/comm/whereabouts.h"
+#include "runtime/device/memory.h"
 #include "runtime/files/host_name.h"
 
 namespace lockstep {
@@ -16,6 +17,8 @@ std::string failure_of(const std::function<void()>& work) {
     work();
   } catch (const Error& e) {
     return encode(e);
+  } catch (const std::bad_alloc&) {
+    return encode(out_of_memory());
   } catch (const std::exception& e) {
     return encode(Error(Exit::internal, "E_INTERNAL", e.what()));
   }

@@ -15,6 +15,7 @@
 #include <string>
 #include <utility>
 
+#include "kernels/core/error.h"
 #include "runtime/files/file_lock.h"
 
 namespace lockstep {
@@ -61,5 +62,9 @@ struct Status {
 };
 void write_status(const std::string& run_folder, const Status& status);
 Status read_status(const std::string& run_folder);  // no_input (66), data (65)
+// The same where a damaged or missing one says nothing.
+Status last_status(const std::string& run_folder);
+// `before`, ended by `e`: at the step, with the rank and in the op that its places name, or else at `step`, by no rank.
+Status failed(Status before, const Error& e, int64_t step);
 
 }  // namespace lockstep

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <charconv>
 #include <ctime>
 #include <set>
 
@@ -69,6 +70,25 @@ Status read_status(const std::string& run_folder) {
   if (!json.empty()) throw bad(fmt::format("unknown key \"{}\"", json.begin().key()));
   if (!kStates.contains(status.state)) throw bad(fmt::format("unknown state \"{}\"", status.state));
   return status;
+}
+
+Status last_status(const std::string& run_folder) {
+  try {
+    return read_status(run_folder);
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+Status failed(Status s, const Error& e, int64_t step) {
+  s.state = "failed", s.code = e.code(), s.rank = -1, s.step = step;
+  s.error_id = e.id(), s.cause = e.message(), s.hint = e.hint();
+  for (const auto& [key, value] : e.places()) {
+    if (key == "op") s.op = value;
+    if (key == "step") std::from_chars(value.data(), value.data() + value.size(), s.step);
+    if (key == "rank") std::from_chars(value.data(), value.data() + value.size(), s.rank);
+  }
+  return s;
 }
 
 }  // namespace lockstep
