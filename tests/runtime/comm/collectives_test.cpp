@@ -344,6 +344,15 @@ TEST(Together, AllThrowWhatOneRankThrew) {
   EXPECT_THROW(on_root(world(), []() -> std::string { throw Error(Exit::io, "E_Y", "full"); }), AgreedError);
 }
 
+TEST(Together, MemoryThatRunsOutIsNoBug) {
+  try {
+    together(world(), [] { throw std::bad_alloc(); });
+    FAIL();
+  } catch (const AgreedError& e) {
+    EXPECT_EQ(e.exit(), Exit::io) << e.what();
+  }
+}
+
 TEST(MirrorCommunicator, TakesAllRanksForItsOwnLikeness) {
   const auto mirror = make_mirror_communicator(3);
   EXPECT_EQ(mirror->rank(), 0);
