@@ -3,7 +3,6 @@
 
 #include <fmt/ranges.h>
 #include <netdb.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -16,6 +15,7 @@
 #include "launch/job/scalar.h"
 #include "launch/launcher/allocation.h"
 #include "launch/launcher/ask_program.h"
+#include "runtime/files/host_name.h"
 #include "runtime/files/path.h"
 #include "runtime/files/utf8.h"
 
@@ -138,15 +138,10 @@ bool answers(const std::string& host) {
   return ask_program(command).find("lockstep-is-here") != std::string::npos;
 }
 
-std::string own_name() {
-  char name[256] = {};
-  return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
-}
-
 void expect_known(const std::vector<NamedHost>& hosts) {
   std::vector<std::string> names;
   for (const NamedHost& host : hosts)
-    if (host.name != own_name() && std::ranges::find(names, host.name) == names.end())
+    if (host.name != host_name() && std::ranges::find(names, host.name) == names.end())
       names.push_back(host.name);
   auto problems = without_address(names);
   std::map<std::string, std::string> other_names;
@@ -181,7 +176,7 @@ std::vector<std::string> silent_hosts(const Job& job) try {
   std::map<std::string, std::future<bool>> asked;
   if (!in_batch_job())
     for (const NamedHost& host : hosts_of(job))
-      if (host.name != own_name() && host.name != "localhost" && !asked.contains(host.name))
+      if (host.name != host_name() && host.name != "localhost" && !asked.contains(host.name))
         asked[host.name] = std::async(std::launch::async, answers, host.login);
   std::vector<std::string> silent;
   for (auto& [name, answer] : asked)

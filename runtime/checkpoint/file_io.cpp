@@ -12,7 +12,6 @@
 #include <ctime>
 #include <filesystem>
 
-#include "runtime/checkpoint/checkpoint.h"
 #include "runtime/comm/whereabouts.h"
 #include "runtime/files/file_lock.h"
 #include "runtime/files/path.h"

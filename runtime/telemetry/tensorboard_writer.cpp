@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <array>
 #include <chrono>
 
 #include "runtime/checkpoint/file_io.h"
+#include "runtime/files/host_name.h"
 #include "runtime/files/path.h"
 #include "runtime/telemetry/metrics.h"
 #include "runtime/telemetry/tensorboard.pb.h"
@@ -34,13 +33,11 @@ struct TensorBoardWriter::Impl {
 
 TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::optional<int64_t> resume_step) {
   make_folders(folder);
-  std::array<char, 256> host{};
-  if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
   // TensorBoard reads the files of a folder in the order of their names. Two starts within a second: the
   // later time.
   std::string path;
   for (int64_t time = static_cast<int64_t>(seconds_since_1970()); path.empty() || is_there(path); ++time)
-    path = fmt::format("{}/events.out.tfevents.{:010}.{}", folder, time, host.data());
+    path = fmt::format("{}/events.out.tfevents.{:010}.{}", folder, time, host_name());
   impl_ = std::make_unique<Impl>(path);
   tensorboard::Event version;
   version.set_file_version("brain.Event:2");
