@@ -149,10 +149,7 @@ class Interrupted : public ::testing::TestWithParam<int> {
   std::vector<pid_t> living() const { return processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()); }
   pid_t rank_process(int rank) const {
     if (ranks() == 1) return living().empty() ? -1 : living().front();
-    const auto same_number = processes_with("OMPI_COMM_WORLD_RANK=" + std::to_string(rank));
-    for (pid_t p : living())
-      if (std::ranges::count(same_number, p)) return p;
-    return -1;
+    return rank_with("LOCKSTEP_TEST_MARK=" + folder_.path(), rank);
   }
 
   void expect_same_end(const std::string& run, const std::string& expected) const {
@@ -258,7 +255,7 @@ TEST_P(Interrupted, InACheckpointWithTheOneBeforeDamaged) {
     const pid_t writer = rank_process(0);
     ASSERT_GT(writer, 0) << p.output();
     ASSERT_TRUE(WritingWatch(run_).wait(kPatience)) << p.output();
-    ::kill(writer, SIGKILL);
+    send_signal(writer, SIGKILL);
     p.wait();
     ASSERT_TRUE(eventually([&] { return living().empty(); })) << "processes left behind";
     hit = checkpoints_in_writing(run_) > 0 && list_checkpoints(run_).size() >= 2;
@@ -281,7 +278,7 @@ TEST_P(Interrupted, InACheckpointWithTheOneBeforeDamaged) {
 TEST_P(Interrupted, AllCheckpointsDamagedIsRefused) {
   Process p = start(run_, false);
   ASSERT_TRUE(eventually([&] { return list_checkpoints(run_).size() >= 2; })) << p.output();
-  ::kill(rank_process(0), SIGKILL);
+  send_signal(rank_process(0), SIGKILL);
   p.wait();
   const auto checkpoints = list_checkpoints(run_);
   for (const std::string& c : checkpoints) fs::resize_file(c + "/model.safetensors", 1000);

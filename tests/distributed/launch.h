@@ -53,12 +53,7 @@ class Launch : public ::testing::Test {
     return more;
   }
   std::vector<pid_t> living() const { return processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()); }
-  pid_t rank_pid(int rank) const {
-    const auto ranks = processes_with("OMPI_COMM_WORLD_RANK=" + std::to_string(rank));
-    for (pid_t p : living())
-      if (std::count(ranks.begin(), ranks.end(), p)) return p;
-    return -1;
-  }
+  pid_t rank_pid(int rank) const { return rank_with("LOCKSTEP_TEST_MARK=" + folder_.path(), rank); }
   bool in_training() {
     const bool there =
         eventually([&] { return std::filesystem::exists(run_ + "/checkpoints/step-00000050"); });

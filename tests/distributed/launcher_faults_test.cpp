@@ -74,7 +74,7 @@ TEST_F(Faults, AHostThatFallsSilentIsNamed) {
 TEST_F(Faults, RankZeroNotesALostPeer) {
   Process p(mpirun(2, endless({"--set", "deadline_seconds=2"})), environment());
   ASSERT_TRUE(in_training()) << p.output();
-  ::kill(rank_pid(1), SIGSTOP);
+  send_signal(rank_pid(1), SIGSTOP);
   EXPECT_TRUE(eventually([&] { return read_status(run_).state == "failed"; })) << p.output();
   EXPECT_EQ(read_status(run_).error_id, "E_PEER_LOST");
   EXPECT_GE(read_status(run_).step, 50);
@@ -179,7 +179,7 @@ TEST_F(Faults, RanksElsewhereStopInOrder) {
 TEST_F(Faults, ARankElsewhereThatIsLostIsResumed) {
   Process p(endless(), with_ranks_that(kElsewhere));
   ASSERT_TRUE(in_training()) << p.output();
-  ::kill(rank_pid(1), SIGKILL);
+  send_signal(rank_pid(1), SIGKILL);
   expect(p, 75, {"rank 1 ended by signal 9", "resume with: lockstep fit"});
 }
 

@@ -20,6 +20,7 @@ using testing::Launch;
 using testing::mpirun;
 using testing::Process;
 using testing::processes_with;
+using testing::send_signal;
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
@@ -186,7 +187,7 @@ TEST_F(Launch, NohupIsObeyed) {
 TEST_F(Launch, SecondSignalStopsAtOnce) {
   Process p(endless(), environment());
   ASSERT_TRUE(in_training()) << p.output();
-  ::kill(rank_pid(1), SIGSTOP);  // so that the first one cannot be obeyed
+  send_signal(rank_pid(1), SIGSTOP);  // so that the first one cannot be obeyed
   p.signal(SIGINT);
   ASSERT_TRUE(p.wait_for("once more to stop at once")) << p.output();
   std::this_thread::sleep_for(1100ms);  // within a second it is the same wish
@@ -212,7 +213,7 @@ TEST_P(KilledRank, IsNamedAtOnce) {
   const auto [rank, signal] = GetParam();
   Process p(endless(), environment());
   ASSERT_TRUE(in_training()) << p.output();
-  ::kill(rank_pid(rank), signal);
+  send_signal(rank_pid(rank), signal);
   const auto killed = Clock::now();
   EXPECT_EQ(p.wait(), 75) << p.output();
   EXPECT_LT(Clock::now() - killed, at_once());

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <algorithm>
 #include <filesystem>
 
 #include "runtime/checkpoint/checkpoint.h"
@@ -57,12 +56,7 @@ class Job {
     return eventually([&] { return std::filesystem::exists(run() + "/checkpoints/step-00000050"); });
   }
   std::vector<pid_t> living() const { return processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()); }
-  pid_t rank(int number) const {
-    const auto same_number = processes_with("OMPI_COMM_WORLD_RANK=" + std::to_string(number));
-    for (pid_t p : living())
-      if (std::ranges::count(same_number, p)) return p;
-    return -1;
-  }
+  pid_t rank(int number) const { return rank_with("LOCKSTEP_TEST_MARK=" + folder_.path(), number); }
   // By the step that was finished.
   void expect_stopped_in_order() {
     EXPECT_EQ(process().wait(), 75) << process().output();
@@ -92,9 +86,9 @@ TEST_P(StoppedRank, IsNamed) {
   Job job(ranks);
   job.start(job.fit(), {{"LOCKSTEP_RANKS_PER_HOST", per_host}});
   ASSERT_TRUE(job.in_training()) << job.process().output();
-  ::kill(job.rank(rank), SIGSTOP);
+  send_signal(job.rank(rank), SIGSTOP);
   EXPECT_EQ(job.process().wait(), 75) << job.process().output();
-  const std::string& said = job.process().output();
+  const std::string said = job.process().output();
   const std::string name = "error[E_PEER_LOST] rank=" + std::to_string(rank) + " host=";
   EXPECT_NE(said.find(name), std::string::npos) << said;
   EXPECT_EQ(said.find(name), said.rfind("E_PEER_LOST") - std::string("error[").size()) << "once: " << said;
@@ -133,7 +127,7 @@ TEST_P(RankSignals, ToOneRankStopAllInOrder) {
     Job job(2);
     job.start(launched ? job.fit() : mpirun(2, job.fit()));
     ASSERT_TRUE(job.in_training()) << job.process().output();
-    ::kill(job.rank(1), GetParam());
+    send_signal(job.rank(1), GetParam());
     job.expect_stopped_in_order();
   }
 }
@@ -144,7 +138,7 @@ TEST_P(RankSignals, ToAllOfThemSeveralTimesAreOneWish) {
   ASSERT_TRUE(job.in_training()) << job.process().output();
   const pid_t ranks[] = {job.rank(0), job.rank(1)};
   for (int signal : {GetParam(), SIGTERM, GetParam()})
-    for (pid_t rank : ranks) ::kill(rank, signal);
+    for (pid_t rank : ranks) send_signal(rank, signal);
   job.expect_stopped_in_order();
 }
 INSTANTIATE_TEST_SUITE_P(All, RankSignals, ::testing::Values(SIGUSR1, SIGHUP, SIGTERM, SIGINT));

@@ -89,7 +89,7 @@ class Serve : public SmallRun {
     server_ = std::make_unique<Process>(command, environment);
     ASSERT_TRUE(server_->wait_for("is served on http")) << server_->output();
     ASSERT_TRUE(server_->wait_for("/\n"));
-    const std::string& said = server_->output();
+    const std::string said = server_->output();
     port_ = std::atoi(said.c_str() + said.rfind(':') + 1);
     ASSERT_GT(port_, 0) << said;
   }

@@ -41,6 +41,7 @@ Process::Process(const std::vector<std::string>& command,
   }
   ::close(ends[1]);
   pipe_ = ends[0];
+  reader_ = std::jthread([this](const std::stop_token& stop) { read(stop); });
 }
 
 Process::~Process() {
@@ -48,6 +49,8 @@ Process::~Process() {
     ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
   }
+  reader_.request_stop();
+  reader_.join();
   ::close(pipe_);
 }
 
@@ -55,26 +58,40 @@ void Process::signal(int number) const {
   if (pid_ > 0) ::kill(pid_, number);
 }
 
-bool Process::read_some(Clock::time_point until) {
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now()).count();
-  pollfd fd{pipe_, POLLIN, 0};
-  if (left <= 0 || ::poll(&fd, 1, static_cast<int>(left)) <= 0) return false;
+void Process::read(const std::stop_token& stop) {
   char buffer[4096];
-  const ssize_t n = ::read(pipe_, buffer, sizeof buffer);
-  if (n > 0) output_.append(buffer, static_cast<size_t>(n));
-  return n > 0;
+  pollfd fd{pipe_, POLLIN, 0};
+  while (!stop.stop_requested()) {
+    if (::poll(&fd, 1, 50) <= 0) continue;
+    const ssize_t n = ::read(pipe_, buffer, sizeof buffer);
+    const std::lock_guard lock(mutex_);
+    if (n > 0) output_.append(buffer, static_cast<size_t>(n));
+    if (n <= 0) ended_ = true;
+    more_.notify_all();
+    if (n <= 0) return;
+  }
+}
+
+std::string Process::output() const {
+  const std::lock_guard lock(mutex_);
+  return output_;
 }
 
 bool Process::wait_for(const std::string& text, std::chrono::milliseconds limit) {
-  const auto until = Clock::now() + limit;
-  while (output_.find(text) == std::string::npos)
-    if (!read_some(until)) return output_.find(text) != std::string::npos;
-  return true;
+  std::unique_lock lock(mutex_);
+  bool found = false;
+  more_.wait_for(lock, limit, [&] {
+    found = output_.find(text) != std::string::npos;
+    return found || ended_;
+  });
+  return found;
 }
 
 int Process::wait(std::chrono::milliseconds limit) {
   const auto until = Clock::now() + limit;
-  while (read_some(until)) {
+  {
+    std::unique_lock lock(mutex_);
+    more_.wait_until(lock, until, [&] { return ended_; });
   }
   int status = 0;
   while (::waitpid(pid_, &status, WNOHANG) == 0) {
@@ -123,6 +140,17 @@ std::vector<pid_t> processes_with(const std::string& entry) {
     if (text.find('\0' + entry + '\0') != std::string::npos) found.push_back(std::stoi(name));
   }
   return found;
+}
+
+pid_t rank_with(const std::string& entry, int rank) {
+  const auto ranks = processes_with("OMPI_COMM_WORLD_RANK=" + std::to_string(rank));
+  for (pid_t p : processes_with(entry))
+    if (std::ranges::count(ranks, p)) return p;
+  return -1;
+}
+
+void send_signal(pid_t process, int number) {
+  if (process <= 0 || ::kill(process, number) != 0) throw std::runtime_error("no such process");
 }
 
 }  // namespace lockstep::testing

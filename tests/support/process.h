@@ -5,7 +5,9 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <map>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,7 +27,8 @@ bool eventually(Condition&& condition, std::chrono::steady_clock::duration limit
   return condition();
 }
 
-// A running program with its standard output and error in one stream. Killed where the test ends before it.
+// A running program with its standard output and error in one stream, read as it comes: a program never waits for its test to
+// read. Killed where the test ends before it.
 class Process {
  public:
   // `command[0]` is looked up on the PATH. `environment` is added to this process's, without the variables by
@@ -38,19 +41,23 @@ class Process {
 
   pid_t pid() const { return pid_; }
   void signal(int number) const;
-  // Reads until the output so far contains `text`, or the program ends or `limit` passes: then false.
+  // Until the output so far contains `text`; false where the output ends or `limit` passes before.
   bool wait_for(const std::string& text, std::chrono::milliseconds limit = kPatience);
-  // Reads to the end. Returns the exit code, 128 + N after signal N, or -1 where it had to be killed after
+  // Until the output has ended and the program too. Returns the exit code, 128 + N after signal N, or -1 where it had to be killed after
   // `limit`.
   int wait(std::chrono::milliseconds limit = kPatience);
-  const std::string& output() const { return output_; }
+  std::string output() const;  // so far
 
  private:
-  bool read_some(std::chrono::steady_clock::time_point until);  // false: end of output or time
+  void read(const std::stop_token& stop);
 
   pid_t pid_ = -1;
   int pipe_ = -1;
+  mutable std::mutex mutex_;
+  std::condition_variable more_;
   std::string output_;
+  bool ended_ = false;  // nobody has the other end of the pipe any more
+  std::jthread reader_;
 };
 
 struct Ended {
@@ -63,5 +70,9 @@ Ended run(const std::vector<std::string>& command,
 std::vector<std::string> mpirun(int ranks, const std::vector<std::string>& program);
 // Living processes whose environment has `entry` ("NAME=value").
 std::vector<pid_t> processes_with(const std::string& entry);
+// That of them which is Open MPI's rank of this number. -1: there is none.
+pid_t rank_with(const std::string& entry, int rank);
+// Throws where there is no such process; so kill() never takes a -1, which means everybody.
+void send_signal(pid_t process, int number);
 
 }  // namespace lockstep::testing
