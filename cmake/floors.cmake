@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Options that every target of ours shares; lockstep_warnings is all but the sanitizers.
 add_library(lockstep_warnings INTERFACE)
-target_include_directories(lockstep_warnings INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
+target_include_directories(lockstep_warnings INTERFACE ${CMAKE_SOURCE_DIR})
+target_include_directories(lockstep_warnings SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/generated)  # other tools' words, not ours
 # No contraction: where a result depends on fma, the code says so; bits must not depend on the compiler's taste.
 # -Wno-restrict: GCC 12 sees overlaps in std::string's operator+ that aren't there (GCC bug 105651).
 # Paths below one root in debug lines, and from that root in messages, wherever the sources lie and whichever folder a
@@ -29,6 +30,9 @@ endif()
 # The thread sanitizer is for the runtime's threads. It understands neither OpenMP's, which kernels compute with, nor the fibers
 # of the GPU kernels' executor. The fuzzers are after what reads files.
 add_library(lockstep_kernel_options INTERFACE)
+if(LOCKSTEP_SANITIZE)
+  target_compile_options(lockstep_kernel_options INTERFACE -O1)  # without it vectors are a hundred times as slow
+endif()
 if(LOCKSTEP_SANITIZE MATCHES "thread|fuzzer")
   target_link_libraries(lockstep_kernel_options INTERFACE lockstep_warnings)
 else()
@@ -83,6 +87,11 @@ function(lockstep_floor folder)
   endif()
   lockstep_highway_sources(highway ${sources})
   set_source_files_properties(${highway} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  if(LOCKSTEP_SANITIZE MATCHES "address" AND NOT LOCKSTEP_SANITIZE MATCHES "fuzzer")
+    # Redzones around a kernel's tiles of sums keep them out of registers: the compiler then takes ten times as long. Indices
+    # into such arrays are checked by the undefined-behaviour sanitizer.
+    set_source_files_properties(${highway} PROPERTIES COMPILE_OPTIONS "--param=asan-stack=0")
+  endif()
   add_library(lockstep_${floor} STATIC ${sources})
   target_link_libraries(lockstep_${floor} PUBLIC ${ARG_PUBLIC} Threads::Threads PRIVATE $<BUILD_INTERFACE:${options}> ${ARG_PRIVATE})
   target_include_directories(lockstep_${floor} PUBLIC $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>)

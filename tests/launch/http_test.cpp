@@ -25,13 +25,13 @@ class Http : public ::testing::Test {
     asked_.clear();
   }
   void listen(HttpLimits limits) {
-    server_ = std::make_unique<HttpServer>("127.0.0.1", 0, limits,
-                                           [this](const HttpRequest& r, std::shared_ptr<Reply> reply) {
-                                             if (r.path == "/now")
-                                               return reply->send({200, "text/plain", r.body});
-                                             const std::lock_guard lock(mutex_);
-                                             asked_.push_back(std::move(reply));
-                                           });
+    server_ = std::make_unique<serve::HttpServer>("127.0.0.1", 0, limits,
+                                                  [this](const HttpRequest& r, std::shared_ptr<Reply> reply) {
+                                                    if (r.path == "/now")
+                                                      return reply->send({200, "text/plain", r.body});
+                                                    const std::lock_guard lock(mutex_);
+                                                    asked_.push_back(std::move(reply));
+                                                  });
     port_ = server_->port();
   }
   // The reply to the nth request that waits, once it is there.
@@ -46,7 +46,7 @@ class Http : public ::testing::Test {
   }
   std::mutex mutex_;
   std::vector<std::shared_ptr<Reply>> asked_;
-  std::unique_ptr<HttpServer> server_;
+  std::unique_ptr<serve::HttpServer> server_;
   int port_ = 0;
 };
 
