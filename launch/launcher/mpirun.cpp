@@ -53,8 +53,9 @@ std::vector<std::string> mpirun_command(const Job& job, int cores) {
     std::string list;
     for (const auto& h : job.hosts) list += (list.empty() ? "" : ",") + h;
     c.insert(c.end(), {"--host", list});
-    // Nodes of the allocation that the job does not name (on_allocated_nodes): mpirun is not to count their places again.
-    if (in_batch_job() && !job.where.contains("hosts")) add({"--mca", "ras", kNoAllocation});
+    // mpirun asks the batch system for the allocation's nodes, as it starts its daemons through it; without (ras) Slurm would start
+    // them all on the first node. It counts tasks as places then, and a job may have more ranks: one for each CPU, say.
+    if (in_batch_job()) add({"--oversubscribe"});
   }
   if (!job.hostfile.empty()) c.insert(c.end(), {"--hostfile", job.hostfile});
   if (!job.hosts.empty() || !job.hostfile.empty()) {

@@ -102,6 +102,18 @@ TEST_F(Allocations, OfPbsAndLsf) {
   EXPECT_EQ(hosts(3), (Names{"a:1", "b:2"}));
 }
 
+// Open MPI starts its daemons where the batch system's own list says: without, Slurm starts them all on the first node.
+TEST_F(Allocations, AreLeftToMpirunToStartIn) {
+  set({{"SLURM_JOB_ID", "7"}, {"SLURM_JOB_NODELIST", "n[1-2]"}, {"SLURM_TASKS_PER_NODE", "1(x2)"}});
+  Job job;
+  job.instance_count = 2;
+  const auto words = mpirun_command(on_allocated_nodes(job), 2);
+  EXPECT_NE(std::ranges::find(words, "n1:1,n2:1"), words.end());
+  EXPECT_EQ(std::ranges::find(words, "ras"), words.end());
+  EXPECT_NE(std::ranges::find(words, "--oversubscribe"),
+            words.end());  // ranks by CPUs may be more than tasks
+}
+
 TEST_F(Allocations, TheJobsOwnHostsCount) {
   set({{"SLURM_JOB_ID", "7"}, {"SLURM_JOB_NODELIST", "n[1-2]"}, {"SLURM_TASKS_PER_NODE", "1(x2)"}});
   Job job;
