@@ -33,8 +33,8 @@ hyperparameters: {{steps: 100000000, global_batch_size: 32, seed: 1, shards: 2, 
 checkpoint: {{every_steps: 100, keep: 2}}
 log_every: 1000
 """
-NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "scancel", "scontrol", "squeue", "ip")
-NODES = ("node1", "node2")  # each in a namespace of this name
+NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "scancel", "scontrol", "squeue", "ip", "nsenter", "unshare")
+NODES = ("node1", "node2")  # each in a network namespace of this name, with lockstep- before it
 CONF = """ClusterName=lockstep
 SlurmctldHost={host}(10.77.0.254)
 MailProg=/bin/true
@@ -111,17 +111,18 @@ class Cluster:
         """A bridge with the controller's address, and a cable from each node."""
         commands = ["ip link add ls-bridge type bridge", "ip addr add 10.77.0.254/24 dev ls-bridge", "ip link set ls-bridge up"]
         for i, node in enumerate(NODES, 1):
-            commands += [f"ip netns add {node}", f"ip link add ls-{node} type veth peer name eth0 netns {node}",
-                         f"ip link set ls-{node} master ls-bridge up", f"ip -n {node} addr add 10.77.0.{i}/24 dev eth0",
-                         f"ip -n {node} link set eth0 up", f"ip -n {node} link set lo up"]  # fmt: skip
+            commands += [f"ip netns add lockstep-{node}", f"ip link add ls-{node} type veth peer name eth0 netns lockstep-{node}",
+                         f"ip link set ls-{node} master ls-bridge up", f"ip -n lockstep-{node} addr add 10.77.0.{i}/24 dev eth0",
+                         f"ip -n lockstep-{node} link set eth0 up", f"ip -n lockstep-{node} link set lo up"]  # fmt: skip
         self.remove_network()
         for command in commands:
             subprocess.run(command.split(), check=True, capture_output=True)
+
     def remove_network(self):
         subprocess.run(["ip", "link", "del", "ls-bridge"], capture_output=True)
         for node in NODES:
             subprocess.run(["ip", "link", "del", f"ls-{node}"], capture_output=True)
-            subprocess.run(["ip", "netns", "del", node], capture_output=True)
+            subprocess.run(["ip", "netns", "del", f"lockstep-{node}"], capture_output=True)
 
     def start(self, *command):
         with (self.folder / f"{command[0]}.out").open("ab") as log:
@@ -131,7 +132,7 @@ class Cluster:
     def inside(self, node):
         """With names of its own, and what a host has for itself."""
         mounts = 'mount --bind "$0" /etc/hosts && mount -t tmpfs none /tmp && mount -t tmpfs none /dev/shm && exec "$@"'
-        return [f"--net=/run/netns/{node}", "unshare", "--mount", "sh", "-c", mounts, self.folder / "hosts"]
+        return [f"--net=/run/netns/lockstep-{node}", "unshare", "--mount", "sh", "-c", mounts, self.folder / "hosts"]
 
     def run(self, *command, **more):
         """On the first node, where its names resolve."""
@@ -340,8 +341,6 @@ class Slurm(unittest.TestCase):
 if __name__ == "__main__":
     missing = [n for n in NEEDED if shutil.which(n) is None]
     if missing or os.geteuid() != 0:
-        print("skipped:", "not root" if not missing else f"no {', '.join(missing)} here", "(tests/clusters/slurm.py --help)")
-        if "-h" in sys.argv or "--help" in sys.argv:
-            print(__doc__)
+        print("skipped:", f"no {', '.join(missing)} here" if missing else "not root")
         sys.exit(77)
     unittest.main(verbosity=2)

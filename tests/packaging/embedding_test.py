@@ -35,7 +35,7 @@ class Embedding(unittest.TestCase):
         cls.environment = {**os.environ, "XDG_CACHE_HOME": str(cls.folder / "cache")}
         cls.run_program("cmake", "--install", BUILD, "--prefix", cls.prefix, "--component", "development")
         cls.run_program("cmake", "-S", ROOT / "docs/embedding", "-B", cls.folder / "build", "-G", "Ninja",
-                        "-DCMAKE_BUILD_TYPE=None", f"-DCMAKE_PREFIX_PATH={cls.prefix}", "-DCMAKE_CXX_FLAGS=-Wall -Wextra",
+                        "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={cls.prefix}", "-DCMAKE_CXX_FLAGS=-Wall -Wextra",
                         "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")  # fmt: skip
         cls.run_program("cmake", "--build", cls.folder / "build")
 

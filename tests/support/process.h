@@ -43,8 +43,8 @@ class Process {
   void signal(int number) const;
   // Until the output so far contains `text`; false where the output ends or `limit` passes before.
   bool wait_for(const std::string& text, std::chrono::milliseconds limit = kPatience);
-  // Until the output has ended and the program too. Returns the exit code, 128 + N after signal N, or -1 where it had to be killed after
-  // `limit`.
+  // Until the output has ended and the program too. Returns the exit code, 128 + N after signal N, or -1 where it had to be
+  // killed after `limit`.
   int wait(std::chrono::milliseconds limit = kPatience);
   std::string output() const;  // so far
 
