@@ -220,6 +220,8 @@ HttpResponse Api::metrics(const CallPtr&) {
       text += fmt::format("{}{{model=\"{}\"}} {}\n", name, utf8_text(c.name), c.*member);
   };
   of_models("lockstep_queue_length", "gauge", "Requests that wait.", &Models::Counts::waiting);
+  of_models("lockstep_requests_under_way", "gauge", "Requests that were taken and are not answered yet.",
+            &Models::Counts::under_way);
   of_models("lockstep_pictures_total", "counter", "Pictures read or drawn.", &Models::Counts::pictures);
   of_models("lockstep_evaluations_total", "counter", "Evaluations of the model.",
             &Models::Counts::evaluations);

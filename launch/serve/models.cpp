@@ -66,11 +66,11 @@ std::vector<Models::Counts> Models::counts() const {
   const std::lock_guard lock(mutex_);
   std::vector<Counts> all;
   for (const Slot& s : slots_) {
-    Counts c{s.source.name, 0, s.pictures, s.evaluations};
+    Counts c{s.source.name, 0, 0, s.pictures, s.evaluations};
     for (const Service* service : {s.current.get(), s.before.get()})
       if (service)
-        c.waiting += service->waiting(), c.pictures += service->pictures(),
-            c.evaluations += service->evaluations();
+        c.waiting += service->waiting(), c.under_way += service->under_way(),
+            c.pictures += service->pictures(), c.evaluations += service->evaluations();
     all.push_back(std::move(c));
   }
   return all;

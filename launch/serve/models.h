@@ -38,7 +38,7 @@ class Models {
   std::vector<Served> all() const;
   struct Counts {
     std::string name;
-    int64_t waiting = 0, pictures = 0, evaluations = 0;  // of predecessors too
+    int64_t waiting = 0, under_way = 0, pictures = 0, evaluations = 0;  // of predecessors too
   };
   std::vector<Counts> counts() const;
 

@@ -94,6 +94,11 @@ int64_t Service::waiting() const {
   return static_cast<int64_t>(queue_.size());
 }
 
+int64_t Service::under_way() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<int64_t>(queue_.size()) + working_;
+}
+
 bool Service::is_over(const Job& job) {
   const bool late = Clock::now() > job.deadline;
   if (late) job.refused({504, "the deadline passed before there was an answer"});

@@ -100,8 +100,9 @@ class Service {
   // Ends its thread after the step under way; jobs that it still has are refused. What jobs answer to must be
   // there until then.
   void stop();
-  bool idle() const { return waiting() == 0 && working_ == 0; }
+  bool idle() const { return under_way() == 0; }
   int64_t waiting() const;
+  int64_t under_way() const;  // waiting, or worked on: taken and not answered yet
   int64_t pictures() const { return pictures_; }        // answered so far
   int64_t evaluations() const { return evaluations_; }  // of the model
 

@@ -306,10 +306,11 @@ class Formats(Served):
         self.assertEqual(value(seconds, seconds + "_bucket", le="+Inf", **route), 4)
         self.assertEqual(value("lockstep_pictures", "lockstep_pictures_total", model="digits"), 3)
         self.assertEqual(value("lockstep_pictures", "lockstep_pictures_total", model="painter"), 2)
-        self.assertEqual(value("lockstep_queue_length", "lockstep_queue_length", model="painter"), 0)
+        for gauge in ("lockstep_queue_length", "lockstep_requests_under_way"):
+            self.assertEqual(value(gauge, gauge, model="painter"), 0)
         types = {name: family.type for name, family in found.items()}
         self.assertEqual(types, {"lockstep_requests": "counter", seconds: "histogram", "lockstep_queue_length": "gauge",
-                                 "lockstep_pictures": "counter", "lockstep_evaluations": "counter", "lockstep_model_info": "gauge"})  # fmt: skip
+                                 "lockstep_requests_under_way": "gauge", "lockstep_pictures": "counter", "lockstep_evaluations": "counter", "lockstep_model_info": "gauge"})  # fmt: skip
         for family in found.values():
             self.assertTrue(family.documentation, family.name)
 

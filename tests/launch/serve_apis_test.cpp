@@ -261,13 +261,13 @@ TEST_F(ServeApis, AnInterruptEndsTheCallersOwn) {
   const std::string ask = R"({"prompt": "3", "seed": 5, "steps": 1000})";
   RawClient::Answer whole, interrupted, other;
   // One through /invocations, which an interrupt does not touch.
-  std::thread another([&] { other = RawClient(port_).post(R"({"seed": 7, "num_inference_steps": 1000})"); });
-  std::thread client([&] {
+  std::jthread another([&] { other = RawClient(port_).post(R"({"seed": 7, "num_inference_steps": 1000})"); });
+  std::jthread client([&] {
     RawClient own(port_);
     interrupted = txt2img(own, ask);
   });
   json seen;
-  ASSERT_TRUE(soon([&] {
+  EXPECT_TRUE(soon([&] {
     seen = progress();
     return seen["current_image"].is_string();
   }));
@@ -327,7 +327,7 @@ TEST_F(ServeApis, PaintersDrawTheSizesThatAreConfigured) {
   };
   std::vector<std::string> alone;
   for (int i = 0; i < 6; ++i) alone.push_back(ask(c, i));
-  std::vector<std::thread> clients;
+  std::vector<std::jthread> clients;
   std::atomic<int> equal = 0;
   for (int i = 0; i < 6; ++i)
     clients.emplace_back([&, i] {

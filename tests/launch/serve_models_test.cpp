@@ -37,7 +37,7 @@ TEST_F(ServeModels, NoRequestFailsOrIsMixedWhileTheModelIsSwapped) {
   lead_to("a");
   start({"serve", folder_.file("current"), "--port", "0"});
   // The lines about 2,000 requests are more than a pipe holds.
-  std::thread reader([&] { server_->wait_for("what it never says"); });
+  std::jthread reader([&] { server_->wait_for("what it never says"); });
   RawClient operator_(port_);
   const auto model = [&] { return json::parse(operator_.get("/model").body)["model"].get<std::string>(); };
   const std::string name_of_a = model();
@@ -45,7 +45,7 @@ TEST_F(ServeModels, NoRequestFailsOrIsMixedWhileTheModelIsSwapped) {
   std::atomic<int> asked = 0, failed = 0, mixed = 0;
   std::atomic<bool> swapped = false;  // all the swaps are over: until then the clients ask on
   std::array<std::atomic<int>, 2> by{};
-  std::vector<std::thread> clients;
+  std::vector<std::jthread> clients;
   for (int i = 0; i < kClients; ++i)
     clients.emplace_back([&] {
       RawClient own(port_);
@@ -97,15 +97,11 @@ TEST_F(ServeModels, ADrawingThatIsUnderWayIsFinishedByItsModel) {
   RawClient alone(port_);
   const auto expected = alone.post(ask);
   ASSERT_EQ(expected.status, 200);
-  const auto evaluations = [&] {
-    const std::string text = alone.get("/metrics").body,
-                      name = "lockstep_evaluations_total{model=\"current\"} ";
-    return std::atoi(text.c_str() + text.find(name) + name.size());
-  };
-  const int before = evaluations();
+  const auto evaluations = [&] { return metric("lockstep_evaluations_total", "current"); };
+  const int64_t before = evaluations();
   RawClient::Answer drawn;
-  std::thread client([&] { drawn = RawClient(port_).post(ask); });
-  ASSERT_TRUE(soon([&] { return evaluations() > before; }));
+  std::jthread client([&] { drawn = RawClient(port_).post(ask); });
+  EXPECT_TRUE(soon([&] { return evaluations() > before; }));
   write_job(kLayers);
   fit("b");
   lead_to("b");  // a classifier

@@ -115,6 +115,19 @@ class Serve : public SmallRun {
       return condition();
     });
   }
+  // What a line of /metrics says of the model; -1: there is no such line, or no answer.
+  int64_t metric(const std::string& name, const std::string& model = "run") {
+    return metric_in(RawClient(port_).get("/metrics").body, name, model);
+  }
+  static int64_t metric_in(const std::string& text, const std::string& name, const std::string& model) {
+    const std::string line = fmt::format("{}{{model=\"{}\"}} ", name, model);
+    const size_t at = text.find(line);
+    return at == std::string::npos ? -1 : std::atoll(text.c_str() + at + line.size());
+  }
+  // Whether the server comes to have so many requests that are not answered yet.
+  bool soon_under_way(int64_t count) {
+    return soon([&] { return metric("lockstep_requests_under_way") == count; });
+  }
   int port_ = 0;
   std::unique_ptr<Process> server_;
 };

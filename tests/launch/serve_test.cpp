@@ -54,7 +54,7 @@ TEST_F(Serve, APainterDrawsWhatSampleDraws) {
   EXPECT_EQ(json::parse(a.body)["seed"], 5);
   // As a picture, and whatever shares its evaluations.
   const std::string expected = from_base64(pictures[0]);
-  std::vector<std::thread> clients;
+  std::vector<std::jthread> clients;
   std::atomic<int> equal = 0;
   for (int i = 0; i < 8; ++i)
     clients.emplace_back([&, i] {
@@ -87,7 +87,7 @@ TEST_F(Serve, APainterIsToldWhatToDraw) {
   EXPECT_EQ(from_base64(pictures[0]), read_file(folder_.file("drawn/000000.png")));
   EXPECT_EQ(from_base64(pictures[1]), read_file(folder_.file("drawn/000001.png")));
   // Texts of others in the same evaluations change nothing, and give their numbers back.
-  std::vector<std::thread> clients;
+  std::vector<std::jthread> clients;
   std::atomic<int> right = 0;
   for (int i = 0; i < 12; ++i)
     clients.emplace_back([&, i] {
@@ -330,11 +330,12 @@ TEST_F(Serve, OneAddressHasItsShare) {
   fit_painter();
   serve({"--per-client", "2"});
   const auto long_one = [&] { return RawClient(port_).post(R"({"num_inference_steps": 300})").status; };
-  std::vector<std::thread> clients;
+  std::vector<std::jthread> clients;
   std::atomic<int> drawn = 0;
   for (int i = 0; i < 2; ++i) clients.emplace_back([&] { drawn += long_one() == 200; });
+  // Not by asking for pictures: what is drawn for this client would take a share.
+  EXPECT_TRUE(soon_under_way(2));
   RawClient c(port_);
-  ASSERT_TRUE(soon([&] { return c.post("{}").status == 429; }));
   const auto refused = c.post("{}");
   EXPECT_EQ(message(refused), "429 an address has 2 requests at once at most");
   EXPECT_EQ(refused.header("Retry-After"), "1");
@@ -368,12 +369,12 @@ TEST_F(Serve, AsksForItsToken) {
 TEST_F(Serve, AFullQueueIsSaidAtOnce) {
   fit_painter();
   serve({"--queue", "2", "--batch", "1"});
-  std::vector<std::thread> clients;
+  std::vector<std::jthread> clients;
   std::atomic<int> drawn = 0, refused = 0, other = 0;
   for (int i = 0; i < 24; ++i)
     clients.emplace_back([&] {
       RawClient own(port_);
-      const auto a = own.post(R"({"num_inference_steps": 20})");
+      const auto a = own.post(R"({"num_inference_steps": 200})");
       if (a.status == 200)
         ++drawn;
       else if (a.status == 503 && !a.header("Retry-After").empty())
@@ -382,7 +383,7 @@ TEST_F(Serve, AFullQueueIsSaidAtOnce) {
         ++other;
     });
   for (auto& c : clients) c.join();
-  EXPECT_GE(drawn, 3);
+  EXPECT_GE(drawn, 2);  // those that wait, where all have come before the first is begun
   EXPECT_GT(refused, 0);
   EXPECT_EQ(other, 0);
 }
@@ -390,18 +391,14 @@ TEST_F(Serve, AFullQueueIsSaidAtOnce) {
 TEST_F(Serve, AnswersWhatItHasTakenBeforeItStops) {
   fit_painter();
   serve();
-  std::vector<std::thread> clients;
+  std::vector<std::jthread> clients;
   std::atomic<int> drawn = 0;
   for (int i = 0; i < 3; ++i)
     clients.emplace_back([&] {
       RawClient own(port_);
       if (own.post(R"({"num_inference_steps": 300})").status == 200) ++drawn;
     });
-  RawClient watch(port_);
-  ASSERT_TRUE(soon([&] {
-    return watch.get("/metrics").body.find("lockstep_evaluations_total{model=\"run\"} 0") ==
-           std::string::npos;
-  }));
+  EXPECT_TRUE(soon_under_way(3));
   server_->signal(SIGTERM);
   EXPECT_TRUE(soon([&] {
     const int status = RawClient(port_).get("/readyz").status;
