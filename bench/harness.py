@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the bench scripts share."""
 
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -18,6 +20,18 @@ def run(command, **options):
     if done.returncode != 0:
         raise Failed(f"exit {done.returncode}: {' '.join(str(c) for c in command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
+
+
+@contextlib.contextmanager
+def other_work(count=2):
+    """As many processes that do nothing but compute."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def metrics(folder, split):

@@ -9,6 +9,7 @@ import typing
 import figures
 import limits as machine_limits
 import step_split
+from harness import other_work
 from ours import Training
 from pytorch import same_losses
 from serving import serve_rows
@@ -45,6 +46,26 @@ def mnist_rows(ours, peer, wanted):
         steps = training.settings["hyperparameters.steps"]
         yield Row(name, "samples/s", lambda _, t=training: ours.rate(t),
                   peer and (lambda _, s=shape, n=steps: peer.mnist_rate(*s[:3], n)), training=training)  # fmt: skip
+
+
+def busy_rows(ours, peer, wanted):
+    """Beside other work, against the same beside none, and against PyTorch beside the same."""
+    name = "train mnist_convnet_dropout, one rank, two threads, batch 128, beside two computing processes"
+    shape = (1, 2, 128, 469)
+    training = ours.mnist(*shape)
+
+    def beside(measure):
+        with other_work():
+            return measure()
+
+    if wanted(name):
+        yield Row(name, "samples/s", lambda _: beside(lambda: ours.rate(training)), lambda _: ours.rate(training),
+                  "Lockstep beside none")  # fmt: skip
+    name += ", and PyTorch"
+    if wanted(name) and peer:
+        steps = training.settings["hyperparameters.steps"]
+        yield Row(name, "samples/s", lambda _: beside(lambda: ours.rate(training)),
+                  lambda _: beside(lambda: peer.mnist_rate(*shape[:3], steps)))  # fmt: skip
 
 
 def accuracy_rows(ours, peer, wanted):
@@ -149,7 +170,7 @@ def painter_rows(ours, peer, wanted):
 
 def rows(ours, peer, wanted):
     """Those whose names are wanted; peer: None where there is none."""
-    for family in (mnist_rows, accuracy_rows, image_rows, rank_rows, sample_rows, start_rows, memory_rows,
+    for family in (mnist_rows, busy_rows, accuracy_rows, image_rows, rank_rows, sample_rows, start_rows, memory_rows,
                    pipeline_rows, painter_rows, serve_rows):
         yield from family(ours, peer, wanted)
 

@@ -27,8 +27,8 @@ if(LOCKSTEP_SANITIZE)
   target_link_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
 endif()
 
-# The thread sanitizer is for the runtime's threads. It understands neither OpenMP's, which kernels compute with, nor the fibers
-# of the GPU kernels' executor. The fuzzers are after what reads files.
+# The thread sanitizer is for the runtime's threads. It understands neither OpenMP's, which oneDNN computes with, nor the fibers
+# of the GPU kernels' executor; of the kernels it sees the threads' own file. The fuzzers are after what reads files.
 add_library(lockstep_kernel_options INTERFACE)
 if(LOCKSTEP_SANITIZE)
   target_compile_options(lockstep_kernel_options INTERFACE -O1)  # without it vectors are a hundred times as slow
@@ -91,6 +91,10 @@ function(lockstep_floor folder)
     # Redzones around a kernel's tiles of sums keep them out of registers: the compiler then takes ten times as long. Indices
     # into such arrays are checked by the undefined-behaviour sanitizer.
     set_source_files_properties(${highway} PROPERTIES COMPILE_OPTIONS "--param=asan-stack=0")
+  endif()
+  if(LOCKSTEP_SANITIZE MATCHES "thread")
+    set_source_files_properties(${CMAKE_SOURCE_DIR}/kernels/core/thread_team.cpp PROPERTIES COMPILE_OPTIONS
+                                -fsanitize=thread SKIP_UNITY_BUILD_INCLUSION ON)
   endif()
   add_library(lockstep_${floor} STATIC ${sources})
   target_link_libraries(lockstep_${floor} PUBLIC ${ARG_PUBLIC} Threads::Threads PRIVATE $<BUILD_INTERFACE:${options}> ${ARG_PRIVATE})

@@ -53,7 +53,7 @@ class Forward final : public Kernel {
     const auto *q = args.in[0].as<float>(), *k = args.in[1].as<float>(), *v = args.in[2].as<float>();
     auto *o = args.out[0].as<float>(), *lse = args.out[1].as<float>();
     parallel_ranges(g_.n * g_.heads * cut_.tiles, threads_, 1, [&](int64_t begin, int64_t end) {
-      float* scratch = static_cast<float*>(args.workspace) + omp_get_thread_num() * per_thread();
+      float* scratch = static_cast<float*>(args.workspace) + thread_index() * per_thread();
       for (int64_t i = begin; i < end; ++i) {
         const int64_t head = i / cut_.tiles;
         run_tile(g_.tokens<const float>(q, head, g_.queries), g_.tokens<const float>(k, head, g_.keys),
@@ -109,7 +109,7 @@ class Backward final : public Kernel {
     const auto *o = args.in[3].as<float>(), *lse = args.in[4].as<float>(), *dout = args.in[5].as<float>();
     auto *dq = args.out[0].as<float>(), *dk = args.out[1].as<float>(), *dv = args.out[2].as<float>();
     parallel_ranges(g_.n * g_.heads, threads_, 1, [&](int64_t begin, int64_t end) {
-      const Work work(*this, static_cast<float*>(args.workspace) + omp_get_thread_num() * per_thread());
+      const Work work(*this, static_cast<float*>(args.workspace) + thread_index() * per_thread());
       for (int64_t head = begin; head < end; ++head) {
         const Input keys = g_.tokens(k, head, g_.keys), values = g_.tokens(v, head, g_.keys);
         for (int64_t tile = 0; tile < queries_.tiles; ++tile)

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/gemm.h"
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "kernels/conv2d/bias_grad.h"
@@ -73,7 +71,7 @@ class Product final : public Kernel {
     const int64_t blocks = divide_up(rows_, together_);
     const int64_t parts = std::min(panels(), divide_up(g_.threads, blocks));
     parallel_ranges(blocks * parts, g_.threads, 1, [&](int64_t first, int64_t last) {
-      float *a = scratch + omp_get_thread_num() * thread_floats(), *c = a + together_ * a_row_;
+      float *a = scratch + thread_index() * thread_floats(), *c = a + together_ * a_row_;
       for (int64_t job = first; job < last; ++job) {
         const Range rows = part_of(rows_, job / parts, together_);
         if (job == first || job % parts == 0)
@@ -128,7 +126,7 @@ class InputGradient final : public Kernel {
                         filters + i * panel_floats());
     });
     parallel_ranges(g_.samples, g_.threads, 1, [&](int64_t first, int64_t last) {
-      float* image = scratch + omp_get_thread_num() * thread_floats();
+      float* image = scratch + thread_index() * thread_floats();
       for (int64_t n = first; n < last; ++n) {
         add_up(args.in[0], n, filters, image);
         const TensorSpec from{DType::f32, {image_floats()}}, to{DType::bf16, {image_floats()}};
@@ -183,7 +181,7 @@ class WeightGradient final : public Kernel {
     auto *dw = args.out[0].as<float>(), *scratch = static_cast<float*>(args.workspace);
     float* parts = scratch + g_.threads * kThreadFloats;
     parallel_ranges(blocks_ * parts_, g_.threads, 1, [&](int64_t first, int64_t last) {
-      float* mine = scratch + omp_get_thread_num() * kThreadFloats;
+      float* mine = scratch + thread_index() * kThreadFloats;
       for (int64_t job = first; job < last; ++job) {
         const int64_t part = job % parts_;
         compute(args, job / parts_, {rows_ * part / parts_, rows_ * (part + 1) / parts_}, mine,

@@ -64,9 +64,7 @@ class WeightGradKernel final : public Kernel {
           db[o] = bias_grad(args.in[1].as<float>() + o * places_ * kLanes, blocks_,
                             dy_.shape.elements_from(1) * kLanes, places_);
     };
-    if (threads == 1) return work(0, 1);
-#pragma omp parallel num_threads(threads)
-    work(omp_get_thread_num(), omp_get_num_threads());
+    on_threads(threads, work);
   }
 
  private:

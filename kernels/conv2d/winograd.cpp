@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/winograd.h"
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "kernels/conv2d/bias_grad.h"
@@ -109,7 +107,7 @@ class Convolution final : public Kernel {
       transform_filters(filters_, inputs, panel(i / pieces), to);
     });
     parallel_ranges(divide_up(tiles_, kTilesAtOnce), threads_, 1, [&](int64_t first, int64_t last) {
-      const Matrices v = v_.at(scratch + omp_get_thread_num() * (v_.floats() + m_.floats()));
+      const Matrices v = v_.at(scratch + thread_index() * (v_.floats() + m_.floats()));
       const Matrices m = m_.at(v.data + v_.floats());
       const int64_t end = std::min(last * kTilesAtOnce, tiles_);
       for (int64_t tile = first * kTilesAtOnce; tile < end; tile += block_) {
@@ -133,7 +131,7 @@ class Convolution final : public Kernel {
       transform_data(x_, args.in[0], {first, last}, {0, x_.c}, to);
     });
     parallel_ranges(panels(), threads_, 1, [&](int64_t first, int64_t last) {
-      const Matrices u = u_.at(scratch + omp_get_thread_num() * (u_.floats() + m_.floats()));
+      const Matrices u = u_.at(scratch + thread_index() * (u_.floats() + m_.floats()));
       const Matrices m = m_.at(u.data + u_.floats());
       for (int64_t i = first; i < last; ++i) {
         for (int64_t c = 0; c < x_.c; c += kInputsAtOnce) {
@@ -187,7 +185,7 @@ class WinogradWeightGradient final : public Kernel {
     auto *dw = args.out[0].as<float>(), *scratch = static_cast<float*>(args.workspace);
     float* parts = scratch + threads_ * thread_floats();
     parallel_ranges(blocks_ * parts_, threads_, 1, [&](int64_t first, int64_t last) {
-      float* mine = scratch + omp_get_thread_num() * thread_floats();
+      float* mine = scratch + thread_index() * thread_floats();
       for (int64_t job = first; job < last; ++job) {
         const int64_t part = job % parts_;
         compute(args, job / parts_, {tiles_ * part / parts_, tiles_ * (part + 1) / parts_}, mine,

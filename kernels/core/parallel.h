@@ -3,10 +3,10 @@
 // depend on where the cuts fall unless the kernel's BitExact says so.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdint>
+
+#include "kernels/core/thread_team.h"
 
 namespace lockstep {
 
@@ -19,16 +19,10 @@ void parallel_ranges(int64_t n, int threads, int64_t grain, F&& f) {
   const int64_t most = std::max<int64_t>(1, n / std::max<int64_t>(grain, 1));
   const int t = static_cast<int>(std::min<int64_t>(threads, most));
   if (n <= 0) return;
-  if (t <= 1) {
-    f(int64_t{0}, n);
-    return;
-  }
-#pragma omp parallel num_threads(t)
-  {
-    const int64_t i = omp_get_thread_num(), count = omp_get_num_threads();
+  on_threads(t, [&](int64_t i, int64_t count) {
     const int64_t begin = n * i / count, end = n * (i + 1) / count;
     if (begin < end) f(begin, end);
-  }
+  });
 }
 
 // f(i) for i in [0, n).

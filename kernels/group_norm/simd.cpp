@@ -411,7 +411,7 @@ class Backward final : public Kernel {
     float* floats = reinterpret_cast<float*>(a.scratch + g_.scratch_bytes());
     const auto f = HWY_DYNAMIC_DISPATCH(group_norm_backward);
     parallel_ranges(g_.tasks(), threads_, kGrain / g_.task_elements(), [&](int64_t begin, int64_t end) {
-      f(g_, a, floats + omp_get_thread_num() * floats_, begin, end);
+      f(g_, a, floats + thread_index() * floats_, begin, end);
     });
     float *dgamma = args.out[1].as<float>(), *dbeta = args.out[2].as<float>();
     for (int64_t c = 0; c < g_.c; ++c) {

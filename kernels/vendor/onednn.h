@@ -11,13 +11,18 @@
 
 #include "kernels/core/activation.h"
 #include "kernels/core/kernel.h"
+#include "kernels/core/thread_team.h"
 
 namespace lockstep {
 
-// oneDNN takes its thread count from OpenMP, when a primitive is made and again when it runs.
+// oneDNN takes its thread count from OpenMP, when a primitive is made and again when it runs. Its threads are OpenMP's: ours leave
+// the cores to them.
 class OpenMpThreads {
  public:
-  explicit OpenMpThreads(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
+  explicit OpenMpThreads(int threads) : before_(omp_get_max_threads()) {
+    omp_set_num_threads(threads);
+    if (threads > 1) let_threads_sleep();
+  }
   ~OpenMpThreads() { omp_set_num_threads(before_); }
   OpenMpThreads(const OpenMpThreads&) = delete;
   OpenMpThreads& operator=(const OpenMpThreads&) = delete;

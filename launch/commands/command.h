@@ -32,7 +32,7 @@ struct Command {
   const char* name;
   const char* summary;                     // one line
   int (*run)(const Arguments& arguments);  // the exit code; throws Error
-  bool shares_machine = false;             // it asks a model beside other programs: main.cpp
+  bool computes = false;                   // it runs kernels: main.cpp
 };
 
 const std::vector<Command>& commands();

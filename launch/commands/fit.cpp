@@ -198,6 +198,6 @@ int run_fit(const Arguments& arguments) {
 
 }  // namespace
 
-const Command fit_command{"fit", "train a job", run_fit};
+const Command fit_command{"fit", "train a job", run_fit, true};
 
 }  // namespace lockstep

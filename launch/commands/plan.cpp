@@ -232,6 +232,6 @@ int run_plan(const Arguments& arguments) {
 }  // namespace
 
 const Command plan_command{
-    "plan", "print what every rank, or a trained model, will run: ops, kernels, memory", run_plan};
+    "plan", "print what every rank, or a trained model, will run: ops, kernels, memory", run_plan, true};
 
 }  // namespace lockstep

@@ -18,7 +18,7 @@ TEST(Program, NeedsNoLibraryOfAGpu) {
 }
 
 // libgomp tells for how many turns a waiting thread spins. What the user says stands.
-TEST(Program, LetsWaitingThreadsSleepWhereItIsAsked) {
+TEST(Program, LetsOpenMpsThreadsSleepWhereItComputes) {
   const auto turns = [](const std::string& command, const std::string& set) {
     const Ended e = run({"sh", "-c",
                          "unset OMP_WAIT_POLICY GOMP_SPINCOUNT; " + set +
@@ -31,12 +31,12 @@ TEST(Program, LetsWaitingThreadsSleepWhereItIsAsked) {
                ? ""
                : e.output.substr(at + word.size(), e.output.find('\'', at + word.size()) - at - word.size());
   };
-  for (const char* command : {"evaluate", "predict", "sagemaker", "sample", "serve"}) {
+  for (const char* command : {"evaluate", "fit", "plan", "predict", "sagemaker", "sample", "serve"}) {
     EXPECT_EQ(turns(command, ""), "1000") << command;
     EXPECT_EQ(turns(command, "GOMP_SPINCOUNT=77"), "77") << command;
   }
   EXPECT_NE(turns("sample", "OMP_WAIT_POLICY=active"), "1000");
-  EXPECT_NE(turns("fit", ""), "1000");
+  EXPECT_NE(turns("kernels", ""), "1000");
 }
 
 }  // namespace

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gpu/simt/executor.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <mutex>
+#include <thread>
 
 #include "kernels/core/error.h"
+#include "kernels/core/thread_team.h"
 #include "kernels/gpu/simt/block.h"
 
 namespace lockstep::simt_executor {
@@ -81,33 +82,29 @@ void run(const Launch& launch) {
     }
   } else {
     const int64_t blocks = int64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-    const int most = thread_limit > 0 ? thread_limit.load() : omp_get_max_threads();
+    const int most =
+        thread_limit > 0 ? thread_limit.load() : static_cast<int>(std::thread::hardware_concurrency());
     // One after the other under the watch, whose memory of the launch is one.
     const int threads = watching ? 1 : static_cast<int>(std::min<int64_t>(most, blocks));
     const int64_t chunk = std::max<int64_t>(1, blocks / (int64_t{threads} * 16));
     std::atomic<int64_t> next{0};
     std::exception_ptr failure;
-    const auto work = [&] {
+    std::mutex problems;
+    on_threads(threads, [&](int, int) {
       try {
         BlockRunner& runner = BlockRunner::of_this_thread();
         runner.begin(launch);
         for (int64_t first; (first = next.fetch_add(chunk)) < blocks;)
           for (int64_t b = first; b < std::min(first + chunk, blocks); ++b) runner.run(b);
         if (const std::string p = runner.take_problem(); !p.empty()) {
-#pragma omp critical(lockstep_simt_problem)
+          const std::lock_guard lock(problems);
           first_problem = p;
         }
       } catch (...) {
-#pragma omp critical(lockstep_simt_problem)
+        const std::lock_guard lock(problems);
         failure = std::current_exception();
       }
-    };
-    if (threads == 1) {
-      work();
-    } else {
-#pragma omp parallel num_threads(threads)
-      work();
-    }
+    });
     if (failure) std::rethrow_exception(failure);
   }
   if (watching) watching->launch_ends();

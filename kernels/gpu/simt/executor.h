@@ -65,7 +65,7 @@ struct Launch {
 // Returns when all blocks are done. A problem that the watch (watch.h) doesn't take is thrown as an Error.
 void run(const Launch&);
 
-// Operating-system threads that a launch may use; 0: as many as OpenMP would.
+// Operating-system threads that a launch may use; 0: one for each core.
 void set_threads(int);
 
 // What the watch wants to know. All calls come from the thread that runs the block.
