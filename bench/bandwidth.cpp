@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/core/parallel.h"
 #include "kernels/peak/best_rate.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -68,7 +69,7 @@ Bandwidth measure_bandwidth(int threads, int64_t bytes) {
   const double each =
       static_cast<double>(n) * sizeof(float);  // bytes that a round reads, or reads and writes
   const long rounds = std::max(1L, static_cast<long>(kBytesOfATry / each));
-  const auto mine = [&] { return memory[static_cast<size_t>(omp_get_thread_num())].get(); };
+  const auto mine = [&] { return memory[static_cast<size_t>(thread_index())].get(); };
   Bandwidth b;
   b.read_gb_s = best_rate(threads, rounds, [&](long times, float* result) {
     const float* x = mine();

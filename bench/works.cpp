@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/works.h"
 
+#include <thread>
+
 #include "bench/work_list.h"
 #include "kernels/core/bf16.h"
+#include "kernels/core/parallel.h"
 #include "kernels/core/step_state.h"
 
 namespace lockstep {
@@ -225,18 +228,15 @@ void fill_input(const Work& w, size_t input, const View& v) {
   const auto number = [&](int64_t i) { return static_cast<float>(random(i) % 2048) / 1024 - 1; };
   const int64_t n = v.spec.stored_elements();
   // The same numbers for the same elements in every layout. f(where it lies, which it is), on all cores.
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const auto each = [&](auto f) {
     const Shape& s = v.spec.shape;
-    if (v.spec.layout != Layout::nhwc) {
-#pragma omp parallel for
-      for (int64_t i = 0; i < n; ++i) f(i, i);
-      return;
-    }
+    if (v.spec.layout != Layout::nhwc) return parallel_for(n, cores, [&](int64_t i) { f(i, i); });
     const int64_t c = s[1], pixels = s.elements_from(2);
-#pragma omp parallel for
-    for (int64_t sample = 0; sample < s[0]; ++sample)
+    parallel_for(s[0], cores, [&](int64_t sample) {
       for (int64_t p = 0; p < pixels; ++p)
         for (int64_t k = 0; k < c; ++k) f((sample * pixels + p) * c + k, (sample * c + k) * pixels + p);
+    });
   };
   switch (v.spec.dtype) {
     case DType::f32: {
