@@ -165,9 +165,8 @@ const int kForked = ::pthread_atfork(nullptr, nullptr, [] { (void)team.release()
 void thread_team::run(int threads, Part part, void* loop) {
   if (threads <= 1 || in_part) {
     const int index = std::exchange(index_here, 0);
-    const bool before = std::exchange(in_part, true);
     part(loop, 0, 1);
-    index_here = index, in_part = before;
+    index_here = index;
     return;
   }
   if (!team) team = std::make_unique<Team>();

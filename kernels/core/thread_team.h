@@ -16,7 +16,7 @@ void run(int threads, Part part, void* loop);
 }  // namespace thread_team
 
 // part(index, count) once for each index in [0, count), index 0 on the calling thread, the others at the same time; returns when
-// all have. count is `threads`, less where the system starts no more of them, and 1 within another part. part does not throw.
+// all have. count is `threads`, less where the system starts no more of them, and 1 within a part of several. part does not throw.
 template <class F>
 void on_threads(int threads, F&& part) {
   thread_team::run(

@@ -57,9 +57,9 @@ Table make_job_keys() {
       {.path = "network_interface",
        .slot = FIELD(Job, network_interface),
        .help = "The network between hosts, as an interface's name or a subnet; for MPI and NCCL. Needed "
-               "where hosts have addresses by which they do not reach each other (docker0).",
+               "where that of the hosts' own names is not the one.",
        .example = "192.168.1.0/24",
-       .absent = "what MPI and NCCL choose",
+       .absent = "that of the hosts' addresses, where they show one; NCCL's choice",
        .change = Change::free},
       {.path = "backend",
        .slot = FIELD(Job, backend),

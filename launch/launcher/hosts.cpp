@@ -2,19 +2,17 @@
 #include "launch/launcher/hosts.h"
 
 #include <fmt/ranges.h>
-#include <netdb.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <future>
 #include <map>
-#include <memory>
 #include <sstream>
 
 #include "launch/job/scalar.h"
 #include "launch/launcher/allocation.h"
 #include "launch/launcher/ask_program.h"
+#include "launch/launcher/resolver.h"
 #include "runtime/files/host_name.h"
 #include "runtime/files/path.h"
 #include "runtime/files/utf8.h"
@@ -61,46 +59,11 @@ std::vector<NamedHost> hosts_of(const Job& job) {
   return hosts;
 }
 
-// Requests to the resolver, all at once.
-struct Lookups {
-  std::vector<std::string> names;
-  std::vector<gaicb> requests;
-};
-
 // Why a name has no address, by name.
 std::map<std::string, std::string> without_address(const std::vector<std::string>& names) {
-  using Clock = std::chrono::steady_clock;
   std::map<std::string, std::string> problems;
-  if (names.empty()) return problems;
-  auto lookups = std::make_unique<Lookups>(Lookups{names, std::vector<gaicb>(names.size())});
-  std::vector<gaicb*> list;
-  for (size_t i = 0; i < names.size(); ++i) {
-    lookups->requests[i].ar_name = lookups->names[i].c_str();
-    list.push_back(&lookups->requests[i]);
-  }
-  const auto count = static_cast<int>(list.size());
-  const int failed = ::getaddrinfo_a(GAI_NOWAIT, list.data(), count, nullptr);
-  const auto until = Clock::now() + std::chrono::seconds(5);
-  const auto pending = [&] {
-    return failed == 0 &&
-           std::any_of(list.begin(), list.end(), [](gaicb* r) { return ::gai_error(r) == EAI_INPROGRESS; });
-  };
-  const timespec tick{0, 100'000'000};
-  while (pending() && Clock::now() < until) ::gai_suspend(list.data(), count, &tick);
-  bool unfinished = false;
-  for (gaicb* request : list) {
-    const int error = failed ? failed : ::gai_error(request);
-    unfinished |= error == EAI_INPROGRESS;
-    if (error == EAI_INPROGRESS)
-      problems[request->ar_name] = "the resolver gives no answer within 5 s";
-    else if (error != 0)
-      problems[request->ar_name] = ::gai_strerror(error);
-    else
-      ::freeaddrinfo(request->ar_result);
-  }
-  // The resolver's threads still write there.
-  static std::vector<std::unique_ptr<Lookups>> kept;
-  if (unfinished) kept.push_back(std::move(lookups));
+  for (const auto& [name, found] : look_up(names))
+    if (!found.problem.empty()) problems[name] = found.problem;
   return problems;
 }
 
@@ -170,6 +133,15 @@ int64_t host_count(const Job& job) try {
   return std::max<int64_t>(1, static_cast<int64_t>(hosts_of(job).size()));
 } catch (const Error&) {  // mpirun says what is wrong with a hostfile
   return 1;
+}
+
+std::string network_of_hosts(const Job& job) try {
+  if (names_are_not_ours()) return "";
+  std::vector<std::string> names;
+  for (const NamedHost& host : hosts_of(job)) names.push_back(host.name);
+  return network_of(names);
+} catch (const Error&) {
+  return "";
 }
 
 std::vector<std::string> silent_hosts(const Job& job) try {

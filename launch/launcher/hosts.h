@@ -18,6 +18,9 @@ void require_known_hosts(const Job& job);
 
 // How many machines the job runs on, at least 1.
 int64_t host_count(const Job& job);
+// The subnet by which the hosts have their names (network_of); "": not known, or a batch system or an agent of the user's own
+// knows the way.
+std::string network_of_hosts(const Job& job);
 // Those of the job's hosts, but for this one, where a command cannot be run now, the way that mpirun starts ranks. They are
 // asked at once, and have a few seconds. None where a batch system reaches them.
 std::vector<std::string> silent_hosts(const Job& job);

@@ -6,9 +6,12 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include <fmt/format.h>
+
 #include "kernels/core/error.h"
 #include "launch/launcher/allocation.h"
 #include "launch/launcher/ask_program.h"
+#include "launch/launcher/hosts.h"
 
 namespace lockstep {
 namespace {
@@ -43,12 +46,23 @@ void require_open_mpi(const std::string& mpirun) {
       .hint("Open MPI's is needed: put its folder first on the PATH, or --set instance_count=1");
 }
 
+// By the user, in Open MPI's words.
+bool networks_are_chosen() {
+  for (const char* component : {"btl_tcp", "oob_tcp"})
+    for (const char* what : {"include", "exclude"})
+      if (std::getenv(fmt::format("OMPI_MCA_{}_if_{}", component, what).c_str())) return true;
+  return false;
+}
+
 std::vector<std::string> mpirun_command(const Job& job, int cores) {
   std::vector<std::string> c = {find_mpirun(), "-n", std::to_string(job.instance_count), "--bind-to", "none"};
   auto add = [&](std::initializer_list<const char*> words) { c.insert(c.end(), words.begin(), words.end()); };
   if (::geteuid() == 0) add({"--allow-run-as-root"});
-  if (const char* network = job.network_interface.c_str(); *network)
-    add({"--mca", "btl_tcp_if_include", network, "--mca", "oob_tcp_if_include", network});
+  // Where nothing says which, Open MPI tries all networks that hosts seem to share, docker0 too, which joins none.
+  std::string network = job.network_interface;
+  if (network.empty() && !networks_are_chosen()) network = network_of_hosts(job);
+  if (!network.empty())
+    add({"--mca", "btl_tcp_if_include", network.c_str(), "--mca", "oob_tcp_if_include", network.c_str()});
   if (!job.hosts.empty()) {
     std::string list;
     for (const auto& h : job.hosts) list += (list.empty() ? "" : ",") + h;

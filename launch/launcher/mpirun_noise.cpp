@@ -65,6 +65,11 @@ void MpirunNoise::line(const std::string& l) {
     print_(rule_);
     rule_.clear();
   }
+  // ssh, before mpirun speaks of it.
+  static const std::regex cut_off(
+      "(?:Connection to|Timeout, server) (\\S+) (?:closed by remote host|not responding)\\.");
+  if (std::cmatch m; lost_host_.empty() && std::regex_match(text.begin(), text.end(), m, cut_off))
+    lost_host_ = m[1];
   if (is_rule(text))
     rule_ = l;
   else if (!text.starts_with("mpirun: Forwarding signal") && !text.starts_with("prterun: Forwarding signal"))

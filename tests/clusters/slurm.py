@@ -6,7 +6,7 @@
     tests/clusters/slurm.py [-v] [Slurm.test_...]
 
 Needs root and Slurm (sudo apt-get install slurmctld slurmd slurm-client munge libpmix2); exit code 77 where they are missing. LOCKSTEP
-names the program (default: build/release/lockstep). All that Slurm writes lies in a folder of its own, and goes with it."""
+names the program (default: build/release/lockstep)."""
 
 import json
 import os
@@ -20,9 +20,8 @@ import tempfile
 import time
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-LOCKSTEP = os.environ.get("LOCKSTEP", str(ROOT / "build/release/lockstep"))
-PATIENCE = 240  # seconds, for what is to come
+from nodes import LOCKSTEP, NODES, ROOT, Nodes, eventually, missing, rank
+
 JOB = f"""job_name: slurm
 instance_count: 2
 threads_per_rank: 1
@@ -33,8 +32,6 @@ hyperparameters: {{steps: 100000000, global_batch_size: 32, seed: 1, shards: 2, 
 checkpoint: {{every_steps: 100, keep: 2}}
 log_every: 1000
 """
-NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "scancel", "scontrol", "squeue", "ip", "nsenter", "unshare")
-NODES = ("node1", "node2")  # each in a network namespace of this name, with lockstep- before it
 CONF = """ClusterName=lockstep
 SlurmctldHost={host}(10.77.0.254)
 MailProg=/bin/true
@@ -65,26 +62,12 @@ PartitionName=all Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP OverSu
 """
 
 
-def eventually(condition, what):
-    until = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        if time.monotonic() > until:
-            raise AssertionError(f"waited in vain: {what}")
-        time.sleep(0.05)
-    return found
-
-
-class Cluster:
+class Cluster(Nodes):
     """A controller and two nodes of two CPUs, all on this machine."""
 
     def __init__(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lockstep-slurm-", dir="/var/tmp"))
-        self.folder.chmod(0o755)
-        self.daemons = []
-        self.environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "OMPI_ALLOW_RUN_AS_ROOT": "1",
-                            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "HOME": str(self.folder)}  # fmt: skip
-        for name in [n for n in self.environment if n.startswith(("SLURM_JOB", "OMPI_COMM", "PMI"))]:
-            del self.environment[name]
+        super().__init__("slurm")
+        self.environment["SLURM_CONF"] = str(self.folder / "slurm.conf")
 
     def begin(self):
         for name in ("munge", "state"):
@@ -92,7 +75,6 @@ class Cluster:
         (self.folder / "munge/key").write_bytes(os.urandom(128))
         (self.folder / "munge/key").chmod(0o400)
         self.network()
-        (self.folder / "hosts").write_text("127.0.0.1 localhost\n10.77.0.1 node1\n10.77.0.2 node2\n")
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20 // 2
         nodes = "\n".join(f"NodeName={n} NodeHostname={n} NodeAddr=10.77.0.{i} CPUs=2 Boards=1 SocketsPerBoard=1 CoresPerSocket=2 "
                           f"ThreadsPerCore=1 RealMemory={memory} State=UNKNOWN" for i, n in enumerate(NODES, 1))  # fmt: skip
@@ -103,54 +85,13 @@ class Cluster:
         eventually((munge / "munge.sock").exists, "munged")
         self.start("slurmctld", "-D", "-f", self.folder / "slurm.conf")
         for node in NODES:
-            self.start("nsenter", *self.inside(node), "unshare", "--uts", "sh", "-c",
-                       f"hostname {node}; exec slurmd -D -N {node} -f {self.folder}/slurm.conf")
+            self.start_on(node, f"slurmd -D -N {node} -f {self.folder}/slurm.conf")
         eventually(lambda: self.run("sinfo", "-h", "-o", "%D %t").stdout.split() == ["2", "idle"], "two idle nodes")
-
-    def network(self):
-        """A bridge with the controller's address, and a cable from each node."""
-        commands = ["ip link add ls-bridge type bridge", "ip addr add 10.77.0.254/24 dev ls-bridge", "ip link set ls-bridge up"]
-        for i, node in enumerate(NODES, 1):
-            commands += [f"ip netns add lockstep-{node}", f"ip link add ls-{node} type veth peer name eth0 netns lockstep-{node}",
-                         f"ip link set ls-{node} master ls-bridge up", f"ip -n lockstep-{node} addr add 10.77.0.{i}/24 dev eth0",
-                         f"ip -n lockstep-{node} link set eth0 up", f"ip -n lockstep-{node} link set lo up"]  # fmt: skip
-        self.remove_network()
-        for command in commands:
-            subprocess.run(command.split(), check=True, capture_output=True)
-
-    def remove_network(self):
-        subprocess.run(["ip", "link", "del", "ls-bridge"], capture_output=True)
-        for node in NODES:
-            subprocess.run(["ip", "link", "del", f"ls-{node}"], capture_output=True)
-            subprocess.run(["ip", "netns", "del", f"lockstep-{node}"], capture_output=True)
-
-    def start(self, *command):
-        with (self.folder / f"{command[0]}.out").open("ab") as log:
-            words = [str(w) for w in command]
-            self.daemons.append(subprocess.Popen(words, env=self.environment, stdout=log, stderr=log, cwd=self.folder))
-
-    def inside(self, node):
-        """With names of its own, and what a host has for itself."""
-        mounts = 'mount --bind "$0" /etc/hosts && mount -t tmpfs none /tmp && mount -t tmpfs none /dev/shm && exec "$@"'
-        return [f"--net=/run/netns/lockstep-{node}", "unshare", "--mount", "sh", "-c", mounts, self.folder / "hosts"]
-
-    def run(self, *command, **more):
-        """On the first node, where its names resolve."""
-        words = [str(w) for w in ["nsenter", *self.inside("node1"), *command]]
-        return subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, **more)
 
     def close(self):
         self.run("scancel", "--signal=KILL", "--state=RUNNING", "-u", "root")
         time.sleep(0.5)
-        for daemon in reversed(self.daemons):
-            daemon.terminate()
-        for daemon in self.daemons:
-            try:
-                daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-        self.remove_network()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().close()
 
 
 class Slurm(unittest.TestCase):
@@ -325,22 +266,13 @@ class Slurm(unittest.TestCase):
         self.assertRegex(self.out(), r"error\[E_PEER_LOST\] rank=1 host=node2")
 
     def rank(self, number):
-        """The process of this trial's rank, by whichever launcher."""
-        for entry in pathlib.Path("/proc").iterdir():
-            try:
-                command = (entry / "cmdline").read_bytes()
-                words = (entry / "environ").read_bytes().split(b"\0")
-            except (OSError, ValueError):
-                continue
-            if command.startswith(LOCKSTEP.encode()) and str(self.run_folder).encode() in command:
-                if {f"OMPI_COMM_WORLD_RANK={number}".encode(), f"PMIX_RANK={number}".encode()} & set(words):
-                    return int(entry.name)
-        raise AssertionError(f"no rank {number}")
+        found = rank(number, self.run_folder)
+        self.assertIsNotNone(found, f"rank {number}")
+        return found
 
 
 if __name__ == "__main__":
-    missing = [n for n in NEEDED if shutil.which(n) is None]
-    if missing or os.geteuid() != 0:
-        print("skipped:", f"no {', '.join(missing)} here" if missing else "not root")
+    if why := missing("munged", "slurmctld", "slurmd", "srun", "sbatch", "scancel", "scontrol", "squeue"):
+        print("skipped:", why)
         sys.exit(77)
     unittest.main(verbosity=2)

@@ -71,6 +71,17 @@ TEST(ThreadTeam, ALoopWithinAPartIsThatThreadsOwn) {
   EXPECT_EQ(inner, 3);
 }
 
+// A loop of one part keeps nobody from the threads.
+TEST(ThreadTeam, ALoopWithinALoopOfOnePartHasThemAll) {
+  int count = 0;
+  on_threads(1, [&](int, int) {
+    on_threads(3, [&](int index, int n) {
+      if (index == 2) count = n;
+    });
+  });
+  EXPECT_EQ(count, 3);
+}
+
 TEST(ThreadTeam, EachOwnerHasItsOwn) {
   std::vector<std::jthread> owners;
   std::vector<int64_t> sums(4);

@@ -6,6 +6,7 @@
 #include "launch/launcher/mpirun.h"
 #include "launch/launcher/mpirun_noise.h"
 #include "launch/launcher/report.h"
+#include "launch/launcher/resolver.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lockstep {
@@ -176,6 +177,37 @@ TEST(Mpirun, KeepsToTheNetworkThatTheJobNames) {
     ASSERT_LT(at + 1, c.end()) << parameter;
     EXPECT_EQ(*(at + 1), "10.0.0.0/8");
   }
+}
+
+// Where the job names none: that of the hosts' own addresses, so that docker0 is not tried.
+TEST(Mpirun, KeepsToTheNetworkOfTheHosts) {
+  const auto ip = [](uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    return a << 24 | b << 16 | c << 8 | d;
+  };
+  EXPECT_EQ(smallest_network({ip(10, 77, 0, 1), ip(10, 77, 0, 2)}), "10.77.0.0/30");
+  EXPECT_EQ(smallest_network({ip(10, 77, 0, 2), ip(10, 77, 0, 3)}), "10.77.0.2/31");
+  EXPECT_EQ(smallest_network({ip(192, 168, 1, 7), ip(192, 168, 200, 9), ip(192, 168, 1, 7)}),
+            "192.168.0.0/16");
+  EXPECT_EQ(smallest_network({ip(10, 1, 0, 1), ip(11, 1, 0, 1)}),
+            "");  // they share too little to be one network
+  EXPECT_EQ(smallest_network({ip(10, 0, 0, 5), ip(52, 31, 7, 7)}), "");   // behind a translation
+  EXPECT_EQ(smallest_network({ip(10, 77, 0, 1), ip(10, 77, 0, 1)}), "");  // one machine
+  EXPECT_EQ(smallest_network({}), "");
+  EXPECT_EQ(network_of({"localhost", "127.0.0.2"}), "");
+  EXPECT_EQ(network_of({"127.0.0.1", "no-such-host.invalid"}), "");
+}
+
+// What ssh says of a host comes before mpirun's words, which may not name it.
+TEST(Mpirun, HearsFromSshWhichHostIsLost) {
+  for (const char* line :
+       {"Connection to node2 closed by remote host.\r\n", "Timeout, server node2 not responding.\n"}) {
+    MpirunNoise noise([](std::string_view) {});
+    noise.feed(line);
+    EXPECT_EQ(noise.lost_host(), "node2") << line;
+  }
+  MpirunNoise noise([](std::string_view) {});
+  noise.feed("Connection to node2 closed.\n");
+  EXPECT_EQ(noise.lost_host(), "");
 }
 
 TEST(Mpirun, YieldsWhereNoCoreIsFree) {
