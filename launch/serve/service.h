@@ -102,7 +102,7 @@ class Service {
   void stop();
   bool idle() const { return under_way() == 0; }
   int64_t waiting() const;
-  int64_t under_way() const;  // waiting, or worked on: taken and not answered yet
+  int64_t under_way() const;                            // waiting, or worked on: taken and not answered yet
   int64_t pictures() const { return pictures_; }        // answered so far
   int64_t evaluations() const { return evaluations_; }  // of the model
 

@@ -77,6 +77,7 @@ TEST_P(AHostThatDies, IsNamed) {
   Process p(endless({"--set", kTwoHosts, "--set", "deadline_seconds=3"}), two_hosts());
   ASSERT_TRUE(in_training()) << p.output();
   if (!answers) write_file(folder_.file("down"), "");
+  send_signal(rank_pid(0), SIGSTOP);  // else it may be quick enough to stop in order
   for (pid_t pid : living())
     if (const std::string program = fs::read_symlink("/proc/" + std::to_string(pid) + "/exe").filename();
         program == "orted" || program == "prted" || pid == rank_pid(1))

@@ -178,7 +178,7 @@ class Seconds(Hostile):
 
     def test_64_clients_on_a_queue_of_16(self):
         for words, refusal in (([], 503), (["--per-client", "8"], 429)):
-            self.url = self.serve("painter", "--queue", "16", "--batch", "4", *words)
+            self.url = self.serve("painter", "--queue", "16", "--batch", "4", "--seconds", "600", *words)
             answers = self.crowd(self.url, 64, drawing(num_inference_steps=400))
             statuses = [status for status, _ in answers]
             self.assertEqual(set(statuses), {200, refusal})

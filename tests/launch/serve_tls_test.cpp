@@ -78,8 +78,8 @@ TEST_F(ServeTls, AClientThatLeavesEndsItsDrawing) {
                               "openssl s_client -quiet -no_ign_eof -connect localhost:{}",
                               folder_.path(), port_)});
   const auto counted = [&](const std::string& name) {
-    return metric_in(
-        ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "good"), name, "run");
+    return metric_in(ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "good"),
+                     name, "run");
   };
   EXPECT_TRUE(soon([&] { return counted("lockstep_evaluations_total") > 0; }));
   write_file(folder_.file("leave"), "");
