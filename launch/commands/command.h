@@ -32,7 +32,7 @@ struct Command {
   const char* name;
   const char* summary;                     // one line
   int (*run)(const Arguments& arguments);  // the exit code; throws Error
-  bool computes = false;                   // it runs kernels: main.cpp
+  bool computes = false;                   // it runs kernels itself, always: main.cpp
 };
 
 const std::vector<Command>& commands();

@@ -19,6 +19,7 @@
 #include "launch/launcher/allocation.h"
 #include "launch/launcher/launcher.h"
 #include "launch/launcher/other_launchers.h"
+#include "launch/openmp_threads.h"
 #include "runtime/checkpoint/file_io.h"
 #include "runtime/comm/network_interface.h"
 #include "runtime/device/cpu_topology.h"
@@ -185,6 +186,7 @@ int run_fit(const Arguments& arguments) {
         .hint(
             fmt::format("start {} ranks, or --set instance_count={}", job.instance_count, environment.size));
 
+  if (!job.piped) let_openmp_threads_sleep();
   if (!job.network_interface.empty() && environment.present) use_network_interface(job.network_interface);
   // Our launcher passes on what it gets, and ends the ranks itself at a second wish.
   install_stop_signals(RankReport::launched() ? SecondWish::is_ignored : SecondWish::stops_at_once);
@@ -198,6 +200,6 @@ int run_fit(const Arguments& arguments) {
 
 }  // namespace
 
-const Command fit_command{"fit", "train a job", run_fit, true};
+const Command fit_command{"fit", "train a job", run_fit};
 
 }  // namespace lockstep

@@ -24,6 +24,7 @@
 #include "launch/launcher/report.h"
 #include "launch/launcher/signals.h"
 #include "launch/launcher/watch.h"
+#include "launch/openmp_threads.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/device/cpu_topology.h"
 #include "runtime/files/path.h"
@@ -153,8 +154,9 @@ int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
   ::setenv("LOCKSTEP_REPORT", reports.path().c_str(), 1);
   if (::isatty(1)) ::setenv("LOCKSTEP_TERMINAL", "1", 1);
   if (job.piped) hand_over(job);
-  for (const char* name :
-       {"LOCKSTEP_REPORT", "LOCKSTEP_START_NS", "LOCKSTEP_TERMINAL", "LOCKSTEP_CPU", kJobVariable})
+  let_openmp_threads_of_others_sleep();
+  for (const char* name : {"LOCKSTEP_REPORT", "LOCKSTEP_START_NS", "LOCKSTEP_TERMINAL", "LOCKSTEP_CPU",
+                           "GOMP_SPINCOUNT", kJobVariable})
     if (std::getenv(name)) command.insert(command.end(), {"-x", name});
   command.push_back(own_program());
   command.insert(command.end(), rank_arguments.begin(), rank_arguments.end());

@@ -2,6 +2,7 @@
 // What the program needs to start.
 #include <gtest/gtest.h>
 
+#include "tests/launch/small_run.h"
 #include "tests/support/process.h"
 
 namespace lockstep::testing {
@@ -31,12 +32,35 @@ TEST(Program, LetsOpenMpsThreadsSleepWhereItComputes) {
                ? ""
                : e.output.substr(at + word.size(), e.output.find('\'', at + word.size()) - at - word.size());
   };
-  for (const char* command : {"evaluate", "fit", "plan", "predict", "sagemaker", "sample", "serve"}) {
+  for (const char* command : {"evaluate", "plan", "predict", "sagemaker", "sample", "serve"}) {
     EXPECT_EQ(turns(command, ""), "1000") << command;
     EXPECT_EQ(turns(command, "GOMP_SPINCOUNT=77"), "77") << command;
   }
   EXPECT_NE(turns("sample", "OMP_WAIT_POLICY=active"), "1000");
   EXPECT_NE(turns("kernels", ""), "1000");
+}
+
+// A job's ranks, of its own and of another's launcher, and one alone. The launcher itself does not begin again.
+TEST_F(SmallRun, RanksLetOpenMpsThreadsSleep) {
+  const std::string program =
+      "env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT OMP_DISPLAY_ENV=verbose " LOCKSTEP_BINARY " ";
+  const auto count = [&](const std::string& command, const std::string& turns) {
+    const Outcome o = shell(command);
+    EXPECT_EQ(o.code, 0) << o.text;
+    int found = 0;
+    const std::string word = "GOMP_SPINCOUNT = '" + turns + "'";
+    for (size_t at = 0; (at = o.text.find(word, at)) != std::string::npos; at += word.size()) ++found;
+    return found;
+  };
+  const std::string one = "fit job.yaml --set hyperparameters.steps=1 --output ",
+                    two = " --set instance_count=2";
+  EXPECT_EQ(count(program + one + "alone", "1000"), 1);
+  EXPECT_EQ(count(program + one + "ours" + two, "1000"), 2);
+  EXPECT_EQ(count(mpirun(2) + program + one + "theirs" + two, "1000"), 2);
+  EXPECT_EQ(count("env -u OMP_WAIT_POLICY GOMP_SPINCOUNT=77 OMP_DISPLAY_ENV=verbose " LOCKSTEP_BINARY " " +
+                      one + "said" + two,
+                  "77"),
+            3);
 }
 
 }  // namespace
