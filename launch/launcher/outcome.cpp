@@ -58,9 +58,10 @@ std::optional<Error> lost(const Job& job, const Ending& ending, const Ranks& ran
     return Error(
         stands ? Exit::try_again : Exit::unavailable, "E_MPIRUN_LOST",
         fmt::format("mpirun was ended by signal {}, and its ranks with it", WTERMSIG(ending.mpirun_status)));
-  const Exit exit = stands ? Exit::try_again : Exit::unavailable;
   const auto lost_rank = [&](int rank, const std::string& how) {
-    return Error(exit, "E_RANK_LOST", fmt::format("rank {} ended {}", rank, how)).at("rank", rank);
+    return Error(stands ? Exit::try_again : Exit::unavailable, "E_RANK_LOST",
+                 fmt::format("rank {} ended {}", rank, how))
+        .at("rank", rank);
   };
   // A rank that says that it has lost a peer is not the one that was lost.
   if (noise.failed_rank() >= 0 && noise.exit_code() != kTryAgain)
@@ -68,12 +69,13 @@ std::optional<Error> lost(const Job& job, const Ending& ending, const Ranks& ran
   // Where mpirun has lost a host it ends the ranks of the others, which have no time for a word.
   const std::vector<std::string> hosts = silent_hosts(job);
   if (!hosts.empty())
-    return Error(exit, "E_PEER_LOST",
+    return Error(stands ? Exit::try_again : Exit::unavailable, "E_PEER_LOST",
                  fmt::format("host{} {} {} not answer", hosts.size() == 1 ? "" : "s", fmt::join(hosts, ", "),
                              hosts.size() == 1 ? "does" : "do"))
         .at("host", fmt::format("{}", fmt::join(hosts, ",")));
   if (!noise.lost_host().empty())
-    return Error(exit, "E_PEER_LOST", "mpirun's daemon there is gone").at("host", noise.lost_host());
+    return Error(stands ? Exit::try_again : Exit::unavailable, "E_PEER_LOST", "mpirun's daemon there is gone")
+        .at("host", noise.lost_host());
   // So it ends those of one host that have begun, where another died before that; of other hosts one may just be late.
   const bool died_first = !ranks.missing.empty() && host_count(job) == 1;
   const int silent = died_first                         ? ranks.missing.front()
@@ -83,7 +85,7 @@ std::optional<Error> lost(const Job& job, const Ending& ending, const Ranks& ran
                                                         : ranks.silent;
   if (silent >= 0) return lost_rank(silent, "without a word");
   if (ranks.peer_lost) return std::nullopt;
-  return Error(exit, "E_RANK_LOST", "a rank ended without a word");
+  return Error(stands ? Exit::try_again : Exit::unavailable, "E_RANK_LOST", "a rank ended without a word");
 }
 
 void write_failure(const std::string& run, const Status& before, const Error& e, int64_t step) {
