@@ -9,17 +9,28 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
+#include <thread>
 
 namespace lockstep {
 namespace {
 
-// Requests to the resolver, all at once.
+// What threads ask the resolver, each for the next name; whoever waits for them may leave before.
 struct Requests {
-  std::vector<std::string> names;
-  std::vector<gaicb> requests;
+  explicit Requests(const std::vector<std::string>& all) : names(all), found(all.size()) {
+    for (Lookup& one : found) one.problem = "the resolver gives no answer within 5 s";
+  }
+  const std::vector<std::string> names;
+  std::atomic<size_t> next = 0;
+  std::mutex mutex;
+  std::condition_variable changed;
+  size_t done = 0;  // guarded by mutex, as found
+  std::vector<Lookup> found;
 };
 
 uint32_t first_ip4(const addrinfo* all) {
@@ -27,6 +38,15 @@ uint32_t first_ip4(const addrinfo* all) {
     if (a->ai_family == AF_INET)
       return ntohl(reinterpret_cast<const sockaddr_in*>(a->ai_addr)->sin_addr.s_addr);
   return 0;
+}
+
+Lookup ask(const std::string& name) {
+  addrinfo* all = nullptr;
+  if (const int error = ::getaddrinfo(name.c_str(), nullptr, nullptr, &all); error != 0)
+    return {::gai_strerror(error), 0};
+  const Lookup one{"", first_ip4(all)};
+  ::freeaddrinfo(all);
+  return one;
 }
 
 bool is_loopback(uint32_t address) { return address >> 24 == 127; }
@@ -49,41 +69,28 @@ uint32_t own_address_towards(uint32_t other) {
 }  // namespace
 
 std::map<std::string, Lookup> look_up(const std::vector<std::string>& names) {
-  using Clock = std::chrono::steady_clock;
+  constexpr size_t kThreads = 16;
+  const auto requests = std::make_shared<Requests>(names);
+  std::vector<std::thread> threads;
+  while (threads.size() < std::min(kThreads, names.size()))
+    threads.emplace_back([requests] {
+      Requests& r = *requests;
+      for (size_t i; (i = r.next++) < r.names.size();) {
+        const Lookup one = ask(r.names[i]);
+        const std::lock_guard lock(r.mutex);
+        r.found[i] = one;
+        ++r.done;
+        r.changed.notify_one();
+      }
+    });
+  std::unique_lock lock(requests->mutex);
+  requests->changed.wait_for(lock, std::chrono::seconds(5), [&] { return requests->done == names.size(); });
+  requests->next = names.size();
+  const bool all_done = requests->done == names.size();
   std::map<std::string, Lookup> found;
-  if (names.empty()) return found;
-  auto asked = std::make_unique<Requests>(Requests{names, std::vector<gaicb>(names.size())});
-  std::vector<gaicb*> list;
-  for (size_t i = 0; i < names.size(); ++i) {
-    asked->requests[i].ar_name = asked->names[i].c_str();
-    list.push_back(&asked->requests[i]);
-  }
-  const auto count = static_cast<int>(list.size());
-  const int failed = ::getaddrinfo_a(GAI_NOWAIT, list.data(), count, nullptr);
-  const auto until = Clock::now() + std::chrono::seconds(5);
-  const auto pending = [&] {
-    return failed == 0 &&
-           std::any_of(list.begin(), list.end(), [](gaicb* r) { return ::gai_error(r) == EAI_INPROGRESS; });
-  };
-  const timespec tick{0, 100'000'000};
-  while (pending() && Clock::now() < until) ::gai_suspend(list.data(), count, &tick);
-  bool unfinished = false;
-  for (gaicb* request : list) {
-    const int error = failed ? failed : ::gai_error(request);
-    Lookup& one = found[request->ar_name];
-    unfinished |= error == EAI_INPROGRESS;
-    if (error == EAI_INPROGRESS) {
-      one.problem = "the resolver gives no answer within 5 s";
-    } else if (error != 0) {
-      one.problem = ::gai_strerror(error);
-    } else {
-      one.ip4 = first_ip4(request->ar_result);
-      ::freeaddrinfo(request->ar_result);
-    }
-  }
-  // The resolver's threads still write there.
-  static std::vector<std::unique_ptr<Requests>> kept;
-  if (unfinished) kept.push_back(std::move(asked));
+  for (size_t i = 0; i < names.size(); ++i) found[names[i]] = requests->found[i];
+  lock.unlock();
+  for (std::thread& t : threads) all_done ? t.join() : t.detach();
   return found;
 }
 
