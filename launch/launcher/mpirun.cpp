@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/launcher/mpirun.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-
-#include <fmt/format.h>
 
 #include "kernels/core/error.h"
 #include "launch/launcher/allocation.h"

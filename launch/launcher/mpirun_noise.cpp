@@ -68,7 +68,8 @@ void MpirunNoise::line(const std::string& l) {
   // ssh, before mpirun speaks of it.
   static const std::regex cut_off(
       "(?:Connection to|Timeout, server) (\\S+) (?:closed by remote host|not responding)\\.");
-  if (std::cmatch m; lost_host_.empty() && std::regex_match(text.begin(), text.end(), m, cut_off))
+  if (std::cmatch m;
+      lost_host_.empty() && text.ends_with('.') && std::regex_match(text.begin(), text.end(), m, cut_off))
     lost_host_ = m[1];
   if (is_rule(text))
     rule_ = l;
