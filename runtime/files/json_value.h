@@ -8,6 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -65,9 +66,9 @@ struct JsonType<nlohmann::json::array_t> {
 };
 
 // The value of a key; null where it is missing or `json` is no object.
-inline const nlohmann::json& json_member(const nlohmann::json& json, const std::string& key) {
+inline const nlohmann::json& json_member(const nlohmann::json& json, std::string_view key) {
   static const nlohmann::json null;
-  const auto found = json.is_object() ? json.find(key) : json.end();
+  const auto found = json.is_object() ? json.find(std::string(key)) : json.end();
   return found == json.end() ? null : *found;
 }
 

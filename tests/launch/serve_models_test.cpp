@@ -153,7 +153,7 @@ TEST_F(ServeModels, RequestsChooseAmongThem) {
   const auto drawn =
       c.post(R"({"num_inference_steps": 2})", "application/json", "", "/models/painter/invoke");
   EXPECT_EQ(drawn.status, 200) << drawn.body;
-  EXPECT_EQ(drawn.header("X-Model"), models[1]["model"]);
+  EXPECT_EQ(drawn.header("X-Model"), models[1]["model"].get<std::string>());
   EXPECT_EQ(c.post(R"({"model": "painter", "num_inference_steps": 2})").status, 200);
   EXPECT_EQ(c.post(R"({"parameters": {"model": "painter", "num_inference_steps": 2}})").status, 200);
   EXPECT_EQ(message(c.post(R"({"model": "none"})")), "400 model is no model that is served");
