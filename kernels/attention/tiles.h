@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Geometry of the tiled CPU kernels, and the part of their work that is not a matrix product.
 //
-// A tile is 16, 32, 48 or 64 tokens side by side, one a column ("columns"), padded to full vectors: of a
-// value, [width][columns]; of scores, [64 of the other tokens][columns]. No sum runs across columns, so a
-// tile's products are gather_products and its softmax needs no reduction within a vector.
+// A tile is a panel of 32 tokens side by side, one a column; where fewer are left the others are zero. Of a value it is
+// [width][32], of scores [up to 96 of the other tokens][32]. No sum runs across columns, so a tile's products are
+// panel products and its softmax needs no reduction within a vector.
 #pragma once
 
 #include <algorithm>
@@ -11,11 +11,12 @@
 
 #include "kernels/attention/attention.h"
 #include "kernels/core/kernel.h"
+#include "kernels/simd/panel_product.h"
 
 namespace lockstep {
 
-inline constexpr int64_t kTileColumns = 64;  // tokens of a tile at most
-inline constexpr int64_t kTileOthers = 64;   // tokens that it meets at once
+inline constexpr int64_t kTileOthers =
+    96;  // tokens that a tile meets at once: whole strips of all instruction sets
 
 // Tokens [L, width] of one head of one sample, at any strides; one of them is 1.
 template <class Float>
@@ -50,54 +51,37 @@ struct AttentionGeometry {
   }
 };
 
-// How L tokens are cut into tiles: all about equal, multiples of 16 columns.
-struct TileCut {
-  int64_t length, tiles, per;
-  explicit TileCut(int64_t l)
-      : length(l),
-        tiles((l + kTileColumns - 1) / kTileColumns),
-        per(tiles == 0 ? 0 : ((l + tiles - 1) / tiles + kLanes - 1) / kLanes * kLanes) {
-    tiles = per == 0 ? 0 : (l + per - 1) / per;
-  }
-  int64_t begin(int64_t tile) const { return tile * per; }
-  int64_t count(int64_t tile) const { return std::min(per, length - begin(tile)); }
-};
+inline int64_t tiles_of(int64_t tokens) { return (tokens + kPanel - 1) / kPanel; }
 
-// [first, first + count) of x as a tile; columns past count are zero.
-void load_tile(const Tokens<const float>& x, int64_t first, int64_t count, int64_t width, float* tile,
-               int64_t columns);
-void store_tile(const float* tile, int64_t columns, const Tokens<float>& x, int64_t first, int64_t count,
-                int64_t width);
+// Tokens [first, first + count) as a tile, and back.
+void load_tile(const Tokens<const float>& x, int64_t first, int64_t count, int64_t width, float* tile);
+void store_tile(const float* tile, const Tokens<float>& x, int64_t first, int64_t count, int64_t width);
 
-// y[o, column] (+)= sum over s < sums of w[o * w_output + s * w_sum] * x[s, column]
-struct TileProduct {
-  const float* w;
-  int64_t outputs, w_output, sums, w_sum;
-  const float* x;
-  float* y;
-  int64_t columns;
-  bool add;
-};
-void tile_product(const TileProduct&);
+// y[token, column] = sum over c of x[first + token, c] * tile[c, column], for `count` tokens.
+void product_over_channels(const Tokens<const float>& x, int64_t first, int64_t count, int64_t width,
+                           const float* tile, float* y);
+// y[c, column] = (y[c, column] if add +) sum over tokens of x[first + token, c] * weights[token, column]
+void product_over_tokens(const Tokens<const float>& x, int64_t first, int64_t count, int64_t width,
+                         const float* weights, float* y, bool add);
 
-// Running softmax of `columns` queries.
+// Running softmax of a tile of queries.
 struct Softmax {
   float *most, *sum;  // largest score so far, and the sum of exp(score - most)
   float* shrink;      // of what was accumulated before the last scores
 };
-// scores[others][columns], to be multiplied by scale, become exp(score - most).
-void softmax_tile(float* scores, int64_t others, int64_t columns, float scale, const Softmax&);
-// x[rows][columns] *= factor[column]
-void scale_columns(float* x, int64_t rows, int64_t columns, const float* factor);
-// Where queries [first_query, first_query + columns) may not meet keys from first_key on, scores become -inf.
-void mask_causal(float* scores, int64_t first_key, int64_t keys, int64_t first_query, int64_t columns);
+// scores[others][32], to be multiplied by scale, become exp(score - most).
+void softmax_tile(float* scores, int64_t others, float scale, const Softmax&);
+// x[rows][32] *= factor[column]
+void scale_columns(float* x, int64_t rows, const float* factor);
+// Where queries from first_query on, one a column, may not meet keys from first_key on, scores become -inf.
+void mask_causal(float* scores, int64_t first_key, int64_t keys, int64_t first_query);
 // sum becomes its reciprocal, most the logarithm of the sum of exp(score).
-void softmax_finish(int64_t columns, const Softmax&);
+void softmax_finish(const Softmax&);
 
 // Of queries in columns: scores become p, dp becomes ds.
-void gradient_tile(float* scores, float* dp, int64_t others, int64_t columns, float scale, const float* lse,
+void gradient_tile(float* scores, float* dp, int64_t others, float scale, const float* lse,
                    const float* delta);
 // sum[column] = sum over rows of a[row, column] b[row, column]
-void column_dots(const float* a, const float* b, int64_t rows, int64_t columns, float* sum);
+void column_dots(const float* a, const float* b, int64_t rows, float* sum);
 
 }  // namespace lockstep

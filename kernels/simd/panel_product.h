@@ -16,19 +16,26 @@ struct Range {
 };
 
 // Several matrices of a size; where there is one, slice is not read.
+struct ConstMatrices {
+  const float* data = nullptr;
+  int64_t slice = 0, row = 0;  // distances
+  const float* at(int64_t r, int64_t column = 0) const { return data + r * row + column; }
+};
 struct Matrices {
   float* data = nullptr;
-  int64_t slice = 0, row = 0;  // distances
+  int64_t slice = 0, row = 0;
   float* at(int64_t r, int64_t column = 0) const { return data + r * row + column; }
+  operator ConstMatrices() const { return {data, slice, row}; }
 };
 
 // c = a b (or c += a b) for each slice, b and c one panel wide, c's rows lying close (row: kPanel). a's
 // element (r, k) at r * row + k * step. The order of the sums is the same on every instruction set, but with
 // fused multiply-add only where the processor has it.
 struct PanelProduct {
-  Matrices a;
+  ConstMatrices a;
   int64_t a_step = 1;
-  Matrices b, c;
+  ConstMatrices b;
+  Matrices c;
   int64_t rows = 0, depth = 0;
   bool add = false;
   int64_t slices = 1;
