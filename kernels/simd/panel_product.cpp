@@ -19,6 +19,7 @@ namespace {
 // A strip of sums in registers, beside two vectors of b and one of a.
 constexpr int kStripRows = kRegisters == 32 ? 8 : 6;
 constexpr int kStripVecs = 2;
+constexpr int64_t kLine = 16;  // floats of a line of the cache
 
 template <int R>
 void strip(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row, float* c,
@@ -29,12 +30,18 @@ void strip(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_
       sum[r][v] = add ? load(c + r * kPanel + v * kVec) : hn::Zero(Floats());
     }
   }
-  for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_row) {
-    const Vec b0 = load(b), b1 = load(b + kVec);
-    LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
-      const Vec v = hn::Set(Floats(), a[r * a_row]);
-      sum[r][0] = hn::MulAdd(v, b0, sum[r][0]);
-      sum[r][1] = hn::MulAdd(v, b1, sum[r][1]);
+  // The rows of a are too short for the processor's own prefetcher: a line of each of the next strip's at a time.
+  const bool along_rows = a_step == 1;
+  const int64_t together = along_rows ? kLine : depth;
+  for (int64_t k = 0; k < depth;) {
+    if (along_rows) LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) __builtin_prefetch(a + (R + r) * a_row);
+    for (const int64_t end = std::min(k + together, depth); k < end; ++k, a += a_step, b += b_row) {
+      const Vec b0 = load(b), b1 = load(b + kVec);
+      LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
+        const Vec v = hn::Set(Floats(), a[r * a_row]);
+        sum[r][0] = hn::MulAdd(v, b0, sum[r][0]);
+        sum[r][1] = hn::MulAdd(v, b1, sum[r][1]);
+      }
     }
   }
   LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
