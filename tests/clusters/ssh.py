@@ -293,6 +293,26 @@ class Ssh(unittest.TestCase):
         self.assertIn("network_interface", said)
         self.assertFalse(self.run_folder.exists(), said)
 
+    def test_a_name_of_its_own_that_nothing_resolves(self):
+        """As in a bare container: the resolver answers nothing for 20 s, and nobody waits for it."""
+        self.hosts.up()
+        nowhere = self.folder / "resolv.conf"
+        nowhere.write_text("nameserver 10.77.0.9\n")
+        subprocess.run("ip -n lockstep-node1 neigh add 10.77.0.9 lladdr 02:00:00:00:00:09 dev eth0".split(), check=True)
+        inside = self.hosts.inside("node1", [(nowhere, "/etc/resolv.conf")])
+        for hosts in ("", '["node1:2"]', "[node1, node2]"):
+            with self.subTest(hosts):
+                shutil.rmtree(self.run_folder, ignore_errors=True)
+                job = self.folder / "named.yaml"
+                job.write_text((self.folder / "job.yaml").read_text().replace("hosts: [node1, node2]", f"hosts: {hosts}" if hosts else ""))
+                words = [LOCKSTEP, "fit", job, "--output", self.run_folder, "--set", "hyperparameters.steps=30"]
+                begun = time.monotonic()
+                done = subprocess.run(["nsenter", *inside, "unshare", "--uts", "sh", "-c", 'hostname nowhere && exec "$@"', "-", *words],
+                                      env=self.hosts.environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
+                                      stdin=subprocess.DEVNULL)  # fmt: skip
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                self.assertLess(time.monotonic() - begun, 12, done.stdout + done.stderr)
+
     def test_a_network_that_the_job_names(self):
         self.hosts.up()
         for name, code in (("10.77.0.0/24", 0), ("eth0", 0), ("10.99.0.0/24", 78)):
