@@ -158,13 +158,28 @@ std::vector<std::string> silent_hosts(const Job& job) try {
   return {};
 }
 
-void require_known_hosts(const Job& job) try {
-  if (!names_are_not_ours()) expect_known(hosts_of(job));
+namespace {
+
+template <class F>
+void naming_the_key(const Job& job, F f) try {
+  f();
 } catch (Error& e) {
   const std::string key = job.hostfile.empty() ? "hosts" : "hostfile";
   e.add_place("job", job.where.contains(key) ? job.where.at(key) : job.file);
   e.add_place("key", key);
   throw;
+}
+
+}  // namespace
+
+void require_places(const Job& job) {
+  naming_the_key(job, [&] { hosts_of(job); });
+}
+
+void require_known_hosts(const Job& job) {
+  naming_the_key(job, [&] {
+    if (!names_are_not_ours()) expect_known(hosts_of(job));
+  });
 }
 
 }  // namespace lockstep

@@ -10,10 +10,14 @@
 
 namespace lockstep {
 
+// The hostfile, if there is one, can be read and has a slot for each rank, where it counts them all: Open MPI 5.0.7 may wait for
+// ever where it has not. Errors: config (78), no_input (66), io (74), naming the file, its place and the key.
+void require_places(const Job& job);
+
 // Each name of `hosts`, or in the hostfile, is one that the resolver knows, ssh's configuration, or this machine itself. Where
 // a batch system or an agent of the user's own (OMPI_MCA_plm_rsh_agent) starts the ranks, names are its own and are not looked
-// at. A resolver has five seconds. Errors: config (78) naming the hosts, their place and the key; also for a hostfile whose
-// slots are fewer than the ranks; no_input (66), io (74) where it cannot be read.
+// at. A resolver has five seconds. Errors: config (78) naming the hosts, their place and the key, and those of
+// require_places.
 void require_known_hosts(const Job& job);
 
 // How many machines the job runs on, at least 1.

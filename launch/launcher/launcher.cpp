@@ -145,6 +145,7 @@ void require_launchable(const Job& job) {
 
 int launch_ranks(const Job& job, const std::vector<std::string>& rank_arguments,
                  const Resumption& resumption) {
+  require_places(job);
   const Signals signals;  // before there is anything to clear away
   auto command = mpirun_command(job, usable_cores());
   const std::string mpirun = command.front();

@@ -52,14 +52,10 @@ class Diffusion : public ::testing::Test {
   }
   std::vector<std::string> sample(const std::string& from, const std::string& raw, int ranks,
                                   const std::vector<std::string>& more = {}) {
-    std::vector<std::string> command;
-    if (ranks > 1)
-      command = {"mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
-                 "-n",     std::to_string(ranks)};
-    command.insert(command.end(),
-                   {LOCKSTEP_BINARY, "sample", from, "--raw", raw, "--out", folder_.file("grid.png")});
+    std::vector<std::string> command{LOCKSTEP_BINARY,         "sample", from, "--raw", raw, "--out",
+                                     folder_.file("grid.png")};
     command.insert(command.end(), more.begin(), more.end());
-    return command;
+    return ranks > 1 ? mpirun(ranks, command) : command;
   }
   TestFolder folder_;
 };

@@ -47,7 +47,8 @@ class Faults : public Launch {
                         {"OMPI_MCA_oob_tcp_if_include", "lo"},
                         {"OMPI_MCA_btl_tcp_if_include", "lo"},
                         {"PRTE_MCA_plm_ssh_agent", agent},
-                        {"PRTE_MCA_prte_if_include", "lo"}});
+                        {"PRTE_MCA_prte_if_include", "lo"},
+                        {"PMIX_MCA_pif_base_retain_loopback", "1"}});
   }
   static constexpr const char* kTwoHosts = "hosts=[\"localhost:1\", \"198.51.100.7:1\"]";
   // A rank that is on another host cannot reach the launcher's folder.

@@ -35,12 +35,7 @@ class PortableRun : public ::testing::Test {
   }
   Ended lockstep(std::vector<std::string> words, int ranks = 1) const {
     words.insert(words.begin(), LOCKSTEP_BINARY);
-    if (ranks > 1) {
-      const std::vector<std::string> launch = {
-          "mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
-          "-n",     std::to_string(ranks)};
-      words.insert(words.begin(), launch.begin(), launch.end());
-    }
+    if (ranks > 1) words = mpirun(ranks, words);
     auto environment = environment_;
     environment.emplace("XDG_CACHE_HOME", folder_.file("cache"));
     return run(words, environment);
@@ -209,8 +204,7 @@ TEST_F(PortableRun, RanksThatShareTheWorkHaveOneModelAndOneSet) {
   fs::rename(path, folder_.file("run0"));
   const auto on_ranks = [&](const std::string& words) {
     const std::string program = LOCKSTEP_BINARY;
-    return run({"mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2", "sh",
-                "-c", "cd " + folder_.path() + "; exec " + program + " " + words},
+    return run(mpirun(2, {"sh", "-c", "cd " + folder_.path() + "; exec " + program + " " + words}),
                {{"XDG_CACHE_HOME", folder_.file("cache")}});
   };
   const std::string mine = "$OMPI_COMM_WORLD_RANK";

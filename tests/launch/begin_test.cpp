@@ -22,8 +22,12 @@ class RanksBegin : public SmallRun {
                  const std::string& second = LOCKSTEP_BINARY) const {
     const std::string fit = fmt::format(" fit {} --set instance_count=2 {} --output {}",
                                         folder_.file("job.yaml"), more, folder_.file(run));
-    return shell(mpirun(1) + "--wdir " + folder_.file(a) + " " + LOCKSTEP_BINARY + fit + " : -n 1 --wdir " +
-                 folder_.file(b) + " " + second + fit);
+    // By a script, as mpirun of Open MPI 5.0.7 crashes where it is given two programs.
+    write_file(
+        folder_.file("rank.sh"),
+        fmt::format("if [ $OMPI_COMM_WORLD_RANK = 0 ]; then cd '{}'; exec {}{}; fi; cd '{}'; exec {}{}\n",
+                    folder_.file(a), LOCKSTEP_BINARY, fit, folder_.file(b), second, fit));
+    return shell(mpirun(2) + "sh rank.sh");
   }
   void SetUp() override {
     SmallRun::SetUp();
