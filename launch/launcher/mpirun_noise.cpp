@@ -25,6 +25,10 @@ bool is_about_a_host(std::string_view first_line) {
   return first_line.ends_with("has lost communication with a remote daemon.");
 }
 
+bool is_about_a_connection(std::string_view first_line) {
+  return first_line.starts_with("WARNING: Open MPI failed to TCP connect");
+}
+
 // Open MPI 5 says so of a launcher that Open MPI 4 has, and goes on.
 bool is_about_a_component(std::string_view first_line) {
   return first_line.starts_with("A requested component was not found");
@@ -57,7 +61,8 @@ void MpirunNoise::line(const std::string& l) {
   }
   if (!rule_.empty()) {
     ended_ranks_ = is_about_ended_ranks(text);
-    in_box_ = ended_ranks_ || is_about_a_host(text) || is_about_a_component(text);
+    in_box_ =
+        ended_ranks_ || is_about_a_host(text) || is_about_a_component(text) || is_about_a_connection(text);
     if (in_box_) {
       box_ = std::exchange(rule_, "") + l;
       return;
@@ -86,8 +91,12 @@ void MpirunNoise::close_box() {
   if (ended_ranks_) return read_ended_rank(flat);
   static const std::regex daemon(R"(Remote daemon:\s+\S+ on node (\S+))"),
       no_launcher(R"(Framework:\s+plm\s+Component:\s+isolated)");
+  static const std::regex connection(
+      R"(Local host:\s+(\S+) .*connect\(\) to (\S+?)(?::\d+)? failed\s+Error:\s+(.*?\S)(?: \(\d+\))?\s+-{60})");
   std::smatch m;
   if (std::regex_search(flat, m, daemon) && lost_host_.empty()) lost_host_ = m[1];
+  if (std::regex_search(flat, m, connection) && unreachable_.empty())
+    unreachable_ = m[1].str() + " cannot connect to " + m[2].str() + " (" + m[3].str() + ")";
   if (!std::regex_search(flat, no_launcher)) print_(box);
 }
 

@@ -24,6 +24,8 @@ class MpirunNoise {
   const std::string& cause() const { return cause_; }          // "signal 9 (Killed)", "exit code 1"
   int exit_code() const { return exit_code_; }                 // of the failed rank; 0: a signal, or none
   const std::string& lost_host() const { return lost_host_; }  // that mpirun has lost its daemon on; "": none
+  // "node1 cannot connect to 10.88.0.2 (No route to host)", as a rank's Open MPI says; "": it does not.
+  const std::string& unreachable() const { return unreachable_; }
 
  private:
   void line(const std::string& line);
@@ -32,8 +34,8 @@ class MpirunNoise {
 
   std::function<void(std::string_view)> print_;
   std::function<bool(std::string_view)> is_report_;
-  std::string partial_, rule_, box_, cause_,
-      lost_host_;  // rule_: a line of dashes whose successor decides what it is
+  std::string partial_, rule_, box_, cause_, lost_host_,
+      unreachable_;  // rule_: a line of dashes whose successor decides what it is
   bool in_box_ = false, ended_ranks_ = false;
   int failed_rank_ = -1, exit_code_ = 0;
 };

@@ -76,6 +76,10 @@ std::optional<Error> lost(const Job& job, const Ending& ending, const Ranks& ran
   if (!noise.lost_host().empty())
     return Error(stands ? Exit::try_again : Exit::unavailable, "E_PEER_LOST", "mpirun's daemon there is gone")
         .at("host", noise.lost_host());
+  // Open MPI 5 ends a rank that cannot connect to another before ours asks whether they answer.
+  if (!noise.unreachable().empty() && !ranks.any_step)
+    return Error(Exit::unavailable, "E_UNREACHABLE",
+                 noise.unreachable() + ": network_interface says which network joins the hosts");
   // So it ends those of one host that have begun, where another died before that; of other hosts one may just be late.
   const bool died_first = !ranks.missing.empty() && host_count(job) == 1;
   const int silent = died_first                         ? ranks.missing.front()

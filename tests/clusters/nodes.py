@@ -61,11 +61,11 @@ class Nodes:
             subprocess.run(["ip", "netns", "del", f"lockstep-{node}"], capture_output=True)
 
     def inside(self, node, mounts=()):
-        """The words before a command that runs on the node, with names of its own and what a host has for itself. mounts: (what,
+        """The words before a command that runs on the node, under the node's name, with what a host has for itself. mounts: (what,
         where) that this host has in other places."""
-        steps = ['mount --bind "$0" /etc/hosts', "mount -t tmpfs none /tmp", "mount -t tmpfs none /dev/shm",
+        steps = [f"hostname {node}", 'mount --bind "$0" /etc/hosts', "mount -t tmpfs none /tmp", "mount -t tmpfs none /dev/shm",
                  *(f"mount --bind {what} {where}" for what, where in mounts), 'exec "$@"']  # fmt: skip
-        return [f"--net=/run/netns/lockstep-{node}", "unshare", "--mount", "sh", "-c", " && ".join(steps), self.folder / "hosts"]
+        return [f"--net=/run/netns/lockstep-{node}", "unshare", "--mount", "--uts", "sh", "-c", " && ".join(steps), self.folder / "hosts"]
 
     def start(self, *command):
         """A daemon, until the end."""
@@ -75,8 +75,8 @@ class Nodes:
         return self.daemons[-1]
 
     def start_on(self, node, command, mounts=()):
-        """A shell's command, under the node's name."""
-        return self.start("nsenter", *self.inside(node, mounts), "unshare", "--uts", "sh", "-c", f"hostname {node}; exec {command}")
+        """A shell's command."""
+        return self.start("nsenter", *self.inside(node, mounts), "sh", "-c", f"exec {command}")
 
     def words_on(self, node, *command):
         return [str(w) for w in ["nsenter", *self.inside(node), *command]]

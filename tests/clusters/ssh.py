@@ -289,7 +289,7 @@ class Ssh(unittest.TestCase):
         self.start("--set", "deadline_seconds=60", steps=30)
         said = self.ends(69)
         self.assertLess(time.monotonic() - begun, 45, said)
-        self.assertRegex(said, r"error\[E_UNREACHABLE\].*: rank [01] on \S+ has had no answer from rank [01].* within 10 s")
+        self.assertRegex(said, r"error\[E_UNREACHABLE\].*: (rank [01] on \S+ has had no answer from rank [01].* within 10 s|node[12] cannot connect to 10\.88\.0)")
         self.assertIn("network_interface", said)
         self.assertFalse(self.run_folder.exists(), said)
 
@@ -307,7 +307,7 @@ class Ssh(unittest.TestCase):
                 job.write_text((self.folder / "job.yaml").read_text().replace("hosts: [node1, node2]", f"hosts: {hosts}" if hosts else ""))
                 words = [LOCKSTEP, "fit", job, "--output", self.run_folder, "--set", "hyperparameters.steps=30"]
                 begun = time.monotonic()
-                done = subprocess.run(["nsenter", *inside, "unshare", "--uts", "sh", "-c", 'hostname nowhere && exec "$@"', "-", *words],
+                done = subprocess.run(["nsenter", *inside, "sh", "-c", 'hostname nowhere && exec "$@"', "-", *words],
                                       env=self.hosts.environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
                                       stdin=subprocess.DEVNULL)  # fmt: skip
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)

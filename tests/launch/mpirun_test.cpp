@@ -104,6 +104,21 @@ TEST(MpirunNoise, ReadsALostHostAndDropsAMissingComponent) {
   EXPECT_EQ(f.noise.lost_host(), "");
 }
 
+TEST(MpirunNoise, ReadsAConnectionThatCannotBe) {
+  Filter f;
+  const std::string box =
+      kRule +
+      "\nWARNING: Open MPI failed to TCP connect to a peer MPI process.  This\nshould not happen.\n\nYour "
+      "Open "
+      "MPI job may now hang or fail.\n\n  Local host: node1\n  PID:        31154\n  Message:    connect() to "
+      "10.88.0.2:1024 failed\n  Error:      No route to host (113)\n" +
+      kRule + "\n";
+  f.noise.feed(box);
+  f.noise.finish();
+  EXPECT_EQ(f.printed, box);
+  EXPECT_EQ(f.noise.unreachable(), "node1 cannot connect to 10.88.0.2 (No route to host)");
+}
+
 TEST(MpirunNoise, HandsReportsOver) {
   std::string printed;
   std::vector<std::string> reports;
