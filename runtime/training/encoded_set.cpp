@@ -10,6 +10,7 @@
 #include "runtime/data/cache.h"
 #include "runtime/data/hash.h"
 #include "runtime/data/sample_order.h"
+#include "runtime/files/build_id.h"
 #include "runtime/training/state_io.h"
 
 namespace lockstep {
@@ -60,10 +61,11 @@ void encode(Session& session, const Encoding& e, int64_t batch) {
   }
 }
 
-// What decides the rows beside the set: the frozen weights, and how this program's kernels read them.
+// What decides the rows beside the set: the frozen weights, and how this build's kernels read them.
 std::string key_of(Session& session, const std::vector<Program>& encoders, const std::string& inputs,
                    int64_t batch) {
-  std::string text = inputs + "\n" + std::to_string(session.options().kernels.threads) + "\n";
+  std::string text =
+      build_id() + " " + inputs + "\n" + std::to_string(session.options().kernels.threads) + "\n";
   for (const Program& p : encoders) {
     session.prepare(p, batch);
     const Graph& graph = session.program(p, batch).plan->graph;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What frozen networks make of a training set, computed once before the first step instead of in each: inputs.training.cache.
 // The ranks share the work, and each of them then has all of it, in memory or mapped from $XDG_CACHE_HOME/lockstep
-// (~/.cache/lockstep): a file for each set, replaced where its samples are encoded by other weights, networks or kernels.
+// (~/.cache/lockstep): a file for each set, replaced where its samples are encoded by other weights, networks or
+// kernels, or by another build of the program, whose kernels of the same names may give other last bits.
 #pragma once
 
 #include <map>
