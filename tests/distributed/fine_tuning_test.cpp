@@ -260,8 +260,8 @@ TEST_F(FineTuning, TheCacheChangesNoBit) {
 
 TEST_F(FineTuning, TheCacheIsOfTheseWeightsAndWhole) {
   const std::string home = folder_.file("cache");
-  // Whether the latents were read.
   std::string program = LOCKSTEP_BINARY;
+  // Whether the latents were read.
   const auto fitted = [&](const std::string& name, const std::string& set = "inputs.training.cache=latents") {
     Process process({program, "fit", job(), "--output", folder_.file(name), "--set", set},
                     {{"XDG_CACHE_HOME", home}});

@@ -190,8 +190,8 @@ TEST_P(Interrupted, ManyTimesEndsWithTheSameBits) {
   constexpr unsigned kSeed = 20240229;
   std::mt19937 random(kSeed);
   std::cout << "seed " << kSeed << "\n";
-  std::vector<int64_t> steps(kSteps - 100),
-      targets;  // from the first checkpoint on, and long enough before the end
+  // From the first checkpoint on, and long enough before the end: a signal that comes behind it interrupts nothing.
+  std::vector<int64_t> steps(kSteps - 100), targets;
   std::iota(steps.begin(), steps.end(), int64_t{20});
   std::ranges::sample(steps, std::back_inserter(targets), kInterruptions, random);
   auto to_first_step = std::chrono::microseconds(1s);  // from the start, the quickest so far

@@ -43,10 +43,8 @@ class Faults : public Launch {
   static std::string only_one_host() {
     const std::string said = run({"mpirun", "--version"}).output;
     const size_t at = said.find("(Open MPI) ");
-    const bool names_suffice = at != std::string::npos && said[at + 11] < '5';
-    return names_suffice
-               ? ""
-               : "Open MPI 5 waits for ever where hosts are one machine; tests/clusters/ssh.py has two";
+    if (at == std::string::npos || said[at + 11] < '5') return "";
+    return "Open MPI 5 waits for ever where hosts are one machine; tests/clusters/ssh.py has two";
   }
   // Two hosts, of which the second is this machine by another name, reached by a script in ssh's place.
   std::map<std::string, std::string> two_hosts() const {

@@ -25,9 +25,9 @@ struct Sizes {
   AttentionParams params(float scale) const { return {heads, scale, causal}; }
 };
 
-// One token, one channel; odd lengths below, at and above a tile's 32, several tiles that share passes over the keys, keys below
-// and above the 96 that a tile meets at once; other tokens than its own; widths 1 to 512; whole tiles of 128, as cuDNN's gradient wants. Tokens and images; causal with as many keys as queries,
-// fewer and more, within a tile and over several.
+// One token, one channel; odd lengths below, at and above a tile's 32; several tiles that share passes over the keys; keys below
+// and above the 96 that a tile meets at once; other tokens than its own; widths 1 to 512; whole tiles of 128, as cuDNN's
+// gradient wants. Tokens and images; causal with as many keys as queries, fewer and more, within a tile and over several.
 std::vector<Sizes> sizes() {
   return {{{1, 1, 1, 1}, {1, 1, 1, 1}, 1},
           {{2, 3, 3, 5}, {2, 3, 3, 5}, 3},
