@@ -108,6 +108,19 @@ TEST(Crash, ALivingWritersFolderIsNoOrphan) {
   ::close(lock);
 }
 
+// The file system's clock may be ahead of the program's: on a server, or by a tick on the same machine.
+TEST(Crash, AnOrphanOfTheNextSecondIsRemoved) {
+  const TestFolder run;
+  write_checkpoint(run.path(), SampleCheckpoint(1).contents(), 0, "");
+  const std::string folder = run.file("checkpoints/.tmp-folder-1"), file = run.file("checkpoints/.tmp-file-1");
+  fs::create_directory(folder);
+  write_file(file, "");
+  for (const std::string& path : {folder, file})
+    fs::last_write_time(path, fs::file_time_type::clock::now() + std::chrono::minutes(1));
+  write_checkpoint(run.path(), SampleCheckpoint(2).contents(), 0, "");
+  EXPECT_EQ(temporaries(run.file("checkpoints")), 0);
+}
+
 // A file size limit stops the writer inside each of the files in turn.
 TEST(DiskFull, ALimitIsAnIoErrorAndHarmsNothing) {
   const TestFolder run;
