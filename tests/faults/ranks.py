@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to ranks, many times over: kills (a killed job resumes and ends with the bits of one that was not) and stops (a
-rank that is stopped is named, by all).
+"""What happens to ranks, many times over: kills (a killed job resumes and ends with the bits of one that was not), stops (a
+rank that is stopped is named, by all) and starts (a rank or mpirun that is stopped while the job starts is named).
 
     tests/faults/ranks.py                        a few of each: what the gate runs
     tests/faults/ranks.py kills --trials 300     one part, of the long tier
@@ -10,6 +10,7 @@ rank that is stopped is named, by all).
 LOCKSTEP names the program (default: build/release/lockstep). Exit code 1 where a trial failed; what it left is kept and named.
 """
 import argparse
+import collections
 import json
 import os
 import pathlib
@@ -58,6 +59,13 @@ def processes(mark):
         if environment.get(MARK) == mark:
             found[int(entry.name)] = environment
     return found
+
+
+def name_of(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def eventually(condition, what):
@@ -112,6 +120,12 @@ class Run:
     def rank(self, number):
         for pid, environment in processes(self.mark).items():
             if environment.get(RANK) == str(number):
+                return pid
+        return None
+
+    def mpirun(self):
+        for pid, environment in processes(self.mark).items():
+            if RANK not in environment and pid != self.process.pid and name_of(pid) in ("mpirun", "orterun", "prterun"):
                 return pid
         return None
 
@@ -207,7 +221,51 @@ class Stops:
             run.end()
 
 
-PARTS = {"kills": Kills, "stops": Stops}
+class Starts:
+    """A rank or mpirun is stopped within the first second, most often before the ranks have met: it is named, and the job ends."""
+    quick = 2
+    at_once = 2
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def trial(self, folder, chance):
+        ranks = chance.choice([2, 3, 4])
+        victim = chance.choice([*range(ranks), "mpirun"])
+        over_mpi = chance.random() < 0.5
+        run = Run(folder, ranks, ["--set", "hyperparameters.steps=100000000", "--set", "checkpoint.every_steps=100000",
+                                  "--set", "start_deadline_seconds=6"],
+                  {"LOCKSTEP_RANKS_PER_HOST": "1"} if over_mpi else {})
+        try:
+            pid = None
+
+            def is_there():
+                nonlocal pid
+                pid = run.mpirun() if victim == "mpirun" else run.rank(victim)
+                return pid or run.process.poll() is not None
+
+            eventually(is_there, f"{victim} to begin")
+            time.sleep(chance.choice([0, 1]) * chance.uniform(0, 1))
+            expect(pid, "it ended: " + run.output())
+            kill(pid, signal.SIGSTOP)
+            code = run.wait()
+            name = "mpirun" if victim == "mpirun" else f"rank {victim}"
+            how = f"{name} of {ranks} ranks{' over MPI' if over_mpi else ''} stopped"
+            said = run.output()
+            expect(not processes(run.mark), f"{how}: processes are left")
+            if "E_START_DEADLINE" in said:
+                expect(code == 75 and f"{name} (pid {pid}) is stopped" in said, f"{how}: {code}")
+                return "before the ranks had met"
+            lost = "E_MPIRUN_LOST" if victim == "mpirun" else rf"E_PEER_LOST\] rank={victim} "
+            expect(re.search(lost, said), f"{how}: {code}")
+            before = "no step was done" in said
+            expect(code == (69 if before else 75), f"{how}: {code}")
+            return "before the first step" if before else "after it"
+        finally:
+            run.end()
+
+
+PARTS = {"kills": Kills, "stops": Stops, "starts": Starts}
 
 
 def run_part(name, trials, seed):
@@ -215,7 +273,7 @@ def run_part(name, trials, seed):
     (folder / "job.yaml").write_text(JOB)
     part = PARTS[name](folder)
     trials = trials or part.quick
-    started, failures, lock = time.monotonic(), [], threading.Lock()
+    started, failures, words_of, lock = time.monotonic(), [], collections.Counter(), threading.Lock()
     numbers = iter(range(trials))
 
     def work():
@@ -227,8 +285,10 @@ def run_part(name, trials, seed):
             own = folder / f"trial-{number}"
             own.mkdir()
             try:
-                part.trial(own, random.Random(f"{seed} {name} {number}"))
+                word = part.trial(own, random.Random(f"{seed} {name} {number}"))
                 shutil.rmtree(own)
+                if word:
+                    words_of[word] += 1
             except Failed as e:
                 failures.append(number)
                 words = (own / "words.txt").read_text(errors="replace") if (own / "words.txt").exists() else ""
@@ -239,7 +299,8 @@ def run_part(name, trials, seed):
         w.start()
     for w in workers:
         w.join()
-    print(f"{name}: {trials - len(failures)} of {trials} as they should, {time.monotonic() - started:.0f} s", flush=True)
+    when = "".join(f", {n} {word}" for word, n in sorted(words_of.items()))
+    print(f"{name}: {trials - len(failures)} of {trials} as they should{when}, {time.monotonic() - started:.0f} s", flush=True)
     if not failures:
         shutil.rmtree(folder)
     return not failures
@@ -247,7 +308,7 @@ def run_part(name, trials, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="kills, stops; none: all")
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help=", ".join(PARTS) + "; none: all")
     parser.add_argument("--trials", type=int, default=0, help="of each part; left out: a few")
     parser.add_argument("--seed", type=int, default=1)
     a = parser.parse_args()
