@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Before the first step: ranks agree on what they are given, and what fails leaves no run folder.
-#include <sys/stat.h>
-
 #include <filesystem>
 
 #include "launch/launcher/outcome.h"
@@ -9,6 +7,7 @@
 #include "runtime/telemetry/run_folder.h"
 #include "tests/launch/job_support.h"
 #include "tests/launch/small_run.h"
+#include "tests/support/other_build.h"
 
 namespace lockstep::testing {
 namespace {
@@ -60,14 +59,8 @@ TEST_F(RanksBegin, WithTheSameWeights) {
 }
 
 TEST_F(RanksBegin, WithTheSameBuild) {
-  std::string program = read_file(LOCKSTEP_BINARY);
-  const std::string note("\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0", 16);
-  const size_t at = program.find(note);
-  if (at == std::string::npos) GTEST_SKIP() << "the linker writes no build id here";
-  program[at + note.size()] = static_cast<char>(program[at + note.size()] ^ 1);
   const std::string other = folder_.file("lockstep");
-  write_file(other, program);
-  ASSERT_EQ(::chmod(other.c_str(), 0755), 0);
+  if (!make_other_build(LOCKSTEP_BINARY, other)) GTEST_SKIP() << "the linker writes no build id here";
   expect(fit_in("a", "a", "", "run", other), Exit::disagree, "build differs", "on rank 0", "on rank 1");
 }
 

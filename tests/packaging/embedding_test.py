@@ -37,7 +37,7 @@ class Embedding(unittest.TestCase):
         cls.run_program("cmake", "-S", ROOT / "docs/embedding", "-B", cls.folder / "build", "-G", "Ninja",
                         "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={cls.prefix}", "-DCMAKE_CXX_FLAGS=-Wall -Wextra",
                         "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")  # fmt: skip
-        cls.run_program("cmake", "--build", cls.folder / "build")
+        cls.run_program("cmake", "--build", cls.folder / "build", "-j", "1")  # other tests run beside
 
     @classmethod
     def run_program(cls, *command):
