@@ -112,7 +112,8 @@ TEST(Crash, ALivingWritersFolderIsNoOrphan) {
 TEST(Crash, AnOrphanOfTheNextSecondIsRemoved) {
   const TestFolder run;
   write_checkpoint(run.path(), SampleCheckpoint(1).contents(), 0, "");
-  const std::string folder = run.file("checkpoints/.tmp-folder-1"), file = run.file("checkpoints/.tmp-file-1");
+  const std::string folder = run.file("checkpoints/.tmp-folder-1"),
+                    file = run.file("checkpoints/.tmp-file-1");
   fs::create_directory(folder);
   write_file(file, "");
   for (const std::string& path : {folder, file})
