@@ -137,8 +137,8 @@ class Slurm(unittest.TestCase):
         eventually(lambda: any((self.run_folder / "checkpoints").glob("step-*")), f"a checkpoint\n{self.out()}")
 
     def ended(self, job):
-        eventually(lambda: self.state(job).get("JobState") not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"), f"job {job}'s end")
-        return self.state(job)
+        goes_on = (None, "PENDING", "RUNNING", "COMPLETING", "REQUEUED")  # None: the controller has not answered
+        return eventually(lambda: (s := self.state(job)).get("JobState") not in goes_on and s, f"job {job}'s end")
 
     def expect_stopped_in_order(self):
         s = eventually(lambda: (s := self.status())["state"] != "running" and s, "a status")
