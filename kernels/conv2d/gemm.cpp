@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/conv2d/bias_grad.h"
+#include "kernels/conv2d/pointwise.h"
 #include "kernels/core/bf16.h"
 #include "kernels/core/parallel.h"
 #include "kernels/simd/convert.h"
@@ -13,25 +14,12 @@ namespace lockstep {
 
 namespace {
 
-constexpr int64_t kDepth = 128;  // of a panel of filters at once: 16 KB, which stay in the first cache
-constexpr int64_t kPanels = 8;   // whose sums for a block of rows stay in the second cache
+constexpr int64_t kPanels = 8;              // whose sums for a block of rows stay in the second cache
 constexpr int64_t kRowFloats = 1'000'000;   // of patches of a block of rows
 constexpr int64_t kStrip = 24;              // rows: whole strips of 6 and of 8
 constexpr int64_t kBlockRows = 8 * kStrip;  // so many share what is read of the filters
 
 Range part_of(int64_t n, int64_t i, int64_t size) { return {i * size, std::min((i + 1) * size, n)}; }
-
-// c[panel][rows][kPanel] = a[rows][depth] b[panel][depth][kPanel] for so many panels; a's rows `a_row` apart.
-void multiply_rows(float* a, int64_t a_row, int64_t rows, int64_t depth, float* b, float* c, int64_t panels) {
-  for (int64_t k = 0; k < depth; k += kDepth)
-    for (int64_t i = 0; i < panels; ++i)
-      multiply({.a = {a + k, 0, a_row},
-                .b = {b + (i * depth + k) * kPanel, 0, kPanel},
-                .c = {c + i * rows * kPanel, 0, kPanel},
-                .rows = rows,
-                .depth = std::min(kDepth, depth - k),
-                .add = k > 0});
-}
 
 // Rows that lie as the outputs do, one pixel each.
 Patches rows_of_outputs(const GemmProblem& g) {
@@ -80,7 +68,7 @@ class Product final : public Kernel {
         const int64_t end = panels() * (part + 1) / parts;
         for (int64_t i = panels() * part / parts; i < end; i += kPanels) {
           const int64_t count = std::min(kPanels, end - i);
-          multiply_rows(a, a_row_, rows.size(), depth_, filters + i * depth_ * kPanel, c, count);
+          multiply_panels(a, a_row_, rows.size(), depth_, filters + i * depth_ * kPanel, c, count);
           for (int64_t k = 0; k < count; ++k)
             store_rows(c + k * rows.size() * kPanel, rows, part_of(columns_, i + k, kPanel), bias,
                        g_.patches.params.activation, args.out[0], columns_);
@@ -150,7 +138,7 @@ class InputGradient final : public Kernel {
       const Range rows{row, std::min(row + kRows, last)};
       load_patches(dy_, dy, rows, {0, 1}, {0, g_.outputs}, a, g_.outputs);
       for (int64_t i = 0; i < g_.patches.taps() * panels(); ++i) {
-        multiply_rows(a, g_.outputs, rows.size(), g_.outputs, filters + i * panel_floats(), c, 1);
+        multiply_panels(a, g_.outputs, rows.size(), g_.outputs, filters + i * panel_floats(), c, 1);
         add_patches(g_.patches, c, rows, i / panels(), part_of(g_.patches.c, i % panels(), kPanel), image);
       }
     }
@@ -263,7 +251,10 @@ bool one_group(const KernelRequest& r) { return r.params.as<Conv2dParams>().grou
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_gemm(const GemmProblem& g) { return std::make_unique<Product>(g, false); }
+std::unique_ptr<Kernel> make_gemm(const GemmProblem& g) {
+  if (one_pixel_each(g.patches) && is_pointwise(g.samples * g.patches.outputs())) return make_pointwise(g);
+  return std::make_unique<Product>(g, false);
+}
 
 std::unique_ptr<Kernel> make_gemm_input_grad(const GemmProblem& g) {
   if (one_pixel_each(g.patches)) return std::make_unique<Product>(g, true);

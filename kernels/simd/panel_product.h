@@ -42,4 +42,9 @@ struct PanelProduct {
 };
 void multiply(const PanelProduct&);
 
+// c[panel][rows][kPanel] = a[rows][depth] b[panel][depth][kPanel] for so many panels; a's rows `a_row` apart. Sums of a hundred
+// rows and of a dozen panels stay in the second cache.
+void multiply_panels(const float* a, int64_t a_row, int64_t rows, int64_t depth, const float* b, float* c,
+                     int64_t panels);
+
 }  // namespace lockstep

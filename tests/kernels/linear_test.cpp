@@ -43,6 +43,7 @@ std::vector<Setting> settings() {
       {"odd tokens", {3, 7, 37}, 19, false, true, true},
       {"a token, as many as features", {5, 1, 16}, 16, true, true, true},
       {"pixels", {1, 600, 33}, 65, true, false, true},
+      {"more outputs than tokens", {2, 37, 130}, 210, true, false, true},
       {"no tokens", {2, 0, 8}, 3, true, true, true},
       {"tokens of no samples", {0, 4, 8}, 3, true, true, true},
   };
