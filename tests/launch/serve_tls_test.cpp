@@ -27,7 +27,7 @@ class ServeTls : public Serve {
   std::string ask(const std::string& bytes, const std::string& authority,
                   const std::string& more = "") const {
     write_file(folder_.file("question"), bytes);
-    return shell(fmt::format("openssl s_client -quiet -connect localhost:{} -verify_return_error "
+    return shell(fmt::format("openssl s_client -quiet -connect 127.0.0.1:{} -verify_return_error "
                              "-verify_hostname localhost -CAfile {}.pem {} < {}",
                              port_, authority, more, folder_.file("question")))
         .text;
@@ -75,7 +75,7 @@ TEST_F(ServeTls, AClientThatLeavesEndsItsDrawing) {
   write_file(folder_.file("draw"), draw);
   Process client({"sh", "-c",
                   fmt::format("cd {}; (cat draw; until [ -e leave ]; do sleep 0.01; done) | "
-                              "openssl s_client -quiet -no_ign_eof -connect localhost:{}",
+                              "openssl s_client -quiet -no_ign_eof -connect 127.0.0.1:{}",
                               folder_.path(), port_)});
   const auto counted = [&](const std::string& name) {
     return metric_in(ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "good"),
