@@ -220,8 +220,11 @@ TEST_P(Interrupted, ManyTimesEndsWithTheSameBits) {
       ASSERT_EQ(::kill(process, SIGKILL), 0) << "it ended before: " << p.output();
     }
     const int code = p.wait();
-    // So early that the program itself doesn't catch the signal yet, and has not touched the run.
-    const bool not_begun = in_order && by_time && code == 128 + SIGTERM;
+    // So early that the program itself doesn't catch the signal yet, or that its ranks take long to meet on a busy machine: it
+    // has not touched the run.
+    const bool not_begun = in_order && by_time &&
+                           (code == 128 + SIGTERM ||
+                            (code == 75 && p.output().find("before the ranks had met") != std::string::npos));
     if (!not_begun) {
       ASSERT_EQ(code, !in_order && ranks() == 1 ? 128 + SIGKILL : 75) << p.output();
     }
