@@ -137,8 +137,9 @@ class Slurm(unittest.TestCase):
         eventually(lambda: any((self.run_folder / "checkpoints").glob("step-*")), f"a checkpoint\n{self.out()}")
 
     def ended(self, job):
-        goes_on = (None, "PENDING", "RUNNING", "COMPLETING", "REQUEUED")  # None: the controller has not answered
-        return eventually(lambda: (s := self.state(job)).get("JobState") not in goes_on and s, f"job {job}'s end")
+        # A controller under load does not answer at once, and a job is CONFIGURING before it runs.
+        ends = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "PREEMPTED", "NODE_FAIL", "OUT_OF_MEMORY")
+        return eventually(lambda: (s := self.state(job)).get("JobState") in ends and s, f"job {job}'s end")
 
     def expect_stopped_in_order(self):
         s = eventually(lambda: (s := self.status())["state"] != "running" and s, "a status")
