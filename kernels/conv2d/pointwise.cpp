@@ -33,14 +33,15 @@ class Pointwise final : public Kernel {
       pack_filters(row(), args.in[0], part_of({0, rows_}, i, kPanel), x + i * panel_floats());
     });
     // Each thread takes a part of the longer side, and all of the other.
-    const bool by_outputs = g_.outputs > rows_;
-    parallel_ranges(by_outputs ? divide_up(g_.outputs, kPanel) : panels(), g_.threads, 1,
-                    [&](int64_t begin, int64_t end) {
-                      const Range all{0, g_.outputs};
-                      by_outputs
-                          ? compute(args, {0, panels()}, {begin * kPanel, std::min(end * kPanel, g_.outputs)})
-                          : compute(args, {begin, end}, all);
-                    });
+    const Range all_panels{0, panels()}, all_outputs{0, g_.outputs};
+    if (g_.outputs > rows_)
+      parallel_ranges(divide_up(g_.outputs, kPanel), g_.threads, 1, [&](int64_t begin, int64_t end) {
+        compute(args, all_panels, {begin * kPanel, std::min(end * kPanel, g_.outputs)});
+      });
+    else
+      parallel_ranges(panels(), g_.threads, 1, [&](int64_t begin, int64_t end) {
+        compute(args, {begin, end}, all_outputs);
+      });
   }
 
  private:
@@ -49,7 +50,9 @@ class Pointwise final : public Kernel {
   int64_t panels() const { return divide_up(rows_, kPanel); }
   int64_t panel_floats() const { return depth_ * kPanel; }
   int64_t thread_floats() const { return kOutputs * (filter_row_ + kPanels * kPanel) + kPanel * kPanel; }
-  void compute(const KernelArgs& args, Range some_panels, Range outputs) const {
+
+  // y of these outputs and panels of x.
+  void compute(const KernelArgs& args, Range of_x, Range outputs) const {
     const float* bias = g_.bias ? args.in[2].as<float>() : nullptr;
     auto* x = static_cast<float*>(args.workspace);
     float* filters = x + panels() * panel_floats() + thread_index() * thread_floats();
@@ -58,8 +61,8 @@ class Pointwise final : public Kernel {
     for (int64_t o = 0; o < divide_up(outputs.size(), kOutputs); ++o) {
       const Range some = part_of(outputs, o, kOutputs);
       load_patches(row(), args.in[1], some, {0, 1}, {0, depth_}, filters, filter_row_);
-      for (int64_t i = some_panels.first; i < some_panels.last; i += kPanels) {
-        const int64_t count = std::min(kPanels, some_panels.last - i);
+      for (int64_t i = of_x.first; i < of_x.last; i += kPanels) {
+        const int64_t count = std::min(kPanels, of_x.last - i);
         multiply_panels(filters, filter_row_, some.size(), depth_, x + i * panel_floats(), sums, count);
         for (int64_t k = 0; k < count; ++k)
           for (int64_t s = 0; s < some.size(); s += kPanel) {

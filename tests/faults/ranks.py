@@ -189,6 +189,12 @@ class Kills:
             run.end()
 
 
+def endless(folder, ranks, over_mpi, *more):
+    """A run that ends by what is done to it alone."""
+    return Run(folder, ranks, ["--set", "hyperparameters.steps=100000000", "--set", "checkpoint.every_steps=100000", *more],
+               {"LOCKSTEP_RANKS_PER_HOST": "1"} if over_mpi else {})
+
+
 class Stops:
     """A rank is stopped at any step: named by all, with its host, the step and what it is waited for in."""
     quick = 3
@@ -201,8 +207,7 @@ class Stops:
         ranks = chance.choice([2, 3, 4])
         rank = chance.randrange(ranks)
         over_mpi = chance.random() < 0.5
-        run = Run(folder, ranks, ["--set", "hyperparameters.steps=100000000", "--set", "checkpoint.every_steps=100000"],
-                  {"LOCKSTEP_RANKS_PER_HOST": "1"} if over_mpi else {})
+        run = endless(folder, ranks, over_mpi)
         try:
             target = chance.randrange(1, 400)
             eventually(lambda: run.step() >= target or run.process.poll() is not None, f"step {target}")
@@ -233,9 +238,7 @@ class Starts:
         ranks = chance.choice([2, 3, 4])
         victim = chance.choice([*range(ranks), "mpirun"])
         over_mpi = chance.random() < 0.5
-        run = Run(folder, ranks, ["--set", "hyperparameters.steps=100000000", "--set", "checkpoint.every_steps=100000",
-                                  "--set", "start_deadline_seconds=6"],
-                  {"LOCKSTEP_RANKS_PER_HOST": "1"} if over_mpi else {})
+        run = endless(folder, ranks, over_mpi, "--set", "start_deadline_seconds=6")
         try:
             pid = None
 
