@@ -73,6 +73,9 @@ struct KernelInfo {
   DType dtype = DType::f32;  // of its activations
   BitExact bit_exact;
   std::function<std::unique_ptr<Kernel>(const KernelRequest&)> make;  // nullptr: declines
+  // Where bits must depend on shapes alone, the first that accepts is taken instead of the fastest. True: a later one
+  // is the faster for these shapes. Never of the batch size or the threads.
+  std::function<bool(const KernelRequest&)> yields = nullptr;
 
   bool is_reference() const { return name == "reference"; }
 };

@@ -45,19 +45,23 @@ std::string shapes_of(const Request& r) {
 
 bool independent(const KernelInfo& k) { return k.bit_exact.threads && k.bit_exact.shard; }
 
-// Those that accept; the reference only where nothing else does. Where independent ones are asked for, and some
-// accept, those alone.
+// Those that accept; the reference only where nothing else does. Where independent ones are asked for and some accept,
+// one of them, which shapes alone decide: kernels round differently, so a race would decide the bits.
 std::vector<std::string> accepting(const Graph& g, const Node& n, const KernelChoice& how) {
   const Request r = specs_of(g, n);
   const KernelRequest request{n.params, r.in, r.out, how.threads};
+  const auto candidates = Registry::builtin().candidates(n.op, how.device, request);
+  if (how.independent)
+    for (const bool yielding : {false, true})
+      for (const KernelInfo* k : candidates)
+        if (independent(*k) && yielding == (k->yields && k->yields(request)) && k->make(request))
+          return {k->name};
   std::vector<std::string> names;
-  for (const bool all : {!how.independent, true}) {
-    for (const KernelInfo* k : Registry::builtin().candidates(n.op, how.device, request)) {
-      if (k->is_reference() && !names.empty()) break;
-      if ((all || independent(*k)) && k->make(request)) names.push_back(k->name);
-    }
-    if (!names.empty()) return names;
+  for (const KernelInfo* k : candidates) {
+    if (k->is_reference() && !names.empty()) break;
+    if (k->make(request)) names.push_back(k->name);
   }
+  if (!names.empty()) return names;
   throw Error(
       Exit::internal, "E_NO_KERNEL",
       fmt::format("no {} kernel accepts {} ({}) of{}", name(how.device), n.op, n.params.text(), shapes_of(r)))
@@ -79,7 +83,7 @@ struct Timing {
   std::string problem;
 };
 
-// The candidates for one node, timed one after the other on data of ordinary size.
+// The candidates for one node, timed on data of ordinary size.
 class Race {
  public:
   Race(const Graph& g, const Node& n, const KernelChoice& how)
@@ -92,28 +96,36 @@ class Race {
     for (const auto& s : specs_.out) out_.push_back(allocate(s));
   }
 
-  Timing time(const std::string& kernel_name) {
-    const KernelRequest request{node_.params, specs_.in, specs_.out, how_.threads};
-    const KernelInfo* info =
-        Registry::builtin().find(node_.op, kernel_name, how_.device, kernel_dtype(request));
-    const auto kernel = info ? info->make(request) : nullptr;
-    Timing timing;
-    if (!kernel) return timing;
-    DeviceMemory workspace;
-    try {
-      its_own([&] { workspace = DeviceMemory(device_, kernel->workspace_bytes()); });
-      timing.seconds = fastest(*kernel, workspace.data());
-    } catch (const Fails& f) {
-      timing.problem = f.why;
-      recover(f.why, kernel_name);
+  // On processors in turns, so that other work slows each of them alike. On a GPU, where little else runs and
+  // workspaces may fill the memory, one after the other.
+  std::vector<Timing> run(const std::vector<std::string>& names) {
+    std::vector<Timing> timings;
+    const size_t together = device_.shares_host_memory() ? names.size() : 1;
+    for (size_t first = 0; first < names.size(); first += together) {
+      std::vector<Runner> runners(std::min(together, names.size() - first));
+      for (size_t i = 0; i < runners.size(); ++i) try_one(runners[i], names[first + i], &Race::prepare);
+      for (int round = 0; round < kRounds; ++round)
+        for (size_t i = 0; i < runners.size(); ++i)
+          if (runners[i].work && runners[i].total < kLongest)
+            try_one(runners[i], names[first + i], &Race::run_once);
+      for (Runner& r : runners) timings.push_back(std::move(r.timing));
     }
-    return timing;
+    return timings;
   }
 
  private:
   // What the candidate does itself fails as Fails; all else, the device's and the peers', as it is.
   struct Fails {
     std::string why;
+  };
+  struct Runner {
+    std::unique_ptr<Kernel> kernel;
+    DeviceMemory workspace;
+    std::unique_ptr<DeviceRuntime::Recording> recording;
+    int calls = 1;               // of the kernel in one of `work`
+    std::function<void()> work;  // none: it declines, or has failed
+    double total = 0;            // seconds, of all that was timed
+    Timing timing;
   };
   template <class F>
   static void its_own(const F& f) {
@@ -138,34 +150,48 @@ class Race {
     return View{s, memory_.back().data()};
   }
 
-  // Seconds of one run. On a GPU, of several in a row, as a step is run: one alone would be lost in its own
-  // launch and in the clock's grain.
-  double fastest(Kernel& kernel, void* workspace) {
-    const auto run = [&] { its_own([&] { kernel.run({in_, out_, workspace, device_.stream()}); }); };
-    run();  // with what is done once
+  void try_one(Runner& r, const std::string& kernel_name, void (Race::*step)(Runner&, const std::string&)) {
+    try {
+      (this->*step)(r, kernel_name);
+    } catch (const Fails& f) {
+      r = Runner{.timing = {.problem = f.why}};
+      recover(f.why, kernel_name);
+    }
+  }
+
+  // With what is done once. On a GPU `work` is several runs in a row, as a step is run: one alone would be lost in its
+  // own launch and in the clock's grain.
+  void prepare(Runner& r, const std::string& kernel_name) {
+    const KernelRequest request{node_.params, specs_.in, specs_.out, how_.threads};
+    const KernelInfo* info =
+        Registry::builtin().find(node_.op, kernel_name, how_.device, kernel_dtype(request));
+    r.kernel = info ? info->make(request) : nullptr;
+    if (!r.kernel) return;
+    its_own([&] { r.workspace = DeviceMemory(device_, r.kernel->workspace_bytes()); });
+    const std::function<void()> run = [this, kernel = r.kernel.get(), workspace = r.workspace.data()] {
+      its_own([&] { kernel->run({in_, out_, workspace, device_.stream()}); });
+    };
+    run();
     device_.synchronize();
-    int calls = 1;
-    std::function<void()> work = run;
-    std::unique_ptr<DeviceRuntime::Recording> recording;
-    if (!device_.shares_host_memory()) {
-      calls = std::clamp(static_cast<int>(kInARow / device_.time(run)), 2, 32);
-      work = [&] {
-        for (int i = 0; i < calls; ++i) run();
-      };
-      if (how_.recorded && device_.can_record()) {
-        device_.begin_recording();
-        work();
-        its_own([&] { recording = device_.end_recording(); });
-        work = [&] { recording->replay(); };
-      }
-      for (double warm = 0; warm < kWarm;) warm += device_.time(work);
+    r.work = run;
+    if (device_.shares_host_memory()) return;
+    r.calls = std::clamp(static_cast<int>(kInARow / device_.time(run)), 2, 32);
+    r.work = [run, calls = r.calls] {
+      for (int i = 0; i < calls; ++i) run();
+    };
+    if (how_.recorded && device_.can_record()) {
+      device_.begin_recording();
+      r.work();
+      its_own([&] { r.recording = device_.end_recording(); });
+      r.work = [recording = r.recording.get()] { recording->replay(); };
     }
-    double best = std::numeric_limits<double>::infinity(), total = 0;
-    for (int i = 0; i < 10 && total < 5e-3; ++i) {
-      const double t = device_.time(work);
-      best = std::min(best, t), total += t;
-    }
-    return best / calls;
+    for (double warm = 0; warm < kWarm;) warm += device_.time(r.work);
+  }
+
+  void run_once(Runner& r, const std::string&) {
+    const double t = device_.time(r.work);
+    r.timing.seconds = std::min(r.timing.seconds, t / r.calls);
+    r.total += t;
   }
 
   void recover(const std::string& failure, const std::string& kernel_name) {
@@ -179,7 +205,8 @@ class Race {
     }
   }
 
-  static constexpr double kInARow = 1e-3, kWarm = 2e-3;  // seconds
+  static constexpr double kInARow = 1e-3, kWarm = 2e-3, kLongest = 5e-3;  // seconds
+  static constexpr int kRounds = 10;
 
   const Node& node_;
   const KernelChoice& how_;
@@ -332,10 +359,17 @@ void choose_first_kernels(KernelTable& table, const Graph& g, const KernelChoice
 }
 
 void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how, Communicator& comm) {
-  const auto missing = missing_nodes(table, g);  // the same on every rank: graphs differ in batch sizes only
-  if (missing.empty()) return;
+  auto missing = missing_nodes(table, g);  // the same on every rank: graphs differ in batch sizes only
   if (how.device != Device::cuda)
     for (const Node* n : missing) expect_memory_for(g, *n);
+  // What shapes decide is not looked up: a cache may be that of another build, with another rule.
+  if (how.independent)
+    std::erase_if(missing, [&](const Node* n) {
+      const auto names = accepting(g, *n, how);
+      if (names.size() == 1) table[kernel_signature(g, *n)] = names[0];
+      return names.size() == 1;
+    });
+  if (missing.empty()) return;
 
   // What rank 0 remembers from earlier runs; "" where candidates must be made and, if several, timed.
   nlohmann::json cache = nlohmann::json::object();
@@ -364,12 +398,11 @@ void choose_kernels(KernelTable& table, const Graph& g, const KernelChoice& how,
   std::vector<Timing> timings;
   for (size_t i = 0; i < missing.size(); ++i) {
     if (names[i].size() < 2) continue;
-    Race race(g, *missing[i], how);
-    for (const auto& k : names[i]) {
-      timings.push_back(race.time(k));
-      if (const std::string& problem = timings.back().problem; !problem.empty())
-        log_failure(*missing[i], k, shapes_of(specs_of(g, *missing[i])), problem);
-    }
+    const std::vector<Timing> of_node = Race(g, *missing[i], how).run(names[i]);
+    for (size_t k = 0; k < of_node.size(); ++k)
+      if (const std::string& problem = of_node[k].problem; !problem.empty())
+        log_failure(*missing[i], names[i][k], shapes_of(specs_of(g, *missing[i])), problem);
+    timings.insert(timings.end(), of_node.begin(), of_node.end());
   }
   std::vector<double> seconds;
   for (const Timing& t : timings) seconds.push_back(t.seconds);

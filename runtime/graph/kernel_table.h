@@ -31,7 +31,8 @@ struct KernelChoice {
   // recorded is none.
   bool recorded = true;
   // Kernels whose bits depend neither on the threads nor on what shares the batch (BitExact), for every node that
-  // such a kernel accepts: in fp32 all of them.
+  // such a kernel accepts: in fp32 all of them. Which of several follows from the shapes (KernelInfo::yields); none
+  // is timed, for they differ in rounding, and a busy moment must not change a picture.
   bool independent = false;
   bool can_time() const { return device == Device::cpu || (device == Device::cuda && runtime); }
 };

@@ -78,6 +78,40 @@ TEST(IndependentKernels, AreThereForEveryForwardNode) {
   }
 }
 
+// What shares a batch, how many threads there are and what else the machine does decide nothing.
+TEST(IndependentKernels, AreChosenByShapesAlone) {
+  const auto comm = make_self_communicator();
+  const auto chosen = [&](const Net& net, int64_t batch, int threads) {
+    Graph g = training_graph(net, batch, true);
+    std::erase_if(g.nodes(), [](const Node& n) { return n.backward || n.op == "cross_entropy"; });
+    KernelChoice how{Device::cpu, threads, "test", ""};
+    how.independent = true;
+    KernelTable first, table;
+    choose_first_kernels(first, g, how);
+    choose_kernels(table, g, how, *comm);
+    EXPECT_EQ(table, first);
+    return table;
+  };
+  for (const Net& net : nets()) EXPECT_EQ(chosen(net, 1, 1), chosen(net, 17, 3));
+}
+
+TEST(IndependentKernels, OfLargeLinearLayersAreGemm) {
+  const auto kernel_of = [](int64_t features) {
+    Graph g;
+    GraphBuilder b(g);
+    b.set_scope("fc");
+    const ValueId x = b.input("x", {DType::f32, {4, features}, Layout::plain}, true);
+    b.add1("linear", LinearParams{}, {x, b.parameter("fc.weight", {features, features}, Init{})});
+    KernelChoice how{Device::cpu, 2, "test", ""};
+    how.independent = true;
+    KernelTable table;
+    choose_first_kernels(table, g, how);
+    return table.begin()->second;
+  };
+  EXPECT_EQ(kernel_of(64), "highway");
+  EXPECT_EQ(kernel_of(768), "gemm");
+}
+
 // Waking threads for little work takes longer than the work. Where bits may depend on the threads, all are used.
 TEST(PlanThreads, AreOneWhereLittleIsAsked) {
   const auto threads_of = [](int64_t features, bool independent) {
@@ -167,6 +201,18 @@ TEST_F(CacheTest, SecondChoiceIsTheRememberedOne) {
   other = how();
   other.threads = 2;
   EXPECT_NE(choose(other).at(planted), "reference");
+}
+
+// Neither read nor written where shapes decide: what another build has left there would be other bits.
+TEST_F(CacheTest, IsNoneOfKernelsThatShapesChoose) {
+  Graph g = graph_;
+  std::erase_if(g.nodes(), [](const Node& n) { return n.backward || n.op == "cross_entropy"; });
+  KernelChoice independent = how();
+  independent.independent = true;
+  KernelTable table;
+  choose_kernels(table, g, independent, *comm_);
+  EXPECT_FALSE(table.empty());
+  EXPECT_FALSE(std::filesystem::exists(file_));
 }
 
 TEST_F(CacheTest, DamagedCacheIsMadeAnew) {
