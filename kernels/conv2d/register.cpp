@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/conv2d/gemm.h"
 #include "kernels/conv2d/lanes.h"
+#include "kernels/conv2d/lanes_winograd.h"
 #include "kernels/conv2d/onednn.h"
 #include "kernels/conv2d/reference.h"
 #include "kernels/conv2d/winograd.h"
@@ -10,16 +11,21 @@
 namespace lockstep {
 
 void register_conv2d(Registry& r) {
-  const auto lanes = [&](const char* op, auto make, bool shard) {
+  const auto lanes = [&](const char* op, auto make, bool shard, const char* name = "lanes",
+                         std::function<bool(const KernelRequest&)> yields = nullptr) {
     r.add({.op = op,
-           .name = "lanes",
+           .name = name,
            .layout = LayoutClass::lanes,
            .bit_exact = {.threads = true, .shard = shard},
-           .make = make});
+           .make = make,
+           .yields = std::move(yields)});
   };
-  lanes("conv2d", make_conv2d_lanes, true);
+  lanes("conv2d", make_conv2d_lanes, true, "lanes", conv2d_lanes_winograd_pays);
   lanes("conv2d_input_grad", make_conv2d_input_grad_lanes, true);
   lanes("conv2d_weight_grad", make_conv2d_weight_grad_lanes, false);
+  lanes("conv2d", make_conv2d_lanes_winograd, true, "lanes_winograd");
+  lanes("conv2d_input_grad", make_conv2d_input_grad_lanes_winograd, true, "lanes_winograd");
+  lanes("conv2d_weight_grad", make_conv2d_weight_grad_lanes_winograd, false, "lanes_winograd");
 
   const auto winograd = [&](const char* op, auto make, bool shard) {
     for (DType dtype : {DType::f32, DType::bf16})

@@ -85,6 +85,17 @@ std::vector<Setting> settings() {
       {"3x3, many tiny images", conv(1), {270, 16, 1, 2}, {18, 16, 3, 3}, true, false},
       {"3x3, 16 channels, padding of all sizes", pads(0, 3, 4, 1), {2, 16, 5, 4}, {16, 16, 3, 3}},
       {"3x3, 16 channels, no samples", conv(1), {0, 16, 5, 5}, {16, 16, 3, 3}},
+      // What tiles of lanes are about: edges in the middle of one, windows that lie partly or wholly in the padding, channels
+      // in groups of several sizes, pieces of blocks, more tiles than a weight gradient takes at once.
+      {"5x5, same", conv(2), {17, 6, 9, 7}, {5, 6, 5, 5}},
+      {"5x5, 13 to 7 channels, padding of all sizes", pads(4, 1, 0, 6), {3, 13, 6, 5}, {7, 13, 5, 5}, false},
+      {"5x5, much padding", pads(9, 2, 3, 8), {16, 4, 5, 6}, {4, 4, 5, 5}},
+      {"5x5, an output of four channels", conv(), {2, 4, 5, 5}, {4, 4, 5, 5}},
+      {"5x5, many tiles", conv(2), {70, 4, 6, 10}, {8, 4, 5, 5}, true, false},
+      {"5x5, rows of three channels", conv(2), {18, 3, 9, 11}, {7, 3, 5, 5}},
+      {"5x5, rows of two outputs, padding of all sizes", pads(1, 7, 5, 0), {3, 5, 6, 9}, {2, 5, 5, 5}, false},
+      {"5x5, many strips", conv(1), {33, 2, 70, 9}, {3, 2, 5, 5}, true, false},
+      {"5x5, four channels, no samples", conv(2), {0, 4, 5, 5}, {4, 4, 5, 5}},
       {"stride 2, dilation 2", conv(1, 2, 2), {16, 3, 9, 9}, {5, 3, 3, 3}},
       {"uneven", uneven(), {16, 3, 10, 12}, {5, 3, 2, 3}},
       {"2 groups", conv(1, 1, 1, 2), {17, 6, 6, 6}, {10, 3, 3, 3}},
