@@ -12,13 +12,13 @@ namespace lockstep {
 
 void register_conv2d(Registry& r) {
   const auto lanes = [&](const char* op, auto make, bool shard, const char* name = "lanes",
-                         std::function<bool(const KernelRequest&)> yields = nullptr) {
+                         bool (*yields)(const KernelRequest&) = nullptr) {
     r.add({.op = op,
            .name = name,
            .layout = LayoutClass::lanes,
            .bit_exact = {.threads = true, .shard = shard},
            .make = make,
-           .yields = std::move(yields)});
+           .yields = yields});
   };
   lanes("conv2d", make_conv2d_lanes, true, "lanes", conv2d_lanes_winograd_pays);
   lanes("conv2d_input_grad", make_conv2d_input_grad_lanes, true);

@@ -7,7 +7,6 @@
 #include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "kernels/linear/linear.h"
 
 #include <chrono>
 #include <filesystem>
