@@ -153,6 +153,7 @@ class Painter:
         settings = {"inputs": f"{{training: {{dataset: image_folder, path: {self.pictures}, captions: {{column: text}}}}}}",
                     "instance_count": 2, "threads_per_rank": 1, "log_every": 1, "checkpoint": "{keep: 1}",
                     "hyperparameters.global_batch_size": self.batch, "hyperparameters.shuffle": "false", "hyperparameters.lr_schedule": "constant",
+                    "hyperparameters.seed": 1,  # the peer's, whose noise is ours
                     "sample_every": 0, "sampling": "{count: 1, steps: 1}"}  # fmt: skip
         job = lambda **more: Training(CONFIGS / "painter_digits.yaml", self.batch, settings | more, program=self.ours.program)  # noqa: E731
         run(job(**{"hyperparameters.steps": 1}).command("fit", "--output", self.start))
