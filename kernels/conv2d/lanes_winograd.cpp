@@ -137,7 +137,6 @@ class WeightGradient final : public Kernel {
       : tiling_(t),
         tiles_(blocks_of(r.in[0].shape) * t.tiles()),
         row_(row_of(t.x.c * t.y.c)),
-        has_bias_(r.out.size() > 1),
         threads_(r.threads) {}
 
   int64_t workspace_bytes() const override {
@@ -147,7 +146,7 @@ class WeightGradient final : public Kernel {
 
   void run(const KernelArgs& args) override {
     auto* dw = args.out[0].as<float>();
-    float* db = has_bias_ ? args.out[1].as<float>() : nullptr;
+    float* db = args.out.size() > 1 ? args.out[1].as<float>() : nullptr;
     const int64_t inputs = tiling_.x.c, outputs = tiling_.y.c, filters = inputs * outputs;
     if (tiles_ == 0) {
       std::fill_n(dw, filters * kTaps * kTaps, 0.0f);
@@ -170,7 +169,8 @@ class WeightGradient final : public Kernel {
         const float* gradients = dy + p * matrix(outputs);
         multiply_tiles(outputs, inputs, now.count, gradients, x + p * matrix(inputs), sums + p * row_,
                        tile > 0);
-        for (int64_t o = 0; db && p == kOnes && o < outputs; ++o)
+        if (!db || p != kOnes) return;
+        for (int64_t o = 0; o < outputs; ++o)
           bias[o] = (tile > 0 ? bias[o] : 0) +
                     static_cast<double>(sum_of_tiles(gradients + o * channel, now.count));
       });
@@ -187,7 +187,6 @@ class WeightGradient final : public Kernel {
 
   Tiling tiling_;
   int64_t tiles_, row_;
-  bool has_bias_;
   int threads_;
 };
 
