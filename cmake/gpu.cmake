@@ -85,7 +85,7 @@ function(lockstep_simt_sources target device)
     target_compile_options(${target} PRIVATE -O1 -g -fno-tree-vectorize -fno-omit-frame-pointer -fsanitize=thread)
     target_link_libraries(${target} PRIVATE lockstep_warnings)
   else()
-    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O2>)  # checks kernels; nobody waits for its speed
+    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)  # checks kernels; nobody waits for its speed
     target_link_libraries(${target} PRIVATE lockstep_kernel_options)
   endif()
 endfunction()

@@ -10,9 +10,9 @@ namespace lockstep {
 
 namespace {
 
-constexpr int64_t kOutputs = 96;  // of filters at once: whole strips of 6 and of 8
-constexpr int64_t kPanels = 16;   // whose sums for so many outputs stay in the second cache
-constexpr int64_t kPad = 16;      // rows a power of two apart would meet in few lines of the cache
+constexpr int64_t kOutputs = 96;       // of filters at once: whole strips of 6 and of 8
+constexpr int64_t kFilterPanels = 16;  // whose sums for so many outputs stay in the second cache
+constexpr int64_t kPad = 16;           // rows a power of two apart would meet in few lines of the cache
 
 Range part_of(Range all, int64_t i, int64_t size) {
   return {all.first + i * size, std::min(all.first + (i + 1) * size, all.last)};
@@ -49,20 +49,22 @@ class Pointwise final : public Kernel {
   Patches row() const { return {.c = depth_}; }
   int64_t panels() const { return divide_up(rows_, kPanel); }
   int64_t panel_floats() const { return depth_ * kPanel; }
-  int64_t thread_floats() const { return kOutputs * (filter_row_ + kPanels * kPanel) + kPanel * kPanel; }
+  int64_t thread_floats() const {
+    return kOutputs * (filter_row_ + kFilterPanels * kPanel) + kPanel * kPanel;
+  }
 
   // y of these outputs and panels of x.
   void compute(const KernelArgs& args, Range of_x, Range outputs) const {
     const float* bias = g_.bias ? args.in[2].as<float>() : nullptr;
     auto* x = static_cast<float*>(args.workspace);
     float* filters = x + panels() * panel_floats() + thread_index() * thread_floats();
-    float *sums = filters + kOutputs * filter_row_, *turned = sums + kOutputs * kPanels * kPanel;
+    float *sums = filters + kOutputs * filter_row_, *turned = sums + kOutputs * kFilterPanels * kPanel;
     std::fill_n(turned, kPanel * kPanel, 0.0f);  // what lies behind the last outputs
     for (int64_t o = 0; o < divide_up(outputs.size(), kOutputs); ++o) {
       const Range some = part_of(outputs, o, kOutputs);
       load_patches(row(), args.in[1], some, {0, 1}, {0, depth_}, filters, filter_row_);
-      for (int64_t i = of_x.first; i < of_x.last; i += kPanels) {
-        const int64_t count = std::min(kPanels, of_x.last - i);
+      for (int64_t i = of_x.first; i < of_x.last; i += kFilterPanels) {
+        const int64_t count = std::min(kFilterPanels, of_x.last - i);
         multiply_panels(filters, filter_row_, some.size(), depth_, x + i * panel_floats(), sums, count);
         for (int64_t k = 0; k < count; ++k)
           for (int64_t s = 0; s < some.size(); s += kPanel) {
