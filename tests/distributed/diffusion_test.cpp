@@ -12,7 +12,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::diffusion_test {
 namespace {
 
 const std::string kJob = LOCKSTEP_SOURCE_DIR "/tests/golden/diffusion/tiny.yaml";
@@ -231,4 +231,4 @@ TEST_F(Diffusion, AFolderSamplesAsItsRun) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::diffusion_test

@@ -6,7 +6,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::ema_test {
 namespace {
 
 using nlohmann::json;
@@ -51,4 +51,4 @@ INSTANTIATE_TEST_SUITE_P(Precisions, Ema, ::testing::Values("fp32", "bf16"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::ema_test

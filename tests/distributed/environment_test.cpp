@@ -10,7 +10,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::environment_test {
 namespace {
 namespace fs = std::filesystem;
 
@@ -249,4 +249,4 @@ $L fit job.yaml --output run)");
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::environment_test

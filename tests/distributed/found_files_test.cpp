@@ -11,7 +11,7 @@
 #include "tests/support/idx.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::found_files_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -137,4 +137,4 @@ TEST_F(FoundWeights, DataOfSeveralGzipMembersAreTheSame) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::found_files_test

@@ -16,7 +16,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::gpu_test {
 namespace {
 
 using namespace std::chrono_literals;
@@ -677,4 +677,4 @@ TEST_F(StandIns, AHangEndsAtTheDeadline) {
 #endif
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::gpu_test

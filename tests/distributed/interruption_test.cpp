@@ -22,7 +22,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::interruption_test {
 namespace fs = std::filesystem;
 namespace {
 
@@ -301,4 +301,4 @@ TEST_P(Interrupted, AllCheckpointsDamagedIsRefused) {
 INSTANTIATE_TEST_SUITE_P(Ranks, Interrupted, ::testing::Values(1, 2));
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::interruption_test

@@ -8,7 +8,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::judge_test {
 namespace {
 
 using nlohmann::json;
@@ -125,4 +125,4 @@ TEST_F(Judged, SaysWhatItCannotJudge) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::judge_test

@@ -8,7 +8,7 @@
 #include "tests/distributed/launch.h"
 #include "tests/support/files.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::launcher_faults_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -215,4 +215,4 @@ TEST_F(Faults, ARankElsewhereThatIsLostIsResumed) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::launcher_faults_test

@@ -12,7 +12,7 @@
 #include "runtime/telemetry/run_folder.h"
 #include "tests/distributed/launch.h"
 
-namespace lockstep {
+namespace lockstep::launcher_test {
 namespace {
 
 using testing::eventually;
@@ -260,4 +260,4 @@ TEST_F(Launch, KilledLauncherLeavesNothingBehind) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::launcher_test

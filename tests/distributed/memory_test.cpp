@@ -5,7 +5,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::memory_test {
 namespace {
 
 using nlohmann::json;
@@ -78,4 +78,4 @@ INSTANTIATE_TEST_SUITE_P(Jobs, PlannedMemory,
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::memory_test

@@ -14,7 +14,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::parity_test {
 namespace {
 
 constexpr int64_t kSteps = 100;
@@ -183,4 +183,4 @@ TEST(RankCounts, SameLossesWithAugmentation) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::parity_test

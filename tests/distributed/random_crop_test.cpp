@@ -5,7 +5,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::random_crop_test {
 namespace {
 
 using nlohmann::json;
@@ -71,4 +71,4 @@ TEST(RandomCrop, WindowsThatCannotBeAndOtherWindowsOnResume) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::random_crop_test

@@ -11,7 +11,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::ranks_test {
 namespace {
 
 // A job that goes on until it is stopped, of so many ranks.
@@ -157,4 +157,4 @@ TEST(RankSignal, OfATerminalThatIsClosedIsIgnoredUnderNohup) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::ranks_test

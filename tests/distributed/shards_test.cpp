@@ -11,7 +11,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::shards_test {
 namespace {
 
 constexpr const char* kData = LOCKSTEP_SOURCE_DIR "/configs/data/mnist";
@@ -120,4 +120,4 @@ TEST(ShardsRefused, WhereBitsWouldDependOnTheRanksAfterAll) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::shards_test

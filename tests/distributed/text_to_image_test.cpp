@@ -12,7 +12,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::text_to_image_test {
 namespace {
 
 constexpr int64_t kSteps = 8;
@@ -265,4 +265,4 @@ TEST_F(TextToImage, IsJudgedByWhatItWasAskedFor) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::text_to_image_test

@@ -13,7 +13,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::torch_interop_test {
 namespace {
 
 using nlohmann::json;
@@ -219,4 +219,4 @@ TEST(PyTorch, BothWays) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::torch_interop_test

@@ -9,7 +9,7 @@
 #include "tests/distributed/fit.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::trace_test {
 namespace {
 
 using nlohmann::json;
@@ -90,4 +90,4 @@ TEST(TraceOfARun, ThatCannotBeWrittenIsSaidBeforeItStarts) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::trace_test

@@ -11,7 +11,7 @@
 #include "kernels/core/cpu_target.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::attention_test {
 namespace {
 
 struct Sizes {
@@ -313,4 +313,4 @@ TEST(Attention, BitsDependNeitherOnThreadsNorOnTheBatch) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::attention_test

@@ -10,7 +10,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::batch_norm_test {
 namespace {
 
 const BatchNormParams kParams{.eps = 1e-5f, .momentum = 0.1f};
@@ -383,4 +383,4 @@ TEST(BatchNorm, RunningVarianceIsUnbiasedAndOneValueHasNone) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::batch_norm_test

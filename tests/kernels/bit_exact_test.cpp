@@ -11,7 +11,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::bit_exact_test {
 namespace {
 
 struct Work {
@@ -147,4 +147,4 @@ TEST(BitExact, ConvolutionsAndMatmulsKeepTheirPromises) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::bit_exact_test

@@ -11,7 +11,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::cast_test {
 namespace {
 
 const bool no_gradient =
@@ -72,4 +72,4 @@ TEST(Cast, EveryKernelGivesBf16sOwnBits) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::cast_test

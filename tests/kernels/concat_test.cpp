@@ -6,7 +6,7 @@
 
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::concat_test {
 namespace {
 
 Shape with_channels(Shape s, int64_t channels) {
@@ -104,4 +104,4 @@ TEST(Concat, PutsChannelsOneAfterAnother) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::concat_test

@@ -11,7 +11,7 @@
 
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::conv2d_test {
 namespace {
 
 constexpr double kTolerance = 1e-5;
@@ -241,4 +241,4 @@ TEST(Conv2d, GroupsKeepTheirChannelsApart) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::conv2d_test

@@ -10,7 +10,7 @@
 #include "kernels/core/kernel.h"
 #include "kernels/linear/linear.h"
 
-namespace lockstep {
+namespace lockstep::cpu_target_test {
 namespace {
 
 constexpr CpuLevel kAll[] = {CpuLevel::amx, CpuLevel::avx512_bf16, CpuLevel::avx512, CpuLevel::avx2,
@@ -106,4 +106,4 @@ TEST(CpuTargetDeathTest, TheVariableIsObeyed) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::cpu_target_test

@@ -20,7 +20,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::diffusion_test {
 namespace {
 
 const TensorSpec kState{DType::u8, {sizeof(StepState)}, Layout::plain};
@@ -430,4 +430,4 @@ TEST(LabelDropout, DrawsWhatTheHeaderSaysAndAsOftenAsAsked) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::diffusion_test

@@ -16,7 +16,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::dropout_test {
 namespace {
 
 const TensorSpec kState{DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain};
@@ -198,4 +198,4 @@ TEST(Dropout, StepSeedAndLayerChangeTheMask) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::dropout_test

@@ -18,7 +18,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::elementwise_test {
 namespace {
 
 constexpr double kOne = 1e-6, kChain = 4e-6;
@@ -259,4 +259,4 @@ TEST(Elementwise, ProgramsUseFewSlots) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::elementwise_test

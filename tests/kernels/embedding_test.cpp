@@ -11,7 +11,7 @@
 #include "kernels/timestep_embedding/timestep_embedding.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::embedding_test {
 namespace {
 
 TensorSpec i32(Shape s) { return {DType::i32, s, Layout::plain}; }
@@ -169,4 +169,4 @@ TEST(TimestepEmbedding, IsThatOfDiffusers) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::embedding_test

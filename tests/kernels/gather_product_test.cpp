@@ -8,7 +8,7 @@
 
 #include "kernels/core/cpu_target.h"
 
-namespace lockstep {
+namespace lockstep::gather_product_test {
 namespace {
 
 constexpr int64_t kChannels = 300, kOutputs = 7;  // channels: more than go through at once
@@ -64,4 +64,4 @@ TEST(GatherProduct, ComputesTheLanesOfTheLastBlockThatAreWanted) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::gather_product_test

@@ -9,7 +9,7 @@
 
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::geglu_test {
 namespace {
 
 // One number, below, at and above a vector, several rows; no row, no sample.
@@ -66,4 +66,4 @@ TEST(Geglu, TheSecondHalfGatesTheFirst) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::geglu_test

@@ -14,7 +14,7 @@
 #include "kernels/gpu/watch/watch.h"
 #include "tests/support/typed_case.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::gpu_cases_test {
 namespace {
 
 // False where the kernel declines.
@@ -167,4 +167,4 @@ TEST(GpuCases, EveryCudaKernelHasItsSimtTwinInBothTypes) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::gpu_cases_test

@@ -9,7 +9,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::group_norm_test {
 namespace {
 
 struct Sizes {
@@ -156,4 +156,4 @@ TEST(GroupNorm, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::group_norm_test

@@ -10,7 +10,7 @@
 
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::image_augment_test {
 namespace {
 
 const TensorSpec kState{DType::u8, {static_cast<int64_t>(sizeof(StepState))}, Layout::plain};
@@ -124,4 +124,4 @@ TEST(ImageAugment, DependsOnSampleAndStepAlone) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::image_augment_test

@@ -7,7 +7,7 @@
 
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::image_normalize_test {
 namespace {
 
 const bool no_gradient_needed =
@@ -50,4 +50,4 @@ TEST(ImageNormalize, BlackAndWhite) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::image_normalize_test

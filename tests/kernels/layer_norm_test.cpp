@@ -9,7 +9,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::layer_norm_test {
 namespace {
 
 Shape stats_of(Shape x) {
@@ -141,4 +141,4 @@ TEST(LayerNorm, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::layer_norm_test

@@ -18,7 +18,7 @@
 #include "kernels/gpu/watch/watch.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::library_parts_test {
 namespace {
 
 namespace parts = lockstep::simt_watched;
@@ -131,4 +131,4 @@ TEST(LibraryParts, NoSamplesGiveZeroGradients) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::library_parts_test

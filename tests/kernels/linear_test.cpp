@@ -8,7 +8,7 @@
 
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::linear_test {
 namespace {
 
 constexpr double kTolerance = 1e-5;
@@ -143,4 +143,4 @@ TEST(Linear, IsXTimesWTransposedPlusBias) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::linear_test

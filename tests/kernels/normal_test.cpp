@@ -17,7 +17,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::normal_test {
 namespace {
 
 constexpr int64_t kSamples = 16, kEach = 1 << 16, kAll = kSamples * kEach;
@@ -214,4 +214,4 @@ TEST(Normal, SeedStepAndSampleChangeTheNumbers) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::normal_test

@@ -15,7 +15,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::optimizer_test {
 namespace {
 
 using Kind = OptimizerParams::Kind;
@@ -309,4 +309,4 @@ TEST(Optimizer, SegmentOutsideTheArrayIsRefused) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::optimizer_test

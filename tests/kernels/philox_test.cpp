@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace lockstep {
+namespace lockstep::philox_test {
 namespace {
 
 void expect_words(const Philox4& got, std::array<uint32_t, 4> expected) {
@@ -50,4 +50,4 @@ TEST(Philox, UniformOverTopAndBottomBytes) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::philox_test

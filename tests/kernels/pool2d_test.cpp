@@ -12,7 +12,7 @@
 
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::pool2d_test {
 namespace {
 
 constexpr double kAverage = 3e-6, kGradient = 1e-6;
@@ -289,4 +289,4 @@ TEST(Pool2d, OverlappingWindowsAddUpInTheGradient) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::pool2d_test

@@ -8,7 +8,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::reorder_test {
 namespace {
 
 const bool no_gradient_needed = declare_no_gradient("reorder", "a copy; its gradient is a reorder back");
@@ -60,4 +60,4 @@ TEST(Reorder, BetweenEveryPairOfLayouts) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::reorder_test

@@ -6,7 +6,7 @@
 
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::resample_test {
 namespace {
 
 struct Setting {
@@ -80,4 +80,4 @@ TEST(Resample, ToAnySize) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::resample_test

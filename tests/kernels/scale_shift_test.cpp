@@ -12,7 +12,7 @@
 #include "tests/support/combinations.h"
 #include "tests/support/kernel_cases.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::scale_shift_test {
 namespace {
 
 constexpr double kElement = 3e-7, kSum = 2e-6;
@@ -105,4 +105,4 @@ TEST(ScaleShift, BitsDependNeitherOnThreadsNorOnTheInstructionSet) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::scale_shift_test

@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-namespace lockstep {
+namespace lockstep::sum_test {
 namespace {
 
 // As sum.h states it, of element i over buffers [first, first + count).
@@ -44,4 +44,4 @@ TEST(Sum, IsTheBinaryTreeBitForBitAndStaysInItsRange) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::sum_test

@@ -18,7 +18,7 @@
 #include "kernels/core/parallel.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep {
+namespace lockstep::thread_team_test {
 namespace {
 
 using namespace std::chrono_literals;
@@ -226,4 +226,4 @@ TEST(Contention, IsSeenOnASharedCore) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::thread_team_test

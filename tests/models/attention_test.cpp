@@ -12,7 +12,7 @@
 #include "runtime/graph/executor.h"
 #include "runtime/graph/passes.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::attention_test {
 namespace {
 
 struct Case {
@@ -121,4 +121,4 @@ INSTANTIATE_TEST_SUITE_P(Cases, SelfAttention2dGolden,
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::attention_test

@@ -8,7 +8,7 @@
 
 #include "kernels/diffusion/noise.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::drawing_test {
 namespace {
 
 using namespace lockstep::diffusion;
@@ -161,4 +161,4 @@ TEST(DrawImageNoise, IsTheNoiseOpsByImageAndDraw) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::drawing_test

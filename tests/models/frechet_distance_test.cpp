@@ -10,7 +10,7 @@
 
 #include "tests/support/files.h"
 
-namespace lockstep::diffusion {
+namespace lockstep::diffusion::frechet_distance_test {
 namespace {
 
 // Rounding of O(width) sums in double, beside values of about one; roots of zero eigenvalues, which rounding
@@ -120,4 +120,4 @@ TEST(FrechetDistance, OfWideFeatures) {
 }
 
 }  // namespace
-}  // namespace lockstep::diffusion
+}  // namespace lockstep::diffusion::frechet_distance_test

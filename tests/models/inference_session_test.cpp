@@ -18,7 +18,7 @@
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::inference_session_test {
 namespace {
 
 constexpr int64_t kSampleBytes = 2 * 5 * 3, kClassCount = 4;
@@ -268,4 +268,4 @@ TEST(InferenceSession, RefusesWeightsOfAnotherModel) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::inference_session_test

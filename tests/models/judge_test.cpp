@@ -8,7 +8,7 @@
 
 #include "models/model.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::judge_test {
 namespace {
 
 using namespace lockstep::diffusion;
@@ -151,4 +151,4 @@ TEST(Judge, MeasuresSamplesBesideTrainingImages) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::judge_test

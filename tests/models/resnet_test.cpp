@@ -20,7 +20,7 @@
 #include "tests/support/files.h"
 #include "tests/support/process.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::resnet_test {
 namespace {
 
 using nlohmann::json;
@@ -275,4 +275,4 @@ TEST(ResNet, InitialDistributionsAreTorchvisions) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::resnet_test

@@ -14,7 +14,7 @@
 #include "runtime/checkpoint/safetensors.h"
 #include "tests/support/files.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::sampler_test {
 namespace {
 
 using namespace lockstep::diffusion;
@@ -304,4 +304,4 @@ INSTANTIATE_TEST_SUITE_P(Diffusers, SamplerGolden, ::testing::ValuesIn(groups())
                          [](const auto& param_info) { return param_info.param; });
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::sampler_test

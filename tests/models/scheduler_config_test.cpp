@@ -11,7 +11,7 @@
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::scheduler_config_test {
 namespace {
 
 using namespace lockstep::diffusion;
@@ -230,4 +230,4 @@ TEST(MakeSampler, RefusesWhatMakesNoSense) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::scheduler_config_test

@@ -13,7 +13,7 @@
 #include "runtime/training/session.h"
 #include "runtime/training/state_io.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::text_objective_test {
 namespace {
 
 using diffusion::kDenoise, diffusion::kEncodeText;
@@ -219,4 +219,4 @@ TEST_F(TextObjective, TakesTokensWhereOthersTakeLabels) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::text_objective_test

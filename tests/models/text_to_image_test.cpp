@@ -16,7 +16,7 @@
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::text_to_image_test {
 namespace {
 
 using nlohmann::json;
@@ -361,4 +361,4 @@ INSTANTIATE_TEST_SUITE_P(Nets, AutoencoderGolden, ::testing::ValuesIn(cases("vae
 INSTANTIATE_TEST_SUITE_P(Nets, TinyAutoencoderGolden, ::testing::ValuesIn(cases("tiny_vae")), by_name);
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::text_to_image_test

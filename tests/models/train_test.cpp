@@ -9,7 +9,7 @@
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/training/trainer.h"
 
-namespace lockstep {
+namespace lockstep::train_test {
 namespace {
 
 class TrainTest : public ::testing::Test {
@@ -101,4 +101,4 @@ TEST_F(TrainTest, GradientAccumulationGivesTheSameLosses) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::train_test

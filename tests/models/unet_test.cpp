@@ -17,7 +17,7 @@
 #include "tests/models/unet_formula.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::unet_test {
 namespace {
 
 using nlohmann::json;
@@ -169,4 +169,4 @@ TEST(UNet, ConfigurationsRoundTripThroughJson) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::unet_test
