@@ -27,6 +27,11 @@ if(LOCKSTEP_SANITIZE)
                          -fno-sanitize-recover=all
                          # GCC's own checks between the instructions mislead these two; the release build has them.
                          -Wno-maybe-uninitialized -Wno-mismatched-new-delete)
+  if(LOCKSTEP_SANITIZE MATCHES "address" AND NOT LOCKSTEP_SANITIZE MATCHES "fuzzer")
+    # A check at every access, for what the address sanitizer sees too, or the processor does: they were half of the compiler's
+    # work. The fuzzers have them.
+    target_compile_options(lockstep_options INTERFACE -fno-sanitize=null,alignment,object-size,pointer-overflow,vptr)
+  endif()
   target_link_options(lockstep_options INTERFACE -fsanitize=${LOCKSTEP_SANITIZE})
 endif()
 

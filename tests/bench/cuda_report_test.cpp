@@ -13,7 +13,7 @@
 
 #include "bench/works.h"
 
-namespace lockstep {
+namespace lockstep::cuda_report_test {
 namespace {
 
 using nlohmann::json;
@@ -187,4 +187,4 @@ TEST_F(CompiledKernels, EveryCountedKernelIsAmongThem) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::cuda_report_test

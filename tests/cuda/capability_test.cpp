@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-namespace lockstep::testing {
+namespace lockstep::testing::capability_test {
 namespace {
 
 TEST(CudaCapability, MachineCodeServesLaterMinorsAndPtxAllThatIsLater) {
@@ -29,4 +29,4 @@ TEST(CudaCapability, MachineCodeServesLaterMinorsAndPtxAllThatIsLater) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::capability_test

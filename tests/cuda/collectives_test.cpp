@@ -8,7 +8,7 @@
 #include "runtime/comm/device_collectives.h"
 #include "runtime/graph/parameter_table.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::collectives_test {
 namespace {
 
 constexpr int64_t kFirst = 1008, kLength = 3003;  // floats of the first bucket, and of both
@@ -73,4 +73,4 @@ TEST(CudaCollectives, OneCommunicatorAfterAnother) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::collectives_test

@@ -15,7 +15,7 @@
 #include "runtime/device/device_runtime.h"
 #include "tests/support/typed_case.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::cuda_cases_test {
 namespace {
 
 #ifdef LOCKSTEP_STANDINS
@@ -305,4 +305,4 @@ TEST_F(CudaLibraries, EveryFailureNamesItsCall) {
 #endif
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::cuda_cases_test

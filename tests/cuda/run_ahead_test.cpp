@@ -9,7 +9,7 @@
 #include "runtime/training/session.h"
 #include "tests/runtime/graph/nets.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::run_ahead_test {
 namespace {
 
 constexpr int64_t kBatch = 4;
@@ -105,5 +105,5 @@ TEST(CudaRunAhead, AStepAfterALossThatIsNotFiniteChangesNothing) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::run_ahead_test
 #endif

@@ -14,7 +14,7 @@
 #include "runtime/cuda/gpu.h"
 #include "tests/standins/stream.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::standins_test {
 namespace {
 
 using standins::reads;
@@ -246,5 +246,5 @@ TEST_F(CudaNcclStandIn, ADestructionWaitsForRecordedCollectives) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::standins_test
 #endif

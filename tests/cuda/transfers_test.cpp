@@ -12,7 +12,7 @@
 #include "runtime/device/device_runtime.h"
 #include "tests/standins/stream.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::transfers_test {
 namespace {
 
 class CudaTransfers : public ::testing::Test {
@@ -76,5 +76,5 @@ TEST_F(CudaTransfers, ResultsAreThoseOfTheirStep) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::transfers_test
 #endif

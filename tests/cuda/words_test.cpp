@@ -14,7 +14,7 @@
 #include "tests/kernels/gpu/gemm.h"
 #include "tests/kernels/gpu/kernels.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::words_test {
 namespace {
 
 class CudaWords : public ::testing::Test {
@@ -111,5 +111,5 @@ TEST_F(CudaWords, TilesGiveTheExecutorsBits) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::words_test
 #endif

@@ -6,7 +6,7 @@
 #include "tests/kernels/gpu/kernels.h"
 #include "tests/kernels/gpu/memory.h"
 
-namespace lockstep {
+namespace lockstep::counters_test {
 namespace {
 
 using gpu_watch::RequestCount;
@@ -73,4 +73,4 @@ TEST(Counters, BytesAreCountedOnceALaunchAndPlacesNamed) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::counters_test

@@ -13,7 +13,7 @@
 #include "kernels/core/bf16.h"
 #include "kernels/gpu/watch/watch.h"
 
-namespace lockstep {
+namespace lockstep::gemm_test {
 namespace {
 
 constexpr int kRows = 136, kColumns = 152, kDepth = 168;
@@ -84,4 +84,4 @@ TEST(Gemm, EveryTileIsRightWithoutFindings) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::gemm_test

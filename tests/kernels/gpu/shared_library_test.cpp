@@ -10,7 +10,7 @@
 
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::shared_library_test {
 namespace {
 
 constexpr const char* kPath = "/nowhere/liblockstep-test.so.9";
@@ -45,4 +45,4 @@ TEST(SharedLibraries, OneThatIsNowhereSaysWhereItWasLookedFor) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::shared_library_test

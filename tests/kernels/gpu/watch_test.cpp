@@ -14,7 +14,7 @@
 #include "tests/kernels/gpu/kernels.h"
 #include "tests/kernels/gpu/memory.h"
 
-namespace lockstep {
+namespace lockstep::watch_test {
 namespace {
 
 using simt_executor::Problem;
@@ -146,4 +146,4 @@ TEST(Executor, PlainKernelsThatCannotGoOnThrow) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::watch_test

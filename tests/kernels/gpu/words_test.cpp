@@ -15,7 +15,7 @@
 #include "tests/kernels/gpu/kernels.h"
 #include "tests/kernels/gpu/memory.h"
 
-namespace lockstep {
+namespace lockstep::words_test {
 namespace {
 
 class Words : public ::testing::TestWithParam<bool> {
@@ -196,4 +196,4 @@ TEST(ExecutorTiming, BarriersAndShufflesAreCheap) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::words_test

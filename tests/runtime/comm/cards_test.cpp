@@ -8,7 +8,7 @@
 #include "kernels/core/error.h"
 #include "tests/runtime/comm/world.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::cards_test {
 namespace {
 
 const Card kFirst = {"boot-1", "alpha", "GPU-01", "0000:1b:00"},
@@ -59,4 +59,4 @@ TEST(Cards, EveryRankIsTold) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::cards_test

@@ -5,7 +5,7 @@
 
 #include <gtest/gtest.h>
 
-namespace lockstep {
+namespace lockstep::collective_cost_test {
 namespace {
 
 constexpr LinkSpeed kLink{1, 1};  // α, β
@@ -90,4 +90,4 @@ TEST(CollectiveCost, FasterLinksNeverCostMore) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::collective_cost_test

@@ -15,7 +15,7 @@
 #include "runtime/comm/together.h"
 #include "tests/runtime/comm/world.h"
 
-namespace lockstep {
+namespace lockstep::collectives_test {
 namespace {
 
 using testing::world;
@@ -368,4 +368,4 @@ TEST(MirrorCommunicator, TakesAllRanksForItsOwnLikeness) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::collectives_test

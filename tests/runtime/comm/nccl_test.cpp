@@ -4,7 +4,7 @@
 
 #include "runtime/comm/device_collectives.h"
 
-namespace lockstep::testing {
+namespace lockstep::testing::nccl_test {
 namespace {
 
 // A build that has found it loads it, with every entry point that we call.
@@ -15,4 +15,4 @@ TEST(Nccl, IsLoadedWhenAskedFor) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::testing::nccl_test

@@ -5,7 +5,7 @@
 
 #include "kernels/core/error.h"
 
-namespace lockstep {
+namespace lockstep::network_interface_test {
 namespace {
 
 TEST(NetworkInterface, IsFoundByNameAndBySubnet) {
@@ -28,4 +28,4 @@ TEST(NetworkInterface, ThatIsNotThereIsRefusedWithThoseThatAre) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::network_interface_test

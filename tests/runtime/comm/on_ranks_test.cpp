@@ -8,7 +8,7 @@
 #include "runtime/comm/communicator.h"
 #include "tests/support/process.h"
 
-namespace lockstep {
+namespace lockstep::on_ranks_test {
 namespace {
 
 using testing::mpirun;
@@ -233,4 +233,4 @@ TEST(Launcher, OfAnotherMpiIsRefused) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::on_ranks_test

@@ -14,7 +14,7 @@
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
 
-namespace lockstep {
+namespace lockstep::clip_tokenizer_test {
 namespace {
 
 using nlohmann::json;
@@ -292,4 +292,4 @@ TEST(Unicode, NormalFormC) {
 }
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::clip_tokenizer_test
