@@ -6,18 +6,21 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
-#include <boost/beast/ssl.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/read_size.hpp>
+#include <boost/beast/http/message.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
 #include <cctype>
 #include <optional>
-#include <type_traits>
+#include <string_view>
 
 #include "kernels/core/error.h"
 #include "launch/serve/answers.h"
+#include "launch/serve/channel.h"
 
 namespace lockstep::serve {
 namespace {
@@ -52,41 +55,38 @@ std::string decoded(const std::string& text) {
   return out;
 }
 
-using PlainStream = beast::tcp_stream;
-using TlsStream = beast::ssl_stream<beast::tcp_stream>;
+// As it is sent, with the empty line.
+std::string text_of(const http::response_header<>& head) {
+  std::string text = fmt::format("HTTP/{}.{} {:03} {}\r\n", head.version() / 10, head.version() % 10,
+                                 head.result_int(), std::string(head.reason()));
+  for (const auto& field : head)
+    text += fmt::format("{}: {}\r\n", std::string(field.name_string()), std::string(field.value()));
+  return text + "\r\n";
+}
 
 // All members but gone_ belong to the server's thread.
-template <class Stream>
-class ConnectionOver : public Connection, public std::enable_shared_from_this<ConnectionOver<Stream>> {
+class HttpConnection : public Connection, public std::enable_shared_from_this<HttpConnection> {
  public:
-  static constexpr bool kTls = std::is_same_v<Stream, TlsStream>;
-
-  // context: of a stream over TLS; it stays as long as the connection.
-  ConnectionOver(ConnectionHome& home, tcp::socket socket, std::shared_ptr<asio::ssl::context> context)
+  HttpConnection(ConnectionHome& home, std::unique_ptr<Channel> channel)
       : home_(home),
-        context_(std::move(context)),
-        stream_(make_stream(std::move(socket), context_.get())),
+        channel_(std::move(channel)),
         buffer_(kBufferBytes),
+        deadline_(home.io),
         look_again_(home.io),
         quiet_(home.io) {
     error_code ignored;
-    tcp_layer().socket().set_option(tcp::no_delay(true), ignored);
-    const auto peer = tcp_layer().socket().remote_endpoint(ignored);
+    channel_->socket().set_option(tcp::no_delay(true), ignored);
+    const auto peer = channel_->socket().remote_endpoint(ignored);
     if (!ignored) peer_ = peer.address().to_string();
   }
 
   void start(bool too_many) override {
-    if constexpr (kTls) {
-      state_ = State::reading;
-      tcp_layer().expires_after(span_of(home_.limits.head_seconds));
-      stream_.async_handshake(asio::ssl::stream_base::server,
-                              [self = this->shared_from_this(), too_many](error_code e) {
-                                if (e) return self->close();
-                                self->begin(too_many);
-                              });
-    } else {
-      begin(too_many);
-    }
+    state_ = State::reading;
+    expires_after(home_.limits.head_seconds);
+    channel_->handshake([self = shared_from_this(), too_many](error_code e, size_t) {
+      if (e || self->closed_) return self->close();
+      self->begin(too_many);
+    });
   }
 
   void drain() override {
@@ -102,14 +102,15 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
     if (std::exchange(closed_, true)) return;
     gone_ = true;
     ++turn_;
+    deadline_.cancel();
     look_again_.cancel();
     quiet_.cancel();
     if (parts_) parts_->abandon();
     parts_.reset();
     error_code ignored;
-    tcp_layer().socket().shutdown(tcp::socket::shutdown_both, ignored);
-    tcp_layer().close();
-    home_.open.erase(this->shared_from_this());
+    channel_->socket().shutdown(tcp::socket::shutdown_both, ignored);
+    channel_->socket().close(ignored);
+    home_.open.erase(shared_from_this());
     home_.changed();
   }
 
@@ -118,13 +119,14 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
   static constexpr size_t kBufferBytes = 64 << 10;
   enum class State : uint8_t { idle, reading, answering, ending };
 
-  static Stream make_stream(tcp::socket socket, asio::ssl::context* context) {
-    if constexpr (kTls)
-      return Stream(std::move(socket), *context);
-    else
-      return Stream(std::move(socket));
+  // Then it is closed, unless that is put off.
+  void expires_after(double seconds) {
+    deadline_.expires_after(span_of(seconds));
+    deadline_.async_wait([self = shared_from_this()](error_code e) {
+      if (!e && self->deadline_.expiry() <= std::chrono::steady_clock::now()) self->close();
+    });
   }
-  beast::tcp_stream& tcp_layer() { return beast::get_lowest_layer(stream_); }
+  void expires_never() { deadline_.expires_at(std::chrono::steady_clock::time_point::max()); }
 
   void begin(bool too_many) {
     if (too_many)
@@ -135,19 +137,19 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
 
   class Answer : public Reply {
    public:
-    explicit Answer(std::shared_ptr<ConnectionOver> c) : connection_(std::move(c)) {}
+    explicit Answer(std::shared_ptr<HttpConnection> c) : connection_(std::move(c)) {}
     ~Answer() override {
       if (!sent_) send(error_answer(500, "no answer was made"));
     }
     void send(HttpResponse response) override {
       if (sent_.exchange(true)) return;
-      asio::post(connection_->stream_.get_executor(),
+      asio::post(connection_->home_.io,
                  [c = connection_, r = std::move(response)]() mutable { c->answer(std::move(r), true); });
     }
     bool gone() const override { return connection_->gone_; }
 
    private:
-    std::shared_ptr<ConnectionOver> connection_;
+    std::shared_ptr<HttpConnection> connection_;
     std::atomic<bool> sent_ = false;
   };
 
@@ -157,14 +159,49 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
     parser_->body_limit(static_cast<std::uint64_t>(home_.limits.body_bytes));
     state_ = buffer_.size() > 0 ? State::reading : State::idle;
     since_ = std::chrono::steady_clock::now();
-    tcp_layer().expires_after(span_of(seconds));
-    http::async_read_header(
-        stream_, buffer_, *parser_,
-        [self = this->shared_from_this()](error_code e, size_t) { self->head_is_read(e); });
+    expires_after(seconds);
+    parser_->eager(false);  // it stops behind the head
+    parse();
   }
 
-  void head_is_read(error_code e) {
+  // What Beast's async_read_header and async_read do, which are compiled for each kind of stream and handler. Like them,
+  // it goes on later where there was nothing to read: other connections have their turn, and events of the socket from
+  // before are over when the client is watched. The end of a pipeline is no client that leaves.
+  void parse(bool just_read = false) {
+    error_code error;
+    while (!error && !(parser_->eager() ? parser_->is_done() : parser_->is_header_done())) {
+      if (buffer_.size() > 0)
+        buffer_.consume(parser_->put(buffer_.data(), error));
+      else
+        error = http::error::need_more;
+    }
+    if (error == http::error::need_more) return read_more();
+    if (just_read) return parsed(error);
+    asio::post(home_.io, [self = shared_from_this(), error] { self->parsed(error); });
+  }
+  void parsed(error_code e) {
+    if (closed_) return;
     if (e) return refuse(e);
+    if (!parser_->eager()) return head_is_read();
+    request_.body = std::move(parser_->get().body());
+    handle();
+  }
+  void read_more() {
+    const size_t room = beast::read_size(buffer_, kBufferBytes);
+    if (room == 0) return refuse(http::error::buffer_overflow);
+    channel_->read_some(buffer_.prepare(room), [self = shared_from_this()](error_code e, size_t count) {
+      if (self->closed_) return;
+      self->buffer_.commit(count);
+      if (e == asio::error::eof) {
+        e = http::error::end_of_stream;
+        if (self->parser_->got_some()) self->parser_->put_eof(e);
+      }
+      if (e) return self->refuse(e);
+      self->parse(true);
+    });
+  }
+
+  void head_is_read() {
     state_ = State::reading;
     const auto& head = parser_->get();
     keep_alive_ = head.keep_alive();
@@ -196,28 +233,18 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
     const std::string expect = lower(request_.header("expect"));
     if (!expect.empty() && expect != "100-continue")
       return answer(error_answer(417, "only 100-continue is expected here"), false);
-    tcp_layer().expires_after(span_of(home_.limits.body_seconds));
-    if (expect.empty() || parser_->is_done()) return read_body();
-    go_on_.emplace(http::status::continue_, 11);
-    http::async_write(stream_, *go_on_, [self = this->shared_from_this()](error_code error, size_t) {
-      if (error) return self->close();
-      self->read_body();
-    });
-  }
-
-  void read_body() {
-    http::async_read(stream_, buffer_, *parser_, [self = this->shared_from_this()](error_code e, size_t) {
-      if (e) return self->refuse(e);
-      self->request_.body = std::move(self->parser_->get().body());
-      self->handle();
-    });
+    expires_after(home_.limits.body_seconds);
+    parser_->eager(true);
+    if (expect.empty() || parser_->is_done()) return parse();
+    head_ = "HTTP/1.1 100 Continue\r\n\r\n";
+    write(head_, {}, [this] { parse(); });
   }
 
   void handle() {
     state_ = State::answering;
-    tcp_layer().expires_never();
+    expires_never();
     watch();
-    const auto reply = std::make_shared<Answer>(this->shared_from_this());
+    const auto reply = std::make_shared<Answer>(shared_from_this());
     try {
       home_.handler(std::move(request_), reply);
     } catch (const std::exception&) {
@@ -228,19 +255,19 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
   // A client that closes its end while it is answered has gone. Data is its next request, or the alert by which TLS
   // ends: what comes behind it is looked for from time to time.
   void watch() {
-    tcp_layer().socket().async_wait(tcp::socket::wait_read,
-                                    [self = this->shared_from_this(), turn = turn_](error_code e) {
-                                      if (!e && turn == self->turn_) self->look();
-                                    });
+    channel_->socket().async_wait(tcp::socket::wait_read,
+                                  [self = shared_from_this(), turn = turn_](error_code e) {
+                                    if (!e && turn == self->turn_) self->look();
+                                  });
   }
   void look() {
-    pollfd p{tcp_layer().socket().native_handle(), POLLRDHUP, 0};
+    pollfd p{channel_->socket().native_handle(), POLLRDHUP, 0};
     if (::poll(&p, 1, 0) > 0) {
       gone_ = true;
       return;
     }
     look_again_.expires_after(std::chrono::milliseconds(100));
-    look_again_.async_wait([self = this->shared_from_this(), turn = turn_](error_code e) {
+    look_again_.async_wait([self = shared_from_this(), turn = turn_](error_code e) {
       if (!e && turn == self->turn_) self->look();
     });
   }
@@ -250,11 +277,7 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
   }
 
   void refuse(error_code e) {
-    if (e == http::error::end_of_stream || e == asio::error::operation_aborted) return close();
-    if (e == beast::error::timeout) {
-      // A connection that says nothing is closed; the socket is already.
-      return close();
-    }
+    if (e == http::error::end_of_stream) return close();
     if (e == http::error::header_limit || e == http::error::buffer_overflow)
       return answer(error_answer(431, "the head of the request is too long"), false);
     if (e == http::error::body_limit) return answer(too_large(), false);
@@ -272,26 +295,33 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
     if (r.stream) return answer_in_parts(std::move(r));
     stop_watching();
     const bool keep = whole && keep_alive_ && !home_.draining && !gone_;
-    response_.emplace(static_cast<http::status>(r.status), old_ ? 10 : 11);
-    response_->set(http::field::server, "lockstep");
-    if (!r.type.empty()) response_->set(http::field::content_type, r.type);
-    for (const auto& [name, value] : r.headers) response_->set(name, value);
-    response_->set("X-Content-Type-Options", "nosniff");
-    response_->keep_alive(keep);
-    response_->body() = std::move(r.body);
-    response_->prepare_payload();
-    head_only_ = request_.method == "HEAD";
-    serializer_.emplace(*response_);
-    serializer_->split(head_only_);
-    tcp_layer().expires_after(span_of(home_.limits.write_seconds));
-    const auto written = [self = this->shared_from_this(), keep](error_code e, size_t) {
-      if (e) return self->close();
-      self->answered(keep);
-    };
-    if (head_only_)
-      http::async_write_header(stream_, *serializer_, written);
-    else
-      http::async_write(stream_, *serializer_, written);
+    response_ = head_of(r, keep);
+    response_.body() = std::move(r.body);
+    response_.prepare_payload();
+    head_ = text_of(response_);
+    const std::string_view body = response_.body();
+    expires_after(home_.limits.write_seconds);
+    write(head_, request_.method == "HEAD" ? "" : body, [this, keep] { answered(keep); });
+  }
+
+  // All but how long its body is.
+  http::response<http::string_body> head_of(const HttpResponse& r, bool keep) const {
+    http::response<http::string_body> head(static_cast<http::status>(r.status), old_ ? 10 : 11);
+    head.set(http::field::server, "lockstep");
+    if (!r.type.empty()) head.set(http::field::content_type, r.type);
+    for (const auto& [name, value] : r.headers) head.set(name, value);
+    head.set("X-Content-Type-Options", "nosniff");
+    head.keep_alive(keep);
+    return head;
+  }
+
+  // Both stay as they are until `then`.
+  void write(std::string_view head, std::string_view body, std::function<void()> then) {
+    channel_->write({asio::buffer(head), asio::buffer(body)},
+                    [self = shared_from_this(), then = std::move(then)](error_code e, size_t) {
+                      if (e || self->closed_) return self->close();
+                      then();
+                    });
   }
 
   void answered(bool keep) {
@@ -305,25 +335,18 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
     parts_ = std::move(r.stream);
     writing_part_ = true;
     r.headers.emplace_back("Cache-Control", "no-store");
-    part_head_.emplace(static_cast<http::status>(r.status), old_ ? 10 : 11);
-    part_head_->set(http::field::server, "lockstep");
-    part_head_->set(http::field::content_type, r.type);
-    for (const auto& [name, value] : r.headers) part_head_->set(name, value);
-    part_head_->set("X-Content-Type-Options", "nosniff");
-    part_head_->keep_alive(keep_alive_ && !old_);
-    part_head_->chunked(!old_);
-    part_serializer_.emplace(*part_head_);
-    tcp_layer().expires_after(span_of(home_.limits.write_seconds));
-    http::async_write_header(stream_, *part_serializer_,
-                             [self = this->shared_from_this()](error_code e, size_t) {
-                               if (e || !self->parts_) return self->close();
-                               self->parts_->listen([weak = self->weak_from_this(), &io = self->home_.io] {
-                                 asio::post(io, [weak] {
-                                   if (const auto c = weak.lock(); c && !c->writing_part_) c->write_part();
-                                 });
-                               });
-                               self->write_part();
-                             });
+    auto head = head_of(r, keep_alive_ && !old_);
+    head.chunked(!old_);
+    head_ = text_of(head);
+    expires_after(home_.limits.write_seconds);
+    write(head_, {}, [this] {
+      parts_->listen([weak = weak_from_this(), &io = home_.io] {
+        asio::post(io, [weak] {
+          if (const auto c = weak.lock(); c && !c->writing_part_) c->write_part();
+        });
+      });
+      write_part();
+    });
   }
   void write_part() {
     if (closed_ || !parts_) return;
@@ -332,24 +355,22 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
     const bool more = parts_->take(part_);
     if (part_.empty() && more) {
       writing_part_ = false;
-      tcp_layer().expires_never();
+      expires_never();
       return wait_for_part();
     }
     const std::string last = old_ ? "" : "0\r\n\r\n";
     if (!part_.empty() && !old_) part_ = fmt::format("{:x}\r\n{}\r\n", part_.size(), part_);
     if (!more) part_ += last;
-    tcp_layer().expires_after(span_of(home_.limits.write_seconds));
-    asio::async_write(stream_, asio::buffer(part_),
-                      [self = this->shared_from_this(), more](error_code e, size_t) {
-                        if (e) return self->close();
-                        if (more) return self->write_part();
-                        self->end_parts();
-                      });
+    expires_after(home_.limits.write_seconds);
+    write(part_, {}, [this, more] {
+      if (more) return write_part();
+      end_parts();
+    });
   }
   // Proxies and clients close what says nothing for long.
   void wait_for_part() {
     quiet_.expires_after(span_of(home_.limits.quiet_seconds));
-    quiet_.async_wait([self = this->shared_from_this()](error_code e) {
+    quiet_.async_wait([self = shared_from_this()](error_code e) {
       if (!e && self->parts_) self->parts_->write(": keepalive\n\n");
     });
   }
@@ -363,45 +384,38 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
     ++turn_;
     look_again_.cancel();
     error_code ignored;
-    tcp_layer().socket().cancel(ignored);
+    channel_->socket().cancel(ignored);
   }
 
   // The answer is the last. What the client still sends is read for a while and thrown away: were the socket closed with
   // it, TCP would take back the answer too.
   void end() {
     state_ = State::ending;
-    tcp_layer().expires_after(std::chrono::seconds(1));
-    if constexpr (kTls)
-      stream_.async_shutdown([self = this->shared_from_this()](error_code) { self->linger(); });
-    else
-      linger();
+    expires_after(1);
+    channel_->shutdown([self = shared_from_this()](error_code, size_t) { self->linger(); });
   }
   void linger() {
     error_code error;
-    tcp_layer().socket().shutdown(tcp::socket::shutdown_send, error);
+    channel_->socket().shutdown(tcp::socket::shutdown_send, error);
     if (error || home_.open.size() > 2 * static_cast<size_t>(home_.limits.connections)) return close();
     throw_away();
   }
   void throw_away() {
-    tcp_layer().async_read_some(asio::buffer(thrown_away_),
-                                [self = this->shared_from_this()](error_code e, size_t) {
-                                  if (e) return self->close();
-                                  self->throw_away();
-                                });
+    channel_->read_raw(asio::buffer(thrown_away_), [self = shared_from_this()](error_code e, size_t) {
+      if (e) return self->close();
+      self->throw_away();
+    });
   }
 
   ConnectionHome& home_;
-  const std::shared_ptr<asio::ssl::context> context_;
-  Stream stream_;
+  const std::unique_ptr<Channel> channel_;
   beast::flat_buffer buffer_;
-  asio::steady_timer look_again_, quiet_;
+  asio::steady_timer deadline_, look_again_, quiet_;
   int64_t turn_ = 0;  // of watching
   std::array<char, 4096> thrown_away_;
   std::optional<http::request_parser<http::string_body>> parser_;
-  std::optional<http::response<http::string_body>> response_;
-  std::optional<http::response_serializer<http::string_body>> serializer_;
-  std::optional<http::response<http::empty_body>> go_on_, part_head_;
-  std::optional<http::response_serializer<http::empty_body>> part_serializer_;
+  http::response<http::string_body> response_;
+  std::string head_;                   // of what is sent
   std::shared_ptr<BodyStream> parts_;  // of an answer that is made while it is sent
   std::string part_;
   bool writing_part_ = false;
@@ -409,7 +423,7 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
   std::string peer_;
   State state_ = State::idle;
   std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
-  bool keep_alive_ = false, old_ = false, head_only_ = false, closed_ = false;
+  bool keep_alive_ = false, old_ = false, closed_ = false;
   std::atomic<bool> gone_ = false;
 };
 
@@ -417,9 +431,7 @@ class ConnectionOver : public Connection, public std::enable_shared_from_this<Co
 
 std::shared_ptr<Connection> make_connection(ConnectionHome& home, tcp::socket socket,
                                             std::shared_ptr<asio::ssl::context> context) {
-  if (context)
-    return std::make_shared<ConnectionOver<TlsStream>>(home, std::move(socket), std::move(context));
-  return std::make_shared<ConnectionOver<PlainStream>>(home, std::move(socket), nullptr);
+  return std::make_shared<HttpConnection>(home, make_channel(std::move(socket), std::move(context)));
 }
 
 }  // namespace lockstep::serve
