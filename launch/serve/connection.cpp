@@ -159,6 +159,7 @@ class HttpConnection : public Connection, public std::enable_shared_from_this<Ht
     parser_->body_limit(static_cast<std::uint64_t>(home_.limits.body_bytes));
     state_ = buffer_.size() > 0 ? State::reading : State::idle;
     since_ = std::chrono::steady_clock::now();
+    head_only_ = false;
     expires_after(seconds);
     parser_->eager(false);  // it stops behind the head
     parse();
@@ -208,6 +209,7 @@ class HttpConnection : public Connection, public std::enable_shared_from_this<Ht
     old_ = head.version() < 11;
     request_ = {};
     request_.method = std::string(head.method_string());
+    head_only_ = request_.method == "HEAD";
     request_.peer = peer_;
     const std::string target(head.target());
     const size_t mark = target.find('?');
@@ -301,7 +303,7 @@ class HttpConnection : public Connection, public std::enable_shared_from_this<Ht
     head_ = text_of(response_);
     const std::string_view body = response_.body();
     expires_after(home_.limits.write_seconds);
-    write(head_, request_.method == "HEAD" ? "" : body, [this, keep] { answered(keep); });
+    write(head_, head_only_ ? "" : body, [this, keep] { answered(keep); });
   }
 
   // All but how long its body is.
@@ -423,7 +425,7 @@ class HttpConnection : public Connection, public std::enable_shared_from_this<Ht
   std::string peer_;
   State state_ = State::idle;
   std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
-  bool keep_alive_ = false, old_ = false, closed_ = false;
+  bool keep_alive_ = false, old_ = false, head_only_ = false, closed_ = false;
   std::atomic<bool> gone_ = false;
 };
 

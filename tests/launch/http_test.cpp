@@ -104,6 +104,19 @@ TEST_F(Http, BodiesComeInChunksOfAByte) {
   EXPECT_EQ(c.ask("0\r\n\r\n").body, expected);
 }
 
+// The answer to HEAD has no body, and what stands behind it is the next answer.
+TEST_F(Http, APipelineIsAnsweredToItsEnd) {
+  listen({});
+  const std::string now = " /now HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n", body = "\r\nbody";
+  RawClient c(port_);
+  c.send("POST" + now + body + "HEAD" + now + body + "POST" + now + "Connection: close\r\n" + body);
+  const std::string all = c.rest();
+  std::vector<std::string> bodies;
+  for (size_t at = all.find("\r\n\r\n"); at != std::string::npos; at = all.find("\r\n\r\n", at + 4))
+    bodies.push_back(all.substr(at + 4, all.find("HTTP/1.1 200", at) - at - 4));
+  EXPECT_EQ(bodies, (std::vector<std::string>{"body", "", "body"})) << all;
+}
+
 TEST_F(Http, AnAnswerInPartsIsSentAsItIsMade) {
   HttpLimits limits;
   limits.quiet_seconds = 0.1;
