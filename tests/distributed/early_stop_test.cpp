@@ -38,7 +38,7 @@ class StopsEarly : public ::testing::Test {
   Ended resume(const std::string& run_folder, const std::vector<std::string>& overrides) const {
     std::vector<std::string> command = {LOCKSTEP_BINARY, "fit", job_, "--output", run_folder, "--resume"};
     for (const std::string& o : overrides) command.insert(command.end(), {"--set", o});
-    return run(command, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+    return run(command, {{"XDG_CACHE_HOME", kTestCache}});
   }
   static std::string weights(const std::string& run_folder) {
     return read_file(run_folder + "/model.safetensors");

@@ -39,8 +39,8 @@ TEST_P(Ema, IsWhatIsTestedStoredAndEvaluated) {
   EXPECT_NEAR(test_line(runs.file("none")).at("loss"), test_line(runs.file("without")).at("loss"), 1e-6);
   const double tested = test_line(runs.file("with")).at("loss");
   EXPECT_GT(std::abs(tested - double{test_line(runs.file("without")).at("loss")}), 1e-4);
-  const auto evaluated = run({LOCKSTEP_BINARY, "evaluate", runs.file("with"), "--json"},
-                             {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+  const auto evaluated =
+      run({LOCKSTEP_BINARY, "evaluate", runs.file("with"), "--json"}, {{"XDG_CACHE_HOME", kTestCache}});
   ASSERT_EQ(evaluated.code, 0) << evaluated.output;
   // The same weights on one rank instead of two: other kernels and sums, in bf16 rounded elsewhere.
   EXPECT_NEAR(json::parse(evaluated.output).at("loss"), tested,

@@ -87,7 +87,7 @@ log_every: 1
   };
   static Ended run(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), LOCKSTEP_BINARY);
-    Process process(arguments, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+    Process process(arguments, {{"XDG_CACHE_HOME", kTestCache}});
     const int code = process.wait();
     return {code, process.output()};
   }

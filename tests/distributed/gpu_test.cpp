@@ -96,7 +96,7 @@ TEST(Devices, WideNetsAreProductsOnChannelsLast) {
                                 std::string("inputs={training: {dataset: mnist, path: ") +
                                     LOCKSTEP_SOURCE_DIR + "/configs/data/mnist}}",
                                 "--set", "hyperparameters.precision=" + precision},
-                               {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+                               {{"XDG_CACHE_HOME", kTestCache}});
       ASSERT_EQ(planned.code, 0) << planned.output;
       const auto plan = nlohmann::json::parse(planned.output);
       // "f32[N, C, H, W]:nhwc"

@@ -14,7 +14,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-const std::map<std::string, std::string> kCache = {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}};
+const std::map<std::string, std::string> kCache = {{"XDG_CACHE_HOME", kTestCache}};
 const std::string kDigits = LOCKSTEP_SOURCE_DIR "/tests/golden/digits";
 
 class Judged : public ::testing::Test {

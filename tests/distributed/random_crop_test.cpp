@@ -25,7 +25,7 @@ log_every: 1
 json answer(std::vector<std::string> command) {
   command.insert(command.begin(), LOCKSTEP_BINARY);
   command.push_back("--json");
-  const auto ended = run(command, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+  const auto ended = run(command, {{"XDG_CACHE_HOME", kTestCache}});
   EXPECT_EQ(ended.code, 0) << ended.output;
   return ended.code == 0 ? json::parse(ended.output) : json();
 }

@@ -83,7 +83,7 @@ TEST_P(Shards, ResumedByAnotherNumberOfRanksWithTheSameBits) {
   std::filesystem::remove_all(run + "/checkpoints/" + checkpoint_name(job().steps));
   std::vector<std::string> command = {LOCKSTEP_BINARY, "fit",   run + "/job.yaml", "--output", run,
                                       "--resume",      "--set", "instance_count=2"};
-  Process process(command, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+  Process process(command, {{"XDG_CACHE_HOME", kTestCache}});
   ASSERT_EQ(process.wait(), 0) << process.output();
   EXPECT_EQ(step_losses(run, job().steps), step_losses(whole, job().steps));
   for (const char* name : {"model.safetensors", "state.safetensors"})
@@ -114,7 +114,7 @@ TEST(ShardsRefused, WhereBitsWouldDependOnTheRanksAfterAll) {
   std::filesystem::remove_all(run + "/checkpoints/" + checkpoint_name(4));
   Process resumed(
       {LOCKSTEP_BINARY, "fit", run + "/job.yaml", "--output", run, "--resume", "--set", "threads_per_rank=2"},
-      {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+      {{"XDG_CACHE_HOME", kTestCache}});
   EXPECT_EQ(resumed.wait(), 78) << resumed.output();
   EXPECT_NE(resumed.output().find("threads_per_rank"), std::string::npos) << resumed.output();
 }

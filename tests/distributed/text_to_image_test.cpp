@@ -51,7 +51,7 @@ class TextToImage : public ::testing::Test {
   };
   Ended run(std::vector<std::string> arguments) const {
     arguments.insert(arguments.begin(), LOCKSTEP_BINARY);
-    Process process(arguments, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+    Process process(arguments, {{"XDG_CACHE_HOME", kTestCache}});
     const int code = process.wait();
     return {code, process.output()};
   }

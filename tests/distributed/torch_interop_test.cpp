@@ -47,7 +47,7 @@ std::string layers_net(const std::string& batch_norm) {
 std::vector<json> answers(std::vector<std::string> command) {
   command.insert(command.begin(), LOCKSTEP_BINARY);
   command.push_back("--json");
-  const auto ended = run(command, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+  const auto ended = run(command, {{"XDG_CACHE_HOME", kTestCache}});
   EXPECT_EQ(ended.code, 0) << ended.output;
   std::vector<json> lines;
   std::istringstream in(ended.output);
@@ -213,7 +213,7 @@ TEST(PyTorch, BothWays) {
   if (!python || !*python)
     GTEST_SKIP() << "LOCKSTEP_TORCH_PYTHON names no Python with torch (bench/peers/install makes one)";
   Process script({python, kGolden + "check_torch.py", "--lockstep", LOCKSTEP_BINARY},
-                 {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+                 {{"XDG_CACHE_HOME", kTestCache}});
   EXPECT_EQ(script.wait(), 0) << script.output();
   EXPECT_NE(script.output().find("\n0 failed\n"), std::string::npos) << script.output();
 }

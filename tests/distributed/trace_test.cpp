@@ -33,7 +33,7 @@ Traced traced(const std::string& run, const std::vector<std::string>& words, con
                                       "--set",
                                       "inputs.test={limit: 10}"};
   command.insert(command.end(), words.begin(), words.end());
-  Process process(command, {{"XDG_CACHE_HOME", LOCKSTEP_BINARY_DIR "/tests/cache"}});
+  Process process(command, {{"XDG_CACHE_HOME", kTestCache}});
   const int code = process.wait();
   return {code, process.output()};
 }

@@ -40,6 +40,7 @@ class TrainTest : public ::testing::Test {
     o.checkpoint.keep = 0;
     o.log_every = 1;
     o.kernels.threads = 1;
+    o.kernels.cache_file = (folder_ / "kernels.json").string();  // one choice for all runs of a test
     o.run_folder = path;
     o.job_hash = "x";
     return o;
