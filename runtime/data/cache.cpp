@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/data/cache.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +23,8 @@ constexpr char kMagic[] =
 constexpr size_t kMinBytes = 1 << 20;
 // Two changes within one tick of a file system's clock look alike; a tick is 1 to 10 ms.
 constexpr double kSettledSeconds = 0.1;
+constexpr double kForgottenSeconds = 90.0 * 24 * 3600;
+constexpr std::string_view kSetFiles = ".images";
 
 // The file: header, class names, what was skipped, remarks (each text with its zero), captions as JSON, labels as
 // int32, pixels.
@@ -70,6 +73,20 @@ std::string cache_folder() {
   return "";
 }
 
+void make_cache_folder(const std::string& folder) {
+  make_shared_folder(folder);
+  for (const std::string& name : names_in(folder)) {
+    if (!name.ends_with(kSetFiles) && !name.starts_with(kLatentsFiles)) continue;
+    const std::string path = folder + "/" + name;
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
+        static_cast<double>(std::time(nullptr)) - seconds(status.st_mtim) > kForgottenSeconds)
+      ::unlink(path.c_str());
+  }
+}
+
+void note_use(const std::string& file) { ::utimensat(AT_FDCWD, file.c_str(), nullptr, 0); }
+
 DatasetCache::DatasetCache(const std::string& dataset, const std::string& options,
                            const std::vector<std::string>& sources) {
   folder_ = cache_folder();
@@ -89,7 +106,7 @@ DatasetCache::DatasetCache(const std::string& dataset, const std::string& option
                           st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec));
     if (seconds(now) - std::max(seconds(st.st_mtim), seconds(st.st_ctim)) < kSettledSeconds) settled_ = false;
   }
-  file_ = fmt::format("{}/{}-{}.images", folder_, dataset, name.hex().substr(0, 16));
+  file_ = fmt::format("{}/{}-{}{}", folder_, dataset, name.hex().substr(0, 16), kSetFiles);
   state_ = state.hex();
 }
 
@@ -108,6 +125,7 @@ std::optional<ImageSet> DatasetCache::load() const {
   if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.file_bytes != bytes.size() ||
       std::string_view(h.state, sizeof h.state) != state_ || h.checksum != sum_of(bytes))
     return std::nullopt;
+  note_use(file_);
 
   ImageSet set;
   set.channels = h.channels;
@@ -163,7 +181,7 @@ void DatasetCache::store(const ImageSet& set) const {
 
   const std::string temporary = temporary_path(file_);
   try {
-    make_shared_folder(folder_);
+    make_cache_folder(folder_);
     OutputFile out(temporary);
     uint64_t written = 0;
     const auto put = [&](const void* data, size_t n) {

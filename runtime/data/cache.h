@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/data/dataset.h"
@@ -14,6 +15,12 @@ namespace lockstep {
 
 // $XDG_CACHE_HOME/lockstep or ~/.cache/lockstep; "" where there is no home.
 std::string cache_folder();
+inline constexpr std::string_view kLatentsFiles = "latents-";  // what names of latents there begin with
+// Makes that folder, and removes decoded sets and latents from it that no run has used for 90 days: their sources may be long
+// gone. Errors: those of make_folders().
+void make_cache_folder(const std::string& folder);
+// A run uses that file of it. The file's time says so.
+void note_use(const std::string& file);
 
 class DatasetCache {
  public:

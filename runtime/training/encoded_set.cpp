@@ -143,7 +143,7 @@ EncodedSet::EncodedSet(Session& session, std::shared_ptr<const SampleSource> set
   std::string inputs = content_hash + (tokenizer ? " " + tokenizer->content_hash() : "");
   if (hides_captions) inputs += " and none";
   const std::string key = key_of(session, encoders, inputs, batch), folder = cache_folder(),
-                    name = fmt::format("latents-{}.safetensors", content_hash.substr(0, 16)),
+                    name = fmt::format("{}{}.safetensors", kLatentsFiles, content_hash.substr(0, 16)),
                     file = folder.empty() ? "" : folder + "/" + name;
   Communicator& comm = session.control();
   int64_t found = load(file, key);
@@ -184,6 +184,7 @@ bool EncodedSet::load(const std::string& file, const std::string& key) {
     images_.view(reinterpret_cast<const float*>(images->bytes.data()));
     texts_.view(reinterpret_cast<const float*>(texts->bytes.data()));
     file_ = opened;
+    note_use(file);
     return true;
   } catch (const Error&) {  // not there, or damaged: it is made anew
     return false;
@@ -196,7 +197,7 @@ void EncodedSet::store(const std::string& file, const std::string& key) const {
   const std::vector<StoredTensor> tensors = {stored_rows(kImageRows, images_),
                                              stored_rows(kTextRows, texts_)};
   try {
-    make_shared_folder(parent_folder(file));
+    make_cache_folder(parent_folder(file));
     replace_file(file, [&](const std::string& temporary) {
       write_safetensors(temporary, tensors, {{kKey, key}, {kChecksum, checksum_of(tensors)}});
     });

@@ -144,6 +144,26 @@ TEST_F(Cache, WhatDeadWritersLeftGoesAfterADay) {
   EXPECT_TRUE(fs::exists(other));
 }
 
+TEST_F(Cache, WhatNoRunHasUsedForMonthsGoes) {
+  const DatasetCache used("used", "plain", {source}), gone("gone", "plain", {source});
+  used.store(set());
+  gone.store(set());
+  const std::string home = folder.file("cache/lockstep"), latents = home + "/latents-1.safetensors",
+                    young = home + "/latents-2.safetensors", choices = home + "/kernels.json";
+  for (const std::string& path : {latents, young, choices}) testing::write_file(path, "");
+  const auto now = fs::file_time_type::clock::now();
+  for (const auto& entry : fs::directory_iterator(home))
+    fs::last_write_time(entry, now - std::chrono::hours(91 * 24));
+  fs::last_write_time(young, now - std::chrono::hours(89 * 24));
+  EXPECT_TRUE(used.load());  // now it is young again
+  cache().store(set());
+  EXPECT_TRUE(used.load());
+  EXPECT_FALSE(gone.load());
+  EXPECT_FALSE(fs::exists(latents));
+  EXPECT_TRUE(fs::exists(young));
+  EXPECT_TRUE(fs::exists(choices));
+}
+
 TEST_F(Cache, WorksWithoutAPlaceToWrite) {
   testing::write_file(folder.file("cache"), "a file where the folder must be");
   cache().store(set());
