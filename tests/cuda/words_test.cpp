@@ -30,7 +30,7 @@ class CudaWords : public ::testing::Test {
   }
   std::vector<std::byte> fetch(const DeviceMemory& from) {
     // Freed memory is memory that nothing uses any more: this waits for the default stream too.
-    DeviceMemory(*device_, 1);
+    { const DeviceMemory freed(*device_, 1); }
     std::vector<std::byte> bytes(static_cast<size_t>(from.bytes()));
     device_->copy_to_host(bytes.data(), from.data(), from.bytes());
     device_->synchronize();

@@ -19,7 +19,7 @@ TEST_P(Ema, IsWhatIsTestedStoredAndEvaluated) {
     std::vector<std::string> settings = {
         "instance_count=2", "hyperparameters.steps=12", "hyperparameters.global_batch_size=16",
         std::string("hyperparameters.precision=") + GetParam(),
-        "inputs.test={dataset: mnist, path: " LOCKSTEP_SOURCE_DIR "/configs/data/mnist, limit: 200}"};
+        ("inputs.test={dataset: mnist, path: " LOCKSTEP_SOURCE_DIR "/configs/data/mnist, limit: 200}")};
     if (!decay.empty()) settings.push_back("hyperparameters.ema={decay: " + decay + "}");
     EXPECT_TRUE(fit(LOCKSTEP_SOURCE_DIR "/configs/mnist_article.yaml", runs.file(name), settings));
     return load_checkpoint(runs.file(name) + "/checkpoints/" + checkpoint_name(12));
