@@ -332,14 +332,20 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
   };
   p.memory = flat_memory(job, p.table, p.optimizer);
   const Recompute recompute = recompute_of(c, p.memory.total());
+  const auto compile_training = [&](int64_t batch, const TrainingGraphOptions& options) {
+    spec.batch = batch;
+    return compile(build_training(*objective, spec, p.table, c, options), p.kernels, how, choose, recompute);
+  };
+  // Kernels are chosen at the nominal batch, as a run does, not at a shorter last one's.
+  std::set<TrainingGraphOptions> variants;
+  for (int64_t m = 0; m < schedule.micro_batches(); ++m)
+    if (const auto options = micro_batch_options(c, ranks, m); variants.insert(options).second)
+      compile_training(p.nominal_batch, options);
   std::set<std::pair<int64_t, TrainingGraphOptions>> compiled;  // most micro-batches are like another
   for (int64_t m = 0; m < schedule.micro_batches(); ++m)
     for (int64_t n : schedule.part_sizes(m, 0)) {  // ascending: a full step's comes last
       if (!compiled.insert({n, micro_batch_options(c, ranks, m)}).second) continue;
-      spec.batch = n;
-      p.training.push_back(
-          compile(build_training(*objective, spec, p.table, c, micro_batch_options(c, ranks, m)), p.kernels,
-                  how, choose, recompute));
+      p.training.push_back(compile_training(n, micro_batch_options(c, ranks, m)));
       p.memory.arena = std::max(p.memory.arena, p.training.back().arena_bytes);
     }
   for (const Program& encoder : objective->encoders()) {
@@ -348,10 +354,10 @@ JobPlan plan_placed(const Job& job, bool time_kernels) {
     p.data_bytes += output_ports(graph)[0].spec.bytes() / spec.batch * p.data.count;  // captions: at most
     p.memory.arena = std::max(p.memory.arena, compile(graph, p.kernels, how, choose).arena_bytes);
   }
-  std::vector<int64_t> evaluated;
+  std::vector<int64_t> evaluated;  // in a run's order: the first decides the kernels that they share
+  if (job.validation_fraction > 0) evaluated.push_back(p.data.count - p.training_samples);
   for (const auto& other : {job.validation, job.test})
     if (other) evaluated.push_back(probe_dataset(*other).count);
-  if (job.validation_fraction > 0) evaluated.push_back(p.data.count - p.training_samples);
   for (int64_t images : evaluated) {
     spec.batch = evaluation_batch(c, images, ranks);
     const Plan plan = compile(build_program(evaluation_program(objective), spec), p.kernels, how, choose);

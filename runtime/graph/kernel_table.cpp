@@ -96,8 +96,8 @@ class Race {
     for (const auto& s : specs_.out) out_.push_back(allocate(s));
   }
 
-  // On processors in turns, so that other work slows each of them alike. On a GPU, where little else runs and
-  // workspaces may fill the memory, one after the other.
+  // On processors in turns, so that other work slows each of them alike. On a GPU, where little else runs
+  // and a recording keeps its workspace, one after the other.
   std::vector<Timing> run(const std::vector<std::string>& names) {
     std::vector<Timing> timings;
     const size_t together = device_.shares_host_memory() ? names.size() : 1;
@@ -120,7 +120,6 @@ class Race {
   };
   struct Runner {
     std::unique_ptr<Kernel> kernel;
-    DeviceMemory workspace;
     std::unique_ptr<DeviceRuntime::Recording> recording;
     int calls = 1;               // of the kernel in one of `work`
     std::function<void()> work;  // none: it declines, or has failed
@@ -150,6 +149,13 @@ class Race {
     return View{s, memory_.back().data()};
   }
 
+  // One for all candidates, as a step has one for all ops: choosing takes little more memory than running.
+  void expect_workspace(int64_t bytes) {
+    if (bytes <= workspace_.bytes()) return;
+    workspace_ = DeviceMemory();
+    workspace_ = DeviceMemory(device_, bytes);
+  }
+
   void try_one(Runner& r, const std::string& kernel_name, void (Race::*step)(Runner&, const std::string&)) {
     try {
       (this->*step)(r, kernel_name);
@@ -167,9 +173,9 @@ class Race {
         Registry::builtin().find(node_.op, kernel_name, how_.device, kernel_dtype(request));
     r.kernel = info ? info->make(request) : nullptr;
     if (!r.kernel) return;
-    its_own([&] { r.workspace = DeviceMemory(device_, r.kernel->workspace_bytes()); });
-    const std::function<void()> run = [this, kernel = r.kernel.get(), workspace = r.workspace.data()] {
-      its_own([&] { kernel->run({in_, out_, workspace, device_.stream()}); });
+    its_own([&] { expect_workspace(r.kernel->workspace_bytes()); });
+    const std::function<void()> run = [this, kernel = r.kernel.get()] {
+      its_own([&] { kernel->run({in_, out_, workspace_.data(), device_.stream()}); });
     };
     run();
     device_.synchronize();
@@ -214,6 +220,7 @@ class Race {
   std::unique_ptr<DeviceRuntime> host_;
   DeviceRuntime& device_;
   std::vector<DeviceMemory> memory_;
+  DeviceMemory workspace_;
   std::vector<View> in_, out_;
 };
 

@@ -20,10 +20,10 @@ inline constexpr const char* kTestCache = LOCKSTEP_BINARY_DIR "/tests/cache";
 
 // Trains into `run_folder`; the test fails with the program's own words where it doesn't end well.
 inline bool fit(const std::string& job, const std::string& run_folder,
-                const std::vector<std::string>& overrides) {
+                const std::vector<std::string>& overrides, const std::string& cache = kTestCache) {
   std::vector<std::string> command = {LOCKSTEP_BINARY, "fit", job, "--output", run_folder};
   for (const std::string& o : overrides) command.insert(command.end(), {"--set", o});
-  Process process(command, {{"XDG_CACHE_HOME", kTestCache}});
+  Process process(command, {{"XDG_CACHE_HOME", cache}});
   const int code = process.wait();
   EXPECT_EQ(code, 0) << process.output();
   return code == 0;
