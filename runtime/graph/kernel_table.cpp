@@ -96,14 +96,16 @@ class Race {
     for (const auto& s : specs_.out) out_.push_back(allocate(s));
   }
 
-  // On processors in turns, so that other work slows each of them alike. On a GPU, where little else runs
-  // and a recording keeps its workspace, one after the other.
+  // On processors in turns, so that other work slows each of them alike. They share a
+  // workspace, as the ops of a step do: choosing takes little more memory than running. On a GPU, where little else runs
+  // and workspaces may fill the memory, one after the other.
   std::vector<Timing> run(const std::vector<std::string>& names) {
     std::vector<Timing> timings;
     const size_t together = device_.shares_host_memory() ? names.size() : 1;
     for (size_t first = 0; first < names.size(); first += together) {
       std::vector<Runner> runners(std::min(together, names.size() - first));
       for (size_t i = 0; i < runners.size(); ++i) try_one(runners[i], names[first + i], &Race::prepare);
+      if (shared_bytes_ > 0) shared_workspace_ = DeviceMemory(device_, shared_bytes_);
       for (int round = 0; round < kRounds; ++round)
         for (size_t i = 0; i < runners.size(); ++i)
           if (runners[i].work && runners[i].total < kLongest)
@@ -120,6 +122,7 @@ class Race {
   };
   struct Runner {
     std::unique_ptr<Kernel> kernel;
+    DeviceMemory workspace;
     std::unique_ptr<DeviceRuntime::Recording> recording;
     int calls = 1;               // of the kernel in one of `work`
     std::function<void()> work;  // none: it declines, or has failed
@@ -149,13 +152,6 @@ class Race {
     return View{s, memory_.back().data()};
   }
 
-  // One for all candidates, as a step has one for all ops: choosing takes little more memory than running.
-  void expect_workspace(int64_t bytes) {
-    if (bytes <= workspace_.bytes()) return;
-    workspace_ = DeviceMemory();
-    workspace_ = DeviceMemory(device_, bytes);
-  }
-
   void try_one(Runner& r, const std::string& kernel_name, void (Race::*step)(Runner&, const std::string&)) {
     try {
       (this->*step)(r, kernel_name);
@@ -173,14 +169,19 @@ class Race {
         Registry::builtin().find(node_.op, kernel_name, how_.device, kernel_dtype(request));
     r.kernel = info ? info->make(request) : nullptr;
     if (!r.kernel) return;
-    its_own([&] { expect_workspace(r.kernel->workspace_bytes()); });
-    const std::function<void()> run = [this, kernel = r.kernel.get()] {
-      its_own([&] { kernel->run({in_, out_, workspace_.data(), device_.stream()}); });
+    its_own([&] { r.workspace = DeviceMemory(device_, r.kernel->workspace_bytes()); });
+    const auto run_in = [this, kernel = r.kernel.get()](void* workspace) {
+      its_own([&] { kernel->run({in_, out_, workspace, device_.stream()}); });
     };
-    run();
+    run_in(r.workspace.data());
     device_.synchronize();
-    r.work = run;
-    if (device_.shares_host_memory()) return;
+    if (device_.shares_host_memory()) {
+      shared_bytes_ = std::max(shared_bytes_, r.workspace.bytes());
+      r.workspace = DeviceMemory();
+      r.work = [this, run_in] { run_in(shared_workspace_.data()); };
+      return;
+    }
+    const std::function<void()> run = [run_in, workspace = r.workspace.data()] { run_in(workspace); };
     r.calls = std::clamp(static_cast<int>(kInARow / device_.time(run)), 2, 32);
     r.work = [run, calls = r.calls] {
       for (int i = 0; i < calls; ++i) run();
@@ -220,7 +221,8 @@ class Race {
   std::unique_ptr<DeviceRuntime> host_;
   DeviceRuntime& device_;
   std::vector<DeviceMemory> memory_;
-  DeviceMemory workspace_;
+  DeviceMemory shared_workspace_;
+  int64_t shared_bytes_ = 0;
   std::vector<View> in_, out_;
 };
 

@@ -317,7 +317,7 @@ TEST_F(CacheTest, IsLockedByAFileWhereThereIsNoFlock) {
 class ShortOfMemory final : public DeviceRuntime {
  public:
   // `tensors`: what is allocated for a node's inputs and outputs before that; `refuses` is asked for the
-  // number of the candidate.
+  // number of the candidate, and last for what those that stand share.
   ShortOfMemory(int tensors, std::function<bool(int)> refuses, bool lost = false)
       : tensors_(tensors), refuses_(std::move(refuses)), lost_(lost) {}
   Device device() const override { return Device::cpu; }
@@ -346,6 +346,7 @@ class ShortOfMemory final : public DeviceRuntime {
     ++recovered;
     if (lost_) throw Error(Exit::internal, "E_CUDA", "an illegal memory access");
   }
+  int allocated() const { return allocated_; }
   int recovered = 0;
 
  private:
@@ -378,9 +379,13 @@ class FailingCandidates : public ::testing::Test {
 };
 
 TEST_F(FailingCandidates, AreOutOfTheRace) {
+  ShortOfMemory enough(tensors_, [](int) { return false; });
+  choose(enough);
+  const int candidates = enough.allocated() - tensors_ - 1;  // the last is what they share
+  ASSERT_GE(candidates, 2);
   std::set<std::string> winners;
   for (int standing : {0, 1}) {
-    ShortOfMemory device(tensors_, [=](int candidate) { return candidate != standing; });
+    ShortOfMemory device(tensors_, [=](int i) { return i != standing && i < candidates; });
     winners.insert(chosen(device));
     EXPECT_GT(device.recovered, 0);
   }
