@@ -13,8 +13,13 @@ namespace {
 // NaN is the largest; of equals the first stays.
 __device__ __forceinline__ bool beats(float v, float best) { return v > best || (v != v && best == best); }
 
+// What relu leaves of a maximum and its position.
+__device__ __forceinline__ void apply_relu(float& best, int& at) {
+  if (best <= 0) best = 0, at = Pool2dParams::kNoMaximum;
+}
+
 template <class T, int kWidth>
-__global__ void max_windows(Planes g, const T* x, T* y, uint8_t* index, unsigned count) {
+__global__ void max_windows(Planes g, bool relu, const T* x, T* y, uint8_t* index, unsigned count) {
   const unsigned i = blockIdx.x * kPoolThreads + threadIdx.x;
   if (i >= count) return;
   const unsigned parts = g.v / kWidth;
@@ -40,8 +45,10 @@ __global__ void max_windows(Planes g, const T* x, T* y, uint8_t* index, unsigned
   }
   bytes_t<kWidth> positions = 0;
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k)
+  for (int k = 0; k < kWidth; ++k) {
+    if (relu) apply_relu(best[k], at[k]);
     positions |= static_cast<bytes_t<kWidth>>(static_cast<bytes_t<kWidth>>(max(at[k], 0)) << (8 * k));
+  }
   store_floats(y + int64_t{i} * kWidth, best);
   store_bytes<kWidth>(index + int64_t{i} * kWidth, positions);
 }
@@ -114,7 +121,7 @@ __device__ __forceinline__ int64_t upper_row(unsigned i, unsigned width) {
 }
 
 template <class T>
-__global__ void max_pairs(const T* x, T* y, uint8_t* index, unsigned count, unsigned width) {
+__global__ void max_pairs(bool relu, const T* x, T* y, uint8_t* index, unsigned count, unsigned width) {
   const unsigned i = blockIdx.x * kPoolThreads + threadIdx.x;
   if (i >= count) return;
   const T* from = x + upper_row<T>(i, width);
@@ -124,12 +131,13 @@ __global__ void max_pairs(const T* x, T* y, uint8_t* index, unsigned count, unsi
   bytes_t<kWindows<T>> positions = 0;
 #pragma unroll
   for (int k = 0; k < kWindows<T>; ++k) {
-    unsigned at = 0;
+    int at = 0;
     best[k] = upper[2 * k];
     if (beats(upper[2 * k + 1], best[k])) best[k] = upper[2 * k + 1], at = 1;
     if (beats(lower[2 * k], best[k])) best[k] = lower[2 * k], at = 2;
     if (beats(lower[2 * k + 1], best[k])) best[k] = lower[2 * k + 1], at = 3;
-    positions = static_cast<bytes_t<kWindows<T>>>(positions | at << (8 * k));
+    if (relu) apply_relu(best[k], at);
+    positions = static_cast<bytes_t<kWindows<T>>>(positions | static_cast<unsigned>(at) << (8 * k));
   }
   store_bytes<8>(y + int64_t{i} * kWindows<T>, pack<T>(best));
   store_bytes<kWindows<T>>(index + int64_t{i} * kWindows<T>, positions);
@@ -157,7 +165,7 @@ __global__ void max_pairs_grad(const T* dy, const uint8_t* index, T* dx, unsigne
 template <class T, bool kForward>
 class Max final : public Kernel {
  public:
-  Max(const Pool2dParams& p, const TensorSpec& x) : g_(planes_of(p, x)) {
+  Max(const Pool2dParams& p, const TensorSpec& x) : g_(planes_of(p, x)), relu_(p.relu()) {
     pairs_ = g_.v == 1 && g_.kernel_h == 2 && g_.kernel_w == 2 && g_.stride_h == 2 && g_.stride_w == 2 &&
              g_.pad_h == 0 && g_.pad_w == 0 && g_.dilation_h == 1 && g_.dilation_w == 1 && g_.h % 2 == 0 &&
              g_.w % kVector<T> == 0;
@@ -183,12 +191,12 @@ class Max final : public Kernel {
   void forward(void* stream, int64_t planes, const T* x, T* y, uint8_t* index) const {
     const int64_t count = planes * g_.p * g_.q * g_.v;
     const auto start = [&](auto kernel, int width) {
-      launch(kernel, blocks(count / width, kPoolThreads), kPoolThreads, 0, stream, g_, x, y, index,
+      launch(kernel, blocks(count / width, kPoolThreads), kPoolThreads, 0, stream, g_, relu_, x, y, index,
              count / width);
     };
     if (pairs_)
-      launch(max_pairs<T>, blocks(count / kWindows<T>, kPoolThreads), kPoolThreads, 0, stream, x, y, index,
-             count / kWindows<T>, g_.w);
+      launch(max_pairs<T>, blocks(count / kWindows<T>, kPoolThreads), kPoolThreads, 0, stream, relu_, x, y,
+             index, count / kWindows<T>, g_.w);
     else if (wide())
       start(max_windows<T, kVector<T>>, kVector<T>);
     else
@@ -211,7 +219,7 @@ class Max final : public Kernel {
   }
 
   Planes g_;
-  bool pairs_ = false;
+  bool relu_, pairs_ = false;
 };
 
 template <class T, bool kForward>

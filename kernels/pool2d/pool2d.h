@@ -10,6 +10,8 @@
 // maximum in its window (the first one in row-major order; a NaN counts as the largest, as in
 // PyTorch), so KH*KW <= 256. All share one layout. Padding is at most half the window and never wins
 // a maximum. Overlapping windows add up in dx.
+// Max with activation relu: y = relu(maximum), and where that is no maximum above zero index is kNoMaximum, so that the
+// gradient, which has the same parameters, goes nowhere. Then KH*KW < 256.
 // Average: divisor KH*KW where count_include_pad, else the window's part inside the image (the
 // part inside the padded image counts when include, as PyTorch's).
 // Adaptive (avg only): window i covers [floor(i*H/P), ceil((i+1)*H/P)); kernel, stride and padding
@@ -20,6 +22,7 @@
 
 #include <string>
 
+#include "kernels/core/activation.h"
 #include "kernels/core/tensor.h"
 
 namespace lockstep {
@@ -33,12 +36,17 @@ struct Pool2dParams {
   bool count_include_pad = true;  // avg only
   bool adaptive = false;          // avg only
   int64_t adaptive_h = 1, adaptive_w = 1;
+  Activation activation = Activation::none;  // max only: none or relu
 
+  static constexpr uint8_t kNoMaximum = 255;
+
+  bool relu() const { return activation == Activation::relu; }
   std::string text() const {
-    return adaptive ? fmt::format("adaptive={},{}", adaptive_h, adaptive_w)
-                    : fmt::format("kernel={},{} stride={},{} pad={},{} dilation={},{} ceil={} include_pad={}",
-                                  kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h,
-                                  dilation_w, ceil_mode, count_include_pad);
+    return adaptive
+               ? fmt::format("adaptive={},{}", adaptive_h, adaptive_w)
+               : fmt::format("kernel={},{} stride={},{} pad={},{} dilation={},{} ceil={} include_pad={}{}",
+                             kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
+                             ceil_mode, count_include_pad, relu() ? " act=relu" : "");
   }
   int64_t out_h(int64_t h) const { return out(h, kernel_h, stride_h, pad_h, dilation_h, adaptive_h); }
   int64_t out_w(int64_t w) const { return out(w, kernel_w, stride_w, pad_w, dilation_w, adaptive_w); }

@@ -32,6 +32,7 @@ void max_forward(const Pool2dParams& p, const KernelArgs& args) {
                 x.as<float>()[x.spec.offset(n, c, h.start + r * p.dilation_h, w.start + s * p.dilation_w)];
             if (at < 0 || v > best || (std::isnan(v) && !std::isnan(best))) best = v, at = r * p.kernel_w + s;
           }
+        if (p.relu() && best <= 0) best = 0, at = Pool2dParams::kNoMaximum;
         y.as<float>()[y.spec.offset(n, c, i, j)] = best;
         index.as<uint8_t>()[index.spec.offset(n, c, i, j)] = static_cast<uint8_t>(std::max<int64_t>(at, 0));
       });
@@ -48,7 +49,8 @@ void max_backward(const Pool2dParams& p, const KernelArgs& args) {
       p, dx.shape(), [&](int64_t n, int64_t c, int64_t i, int64_t j, const Window& h, const Window& w) {
         const int64_t at = index.as<uint8_t>()[index.spec.offset(n, c, i, j)];
         const int64_t r = at / p.kernel_w, s = at % p.kernel_w;
-        if (r < h.r0 || r >= h.r1 || s < w.r0 || s >= w.r1) return;  // a window wholly in the padding
+        if (r < h.r0 || r >= h.r1 || s < w.r0 || s >= w.r1)
+          return;  // a window wholly in the padding, or without a maximum
         dx.as<float>()[dx.spec.offset(n, c, h.start + r * p.dilation_h, w.start + s * p.dilation_w)] +=
             dy.as<float>()[dy.spec.offset(n, c, i, j)];
       });

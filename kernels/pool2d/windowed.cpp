@@ -63,9 +63,17 @@ struct Best {
     (void)d;
   }
   template <class T>
-  HWY_INLINE void store(D d, T* y, uint8_t* index) const {
-    store_as(d, value, y);
-    hn::StoreU(hn::DemoteTo(hn::Rebind<uint8_t, D>(), at), hn::Rebind<uint8_t, D>(), index);
+  HWY_INLINE void store(D d, bool relu, T* y, uint8_t* index) const {
+    const hn::Rebind<int32_t, D> di;
+    auto stored = value;
+    auto position = at;
+    if (relu) {
+      const auto none = hn::Le(value, hn::Zero(d));
+      stored = hn::IfThenZeroElse(none, value);
+      position = hn::IfThenElse(hn::RebindMask(di, none), hn::Set(di, Pool2dParams::kNoMaximum), at);
+    }
+    store_as(d, stored, y);
+    hn::StoreU(hn::DemoteTo(hn::Rebind<uint8_t, D>(), position), hn::Rebind<uint8_t, D>(), index);
   }
 };
 
@@ -132,7 +140,7 @@ HWY_INLINE void pool(D d, const Geometry& g, const Window& h, const Window& w, f
     Best<D> best{load(h.r0, w.r0), position(h.r0, w.r0)};
     for (int64_t r = h.r0; r < h.r1; ++r)
       for (int64_t s = w.r0; s < w.r1; ++s) best.meet(d, load(r, s), position(r, s));
-    best.store(d, y, index);
+    best.store(d, g.p.relu(), y, index);
   } else {
     auto sum = hn::Zero(d);
     for (int64_t r = h.r0; r < h.r1; ++r)
@@ -158,7 +166,7 @@ void forward_columns(const Geometry& g, const T* image, const Window& h, int64_t
         const int64_t a = 2 * q * g.v + i, b = a + g.v, to = q * g.v + i;
         const auto best = best_of_4(d, load_as(d, top + a), load_as(d, top + b), load_as(d, bottom + a),
                                     load_as(d, bottom + b));
-        best.store(d, y + to, index + to);
+        best.store(d, g.p.relu(), y + to, index + to);
       });
     return;
   }
@@ -184,7 +192,7 @@ void forward_row(const Geometry& g, const T* image, const Window& h, T* y, uint8
       hn::Vec<decltype(d)> a, b, c, e;
       load_pairs(d, top + 2 * q, a, b);
       load_pairs(d, top + g.w + 2 * q, c, e);
-      best_of_4(d, a, b, c, e).store(d, y + q, index + q);
+      best_of_4(d, a, b, c, e).store(d, g.p.relu(), y + q, index + q);
     });
     return;
   }
@@ -219,6 +227,7 @@ void backward_plane(const Geometry& g, const T* dy, const uint8_t* index, T* dx)
     T* band = dx + h.start * line;
     if (kMax && !kTiles && g.v == 1) {  // one sum a window; the index came from the forward op
       for (int64_t q = 0; q < q_count; ++q) {
+        if (g.p.relu() && index[q] == Pool2dParams::kNoMaximum) continue;
         T& to = band[g.columns[static_cast<size_t>(q)].start + g.taps[index[q]]];
         to = T(float(to) + float(dy[q]));
       }

@@ -61,10 +61,15 @@ std::vector<Setting> shared_settings() {
 
 std::vector<Setting> max_settings() {
   auto all = shared_settings();
+  std::vector<Setting> with_relu;
   all.push_back({"dilated", window(3, 2, 1, 2), 3, 13, 12});
   all.push_back({"dilated, ceil", window(2, 2, 1, 3, true), 2, 9, 10});
   all.push_back({"wholly in the padding", window(2, 2, 1, 3), 2, 2, 3});
   all.push_back({"256 positions", window(16, 4), 1, 21, 20});
+  for (auto& s : all)
+    if (s.p.kernel_h * s.p.kernel_w < 256) with_relu.push_back(s);
+  for (auto& s : with_relu) s.label += ", relu", s.p.activation = Activation::relu;
+  all.insert(all.end(), with_relu.begin(), with_relu.end());
   return all;
 }
 
@@ -157,11 +162,12 @@ std::vector<KernelCase> cases() {
 }
 const bool added_cases = add_kernel_cases(cases);
 
-// Values at least 0.1 apart in random order: a step of 1e-2 moves no maximum.
+// Values at least 0.1 apart in random order, half of them below zero: a step of 1e-2 moves no maximum, and none over zero.
 Buffer spread(const Shape& shape) {
   const Buffer b(f32(shape));
   const auto n = static_cast<size_t>(shape.elements());
-  for (size_t i = 0; i < n; ++i) b.as<float>()[i] = 0.1f * static_cast<float>(i);
+  for (size_t i = 0; i < n; ++i)
+    b.as<float>()[i] = 0.1f * (static_cast<float>(i) - static_cast<float>(n / 2) + 0.5f);
   std::mt19937 random(5);
   for (size_t i = n; i > 1; --i) std::swap(b.as<float>()[i - 1], b.as<float>()[random() % i]);
   return b;
@@ -205,7 +211,7 @@ std::vector<GradientCase> gradients() {
   std::vector<GradientCase> all;
   // Without the window in the padding, whose maximum is -inf, and the one too large to stay quick.
   for (const auto& s : max_settings())
-    if (s.label != "wholly in the padding" && s.label != "mnist 1") all.push_back(max_gradient(s));
+    if (!s.label.starts_with("wholly in the padding") && s.label != "mnist 1") all.push_back(max_gradient(s));
   for (const auto& s : avg_settings())
     if (s.label != "mnist 1") all.push_back(avg_gradient(s));
   return all;
@@ -223,6 +229,24 @@ std::vector<float> floats(const Buffer& b) {
 }
 
 // The reference against numbers worked out by hand: it is what all else is compared with.
+TEST(Pool2d, ReluLeavesNoMaximumWhereNoneIsAboveZero) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Buffer x = image({1, 1, 2, 8}, {-1, 3, -2, -2, -0.0f, 0, nan, -1,  //
+                                        -3, 0, -2, -2, -5, 0, -1, -1});
+  Pool2dParams p = window(2, 2);
+  p.activation = Activation::relu;
+  const auto out = run_reference("max_pool2d", p, {x}, {f32({1, 1, 1, 4}), bytes({1, 1, 1, 4})});
+  const auto y = floats(out[0]);
+  EXPECT_EQ(std::vector<float>(y.begin(), y.begin() + 3), (std::vector<float>{3, 0, 0}));
+  EXPECT_TRUE(std::isnan(y[3]));
+  const auto* index = out[1].as<uint8_t>();
+  const int none = Pool2dParams::kNoMaximum;
+  EXPECT_EQ(std::vector<int>(index, index + 4), (std::vector<int>{1, none, none, 0}));
+  const Buffer dy = image({1, 1, 1, 4}, {1, 2, 3, 4});
+  EXPECT_EQ(floats(run_reference("max_pool2d_grad", p, {dy, out[1]}, {f32({1, 1, 2, 8})})[0]),
+            (std::vector<float>{0, 1, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
+}
+
 TEST(Pool2d, MaximumTakesTheFirstOfEqualsAndNaNIsLargest) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const Buffer x = image({1, 1, 2, 6}, {1, 3, 2, 2, nan, 9,  //

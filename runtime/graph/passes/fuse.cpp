@@ -6,7 +6,7 @@
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/linear/linear.h"
 #include "runtime/graph/passes.h"
-#include "runtime/graph/passes/fuse_norms.h"
+#include "runtime/graph/passes/fuse_parts.h"
 
 namespace lockstep {
 namespace {
@@ -155,6 +155,7 @@ void fuse_chains(Graph& g) {
 }  // namespace
 
 void fuse(Graph& g) {
+  fuse_max_pool_relu(g);
   fuse_activations(g);
   fuse_group_norm_silu(g);
   fuse_batch_norm_relu(g);

@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/graph/passes/fuse_norms.h"
+#include "runtime/graph/passes/fuse_parts.h"
 
 #include <algorithm>
 
 #include "kernels/batch_norm/batch_norm.h"
-#include "kernels/elementwise/elementwise.h"
 #include "kernels/group_norm/group_norm.h"
 
 namespace lockstep {
 namespace {
-
-bool is_lone(const Node& n, Elt op) {
-  return n.op == "elementwise" && n.params.as<ElementwiseParams>().code.size() == 1 &&
-         n.params.as<ElementwiseParams>().code[0].op == op;
-}
 
 bool in_arena(const Graph& g, ValueId v) { return g.value(v).storage == Storage::arena; }
 
@@ -103,6 +97,11 @@ class BatchNormFusion {
 };
 
 }  // namespace
+
+bool is_lone(const Node& n, Elt op) {
+  return n.op == "elementwise" && n.params.as<ElementwiseParams>().code.size() == 1 &&
+         n.params.as<ElementwiseParams>().code[0].op == op;
+}
 
 void drop_gone(Graph& g) {
   auto& nodes = g.nodes();

@@ -117,7 +117,7 @@ TEST(MemoryPlan, ReluAfterPoolingWorksInPlace) {
     const ValueId pooled =
         l.avg_pool(b.add1("image_normalize", ImageNormalizeParams{{0, 0, 0}, {1, 1, 1}}, {x}));
     const ValueId y = l.relu(pooled);
-    ValueId z = l.max_pool(y);
+    ValueId z = l.avg_pool(y);
     g.value(z).storage = Storage::output;
     if (read_later) g.value(l.max_pool(pooled)).storage = Storage::output;
     KernelTable table;

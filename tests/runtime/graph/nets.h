@@ -124,6 +124,12 @@ inline std::vector<Net> nets() {
          return l.linear("fc", l.relu(l.linear("fc0", x, 7)), kClasses);
        },
        false, false},
+      {"max_pool_relu",
+       [](const Layers& l, ValueId x) {
+         x = l.relu(l.max_pool(l.conv("conv1", x, 4, 3, 1)));
+         return l.linear("fc", l.relu(l.max_pool(l.conv("conv2", x, 6, 3, 1))), kClasses);
+       },
+       false, false},
       {"silu_group_norm",
        [](const Layers& l, ValueId x) {
          x = l.b.elementwise(Elt::silu, {l.conv("conv1", x, 6, 3, 1, 2, 3)});

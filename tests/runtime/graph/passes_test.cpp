@@ -172,6 +172,45 @@ TEST(Fuse, ABatchNormThatIsReadAgainKeepsItsRelu) {
   EXPECT_EQ(the(g, "batch_norm_apply").params.as<BatchNormParams>().activation, Activation::none);
 }
 
+// relu before or after a pooling, forward and backward: two nodes are left, and the gradient that was relu's.
+TEST(Fuse, AReluBesideAMaxPoolGoesIntoIt) {
+  for (const bool relu_first : {false, true}) {
+    Graph g;
+    GraphBuilder b(g);
+    const Layers l{b, kNoValue};
+    const ValueId x =
+        l.conv("conv", b.input("x", {DType::f32, {2, 4, kSide, kSide}, Layout::plain}, true), 4, 3);
+    const ValueId y = relu_first ? l.max_pool(l.relu(x)) : l.relu(l.max_pool(x));
+    const ValueId dy = differentiate(b, y);
+    fuse(g);
+    EXPECT_EQ(count(g, "elementwise"), 0) << relu_first;
+    const Node &pool = the(g, "max_pool2d"), &grad = the(g, "max_pool2d_grad");
+    EXPECT_TRUE(pool.params.as<Pool2dParams>().relu());
+    EXPECT_TRUE(grad.params.as<Pool2dParams>().relu());
+    EXPECT_EQ(pool.in[0], x);
+    EXPECT_EQ(pool.out[0], y);
+    EXPECT_EQ(grad.in[0], dy);
+    EXPECT_EQ(the(g, "conv2d").params.as<Conv2dParams>().activation, Activation::none);
+    EXPECT_EQ(the(g, "conv2d_weight_grad").in[1], grad.out[0]);
+  }
+}
+
+TEST(Fuse, AMaxPoolThatIsReadAgainKeepsItsRelu) {
+  Graph g;
+  GraphBuilder b(g);
+  const Layers l{b, kNoValue};
+  const ValueId x = b.input("x", {DType::f32, {2, 4, kSide, kSide}, Layout::plain}, true);
+  const ValueId p = l.max_pool(x), y = l.relu(p), w = l.avg_pool(p);
+  const ValueId r = l.relu(x), q = l.max_pool(r), u = l.avg_pool(r);
+  for (const ValueId v : {y, w, q, u}) g.value(v).storage = Storage::output;
+  fuse(g);
+  EXPECT_EQ(count(g, "elementwise"), 2);
+  for (const Node& n : g.nodes())
+    if (n.op == "max_pool2d") {
+      EXPECT_FALSE(n.params.as<Pool2dParams>().relu());
+    }
+}
+
 TEST(Fuse, ChainsBecomeOneProgram) {
   Graph g;
   GraphBuilder b(g);
@@ -179,7 +218,7 @@ TEST(Fuse, ChainsBecomeOneProgram) {
   const ValueId x = b.input("x", {DType::f32, {2, kChannels, kSide, kSide}, Layout::plain}, true);
   const ValueId p = l.max_pool(x), q = l.avg_pool(x);
   const ValueId sum = b.elementwise(Elt::add, {p, q}), y = l.relu(sum);
-  const ValueId z = l.max_pool(y), w = l.avg_pool(sum);  // the sum is read after: it becomes a second output
+  const ValueId z = l.avg_pool(y), w = l.avg_pool(sum);  // the sum is read after: it becomes a second output
   g.value(z).storage = g.value(w).storage = Storage::output;
   fuse(g);
   ASSERT_EQ(count(g, "elementwise"), 1);
