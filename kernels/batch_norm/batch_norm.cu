@@ -312,8 +312,7 @@ class GradSums final : public Kernel {
         launch(run_grad_sums<T, width, kThreads, kSummedNumbers, Back>, g_.grid(kSummedNumbers), kThreads, 0,
                args.stream, g_.runs(), x, dy, stats, back, g_.c, parts);
     });
-    launch(sum_parts<>, blocks(g_.c, 32), 32 * kPartRows, 0, args.stream, parts, sums, sums + g_.c,
-           g_.pieces(kSummedNumbers), g_.c);
+    sum_parts(parts, sums, sums + g_.c, g_.pieces(kSummedNumbers), g_.c, args.stream);
   }
 
   Geometry<T> g_;

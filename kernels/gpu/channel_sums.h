@@ -8,28 +8,11 @@
 //   columns  channels last: matrices [rows, columns], a column being a channel
 #pragma once
 
+#include "kernels/gpu/partial_sums.cuh"
 #include "kernels/gpu/reduce.h"
 #include "kernels/gpu/vectors.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
-
-// kWidth numbers as they lie in memory.
-template <class T, int kWidth>
-struct Held {
-  std::conditional_t<kWidth == 1, T, Vector<T>> raw;
-  __device__ __forceinline__ void load(const T* p) {
-    if constexpr (kWidth == 1)
-      raw = *p;
-    else
-      raw = load16(p);
-  }
-  __device__ __forceinline__ float operator[](int k) const {
-    if constexpr (kWidth == 1)
-      return float(raw);
-    else
-      return float(raw[k]);
-  }
-};
 
 // Mean and 1/sqrt(variance + eps), of sample n and channel c.
 struct Statistics {
@@ -83,7 +66,7 @@ __device__ __forceinline__ void store_moments(double* part, float center, float 
 struct Runs {
   int64_t stride;               // from run to run
   unsigned runs, length, sets;  // set s has numbers [s * length, (s + 1) * length) of each run
-  __device__ __forceinline__ unsigned numbers() const { return runs * length; }
+  __host__ __device__ unsigned numbers() const { return runs * length; }
   // Where vector v of a set lies.
   template <int kWidth>
   __device__ __forceinline__ int64_t at(unsigned set, unsigned v) const {
@@ -341,24 +324,14 @@ __device__ __forceinline__ MeanAndM2 merge_moments(const MomentParts& p) {
   return {mean, warp_sum(m2)};
 }
 
-// to[0][c], to[1][c] = sums over all parts[part][c][2]. 32 channels a block.
-constexpr int kPartRows = 8;
-template <int kRows = kPartRows>
-__global__ void sum_parts(const float* parts, float* to0, float* to1, unsigned count, unsigned channels) {
-  __shared__ double partial[kRows][2][32];
-  const unsigned lane = threadIdx.x % 32, row = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
-  double sum0 = 0, sum1 = 0;
-  if (c < channels)
-    for (unsigned i = row; i < count; i += kRows) {
-      const Vector<float, 2> part = load_vector<2>(parts + 2 * (int64_t{i} * channels + c));
-      sum0 += double{part[0]}, sum1 += double{part[1]};
-    }
-  partial[row][0][lane] = sum0, partial[row][1][lane] = sum1;
-  __syncthreads();
-  if (row != 0 || c >= channels) return;
-#pragma unroll
-  for (int i = 1; i < kRows; ++i) sum0 += partial[i][0][lane], sum1 += partial[i][1][lane];
-  to0[c] = static_cast<float>(sum0), to1[c] = static_cast<float>(sum1);
+// to0[c], to1[c] = sums over all parts[part][c][2].
+struct StorePair {
+  float *to0, *to1;
+  __device__ void operator()(int64_t i, float sum) const { (i % 2 == 0 ? to0 : to1)[i / 2] = sum; }
+};
+inline void sum_parts(const float* parts, float* to0, float* to1, int64_t count, int64_t channels,
+                      void* stream) {
+  add_partials<double>(parts, count, 2 * channels, StorePair{to0, to1}, stream);
 }
 
 // --- numbers of an image one by one ---

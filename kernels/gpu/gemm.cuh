@@ -201,49 +201,4 @@ inline GemmSize unsplit(int64_t m, int64_t n, int64_t k) {
   return {static_cast<int>(m), static_cast<int>(n), depth, (depth + 31) / 32 * 32};
 }
 
-// --- sums over the rows of a matrix: bias gradients ---
-
-inline constexpr int kColumnSumRows = 16;
-
-// partials[slice][column] = sum over a slice's rows. Grid: (ceil(columns / 32), slices).
-template <class T>
-__global__ void column_sums_kernel(const T* x, int64_t rows, int columns, int64_t slice, float* partials) {
-  __shared__ float sums[kColumnSumRows][32];
-  const int column = static_cast<int>(blockIdx.x * 32 + threadIdx.x);
-  const int64_t begin = blockIdx.y * slice, end = min(rows, begin + slice);
-  float sum = 0;
-  if (column < columns)
-    for (int64_t r = begin + threadIdx.y; r < end; r += kColumnSumRows) sum += float(x[r * columns + column]);
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || column >= columns) return;
-  for (int r = 1; r < kColumnSumRows; ++r) sum += sums[r][threadIdx.x];
-  partials[int64_t{blockIdx.y} * columns + column] = sum;
-}
-
-struct StoreFloat {
-  float* to;
-  __device__ void operator()(int64_t i, float sum) const { to[i] = sum; }
-};
-
-// to[column] = sum over rows of a row-major matrix; partials in a workspace of workspace_floats().
-class ColumnSums {
- public:
-  ColumnSums() = default;
-  ColumnSums(int64_t rows, int64_t columns) : rows_(rows), columns_(columns) {
-    slices_ = slices_for(blocks(columns, 32), rows, 8 * kColumnSumRows);
-    slice_ = (rows + slices_ - 1) / slices_;
-  }
-  int64_t workspace_floats() const { return slices_ * columns_; }
-  template <class T>
-  void run(const T* x, float* partials, float* to, void* stream) const {
-    launch(column_sums_kernel<T>, dim3(blocks(columns_, 32), static_cast<unsigned>(slices_)),
-           dim3(32, kColumnSumRows), 0, stream, x, rows_, static_cast<int>(columns_), slice_, partials);
-    add_partials(partials, slices_, columns_, StoreFloat{to}, stream);
-  }
-
- private:
-  int64_t rows_ = 0, columns_ = 0, slices_ = 1, slice_ = 0;
-};
-
 }  // namespace lockstep::LOCKSTEP_DEVICE

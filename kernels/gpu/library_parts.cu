@@ -2,10 +2,8 @@
 #include "kernels/gpu/device_code.h"
 //
 #include "kernels/gpu/activate.cuh"
+#include "kernels/gpu/channel_sums.h"
 #include "kernels/gpu/library_parts.h"
-#include "kernels/gpu/partial_sums.cuh"
-#include "kernels/gpu/reduce.h"
-#include "kernels/gpu/vectors.h"
 
 namespace lockstep::LOCKSTEP_DEVICE {
 namespace {
@@ -45,53 +43,48 @@ __global__ void finish(T* y, unsigned vectors, Channels c, const float* bias, Ac
   store_floats(y + int64_t{v} * kWidth, f);
 }
 
-// partials[slice][channel]: sums over numbers [slice * of_slice, ...) of the `count` of a channel, which lie
-// in runs of `inner` numbers. A block for each.
-template <class T>
-__global__ void channel_sums(const T* x, unsigned count, Channels c, unsigned of_slice, float* partials) {
-  const unsigned channel = blockIdx.x % c.channels, slice = blockIdx.x / c.channels;
-  const unsigned first = slice * of_slice, last = min(count, first + of_slice);
-  float sum = 0;
-  for (unsigned i = first + threadIdx.x; i < last; i += kThreads)
-    sum += float(x[(int64_t{i / c.inner} * c.channels + channel) * c.inner + i % c.inner]);
-  sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
-}
-
-// The same where channels come last: 32 of them side by side, so that neighbours read neighbours.
-template <class T>
-__global__ void column_sums(const T* x, unsigned count, Channels c, unsigned of_slice, float* partials) {
-  __shared__ float sums[kThreads / 32][32];
-  const unsigned across = (c.channels + 31) / 32, lane = threadIdx.x % 32, row = threadIdx.x / 32;
-  const unsigned channel = blockIdx.x % across * 32 + lane, slice = blockIdx.x / across;
-  const unsigned first = slice * of_slice, last = min(count, first + of_slice);
-  float sum = 0;
-  if (channel < c.channels)
-    for (unsigned i = first + row; i < last; i += kThreads / 32)
-      sum += float(x[int64_t{i} * c.channels + channel]);
-  sums[row][lane] = sum;
-  __syncthreads();
-  if (row != 0 || channel >= c.channels) return;
+// partials[slice][channel]: sums over vectors [slice * of_slice, ...) of a channel's runs. A block for each.
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kThreads)
+    channel_sums(const T* x, Runs g, unsigned of_slice, float* partials) {
+  const unsigned channel = blockIdx.x % g.sets, slice = blockIdx.x / g.sets;
+  const unsigned first = slice * of_slice, last = min(g.numbers() / kWidth, first + of_slice);
+  float sum[kWidth] = {};
+  add_up<kThreads>(sum, first + threadIdx.x, last, [&](unsigned v) { return x + g.at<kWidth>(channel, v); });
 #pragma unroll
-  for (int i = 1; i < kThreads / 32; ++i) sum += sums[i][lane];
-  partials[slice * c.channels + channel] = sum;
+  for (int k = 1; k < kWidth; ++k) sum[0] += sum[k];
+  const float total = block_sum<kThreads>(sum[0]);
+  if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
-struct StoreSum {
-  float* to;
-  __device__ void operator()(int64_t i, float sum) const { to[i] = sum; }
+// A plain image's sums over pixels. The numbers of a channel are cut into slices, of whole vectors.
+class PlainSums {
+ public:
+  explicit PlainSums(const TensorSpec& s) {
+    const int64_t channels = s.shape[1], pixels = s.shape.elements_from(2);
+    runs_ = {channels * pixels, unsigned(s.shape[0]), unsigned(pixels), unsigned(channels)};
+    slices_ = slices_for(channels, runs_.numbers(), kThreads * kLoadsAtOnce);
+  }
+  int64_t workspace_floats() const { return slices_ * runs_.sets; }
+  template <class T>
+  void run(const T* x, float* partials, float* to, void* stream) const {
+    with_width<T>(runs_.length % kVector<T> == 0, [&](auto width) {
+      launch(channel_sums<T, width>, static_cast<unsigned>(workspace_floats()), kThreads, 0, stream, x, runs_,
+             blocks(runs_.numbers() / width, slices_), partials);
+    });
+    add_partials(partials, slices_, runs_.sets, StoreFloat{to}, stream);
+  }
+
+ private:
+  Runs runs_;
+  int64_t slices_;
 };
 
-// How the numbers of a channel are cut into slices.
-struct Slices {
-  int64_t numbers, slices, of_slice;
-};
-Slices slices_of(const TensorSpec& s) {
-  const Channels c = channels_of(s);
-  const int64_t numbers = s.shape[0] * s.shape.elements_from(2);
-  const int64_t blocks_a_slice = c.inner == 1 ? blocks(c.channels, 32) : c.channels;
-  const int64_t slices = slices_for(blocks_a_slice, numbers, 4 * kThreads);
-  return {numbers, slices, (numbers + slices - 1) / slices};
+// f(ColumnSums or PlainSums)
+template <class F>
+auto with_sums(const TensorSpec& s, F f) {
+  const bool columns = s.layout == Layout::nhwc || s.shape.elements_from(2) == 1;
+  return columns ? f(ColumnSums(s.shape[0] * s.shape.elements_from(2), s.shape[1])) : f(PlainSums(s));
 }
 
 template <class T, bool kNhwc>
@@ -124,19 +117,15 @@ void add_bias_and_activate(const View& y, const float* bias, Activation activati
   });
 }
 
-int64_t bias_grad_workspace_bytes(const TensorSpec& dy) { return slices_of(dy).slices * dy.shape[1] * 4; }
+int64_t bias_grad_workspace_bytes(const TensorSpec& dy) {
+  return with_sums(dy, [](const auto& sums) { return sums.workspace_floats() * 4; });
+}
 
 void bias_grad(const View& dy, float* db, void* workspace, void* stream) {
-  const Channels c = channels_of(dy.spec);
-  const Slices s = slices_of(dy.spec);
-  auto* partials = static_cast<float*>(workspace);
-  with_type(dy.spec.dtype, [&]<class T>(T) {
-    const bool columns = c.inner == 1;
-    launch(columns ? column_sums<T> : channel_sums<T>,
-           static_cast<unsigned>(s.slices) * (columns ? blocks(c.channels, 32) : c.channels), kThreads, 0,
-           stream, dy.as<const T>(), s.numbers, c, s.of_slice, partials);
+  with_sums(dy.spec, [&](const auto& sums) {
+    with_type(dy.spec.dtype,
+              [&]<class T>(T) { sums.run(dy.as<const T>(), static_cast<float*>(workspace), db, stream); });
   });
-  add_partials(partials, s.slices, c.channels, StoreSum{db}, stream);
 }
 
 void unpack_weight_grad(const View& from, float* to, bool add, void* stream) {

@@ -54,6 +54,24 @@ __device__ __forceinline__ void load_row(float (&f)[kWidth], const float* p) {
   }
 }
 
+// kWidth numbers as they lie in memory.
+template <class T, int kWidth>
+struct Held {
+  std::conditional_t<kWidth == 1, T, Vector<T>> raw;
+  __device__ __forceinline__ void load(const T* p) {
+    if constexpr (kWidth == 1)
+      raw = *p;
+    else
+      raw = load16(p);
+  }
+  __device__ __forceinline__ float operator[](int k) const {
+    if constexpr (kWidth == 1)
+      return float(raw);
+    else
+      return float(raw[k]);
+  }
+};
+
 namespace detail {
 template <int kBytes>
 struct Bytes;

@@ -77,8 +77,7 @@ struct BackFromChannels {
 
 // dgamma and dbeta of parts [count][C][2].
 inline void add_affine_grads(const KernelArgs& args, const float* parts, int64_t count, int64_t channels) {
-  launch(sum_parts<>, blocks(channels, 32), 32 * kPartRows, 0, args.stream, parts, args.out[2].as<float>(),
-         args.out[1].as<float>(), count, channels);
+  sum_parts(parts, args.out[2].as<float>(), args.out[1].as<float>(), count, channels, args.stream);
 }
 
 }  // namespace lockstep::LOCKSTEP_DEVICE

@@ -137,8 +137,7 @@ class Backward final : public Kernel {
     const auto* stats = args.in[3].as<const float>();
     launch(affine_sums<T>, pieces_ * blocks(g_.c, 32), kThreads, 0, args.stream, x, dy, stats, parts,
            g_.all_rows(), g_.c);
-    launch(sum_parts<>, blocks(g_.c, 32), 32 * kPartRows, 0, args.stream, parts, args.out[2].as<float>(),
-           args.out[1].as<float>(), pieces_, g_.c);
+    sum_parts(parts, args.out[2].as<float>(), args.out[1].as<float>(), pieces_, g_.c, args.stream);
     with_width<T>(g_.c % kVector<T> == 0, [&](auto width) {
       launch(normalize_rows_grad<T, width>, blocks(g_.all_rows(), kWarps), kThreads, 0, args.stream, x, dy,
              args.in[2].as<const float>(), stats, args.out[0].as<T>(), g_.all_rows(), g_.c);
