@@ -9,18 +9,20 @@ namespace lockstep::LOCKSTEP_DEVICE {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kMergeThreads = 128;
 constexpr int kHeldNumbers = 8;  // by a thread that reads them once and needs them twice
 constexpr int kSummedNumbers =
     12;                        // by one that doesn't hold them, for each load of its channels' coefficients
 constexpr int kRowsHeld = 16;  // by a thread that walks over rows
 
-// part [3, C]. A warp a channel.
-__global__ void merge_pieces(const double* parts, float* part, unsigned channels, unsigned pieces,
-                             unsigned piece_numbers, unsigned numbers) {
-  const unsigned c = blockIdx.x * (kThreads / 32) + threadIdx.x / 32;
-  if (c >= channels) return;
-  const MeanAndM2 m = merge_moments({parts + 2 * c, channels, pieces, 1, piece_numbers, numbers});
-  if (threadIdx.x % 32 != 0) return;
+// part [3, C]. A block a channel.
+__global__ void __launch_bounds__(kMergeThreads)
+    merge_pieces(const double* parts, float* part, unsigned channels, unsigned pieces, unsigned piece_numbers,
+                 unsigned numbers) {
+  const unsigned c = blockIdx.x;
+  const MeanAndM2 m =
+      merge_moments<kMergeThreads>({parts + 2 * c, channels, pieces, 1, piece_numbers, numbers});
+  if (threadIdx.x != 0) return;
   part[c] = static_cast<float>(numbers);
   part[channels + c] = static_cast<float>(m.mean);
   part[2 * channels + c] = static_cast<float>(m.m2);
@@ -274,7 +276,7 @@ class Stats final : public Kernel {
         launch(run_moments<T, width, kThreads, kHeldNumbers>, g_.grid(kHeldNumbers), kThreads, 0, args.stream,
                g_.runs(), x, parts);
     });
-    launch(merge_pieces, blocks(g_.c, kThreads / 32), kThreads, 0, args.stream, parts,
+    launch(merge_pieces, static_cast<unsigned>(g_.c), kMergeThreads, 0, args.stream, parts,
            args.out[0].as<float>(), g_.c, g_.pieces(kHeldNumbers), g_.piece(kHeldNumbers), g_.numbers());
   }
 

@@ -238,15 +238,15 @@ template <class T, int kWidth, int kThreads, int kHeld>
 __global__ void __launch_bounds__(kThreads)
     column_moments(Columns g, const T* x, double* parts, unsigned pieces) {
   const ColumnsPiece<kWidth, kThreads, kHeld> p(g, pieces);
-  Held<T, kWidth> held[kHeld];
+  Held<T, kWidth> held[kHeld] = {};
   float center[kWidth] = {}, sum1[kWidth] = {}, sum2[kWidth] = {};
 #pragma unroll
-  for (int i = 0; i < kHeld; ++i) {
-    if (i >= p.held) break;
-    held[i].load(x + p.at(g, i));
+  for (int i = 0; i < kHeld; ++i)
+    if (i < p.held) held[i].load(x + p.at(g, i));
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i)
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) center[k] += held[i][k];
-  }
   column_sum<kWidth, kThreads>(center, sum1);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) center[k] /= static_cast<float>(p.rows), sum1[k] = 0;
@@ -275,17 +275,21 @@ __global__ void __launch_bounds__(kThreads)
   float mean[kWidth] = {}, invstd[kWidth] = {}, sum[kWidth] = {}, sum_xhat[kWidth] = {};
   typename Back::Channel channel[kWidth] = {};
   if (p.held > 0) stats.load(mean, invstd, p.matrix, p.column), back.load(channel, p.column);
+  constexpr int kAtOnce = kLoadsAtOnce / 2;
+#pragma unroll 1
+  for (int first = 0; first < p.held; first += kAtOnce) {
+    Held<T, kWidth> a[kAtOnce], b[kAtOnce];
 #pragma unroll
-  for (int i = 0; i < kHeld; ++i) {
-    if (i >= p.held) break;
-    float a[kWidth], b[kWidth];
-    load_floats(a, x + p.at(g, i));
-    load_floats(b, dy + p.at(g, i));
+    for (int i = 0; i < kAtOnce; ++i)
+      if (first + i < p.held) a[i].load(x + p.at(g, first + i)), b[i].load(dy + p.at(g, first + i));
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) {
-      const float xhat = (a[k] - mean[k]) * invstd[k], d = channel[k](b[k], xhat);
-      sum[k] += d, sum_xhat[k] = fmaf(d, xhat, sum_xhat[k]);
-    }
+    for (int i = 0; i < kAtOnce; ++i)
+      if (first + i < p.held)
+#pragma unroll
+        for (int k = 0; k < kWidth; ++k) {
+          const float xhat = (a[i][k] - mean[k]) * invstd[k], d = channel[k](b[i][k], xhat);
+          sum[k] += d, sum_xhat[k] = fmaf(d, xhat, sum_xhat[k]);
+        }
   }
   column_sum<kWidth, kThreads>(sum, sum_xhat);
   if (p.writes(g)) store_pairs(parts + p.part(g, pieces), sum, sum_xhat);
@@ -303,9 +307,16 @@ struct MomentParts {
 struct MeanAndM2 {
   double mean, m2;
 };
-// By one whole warp; every lane has the result.
+// By kThreads side by side, a warp or the whole block; each of them has the result.
+template <int kThreads>
 __device__ __forceinline__ MeanAndM2 merge_moments(const MomentParts& p) {
-  const unsigned parts = p.pieces * p.width;
+  const unsigned parts = p.pieces * p.width, thread = threadIdx.x % kThreads;
+  const auto sum_of_all = [](double v) {
+    if constexpr (kThreads == 32)
+      return warp_sum(v);
+    else
+      return block_sum<kThreads>(v);
+  };
   const auto part = [&](unsigned i) {
     return load_vector<2>(p.parts + 2 * (i / p.width * p.stride + i % p.width));
   };
@@ -314,14 +325,14 @@ __device__ __forceinline__ MeanAndM2 merge_moments(const MomentParts& p) {
     return double(min(p.numbers - piece * p.piece_numbers, p.piece_numbers));
   };
   double sum = 0, m2 = 0;
-  for (unsigned i = threadIdx.x % 32; i < parts; i += 32) sum += numbers(i) * part(i)[0];
-  const double count = double(p.numbers) * p.width, mean = count > 0 ? warp_sum(sum) / count : 0;
-  for (unsigned i = threadIdx.x % 32; i < parts; i += 32) {
+  for (unsigned i = thread; i < parts; i += kThreads) sum += numbers(i) * part(i)[0];
+  const double count = double(p.numbers) * p.width, mean = count > 0 ? sum_of_all(sum) / count : 0;
+  for (unsigned i = thread; i < parts; i += kThreads) {
     const Vector<double, 2> of = part(i);
     const double d = of[0] - mean;
     m2 += of[1] + numbers(i) * d * d;
   }
-  return {mean, warp_sum(m2)};
+  return {mean, sum_of_all(m2)};
 }
 
 // to0[c], to1[c] = sums over all parts[part][c][2].

@@ -23,8 +23,8 @@ __global__ void group_statistics(PieceParts p, const double* parts, float* stats
   const unsigned i = blockIdx.x * (kPieceThreads / 32) + threadIdx.x / 32;
   if (i >= all) return;
   const unsigned n = i / groups, g = i % groups;
-  const MeanAndM2 m = merge_moments({parts + 2 * (n * p.sample_stride + g * p.width), p.piece_stride,
-                                     p.pieces, p.width, p.piece_numbers, p.numbers});
+  const MeanAndM2 m = merge_moments<32>({parts + 2 * (n * p.sample_stride + g * p.width), p.piece_stride,
+                                         p.pieces, p.width, p.piece_numbers, p.numbers});
   if (threadIdx.x % 32 != 0) return;
   stats[2 * n * groups + g] = static_cast<float>(m.mean);
   const double variance = m.m2 / (double(p.numbers) * p.width);
