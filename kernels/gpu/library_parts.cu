@@ -28,18 +28,28 @@ void with_type(DType t, F f) {
     f(float());
 }
 
-// kWidth neighbours a thread. They may be of several channels.
+// Of kWidth numbers from i on. They may be of several channels.
+template <int kWidth>
+__device__ __forceinline__ void load_bias(float (&b)[kWidth], const float* bias, Channels c, unsigned i) {
+  if (c.inner == 1 && c.channels % kWidth == 0) {
+    load_row(b, bias + i % c.channels);
+    return;
+  }
+  const bool one = c.inner % kWidth == 0;
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) b[k] = one && k > 0 ? b[0] : bias[c.of(i + k)];
+}
+
+// kWidth neighbours a thread.
 template <class T, int kWidth>
 __global__ void finish(T* y, unsigned vectors, Channels c, const float* bias, Activation activation) {
   const unsigned v = blockIdx.x * kThreads + threadIdx.x;
   if (v >= vectors) return;
-  float f[kWidth];
+  float f[kWidth], b[kWidth] = {};
   load_floats(f, y + int64_t{v} * kWidth);
+  if (bias) load_bias(b, bias, c, v * kWidth);
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k) {
-    if (bias) f[k] += bias[c.of(v * kWidth + k)];
-    f[k] = activate(activation, f[k]);
-  }
+  for (int k = 0; k < kWidth; ++k) f[k] = activate(activation, f[k] + b[k]);
   store_floats(y + int64_t{v} * kWidth, f);
 }
 

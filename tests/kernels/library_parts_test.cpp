@@ -49,7 +49,8 @@ const std::vector<TensorSpec> kOutputs = [] {
   std::vector<TensorSpec> all;
   for (DType t : {DType::f32, DType::bf16}) {
     for (Layout l : {Layout::plain, Layout::nhwc})
-      for (const Shape& s : {Shape{3, 5, 7, 3}, Shape{2, 40, 4, 4}, Shape{7, 1, 20, 20}, Shape{0, 3, 2, 2}})
+      for (const Shape& s :
+           {Shape{3, 5, 7, 3}, Shape{2, 40, 4, 4}, Shape{7, 1, 20, 20}, Shape{8, 3, 1, 5}, Shape{0, 3, 2, 2}})
         all.push_back({t, s, l});
     all.push_back({t, {300, 7}});
     all.push_back({t, {1, 64}});
