@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layer norm on a GPU: a warp has a row, which it reads from memory once and then from the L1 cache. dgamma
-// and dbeta are summed by blocks of 32 columns over pieces of rows, whose sums are then added in order.
+// and dbeta are summed by blocks of some columns over pieces of rows, whose sums are then added in order.
 #include "kernels/gpu/channel_sums.h"
 #include "kernels/gpu/device_code.h"
 #include "kernels/layer_norm/geometry.h"
@@ -10,7 +10,7 @@ namespace lockstep::LOCKSTEP_DEVICE {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * 32;
-constexpr unsigned kPieceRows = 64;
+constexpr int kSummedRows = 4;  // of a thread, all on their way at once
 
 // f(column, numbers) over a row's numbers, kWidth of them a lane.
 template <int kWidth, class T, class F>
@@ -89,29 +89,30 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-// parts[piece][C]: a piece's sums of dy and of dy * xhat.
-template <class T>
+// parts[piece][C][2]: a piece's sums of dy and of dy * xhat.
+template <class T, int kWidth>
 __global__ void __launch_bounds__(kThreads)
-    affine_sums(const T* x, const T* dy, const float* stats, float* parts, int64_t rows, int c) {
-  __shared__ float partial[kWarps][2][32];
-  const unsigned tiles = (static_cast<unsigned>(c) + 31) / 32;
-  const unsigned piece = blockIdx.x / tiles, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int column = static_cast<int>(blockIdx.x % tiles * 32 + lane);
-  const int64_t first = int64_t{piece} * kPieceRows;
-  float sum = 0, product = 0;
-  if (column < c)
-    for (unsigned r = warp; r < kPieceRows && first + r < rows; r += kWarps) {
-      const int64_t row = first + r;
-      const Vector<float, 2> of = load_vector<2>(stats + 2 * row);
-      const float d = float(dy[row * c + column]);
-      sum += d, product = fmaf(d, (float(x[row * c + column]) - of[0]) * of[1], product);
-    }
-  partial[warp][0][lane] = sum, partial[warp][1][lane] = product;
-  __syncthreads();
-  if (warp != 0 || column >= c) return;
+    affine_sums(Columns g, const T* x, const T* dy, const float* stats, float* parts, unsigned pieces) {
+  const ColumnsPiece<kWidth, kThreads, kSummedRows> p(g, pieces);
+  Held<T, kWidth> xs[kSummedRows], ds[kSummedRows];
+  Vector<float, 2> of[kSummedRows];
+  float sum[kWidth] = {}, product[kWidth] = {};
 #pragma unroll
-  for (int i = 1; i < kWarps; ++i) sum += partial[i][0][lane], product += partial[i][1][lane];
-  store_vector(parts + 2 * (int64_t{piece} * c + column), Vector<float, 2>{sum, product});
+  for (int i = 0; i < kSummedRows; ++i)
+    if (i < p.held) {
+      xs[i].load(x + p.at(g, i)), ds[i].load(dy + p.at(g, i));
+      of[i] = load_vector<2>(stats + 2 * int64_t{p.row + i * p.kDown});
+    }
+#pragma unroll
+  for (int i = 0; i < kSummedRows; ++i)
+    if (i < p.held)
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) {
+        const float d = ds[i][k];
+        sum[k] += d, product[k] = fmaf(d, (xs[i][k] - of[i][0]) * of[i][1], product[k]);
+      }
+  column_sum<kWidth, kThreads>(sum, product);
+  if (p.writes(g)) store_pairs(parts + p.part(g, pieces), sum, product);
 }
 
 template <class T>
@@ -127,7 +128,10 @@ void run_forward(const LayerNormParams& p, const KernelArgs& args) {
 template <class T>
 class Backward final : public Kernel {
  public:
-  explicit Backward(const KernelRequest& r) : g_(r.in[0]), pieces_(blocks(g_.all_rows(), kPieceRows)) {}
+  explicit Backward(const KernelRequest& r)
+      : g_(r.in[0]),
+        wide_(g_.c % kVector<T> == 0),
+        pieces_(blocks(g_.all_rows(), piece_of_rows(wide_ ? kVector<T> : 1, kThreads, kSummedRows))) {}
   int64_t workspace_bytes() const override { return pieces_ * g_.c * 2 * size_of(DType::f32); }
 
   // dx last: it may be dy's buffer.
@@ -135,10 +139,13 @@ class Backward final : public Kernel {
     auto* parts = static_cast<float*>(args.workspace);
     const auto *x = args.in[0].as<const T>(), *dy = args.in[1].as<const T>();
     const auto* stats = args.in[3].as<const float>();
-    launch(affine_sums<T>, pieces_ * blocks(g_.c, 32), kThreads, 0, args.stream, x, dy, stats, parts,
-           g_.all_rows(), g_.c);
+    with_width<T>(wide_, [&](auto width) {
+      const Columns columns{1, unsigned(g_.all_rows()), unsigned(g_.c)};
+      launch(affine_sums<T, width>, static_cast<unsigned>(pieces_) * blocks(g_.c, kColumns<width>), kThreads,
+             0, args.stream, columns, x, dy, stats, parts, pieces_);
+    });
     sum_parts(parts, args.out[2].as<float>(), args.out[1].as<float>(), pieces_, g_.c, args.stream);
-    with_width<T>(g_.c % kVector<T> == 0, [&](auto width) {
+    with_width<T>(wide_, [&](auto width) {
       launch(normalize_rows_grad<T, width>, blocks(g_.all_rows(), kWarps), kThreads, 0, args.stream, x, dy,
              args.in[2].as<const float>(), stats, args.out[0].as<T>(), g_.all_rows(), g_.c);
     });
@@ -146,6 +153,7 @@ class Backward final : public Kernel {
 
  private:
   layer_norm::Geometry g_;
+  bool wide_;
   int64_t pieces_;
 };
 
