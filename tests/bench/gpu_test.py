@@ -489,6 +489,9 @@ SASS = """
         /*0040*/                   LDGDEPBAR ;
         /*0050*/                   HMMA.16816.F32.BF16 R8, R4, R6, R8 ;
         /*0060*/                   HFMA2.MMA R22, -RZ, RZ, 0, 0 ;
+        /*0070*/               @P1 BRA 0x90 ;                         /* 0x0000000000000947 */
+        /*0080*/              @!P0 BRA 0x40 ;
+        /*0090*/               @P0 BRA 0x10 ;
 		Function : _Z5spillv
         /*0000*/                   STL.64 [R1], R4 ;
         /*0010*/                   LDL R4, [R1+0x8] ;
@@ -504,8 +507,13 @@ USAGE = """Resource usage:
 class Report(unittest.TestCase):
     def test_instructions(self):
         kernels = report.counted_instructions(SASS.splitlines())
-        self.assertEqual(dict(kernels["_Z4gemmv"]), {"tensor_core": 1, "global_loads": 3, "global_loads_16": 2})
+        self.assertEqual(dict(kernels["_Z4gemmv"]), {"tensor_core": 1, "global_loads": 3, "global_loads_16": 2,
+                                                     "loop": 5, "loop_tensor_core": 1, "loop_copies": 0})  # fmt: skip
         self.assertEqual(dict(kernels["_Z5spillv"]), {"local": 2})
+
+    def test_steps(self):
+        self.assertEqual(report.tensor_core_in_step("gemm_kernel<bf16, 128, 128, true, true, true, Rows<bf16> >"), 64)
+        self.assertIsNone(report.tensor_core_in_step("gemm_kernel<float, 128, 128, true, true, true, Rows<float> >"))
 
     def test_resources(self):
         self.assertEqual(report.resources(USAGE), {"_Z4gemmv": {"registers": 98, "stack": 0, "static_shared": 1024}})
