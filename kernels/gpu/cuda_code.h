@@ -42,6 +42,12 @@ __device__ __forceinline__ void store_vector(T* p, const Vector<T, kCount>& v) {
   *reinterpret_cast<W*>(p) = __builtin_bit_cast(W, v);
 }
 
+template <class T>
+__device__ __forceinline__ T* opaque(T* p) {
+  asm("" : "+l"(p));
+  return p;
+}
+
 __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -59,6 +65,13 @@ __device__ __forceinline__ void cp_async16(void* shared, const void* global, int
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                "r"(valid_bytes)
                : "memory");
+}
+__device__ __forceinline__ void cp_async16_if(bool exists, void* shared, const void* global) {
+  asm volatile(
+      "{ .reg .pred none; setp.eq.u32 none, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, none; }" ::"r"(
+          shared_address(shared)),
+      "l"(global), "r"(static_cast<unsigned>(exists))
+      : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kGroupsLeft>

@@ -23,6 +23,8 @@
 //   Vector<T, N> v = load_vector<N>(p); store_vector(p, v)
 //   dynamic_shared<T>()                       the launch's dynamic shared memory, aligned to 16
 //   cp_async16(shared, global, valid_bytes)   16 bytes, those past valid_bytes zero; cp_async_commit(), cp_async_wait<N>()
+//   cp_async16_if(exists, shared, global)     16 bytes, or zeros without a look at global
+//   opaque(p)                                 p; no later address is computed from what p was computed from
 //   ldmatrix_x4/_x2[_trans](r, row)           row: of this lane's matrix row in shared memory, aligned to 16
 //   mma_m16n8k16(d, a, b)                     d[4] += a[4] b[2], bf16 pairs, float sums; fragments as PTX has them
 //   pack_bf16(low, high)                      two floats as such a pair

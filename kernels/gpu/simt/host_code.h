@@ -116,6 +116,11 @@ LOCKSTEP_WORD void store_vector(T* p, const Vector<T, kCount>& v) {
   detail::move(reinterpret_cast<Vector<T, kCount>*>(p), &v);
 }
 
+template <class T>
+LOCKSTEP_WORD T* opaque(T* p) {
+  return p;
+}
+
 // --- barriers, fences, warps ---
 
 LOCKSTEP_WORD void __syncthreads() { simt_executor::block_barrier(); }
@@ -221,6 +226,9 @@ LOCKSTEP_WORD T* dynamic_shared() {
 }
 LOCKSTEP_WORD void cp_async16(void* shared, const void* global, int valid_bytes = 16) {
   simt_executor::async_copy16(shared, global, valid_bytes);
+}
+LOCKSTEP_WORD void cp_async16_if(bool exists, void* shared, const void* global) {
+  cp_async16(shared, global, exists ? 16 : 0);
 }
 LOCKSTEP_WORD void cp_async_commit() { simt_executor::async_commit(); }
 template <int kGroupsLeft>

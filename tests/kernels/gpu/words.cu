@@ -109,7 +109,7 @@ __global__ void last_block_sums(float* y, int* i) {
   y[0] = sum;
 }
 
-// Two stages deep; the last row is short and filled with zeros.
+// Two stages deep; the last row is short and filled with zeros. y[32 + t]: odd threads have zeros copied.
 __global__ void copies(const float* x, float* y, int n) {
   __shared__ __align__(16) float a[2][128];
   const int t = static_cast<int>(threadIdx.x), rows = (n + 127) / 128;
@@ -132,6 +132,10 @@ __global__ void copies(const float* x, float* y, int n) {
     __syncthreads();
   }
   y[t] = sum;
+  cp_async16_if(t % 2 == 0, &a[0][t * 4], opaque(x) + t * 4);
+  cp_async_commit();
+  cp_async_wait<0>();
+  y[32 + t] = a[0][t * 4 + 1];
 }
 
 // y[16][8] = A[16][16] B[16][8] with A row-major at x, B row-major behind it, both of bf16 exact integers. A

@@ -104,6 +104,7 @@ TEST_P(Words, AsynchronousCopies) {
         sum += at < 253 ? static_cast<float>(at) : 0;
       }
     EXPECT_EQ(y()[t], sum) << t;
+    EXPECT_EQ(y()[32 + t], t % 2 == 0 ? static_cast<float>(t * 4 + 1) : 0) << t;
   }
 }
 
