@@ -51,46 +51,121 @@ struct GatheredPixels {
   int64_t image_size;
   Gather gather;
   Places places;
-  int channels, elements;  // of a pixel, of a line
+  int channels, padded_channels, elements;  // of a pixel, of a tap, of a line
   Divider per_tap, per_tap_row;
 
-  GatheredPixels(const View& images_, const Gather& g, int64_t padded_channels)
+  GatheredPixels(const View& images_, const Gather& g, int64_t padded)
       : images(images_.as<const T>()),
         image_size(images_.shape().elements_from(1)),
         gather(g),
         places(g, images_.dim(0)),
         channels(static_cast<int>(images_.dim(1))),
-        elements(checked(padded_channels * g.taps())),
-        per_tap(padded_channels),
+        padded_channels(static_cast<int>(padded)),
+        elements(checked(padded * g.taps())),
+        per_tap(padded),
         per_tap_row(std::max(g.w.taps, 1)) {}
 
-  struct Line {
-    const T* image;
-    int h, w;  // of tap 0
+  // Element k of a line.
+  struct Tap {
+    int r, s, channel;
   };
-  struct Position {
-    int h, w;  // distance from tap 0
-    int channel;
-  };
-  __device__ Line line(int m) const {
-    constexpr int kOutside = -(1 << 30);
-    if (m >= places.count) return {images, kOutside, 0};
-    const Places::Place p = places(m);
-    return {images + p.n * image_size, p.i * gather.h.step + gather.h.first,
-            p.j * gather.w.step + gather.w.first};
-  }
-  __device__ Position position(int k) const {
-    if (k >= elements) return {0, 0, channels};
+  __device__ Tap tap(int k) const {
     const int tap = per_tap.divide(k), r = per_tap_row.divide(tap);
-    return {r * gather.h.tap_step, per_tap_row.rest(tap, r) * gather.w.tap_step, per_tap.rest(k, tap)};
+    return {r, per_tap_row.rest(tap, r), per_tap.rest(k, tap)};
   }
-  __device__ Piece<T> at(const Line& line, const Position& p) const {
-    const int h = line.h + p.h, w = line.w + p.w, left = channels - p.channel;
-    if (left <= 0 || static_cast<unsigned>(h) >= static_cast<unsigned>(gather.h.in) ||
-        static_cast<unsigned>(w) >= static_cast<unsigned>(gather.w.in))
-      return {images, 0};
-    return {line.image + (h * gather.w.in + w) * channels + p.channel, min(left, Vector<T>::kCount)};
+  // Where pixel (h, w) lies in an image.
+  __device__ int pixel(int h, int w) const { return (h * gather.w.in + w) * channels; }
+  __device__ bool inside(int h, int w) const {
+    const auto rows = static_cast<unsigned>(gather.h.in), columns = static_cast<unsigned>(gather.w.in);
+    return (static_cast<unsigned>(h) < rows) & (static_cast<unsigned>(w) < columns);
   }
+
+  // Some places, tap after tap.
+  template <int kCount, int kApart>
+  class AlongK {
+   public:
+    __device__ AlongK(const GatheredPixels& of, int line, int k, int k_end)
+        : of_(of), left_(k_end - k), tap_(of.tap(k)), step_(of.tap(kDepth<T>)) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        const int m = line + i * kApart;
+        const Places::Place p = of.places(min(m, of.places.count - 1));
+        h_[i] = p.i * of.gather.h.step + of.gather.h.first;
+        w_[i] = p.j * of.gather.w.step + of.gather.w.first;
+        first_[i] = opaque(of.images + p.n * of.image_size + of.pixel(h_[i], w_[i]));
+        if (m >= of.places.count) h_[i] = kOutside;
+      }
+    }
+    __device__ Piece<T> take(int i) {
+      const int h = tap_.r * of_.gather.h.tap_step, w = tap_.s * of_.gather.w.tap_step;
+      const bool exists = of_.inside(h_[i] + h, w_[i] + w) & (left_ > 0);
+      const Piece<T> piece{first_[i] + (of_.pixel(h, w) + tap_.channel), exists, of_.channels - tap_.channel};
+      if (i == kCount - 1) advance();
+      return piece;
+    }
+
+   private:
+    static constexpr int kOutside = -(1 << 30);
+    __device__ void advance() {
+      left_ -= kDepth<T>;
+      tap_ = {tap_.r + step_.r, tap_.s + step_.s, tap_.channel + step_.channel};
+      if (tap_.channel >= of_.padded_channels) tap_.channel -= of_.padded_channels, ++tap_.s;
+      if (tap_.s >= of_.gather.w.taps) tap_.s -= of_.gather.w.taps, ++tap_.r;
+    }
+
+    const GatheredPixels& of_;
+    const T* first_[kCount];     // the pixel of tap 0, which need not exist
+    int h_[kCount], w_[kCount];  // its coordinates
+    int left_;                   // elements
+    Tap tap_, step_;
+  };
+
+  // One tap, place after place: from row to row, from image to image.
+  template <int kApart>
+  class Across {
+   public:
+    __device__ Across(const GatheredPixels& of, int k, int position, int k_end)
+        : of_(of), left_(position < of.elements ? k_end - k : 0) {
+      const Places::Place p = of.places(k), step = of.places(kApart);
+      const Tap tap = of.tap(position);
+      const GatherAxis &h = of.gather.h, &w = of.gather.w;
+      const int first_h = h.first + tap.r * h.tap_step, first_w = w.first + tap.s * w.tap_step;
+      rows_ = h.places * h.step, columns_ = w.places * w.step;
+      h_ = first_h + p.i * h.step, h_end_ = first_h + rows_;
+      w_ = first_w + p.j * w.step, w_end_ = first_w + columns_;
+      at_ = of.images + p.n * of.image_size + of.pixel(h_, w_) + tap.channel;
+      count_ = of.channels - tap.channel;
+      step_h_ = step.i * h.step, step_w_ = step.j * w.step;
+      step_ = step.n * of.image_size + of.pixel(step_h_, step_w_);
+      row_ = h.step, next_row_ = of.pixel(row_, -columns_);
+      next_image_ = static_cast<int>(of.image_size - int64_t{rows_} * of.gather.w.in * of.channels);
+    }
+    __device__ Piece<T> take(int /*i*/) {
+      const bool exists = of_.inside(h_, w_) & (left_ > 0);
+      const Piece<T> piece{at_, exists, count_};
+      advance();
+      return piece;
+    }
+
+   private:
+    __device__ void advance() {
+      left_ -= kApart;
+      h_ += step_h_, w_ += step_w_;
+      int further = 0;
+      if (w_ >= w_end_) h_ += row_, w_ -= columns_, further = next_row_;
+      if (h_ >= h_end_) h_ -= rows_, further += next_image_;
+      at_ = opaque(opaque(at_ + step_) + further);
+    }
+
+    const GatheredPixels& of_;
+    const T* at_;
+    int left_, count_;  // places; channels
+    int h_, w_, h_end_, w_end_;
+    int rows_, columns_;  // of the image, that places are spread over
+    int step_h_, step_w_, row_;
+    int64_t step_;
+    int next_row_, next_image_;  // further on, where a row or an image ends
+  };
 };
 
 // Where a place's channels are written.

@@ -139,7 +139,7 @@ __device__ void store_tile(const MmaTile<kM, kN, kAAlongK, kBAlongK>& tile, cons
 
 // Grid: (tiles, n fastest; 1; slices).
 template <class T, int kM, int kN, bool kAAlongK, bool kBAlongK, bool kWhole, class A, class B, class Out>
-__global__ void __launch_bounds__(kGemmThreads<T>, kGemmBlocks<T, kM, kN>)
+__global__ void __launch_bounds__(kGemmThreads<T>, gemm_blocks<T>(kM, kN, kAAlongK))
     gemm_kernel(A a, B b, Out out, GemmSize size, bool whole_lines) {
   const int tiles_n = (size.n + kN - 1) / kN;
   const int tile_m = static_cast<int>(blockIdx.x) / tiles_n,

@@ -177,6 +177,20 @@ TEST_F(CompiledKernels, ProductsInBf16UseTensorCoresAndLoadsOf16Bytes) {
   EXPECT_EQ(families.size(), 3u);
 }
 
+// A step of 32 in depth is 64 products a warp: all else takes issue slots from them.
+TEST_F(CompiledKernels, StepsOfWideTilesAreShort) {
+  int tiles = 0;
+  for (const auto& [architecture, kernels] : compiled.items())
+    for (const auto& [name, k] : kernels.items()) {
+      if (!name.starts_with("gemm_kernel<bf16, 128, 128,")) continue;
+      ++tiles;
+      const bool across_pixels = name.find("false, false, true, GatheredPixels") != std::string::npos;
+      EXPECT_EQ(k.at("loop_tensor_core"), 64) << "sm_" << architecture << ": " << name;
+      EXPECT_LE(k.at("loop"), across_pixels ? 230 : 190) << "sm_" << architecture << ": " << name;
+    }
+  EXPECT_GT(tiles, 0);
+}
+
 TEST_F(CudaReport, NoLaunchIsOverAGpusLimits) { EXPECT_EQ(report.at("over_limits"), json::array()); }
 
 // What was counted on the host is what the compiler made for the GPU.
