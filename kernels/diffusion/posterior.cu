@@ -28,9 +28,11 @@ __global__ void posterior_sample(const float* moments, float* latents, const Ste
   const float log_variance = of_sample[g.nhwc ? pixel * 2 * g.channels + g.channels + c : g.elements + e];
   const Normal4 eps =
       normal4(random4(state->seed, stream::kPosterior, state->step, state->first_sample + n, e / 4));
+  const int which = static_cast<int>(e % 4);  // without an index, for which they would lie in memory
+  const float own = which < 2 ? (which == 0 ? eps.x[0] : eps.x[1]) : (which == 2 ? eps.x[2] : eps.x[3]);
   const float clamped = log_variance < -30.0f ? -30.0f : log_variance > 20.0f ? 20.0f : log_variance;
   latents[n * g.elements + (g.nhwc ? pixel * g.channels + c : e)] =
-      scale * (mean + expf(0.5f * clamped) * eps.x[e % 4]);
+      scale * (mean + expf(0.5f * clamped) * own);
 }
 
 void run_posterior(const PosteriorParams& p, const KernelArgs& args) {
