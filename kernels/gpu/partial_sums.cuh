@@ -54,7 +54,10 @@ __global__ void __launch_bounds__(kSumThreads)
   constexpr int kAcross = kSumThreads / kRows, kTile = kAcross * kWidth;
   constexpr int kOfWarp = kAcross < 32 ? 32 / kAcross : 1;  // rows
   static_assert(kTile <= kSumThreads);
-  __shared__ Sum sums[kRows / kOfWarp][kTile];
+  // A line of banks, and a gap after each: neither neighbours' columns nor every kWidth-th meet in a bank.
+  constexpr unsigned kLine = 128 / sizeof(Sum);
+  const auto with_gaps = [](unsigned c) { return c + c / kLine; };
+  __shared__ Sum sums[kRows / kOfWarp][kTile + kTile / kLine];
   const unsigned thread = threadIdx.x, row = thread / kAcross, column = thread % kAcross * kWidth;
   const unsigned tile = blockIdx.x * kTile, begin = blockIdx.y * slice;
   Sum sum[kWidth] = {};
@@ -69,12 +72,12 @@ __global__ void __launch_bounds__(kSumThreads)
     for (int k = 0; k < kWidth; ++k) sum[k] += __shfl_xor_sync(kAllLanes, sum[k], d);
   if (row % kOfWarp == 0)
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) sums[row / kOfWarp][column + k] = sum[k];
+    for (int k = 0; k < kWidth; ++k) sums[row / kOfWarp][with_gaps(column + k)] = sum[k];
   __syncthreads();
   if (thread >= kTile || tile + thread >= columns) return;
-  Sum total = sums[0][thread];
+  Sum total = sums[0][with_gaps(thread)];
 #pragma unroll
-  for (int r = 1; r < kRows / kOfWarp; ++r) total += sums[r][thread];
+  for (int r = 1; r < kRows / kOfWarp; ++r) total += sums[r][with_gaps(thread)];
   store(int64_t{blockIdx.y} * columns + tile + thread, static_cast<float>(total));
 }
 

@@ -141,7 +141,7 @@ KernelCase avg_grad_case(const std::string& label, const Pool2dParams& p, const 
 std::vector<KernelCase> cases() {
   std::vector<KernelCase> all;
   const int64_t batches[] = {1, 15, 16, 17, 33, 0};
-  size_t turn = 0;
+  size_t turn = 0, avg_turn = 0;
   for (const auto& s : max_settings()) {
     const Shape x = {batches[turn++ % 6], s.channels, s.height, s.width};
     all.push_back(max_case(s.label, s.p, {3, s.channels, s.height, s.width}, false));
@@ -149,7 +149,7 @@ std::vector<KernelCase> cases() {
     all.push_back(max_grad_case(s.label, s.p, x));
   }
   for (const auto& s : avg_settings()) {
-    const Shape x = {batches[turn++ % 6], s.channels, s.height, s.width};
+    const Shape x = {batches[avg_turn++ % 6], s.channels, s.height, s.width};
     all.push_back(avg_case(s.label, s.p, x));
     all.push_back(avg_grad_case(s.label, s.p, x));
   }
