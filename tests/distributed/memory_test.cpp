@@ -30,8 +30,8 @@ TEST_P(PlannedMemory, IsWhatARunAllocates) {
                       ", limit: 600, normalize: {mean: 0.1307, std: 0.3081}}");
   overrides.push_back(std::string("inputs.test={") + kData +
                       ", limit: " + std::to_string(GetParam().test_images) + "}");
-  overrides.push_back("hyperparameters.epochs=1");
-  overrides.push_back(
+  overrides.emplace_back("hyperparameters.epochs=1");
+  overrides.emplace_back(
       "threads_per_rank=1");  // more, on cores that others use as well, wait long for each other
   for (const std::string& o : overrides) plan.insert(plan.end(), {"--set", o});
   // The plan chooses the kernels, and the run takes them: it times none anew.

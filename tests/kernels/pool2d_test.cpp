@@ -166,8 +166,9 @@ const bool added_cases = add_kernel_cases(cases);
 Buffer spread(const Shape& shape) {
   const Buffer b(f32(shape));
   const auto n = static_cast<size_t>(shape.elements());
+  const size_t half = n / 2;
   for (size_t i = 0; i < n; ++i)
-    b.as<float>()[i] = 0.1f * (static_cast<float>(i) - static_cast<float>(n / 2) + 0.5f);
+    b.as<float>()[i] = 0.1f * (static_cast<float>(i) - static_cast<float>(half) + 0.5f);
   std::mt19937 random(5);
   for (size_t i = n; i > 1; --i) std::swap(b.as<float>()[i - 1], b.as<float>()[random() % i]);
   return b;
