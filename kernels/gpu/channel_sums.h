@@ -338,7 +338,11 @@ __device__ __forceinline__ MeanAndM2 merge_moments(const MomentParts& p) {
 // to0[c], to1[c] = sums over all parts[part][c][2].
 struct StorePair {
   float *to0, *to1;
-  __device__ void operator()(int64_t i, float sum) const { (i % 2 == 0 ? to0 : to1)[i / 2] = sum; }
+  __device__ void operator()(int64_t i, float sum) const {
+    float* const to =
+        i % 2 == 0 ? to0 : to1;  // by itself: GCC 12's -fsanitize=undefined divides in one branch only
+    to[i / 2] = sum;
+  }
 };
 inline void sum_parts(const float* parts, float* to0, float* to1, int64_t count, int64_t channels,
                       void* stream) {
