@@ -69,9 +69,8 @@ class Product final : public Kernel {
         for (int64_t i = panels() * part / parts; i < end; i += kPanels) {
           const int64_t count = std::min(kPanels, end - i);
           multiply_panels(a, a_row_, rows.size(), depth_, filters + i * depth_ * kPanel, c, count);
-          for (int64_t k = 0; k < count; ++k)
-            store_rows(c + k * rows.size() * kPanel, rows, part_of(columns_, i + k, kPanel), bias,
-                       g_.patches.params.activation, args.out[0], columns_);
+          store_rows(c, rows, {i * kPanel, std::min((i + count) * kPanel, columns_)}, bias,
+                     g_.patches.params.activation, args.out[0], columns_);
         }
       }
     });

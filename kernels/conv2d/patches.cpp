@@ -85,7 +85,7 @@ void finish_rows(const float* from, Range rows, Range columns, const float* bias
   for (int64_t row = rows.first; row < rows.last; ++row, from += kPanel)
     for (int64_t i = 0; i < columns.size(); i += kVec) {
       const int64_t left = columns.size() - i, column = columns.first + i;
-      Vec v = load(from + i);
+      Vec v = load(from + i / kPanel * rows.size() * kPanel + i % kPanel);
       if (bias) v = hn::Add(v, load(bias + column, left));
       if (activation != Activation::none) v = activate(d, activation, v);
       store(v, y + row * width + column, left);

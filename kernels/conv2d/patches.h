@@ -30,8 +30,8 @@ void pack_filters(const Patches&, const View& w, Range outputs, float* to);
 void pack_filters_back(const Patches&, const View& w, int64_t outputs, int64_t tap, Range channels,
                        float* to);
 
-// y[row][columns] = act(from[row][kPanel] + bias), rounded to y's type; y's rows are `width` long. bias may
-// be null, else begins at column 0 of y.
+// y[row][columns] = act(from[panel of columns][row][kPanel] + bias), rounded to y's type; y's rows are `width` long. bias
+// may be null, else begins at column 0 of y.
 void store_rows(const float* from, Range rows, Range columns, const float* bias, Activation, const View& y,
                 int64_t width);
 

@@ -114,7 +114,13 @@ class Convolution final : public Kernel {
         const Range tiles{tile, std::min(tile + block_, end)};
         transform_data(x_, args.in[0], tiles, {0, x_.c}, v);
         for (int64_t i = 0; i < panels(); ++i) {
-          multiply_slices({v, 1, u_.at(u + i * u_.floats()), m, tiles.size(), x_.c});
+          multiply_slices({.a = v,
+                           .b = u_.at(u + i * u_.floats()),
+                           .c = m,
+                           .rows = tiles.size(),
+                           .depth = x_.c,
+                           .next = u + (i + 1) % panels() * u_.floats(),
+                           .next_floats = x_.c * kPanel});
           store(args, m, tiles, panel(i));
         }
       }

@@ -9,6 +9,7 @@
 #include <array>
 #include <utility>
 
+#include "kernels/core/parallel.h"
 #include "kernels/simd/register_tile-inl.h"
 #include "kernels/simd/vector-inl.h"
 
@@ -21,9 +22,16 @@ constexpr int kStripRows = kRegisters == 32 ? 8 : 6;
 constexpr int kStripVecs = 2;
 constexpr int64_t kLine = 16;  // floats of a line of the cache
 
+// What the product after this one reads of b. A strip fetches its share, some lines for each kLine of its own depth: the
+// processor's own prefetcher sees too late where a new matrix begins.
+struct Ahead {
+  const float* at = nullptr;
+  int64_t lines = 0;
+};
+
 template <int R>
 void strip(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row, float* c,
-           int64_t depth, bool add) {
+           int64_t depth, bool add, Ahead ahead) {
   Vec sum[R][kStripVecs];
   LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
     LOCKSTEP_UNROLL for (int v = 0; v < kStripVecs; ++v) {
@@ -32,10 +40,10 @@ void strip(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_
   }
   // The rows of a are too short for the processor's own prefetcher: a line of each of the next strip's at a time.
   const bool along_rows = a_step == 1;
-  const int64_t together = along_rows ? kLine : depth;
   for (int64_t k = 0; k < depth;) {
     if (along_rows) LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) __builtin_prefetch(a + (R + r) * a_row);
-    for (const int64_t end = std::min(k + together, depth); k < end; ++k, a += a_step, b += b_row) {
+    for (int64_t i = 0; i < ahead.lines; ++i, ahead.at += kLine) __builtin_prefetch(ahead.at, 0, 2);
+    for (const int64_t end = std::min(k + kLine, depth); k < end; ++k, a += a_step, b += b_row) {
       const Vec b0 = load(b), b1 = load(b + kVec);
       LOCKSTEP_UNROLL for (int r = 0; r < R; ++r) {
         const Vec v = hn::Set(Floats(), a[r * a_row]);
@@ -60,14 +68,25 @@ constexpr std::array<Strip, sizeof...(I)> strips(std::integer_sequence<int, I...
 void products(const PanelProduct& p) {
   static constexpr auto of_rows = strips(std::make_integer_sequence<int, kStripRows>());
   static_assert(kPanel % (kStripVecs * kVec) == 0);
-  for (int64_t s = 0; s < p.slices; ++s)
+  constexpr int64_t kColumns = kStripVecs * kVec;
+  if (p.rows == 0) return;
+  const int64_t strips_of_slice = divide_up(p.rows, kStripRows) * (kPanel / kColumns),
+                groups = std::max<int64_t>(1, divide_up(p.depth, kLine));  // of a strip's depth
+  for (int64_t s = 0; s < p.slices; ++s) {
+    const bool last = s + 1 == p.slices, close = p.b.row == kPanel;
+    Ahead ahead{last ? p.next : p.b.data + (s + 1) * p.b.slice};
+    const int64_t floats = last ? p.next_floats : close ? p.depth * kPanel : 0;
+    ahead.lines = divide_up(divide_up(floats, kLine), strips_of_slice * groups);
     for (int64_t r = 0; r < p.rows; r += kStripRows) {
       const int64_t rows = std::min<int64_t>(kStripRows, p.rows - r);
-      for (int64_t column = 0; column < kPanel; column += kStripVecs * kVec)
+      for (int64_t column = 0; column < kPanel; column += kColumns) {
         of_rows[static_cast<size_t>(rows - 1)](p.a.at(r) + s * p.a.slice, p.a.row, p.a_step,
                                                p.b.at(0, column) + s * p.b.slice, p.b.row,
-                                               p.c.at(r, column) + s * p.c.slice, p.depth, p.add);
+                                               p.c.at(r, column) + s * p.c.slice, p.depth, p.add, ahead);
+        ahead.at += groups * ahead.lines * kLine;
+      }
     }
+  }
 }
 
 }  // namespace lockstep::HWY_NAMESPACE
@@ -81,16 +100,27 @@ HWY_EXPORT(products);
 void multiply(const PanelProduct& p) { HWY_DYNAMIC_DISPATCH(products)(p); }
 
 void multiply_panels(const float* a, int64_t a_row, int64_t rows, int64_t depth, const float* b, float* c,
-                     int64_t panels) {
+                     int64_t panels, const std::function<void(int64_t panel)>& finished) {
   constexpr int64_t kDepth = 128;  // of a panel at once: 16 KB, which stay in the first cache
-  for (int64_t k = 0; k < depth; k += kDepth)
-    for (int64_t i = 0; i < panels; ++i)
+  int64_t k = 0;
+  do {  // once at least: without depth the sums are zero
+    const int64_t deep = std::min(kDepth, depth - k), next_k = k + deep;
+    for (int64_t i = 0; i < panels; ++i) {
       multiply({.a = {a + k, 0, a_row},
                 .b = {b + (i * depth + k) * kPanel, 0, kPanel},
                 .c = {c + i * rows * kPanel, 0, kPanel},
                 .rows = rows,
-                .depth = std::min(kDepth, depth - k),
-                .add = k > 0});
+                .depth = deep,
+                .add = k > 0,
+                .next = b + (i + 1 < panels   ? (i + 1) * depth + k
+                             : next_k < depth ? next_k
+                                              : panels * depth) *
+                                kPanel,
+                .next_floats = deep * kPanel});
+      if (next_k == depth && finished) finished(i);
+    }
+    k = next_k;
+  } while (k < depth);
 }
 
 }  // namespace lockstep

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 namespace lockstep {
 
@@ -39,12 +40,15 @@ struct PanelProduct {
   int64_t rows = 0, depth = 0;
   bool add = false;
   int64_t slices = 1;
+  // What is read next, by whoever: fetched into the second cache meanwhile.
+  const float* next = nullptr;
+  int64_t next_floats = 0;
 };
 void multiply(const PanelProduct&);
 
 // c[panel][rows][kPanel] = a[rows][depth] b[panel][depth][kPanel] for so many panels; a's rows `a_row` apart. Sums of a hundred
-// rows and of a dozen panels stay in the second cache.
+// rows and of a dozen panels stay in the second cache. finished(panel): its sums are, and lie in the first.
 void multiply_panels(const float* a, int64_t a_row, int64_t rows, int64_t depth, const float* b, float* c,
-                     int64_t panels);
+                     int64_t panels, const std::function<void(int64_t panel)>& finished = {});
 
 }  // namespace lockstep
