@@ -38,7 +38,12 @@ class Product final : public Kernel {
         columns_(back ? g.patches.c : g.outputs),
         rows_(g.samples * g.patches.outputs()),
         a_row_(depth_ + kPad),
-        together_(rows_together(g.threads)) {}
+        strips_(divide_up(std::max<int64_t>(rows_, 1), kStrip)) {
+    const int64_t most = std::clamp(kRowFloats / depth_ / kStrip, int64_t{2}, kBlockRows / kStrip);
+    // Threads get as many blocks each, where there are rows for that.
+    blocks_ = std::min(divide_up(divide_up(strips_, most), g.threads) * g.threads, strips_);
+    together_ = divide_up(strips_, blocks_) * kStrip;
+  }
 
   int64_t workspace_bytes() const override {
     return (panels() * depth_ * kPanel + g_.threads * thread_floats()) * size_of(DType::f32);
@@ -56,12 +61,11 @@ class Product final : public Kernel {
     });
     const float* bias = g_.bias && !back_ ? args.in[2].as<float>() : nullptr;
     // Where there are few rows, threads share the columns too.
-    const int64_t blocks = divide_up(rows_, together_);
-    const int64_t parts = std::min(panels(), divide_up(g_.threads, blocks));
-    parallel_ranges(blocks * parts, g_.threads, 1, [&](int64_t first, int64_t last) {
+    const int64_t parts = std::min(panels(), divide_up(g_.threads, blocks_));
+    parallel_ranges(blocks_ * parts, g_.threads, 1, [&](int64_t first, int64_t last) {
       float *a = scratch + thread_index() * thread_floats(), *c = a + together_ * a_row_;
       for (int64_t job = first; job < last; ++job) {
-        const Range rows = part_of(rows_, job / parts, together_);
+        const Range rows = block(job / parts);
         if (job == first || job % parts == 0)
           load_patches(rows_from_, args.in[0], rows, {0, rows_from_.taps()}, {0, rows_from_.c}, a, a_row_);
         const int64_t part = job % parts;
@@ -79,11 +83,9 @@ class Product final : public Kernel {
  private:
   int64_t panels() const { return divide_up(columns_, kPanel); }
   int64_t thread_floats() const { return together_ * (a_row_ + kPanels * kPanel); }
-  // Threads get as many blocks each, where there are rows for that.
-  int64_t rows_together(int threads) const {
-    const int64_t most = std::clamp(kRowFloats / depth_ / kStrip * kStrip, 2 * kStrip, kBlockRows);
-    const int64_t blocks = divide_up(divide_up(std::max<int64_t>(rows_, 1), most), threads) * threads;
-    return std::clamp(divide_up(divide_up(rows_, blocks), kStrip) * kStrip, kStrip, most);
+  // Whole strips, as many as any other has or one fewer; the last rows may fill none.
+  Range block(int64_t i) const {
+    return {strips_ * i / blocks_ * kStrip, std::min(strips_ * (i + 1) / blocks_ * kStrip, rows_)};
   }
 
   static constexpr int64_t kPad = 16;  // rows a power of two apart would meet in few lines of the cache
@@ -91,7 +93,8 @@ class Product final : public Kernel {
   GemmProblem g_;
   Patches rows_from_;
   bool back_;
-  int64_t depth_, columns_, rows_, a_row_, together_;
+  int64_t depth_, columns_, rows_, a_row_;
+  int64_t strips_, blocks_ = 1, together_ = 0;  // of rows; together_: the most rows of a block
 };
 
 // dx, bf16: a thread adds up a sample's in f32.
