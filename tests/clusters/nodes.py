@@ -98,6 +98,14 @@ class Nodes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def name_of(process):
+    """Of the program that it runs; "" of one that has ended."""
+    try:
+        return pathlib.Path(f"/proc/{process}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def rank(number, run_folder):
     """The process of a run's rank, by whichever launcher; None: there is none."""
     for entry in pathlib.Path("/proc").iterdir():

@@ -19,7 +19,7 @@ import tempfile
 import time
 import unittest
 
-from nodes import LOCKSTEP, NODES, PATIENCE, ROOT, Nodes, eventually, missing, rank
+from nodes import LOCKSTEP, NODES, PATIENCE, ROOT, Nodes, eventually, missing, name_of, rank
 
 DEADLINE = 5
 SSHD = "/usr/sbin/sshd"
@@ -142,8 +142,7 @@ class Ssh(unittest.TestCase):
     def expect_nothing_left(self, node):
         """Of the launcher's on this host: mpirun, ssh, ranks."""
         def left():
-            names = [pathlib.Path(f"/proc/{p}/comm") for p in self.hosts.processes(node)]
-            return [n.read_text().strip() for n in names if n.exists()]
+            return [name_of(p) for p in self.hosts.processes(node)]
 
         eventually(lambda: not {"mpirun", "orterun", "prterun", "ssh", "lockstep"} & set(left()), "the end of all that was started")
 
@@ -187,7 +186,7 @@ class Ssh(unittest.TestCase):
         self.start()
         self.in_training()
         for process in self.hosts.processes("node2"):
-            if os.readlink(f"/proc/{process}/exe").endswith(("orted", "prted")):
+            if name_of(process) in ("orted", "prted"):
                 os.kill(process, signal.SIGKILL)
         said = self.ends(75)
         # mpirun asks the ranks of the other host to stop, and they do.
@@ -218,7 +217,7 @@ class Ssh(unittest.TestCase):
                 self.start()
                 time.sleep(wait)
                 begun = time.monotonic()
-                launcher = [p for p in self.hosts.processes("node1") if pathlib.Path(f"/proc/{p}/comm").read_text() == "lockstep\n"]
+                launcher = [p for p in self.hosts.processes("node1") if name_of(p) == "lockstep"]
                 self.assertTrue(launcher)
                 os.kill(min(launcher), signal.SIGTERM)
                 self.ends(75)

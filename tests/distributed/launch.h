@@ -53,6 +53,11 @@ class Launch : public ::testing::Test {
     return more;
   }
   std::vector<pid_t> living() const { return processes_with("LOCKSTEP_TEST_MARK=" + folder_.path()); }
+  // What one of these runs; "" of one that has ended.
+  static std::string program_of(pid_t pid) {
+    std::error_code ended;
+    return std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe", ended).filename();
+  }
   pid_t rank_pid(int rank) const { return rank_with("LOCKSTEP_TEST_MARK=" + folder_.path(), rank); }
   bool in_training() {
     const bool there =

@@ -66,7 +66,7 @@ TEST_F(Faults, AHostThatFallsSilentIsNamed) {
   write_file(folder_.file("down"), "");
   // What a link that is down leaves: neither the rank there nor mpirun's daemon says a word.
   for (pid_t pid : living())
-    if (const std::string program = fs::read_symlink("/proc/" + std::to_string(pid) + "/exe").filename();
+    if (const std::string program = program_of(pid);
         program == "orted" || program == "prted" || pid == rank_pid(1))
       ::kill(pid, SIGSTOP);
   expect(p, 75, {"E_PEER_LOST", "host 198.51.100.7 does not answer", "resume with: lockstep fit"});
@@ -86,7 +86,7 @@ TEST_P(AHostThatDies, IsNamed) {
   ASSERT_TRUE(in_training()) << p.output();
   if (!answers) write_file(folder_.file("down"), "");
   for (pid_t pid : living())
-    if (const std::string program = fs::read_symlink("/proc/" + std::to_string(pid) + "/exe").filename();
+    if (const std::string program = program_of(pid);
         program == "orted" || program == "prted" || pid == rank_pid(1))
       ::kill(pid, SIGKILL);
   const std::string what = answers ? "mpirun's daemon there is gone" : "host 198.51.100.7 does not answer";
