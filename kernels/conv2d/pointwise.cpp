@@ -65,16 +65,15 @@ class Pointwise final : public Kernel {
       load_patches(row(), args.in[1], some, {0, 1}, {0, depth_}, filters, filter_row_);
       for (int64_t i = of_x.first; i < of_x.last; i += kFilterPanels) {
         const int64_t count = std::min(kFilterPanels, of_x.last - i);
-        multiply_panels(filters, filter_row_, some.size(), depth_, x + i * panel_floats(), sums, count,
-                        [&](int64_t k) {
-                          for (int64_t s = 0; s < some.size(); s += kPanel) {
-                            const Range columns{some.first + s, std::min(some.first + s + kPanel, some.last)};
-                            transpose(sums + (k * some.size() + s) * kPanel, kPanel, columns.size(), kPanel,
-                                      turned, kPanel);
-                            store_rows(turned, part_of({0, rows_}, i + k, kPanel), columns, bias,
-                                       g_.patches.params.activation, args.out[0], g_.outputs);
-                          }
-                        });
+        const auto turn = [&](int64_t k) {
+          for (int64_t s = 0; s < some.size(); s += kPanel) {
+            const Range columns{some.first + s, std::min(some.first + s + kPanel, some.last)};
+            transpose(sums + (k * some.size() + s) * kPanel, kPanel, columns.size(), kPanel, turned, kPanel);
+            store_rows(turned, part_of({0, rows_}, i + k, kPanel), columns, bias,
+                       g_.patches.params.activation, args.out[0], g_.outputs);
+          }
+        };
+        multiply_panels(filters, filter_row_, some.size(), depth_, x + i * panel_floats(), sums, count, turn);
       }
     }
   }

@@ -102,25 +102,23 @@ void multiply(const PanelProduct& p) { HWY_DYNAMIC_DISPATCH(products)(p); }
 void multiply_panels(const float* a, int64_t a_row, int64_t rows, int64_t depth, const float* b, float* c,
                      int64_t panels, const std::function<void(int64_t panel)>& finished) {
   constexpr int64_t kDepth = 128;  // of a panel at once: 16 KB, which stay in the first cache
-  int64_t k = 0;
-  do {  // once at least: without depth the sums are zero
-    const int64_t deep = std::min(kDepth, depth - k), next_k = k + deep;
+  for (int64_t k = 0; k < depth; k += kDepth) {
+    const int64_t deep = std::min(kDepth, depth - k);
+    const bool last = k + deep == depth;
     for (int64_t i = 0; i < panels; ++i) {
+      int64_t next = (i + 1) * depth + k;  // row of b
+      if (i + 1 == panels) next = last ? panels * depth : k + deep;
       multiply({.a = {a + k, 0, a_row},
                 .b = {b + (i * depth + k) * kPanel, 0, kPanel},
                 .c = {c + i * rows * kPanel, 0, kPanel},
                 .rows = rows,
                 .depth = deep,
                 .add = k > 0,
-                .next = b + (i + 1 < panels   ? (i + 1) * depth + k
-                             : next_k < depth ? next_k
-                                              : panels * depth) *
-                                kPanel,
+                .next = b + next * kPanel,
                 .next_floats = deep * kPanel});
-      if (next_k == depth && finished) finished(i);
+      if (last && finished) finished(i);
     }
-    k = next_k;
-  } while (k < depth);
+  }
 }
 
 }  // namespace lockstep
