@@ -83,6 +83,8 @@ const bool added_cases = add_kernel_cases([] {
     weight.watched = s.watched;
     all.push_back(weight);
   }
+  all.push_back(
+      forward_case({"blocks of rows and groups of columns", {1030, 20}, 270, true, false}, Activation::relu));
   for (Activation a : {Activation::relu, Activation::silu, Activation::gelu, Activation::quick_gelu,
                        Activation::tanh, Activation::sigmoid}) {
     // The second is cut into chunks: the activation comes once, at the end.
@@ -140,6 +142,18 @@ TEST(Linear, IsXTimesWTransposedPlusBias) {
   const auto y = run_reference("linear", LinearParams{Activation::relu}, {x, w, b}, {f32({2, 3})})[0];
   const std::vector<float> expected = {21.25f, 80.25f, 140.25f, 43.25f, 180.25f, 320.25f};
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(y.as<float>()[i], expected[i]) << i;
+}
+
+TEST(Linear, ByShapeOfManyTokensFewerWeightsAreForGemm) {
+  const auto yields = [](const Shape& x, int64_t outputs) {
+    const std::vector<TensorSpec> in = {f32(x), f32({outputs, 320})}, out;
+    return Registry::builtin().find("linear", "highway", Device::cpu)->yields({LinearParams{}, in, out});
+  };
+  EXPECT_TRUE(yields({2, 1024, 320}, 320));
+  EXPECT_FALSE(yields({2, 1023, 320}, 320));
+  EXPECT_FALSE(yields({2, 1024, 320}, 300));
+  EXPECT_FALSE(yields({4096, 320}, 320)) << "a batch of any size decides the same";
+  EXPECT_TRUE(yields({1, 320}, 1250));
 }
 
 }  // namespace
